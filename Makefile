@@ -1,0 +1,51 @@
+# `make bench` and `make test` need no preparation: each sets up .venv itself, and again only when
+# pyproject.toml or constraints.txt has changed. PYTHON=python3.12 make test uses another Python.
+PYTHON ?= python3
+EXTRAS := dev,device,train
+BENCH ?=
+WORKERS := -n logical --maxprocesses 4
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: bench test check format lint types slow packaging clean
+.NOTPARALLEL:
+
+bench: $(VENV)/.core
+	$(BIN)/rapgym bench $(BENCH)
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -q $(WORKERS)
+
+check: format lint types test
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+# What takes minutes, or needs `rapgym models pull smollm2-135m` first.
+slow: $(VENV)/.dev
+	$(BIN)/pytest -q -m slow
+
+packaging: $(VENV)/.dev
+	$(BIN)/pytest -q -m packaging
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The core alone: seconds, no torch.
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing with torch: minutes, the first time"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $(VENV)/.core $@

@@ -1,0 +1,12 @@
+"""rapgym: which blocks of a language model stay in memory, decided at run time, benchmarked.
+
+Importing registers the environments `RAP-v0`, `RAP-Counts-v0` and `RAP-KeptSet-v0` with Gymnasium
+and opens no file.
+"""
+
+from rapgym.env import register_all
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "register_all"]
+
+register_all()

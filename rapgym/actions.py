@@ -1,0 +1,127 @@
+"""The three action spaces: how actions of B lanes become proposals, and which are legal."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rapgym.errors import InvalidSpec
+from rapgym.lanes import Lanes
+from rapgym.specs import BoolArray, IntArray
+
+Mask = NDArray[np.int8]
+
+
+class Actions(Protocol):
+    """One way to say which blocks stay, for all lanes of an environment."""
+
+    space: spaces.Space[Any]  # of one lane
+    so_far: BoolArray | None  # what each lane's row still keeps, where rows take several steps
+
+    def restart(self, lanes: BoolArray) -> None:
+        """A new row begins in these lanes, bool [B]."""
+
+    def propose(self, actions: Any) -> tuple[BoolArray, BoolArray]:
+        """Actions of all lanes -> proposals [B, N], and which lanes' rows are served now [B]."""
+
+    def mask(self) -> Mask:
+        """int8 [B, M], as the space's `sample` takes a lane's row of it."""
+
+    def legal(self) -> BoolArray:
+        """bool [B, M'], as Stable-Baselines3's maskable policies take it."""
+
+
+class BlockActions:
+    """RAP-style, Discrete(N + 1): drop one more block of this row's set, or STOP.
+
+    Each row starts from all blocks; dropping a block of the floor, or one that is dropped already,
+    counts as STOP.
+    """
+
+    def __init__(self, lanes: Lanes) -> None:
+        self.stop = lanes.world.blocks
+        self.space = spaces.Discrete(self.stop + 1)
+        self._droppable = ~lanes.world.floor
+        self.so_far: BoolArray = np.ones((lanes.count, self.stop), dtype=bool)
+
+    def restart(self, lanes: BoolArray) -> None:
+        self.so_far[lanes] = True
+
+    def propose(self, actions: Any) -> tuple[BoolArray, BoolArray]:
+        chosen = np.asarray(actions, dtype=np.int64)
+        legal = np.take_along_axis(self.legal(), chosen[:, None], axis=1)[:, 0]
+        stops = (chosen == self.stop) | ~legal
+        drops = np.flatnonzero(~stops)
+        self.so_far[drops, chosen[drops]] = False
+        return self.so_far.copy(), stops
+
+    def legal(self) -> BoolArray:
+        stop = np.ones((len(self.so_far), 1), dtype=bool)
+        return np.concatenate([self.so_far & self._droppable, stop], axis=1)
+
+    def mask(self) -> Mask:
+        return self.legal().astype(np.int8)
+
+
+class CountActions:
+    """MultiDiscrete: how many attention and how many FFN blocks are dropped, along the grid."""
+
+    so_far = None
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._grid: BoolArray = lanes.world.quality.grid_kept
+        self._lanes = lanes.count
+        self.space = spaces.MultiDiscrete(self._grid.shape[:2])
+
+    def restart(self, lanes: BoolArray) -> None:
+        """Rows take one step: nothing to forget."""
+
+    def propose(self, actions: Any) -> tuple[BoolArray, BoolArray]:
+        counts: IntArray = np.asarray(actions, dtype=np.int64)
+        proposal = self._grid[counts[:, 0], counts[:, 1]]
+        return proposal, np.ones(self._lanes, dtype=bool)
+
+    def legal(self) -> BoolArray:
+        return np.ones((self._lanes, sum(self._grid.shape[:2])), dtype=bool)
+
+    def mask(self) -> Mask:
+        return self.legal().astype(np.int8)
+
+
+class KeptSetActions:
+    """MultiBinary(N): the kept set at once. Bits of the floor are ignored, and masked to 1."""
+
+    so_far = None
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes, self._floor = lanes.count, lanes.world.floor
+        self.space = spaces.MultiBinary(lanes.world.blocks)
+
+    def restart(self, lanes: BoolArray) -> None:
+        """Rows take one step: nothing to forget."""
+
+    def propose(self, actions: Any) -> tuple[BoolArray, BoolArray]:
+        return np.asarray(actions).astype(bool), np.ones(self._lanes, dtype=bool)
+
+    def legal(self) -> BoolArray:
+        both = np.stack([~self._floor, np.ones_like(self._floor)], axis=1).ravel()
+        return np.tile(both, (self._lanes, 1))
+
+    def mask(self) -> Mask:
+        # Gymnasium's MultiBinary samples 2 freely and takes 0 and 1 as they are.
+        return np.tile(np.where(self._floor, 1, 2).astype(np.int8), (self._lanes, 1))
+
+
+KINDS = {"blocks": BlockActions, "counts": CountActions, "kept-set": KeptSetActions}
+
+
+def actions(kind: str, lanes: Lanes) -> Actions:
+    """The action space of this kind over these lanes.
+
+    Raises:
+        InvalidSpec: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise InvalidSpec(f"no action space {kind!r}; there are {', '.join(KINDS)}")
+    return KINDS[kind](lanes)

@@ -1,0 +1,59 @@
+"""The order of the N = 2 L blocks, and the key that names a kept set.
+
+Blocks stand in the order attn0, ffn0, attn1, ffn1, ...: attention is even, FFN is odd.
+"""
+
+import numpy as np
+
+from rapgym.errors import InvalidSpec
+from rapgym.specs import BoolArray, IntArray
+
+KINDS = ("attention", "ffn")
+
+
+def name(block: int) -> str:
+    """`attn7` or `ffn7`, as tables, logs and explanations call a block."""
+    return f"{('attn', 'ffn')[block % 2]}{block // 2}"
+
+
+def is_attention(n: int) -> BoolArray:
+    """Bool [N]: which of `n` blocks are attention blocks."""
+    return np.arange(n) % 2 == 0
+
+
+def dropped_counts(kept: BoolArray) -> IntArray:
+    """How many attention and FFN blocks are dropped: bool [..., N] -> int64 [..., 2]."""
+    dropped = ~np.asarray(kept, dtype=bool)
+    return np.stack(
+        [np.count_nonzero(dropped[..., kind::2], axis=-1) for kind in range(2)], axis=-1
+    )
+
+
+def key(kept: BoolArray) -> str:
+    """Hexadecimal name of one kept set, block 0 the most significant bit; the last digit is padded.
+
+    Keys of one model sort as their kept sets do, block by block, so that neighbours share their
+    first blocks.
+    """
+    bits = np.asarray(kept, dtype=bool)
+    if bits.ndim != 1 or bits.size == 0 or bits.size % 2:
+        raise InvalidSpec(f"a kept set is bool [N] with N = 2 L, not an array of {bits.shape}")
+    digits = -(-bits.size // 4)
+    return np.packbits(bits).tobytes().hex()[:digits]
+
+
+def kept_of(key: str, n: int) -> BoolArray:
+    """The kept set, bool [n], that `key` names.
+
+    Raises:
+        InvalidSpec: the key is not one of an n-block model.
+    """
+    digits = -(-n // 4)
+    try:
+        raw = bytes.fromhex(key + "0" * (len(key) % 2))
+    except ValueError:
+        raise InvalidSpec(f"{key!r} is no kept-set key: it needs {digits} hex digits") from None
+    bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8)).astype(bool)
+    if len(key) != digits or bits[n:].any():
+        raise InvalidSpec(f"{key!r} is no key of {n} blocks: it needs {digits} hex digits")
+    return bits[:n]

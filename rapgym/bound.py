@@ -1,0 +1,156 @@
+"""A cost that no plan can beat, by dynamic programming over counts of dropped blocks.
+
+Bytes depend only on how many attention and FFN blocks are kept, and M(counts) is the least nll
+that any kept set with these counts is credited with. The world below is easier than the real one
+wherever the two differ: reloads cost what count differences cost at least, an emergency may drop to
+any smaller counts, any batch may be refused from any second, after which the next row may start
+from any counts, and the first row's start is free.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rapgym import simulator
+from rapgym.reward import token_loss
+from rapgym.specs import FloatArray, IntArray
+from rapgym.world import State, World
+
+
+def least_cost(world: World, at_counts: FloatArray, state: State, rows: int) -> FloatArray:
+    """Cost, nats an output token, below which no policy can come on these rows.
+
+    Args:
+        world: whose rows and limits apply; its quality columns are not read.
+        at_counts: M, float64 [A + 1, F + 1], of the columns that score.
+        state: the first row of each of B lanes; what is loaded there does not matter.
+        rows: how many rows are served.
+
+    Returns:
+        float64 [B]: sum of output tokens times mean cost, over the sum of output tokens.
+    """
+    cost, output = least_cost_rows(world, at_counts, state, rows)
+    total: FloatArray = (cost * output).sum(axis=0) / np.maximum(output.sum(axis=0), 1)
+    return total
+
+
+def least_cost_rows(
+    world: World, at_counts: FloatArray, state: State, rows: int
+) -> tuple[FloatArray, IntArray]:
+    """The cost of each row of one plan that reaches the least cost, as `least_cost` takes them.
+
+    Returns:
+        Mean cost of each row, float64 [rows, B], and its output tokens, int64 [rows, B].
+    """
+    lanes = [_Lane(world, at_counts, state, lane, rows) for lane in range(state.lanes)]
+    return (
+        np.stack([lane.plan() for lane in lanes], axis=1),
+        np.stack([lane.output for lane in lanes], axis=1),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Least cost from each second of one row on, all later rows included, by counts: [S] each."""
+
+    to_come: FloatArray  # at the start of each second, [W + 1, S]
+    fits: FloatArray  # bool [W, S]
+    landing: FloatArray  # what an emergency in this second costs with each counts to land on, [W, S]
+    refusing: FloatArray  # cost of refusing from each second, [W]
+
+
+class _Lane:
+    """The plan of one lane, over S = (A + 1) (F + 1) states: counts of dropped blocks."""
+
+    def __init__(
+        self, world: World, at_counts: FloatArray, state: State, lane: int, rows: int
+    ) -> None:
+        self.world, self.shape = world, at_counts.shape
+        self.a, self.f = (grid.ravel() for grid in np.indices(at_counts.shape))
+        self.loss = token_loss(at_counts.ravel(), world.ceiling)
+        footprint = world.footprint
+        returned = np.maximum(self.a[:, None] - self.a, 0) * footprint.attention_bytes
+        returned = returned + np.maximum(self.f[:, None] - self.f, 0) * footprint.ffn_bytes
+        self.reload_s = returned / world.restore_bytes_per_s  # from state i to state j
+        steps = np.arange(rows)
+        where = State(
+            (state.row[lane] + steps) % len(world.rows),
+            (state.limit_row[lane] + steps) % len(world.rows),
+            np.full(rows, state.token_scale[lane]),
+            np.ones((rows, world.blocks), dtype=bool),
+        )
+        asked = simulator.demand(world, where)
+        self.limit = simulator.limits(world, where)
+        self.output = world.rows.output_tokens[where.row]
+        per_attention = footprint.attention_bytes + footprint.kv_token_bytes * asked.tokens
+        overhead = footprint.overhead_bytes(asked.prompt_tokens) + footprint.margin_bytes
+        self.used = (
+            overhead[:, None]
+            + (footprint.layers - self.a) * per_attention[:, None]
+            + (footprint.layers - self.f) * footprint.ffn_bytes
+        )
+
+    def plan(self) -> FloatArray:
+        """Mean cost of each row along a best plan, float64 [rows]."""
+        rows, states = self.used.shape
+        later = np.zeros((rows + 1, states))  # cost of rows t, t + 1, ..., by counts before row t
+        for t in range(rows - 1, -1, -1):
+            row = self._row(t, later[t + 1])
+            later[t] = (row.to_come[0] + self._stall(t)).min(axis=1)
+        cost = np.empty(rows)
+        before = int(later[0].argmin())
+        for t in range(rows):
+            row = self._row(t, later[t + 1])
+            start = int((row.to_come[0] + self._stall(t)[before]).argmin())
+            after = self._end(row, start, later[t + 1])
+            cost[t] = later[t, before] - later[t + 1, after]
+            before = after
+        output = np.where(self.output > 0, self.output, 1)
+        return np.where(self.output > 0, cost / output, 0.0)
+
+    def _stall(self, t: int) -> FloatArray:
+        """Cost of returning blocks before row t, from state i to state j, [S, S].
+
+        They return in the seconds before the first emergency at the least.
+        """
+        over = self.used[t][:, None] > self.limit[t]
+        calm_s = np.where(over.any(axis=1), over.argmax(axis=1), self.world.window_s)
+        per_second = self.output[t] / self.world.window_s * (self.world.ceiling - self.loss)
+        stall: FloatArray = np.minimum(self.reload_s, calm_s) * per_second
+        return stall
+
+    def _row(self, t: int, later: FloatArray) -> _Row:
+        window_s, states = self.world.window_s, len(self.loss)
+        weight = self.output[t] / window_s
+        served, lost = weight * self.loss, weight * self.world.ceiling
+        covered = self.world.notice_s >= 1
+        fits = self.used[t] <= self.limit[t][:, None]
+        to_come, landing = np.empty((window_s + 1, states)), np.empty((window_s, states))
+        refusing = lost * (window_s - np.arange(window_s)) + later.min()
+        to_come[window_s] = later
+        for second in range(window_s - 1, -1, -1):
+            after = to_come[second + 1]
+            # An emergency: drop to any smaller counts that fit. With notice they serve at once.
+            landing[second] = np.where(fits[second], after + (served if covered else lost), np.inf)
+            drop = _least_with_more_dropped(landing[second].reshape(self.shape)).ravel()
+            go_on = np.where(fits[second], served + after, drop)
+            to_come[second] = np.minimum(go_on, refusing[second])
+        return _Row(to_come, fits, landing, refusing)
+
+    def _end(self, row: _Row, start: int, later: FloatArray) -> int:
+        """The counts at the end of a row that starts with `start`, along a best plan."""
+        now = start
+        for second in range(self.world.window_s):
+            if row.to_come[second, now] == row.refusing[second]:
+                return int(later.argmin())
+            if not row.fits[second, now]:
+                more = (self.a >= self.a[now]) & (self.f >= self.f[now])
+                now = int(np.where(more, row.landing[second], np.inf).argmin())
+        return now
+
+
+def _least_with_more_dropped(values: FloatArray) -> FloatArray:
+    """Minimum over all counts that drop at least as much of both kinds, [A + 1, F + 1]."""
+    along = np.minimum.accumulate(values[::-1], axis=0)[::-1]
+    least: FloatArray = np.minimum.accumulate(along[:, ::-1], axis=1)[:, ::-1]
+    return least

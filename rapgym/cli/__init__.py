@@ -1,0 +1,79 @@
+"""The command line: arguments in, one call, exit code out.
+
+Each command is a module of this package with `add(subparsers)`, which registers its parser and sets
+`run`, a function of the parsed arguments that returns the exit code. Importing a command's module
+loads nothing heavy: what a command works with is imported inside `run`.
+
+Exit codes: 0 done; 1 a result that does not hold; 2 wrong use, or something is missing that the
+message names; 130 interrupted; 141 nobody reads the output any more.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from rapgym.errors import InvalidResult, MissingExtra, RapgymError
+
+# In the order of `rapgym --help`. A command is added here and in a module of the same name.
+COMMANDS = (
+    "bench",
+    "scenarios",
+    "policies",
+    "traces",
+    "models",
+    "measure",
+    "verify",
+    "doctor",
+)
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    from rapgym import __version__
+
+    whole = argparse.ArgumentParser(
+        prog="rapgym",
+        description="Which blocks of a language model stay in memory, decided at run time: "
+        "replay real workloads against measured quality tables.",
+    )
+    whole.add_argument("--version", action="version", version=f"rapgym {__version__}")
+    subparsers = whole.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    for command in COMMANDS:
+        importlib.import_module(f"rapgym.cli.{command}").add(subparsers)
+    return whole
+
+
+def require(extra: str, *modules: str) -> None:
+    """Check that the modules of an optional dependency can be found, without importing them.
+
+    Raises:
+        MissingExtra: one cannot; the message says what to install.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(f"{module} is not installed; run: pip install 'rapgym[{extra}]'")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; argparse itself exits with 2 on wrong arguments."""
+    arguments = parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except RapgymError as error:
+        print(f"rapgym: {error}", file=sys.stderr)
+        return 1 if isinstance(error, InvalidResult) else 2
+    except KeyboardInterrupt:
+        print("rapgym: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does. Python flushes stdout once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code

@@ -1,0 +1,57 @@
+"""`rapgym bench`: every policy on every scenario's test split."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from rapgym.cli import Subparsers
+
+DEFAULT_OUT = Path("results/bench.csv.gz")
+
+
+def add(subparsers: Subparsers) -> None:
+    """Register `bench`."""
+    command = subparsers.add_parser(
+        "bench",
+        help="run policies on scenarios and print their scores",
+        description="Runs policies on the test splits of scenarios, prints scores with intervals, "
+        "and writes a results file that can be run again. A run that was stopped goes on where it "
+        "stopped.",
+        epilog="example: rapgym bench --scenario chat-beside-code --policy frontier-margin; your "
+        "own: rapgym bench --policy my_module:MyPolicy",
+    )
+    command.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
+    command.add_argument(
+        "--policy", action="append", metavar="NAME", help="all unless named, or module:Class"
+    )
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="default: 1")
+    command.add_argument(
+        "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
+    )
+    command.add_argument("--json", action="store_true", help="print the entries as JSON")
+    command.add_argument("--quiet", action="store_true", help="no progress line")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from rapgym import bench, report, results, scoreboard
+    from rapgym.policies import registry
+    from rapgym.scenario import SCENARIOS, scenario
+
+    stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
+    names = arguments.policy or [entry.name for entry in registry.POLICIES]
+    seeds = range(arguments.seeds)
+    found = bench.run(stories, names, arguments.out, seeds=seeds, quiet=arguments.quiet)
+    entries = scoreboard.entries(found)
+    rankings = scoreboard.rankings(found)
+    header = {**found.header, "entries": entries, "rankings": rankings}
+    results.write(arguments.out, replace(found, header=header))
+    if arguments.json:
+        print(json.dumps(entries, indent=2))
+        return 0
+    print(report.table(entries))
+    print()
+    print(report.ranking_lines(rankings))
+    print(f"\nwrote {arguments.out}; check it with: rapgym verify {arguments.out}")
+    return 0

@@ -1,0 +1,97 @@
+"""Numeric columns of a CSV file; a file that is not what it should be is refused in one sentence."""
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapgym.errors import DataUnavailable, InvalidTrace
+
+Kind = Literal["int", "float", "text"]
+Columns = dict[str, NDArray[Any]]  # int64, float64 or str, all of one length
+
+LIMIT_BYTES = 256 << 20  # unpacked; a larger file is not one of ours
+
+_NUMBERS = {
+    "int": (re.compile(r"-?\d{1,18}", re.ASCII), "a whole number", np.int64),
+    "float": (re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII), "a number", np.float64),
+}
+
+
+def text_of(path: Path, name: str) -> str:
+    """The characters of a UTF-8 file, unpacked where its name ends in .gz.
+
+    Raises:
+        DataUnavailable: the file is not there or cannot be opened.
+        InvalidTrace: it is damaged, larger than `LIMIT_BYTES` unpacked, or not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            unpacked = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            content = unpacked.read(LIMIT_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InvalidTrace(f"{name}: {path} is a damaged gzip file ({error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise DataUnavailable(f"{name}: {path} cannot be read ({error})") from error
+    if len(content) > LIMIT_BYTES:
+        raise InvalidTrace(f"{name}: {path} holds more than {LIMIT_BYTES >> 20} MiB unpacked")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidTrace(f"{name}: {path} is not UTF-8 text ({error.reason})") from error
+
+
+def parse(text: str, name: str, kinds: Mapping[str, Kind]) -> Columns:
+    """The columns that `kinds` asks for, of CSV text with one header line; others are passed over.
+
+    Numbers are plain decimal ASCII: NaN, infinities, blanks and text are refused.
+
+    Raises:
+        InvalidTrace: a column is missing or named twice, a line has too few or too many fields, a
+            field is not of its kind, or there is no row.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise InvalidTrace(f"{name} is not a CSV file ({error})") from error
+    header, rows = (lines[0], lines[1:]) if lines else ([], [])
+    for column in kinds:
+        if header.count(column) != 1:
+            fault = "two columns" if column in header else "no column"
+            raise InvalidTrace(f"{name} has {fault} {column!r}; it needs {', '.join(kinds)}")
+    if not rows:
+        raise InvalidTrace(f"{name} has no rows")
+    for index, row in enumerate(rows):
+        if len(row) != len(header):
+            raise InvalidTrace(
+                f"{name}: row {index + 1} has {len(row)} fields, its header {len(header)}"
+            )
+    cells = dict(zip(header, zip(*rows, strict=True), strict=True))
+    return {column: _array(cells[column], name, column, kind) for column, kind in kinds.items()}
+
+
+def read(path: Path, name: str, kinds: Mapping[str, Kind]) -> Columns:
+    """`parse` of a file's `text_of`, with the errors of both."""
+    return parse(text_of(path, name), name, kinds)
+
+
+def _array(cells: tuple[str, ...], name: str, column: str, kind: Kind) -> NDArray[Any]:
+    if kind == "text":
+        return np.array(cells)
+    pattern, meaning, dtype = _NUMBERS[kind]
+    for index, cell in enumerate(cells):
+        if not pattern.fullmatch(cell):
+            raise InvalidTrace(
+                f"{name}: row {index + 1} of column {column!r} is not {meaning}: {cell[:40]!r}"
+            )
+    array: NDArray[Any] = np.array(cells).astype(dtype)
+    if not np.isfinite(array).all():
+        raise InvalidTrace(f"{name}: column {column!r} holds a number too large to represent")
+    return array

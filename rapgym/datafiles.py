@@ -1,0 +1,67 @@
+"""From a name to a file on this machine, checked against its recorded sha256."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import BinaryIO
+
+from rapgym.errors import DataUnavailable, WrongChecksum
+
+
+def cache_folder() -> Path:
+    """Where downloads and unfinished work live: `RAPGYM_CACHE`, else the platform's cache folder."""
+    if named := os.environ.get("RAPGYM_CACHE"):
+        return Path(named).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("rapgym"))
+
+
+def mirror_folder() -> Path | None:
+    """The local mirror of traces and texts that `RAPGYM_DATA` names, if any."""
+    named = os.environ.get("RAPGYM_DATA")
+    return Path(named).expanduser() if named else None
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checked(path: Path, sha256: str, remedy: str) -> Path:
+    """`path` itself, once its content is what it should be.
+
+    Raises:
+        DataUnavailable: there is no such file; `remedy` says how to get it.
+        WrongChecksum: its content differs.
+    """
+    if not path.is_file():
+        raise DataUnavailable(f"{path} is not there; {remedy}")
+    found = sha256_of(path)
+    if found != sha256:
+        raise WrongChecksum(
+            f"{path} is not the file it should be (sha256 {found[:12]}..., expected "
+            f"{sha256[:12]}...); delete it, then {remedy}"
+        )
+    return path
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write; it takes the name `path` only once it is complete and on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".partial", delete=False) as file:
+        aside = Path(file.name)
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    aside.chmod(0o644)
+    aside.replace(path)

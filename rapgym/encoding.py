@@ -1,0 +1,224 @@
+"""What a policy may see, as float32 vectors with named parts, and how actions become proposals.
+
+Nothing of the future is here: of the row to be decided its demand and its limit so far, and what
+the rows before it were like.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rapgym import simulator
+from rapgym.specs import BoolArray, Demand, FloatArray, IntArray
+from rapgym.world import State, World
+
+HISTORY = 8  # rows before this one that are seen
+BATCH_UNIT = 64  # requests
+LARGEST = 64.0  # features are cut at plus and minus this; no scenario comes near
+SCHEMA = 1  # moves with anything below that changes what an entry means
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some neighbouring entries of an observation that mean the same thing."""
+
+    name: str
+    size: int
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything stands in an observation, and the units to read it back."""
+
+    parts: tuple[Part, ...]
+    card_bytes: int  # unit of memory: the whole card, in bytes of the measured model
+    token_unit: int  # unit of tokens: dense KV cache of that many tokens fills `card_bytes`
+    blocks: int  # N
+    window_s: int  # W
+    notice_s: int
+
+    @property
+    def size(self) -> int:
+        """O, the length of an observation."""
+        return sum(part.size for part in self.parts)
+
+    def slice_of(self, name: str) -> slice:
+        """Where the part of this name stands.
+
+        Raises:
+            KeyError: there is no such part.
+        """
+        start = 0
+        for part in self.parts:
+            if part.name == name:
+                return slice(start, start + part.size)
+            start += part.size
+        raise KeyError(name)
+
+
+def layout(world: World, *, card_bytes: int, small_steps: bool = False) -> Layout:
+    """The layout of a world's observations; `small_steps` adds what RAP-v0 needs."""
+    n, w = world.blocks, world.window_s
+    history = HISTORY * w
+    parts = [
+        Part("batch", 1, f"requests of this row, in units of {BATCH_UNIT}"),
+        Part("prompt_tokens", 1, "prompt tokens of this row, summed, in token units"),
+        Part("reserved_tokens", 1, "output tokens reserved for this row, summed, in token units"),
+        Part("longest_tokens", 1, "prompt and reserve of the longest request, in token units"),
+        Part("kv_share", 1, "share of the KV cache in what dense would use for this row, 0 to 1"),
+        Part("limit", 1 + world.notice_s, "limit in the first second of this row, and in those that "
+             "the tenant has announced, in card units, rounded down"),
+        Part("recent_limit", history, f"limit in each second of the last {HISTORY} rows, oldest "
+             "first, in card units; rows before the episode repeat the limit now"),
+        Part("recent_demand", 3 * HISTORY, f"batch, prompt and reserved tokens of the last {HISTORY} "
+             "rows, oldest first, in the units above; rows before the episode repeat this row"),
+        Part("loaded", n, "which blocks are in memory, 0 or 1"),
+        Part("headroom_dense", 1, "limit less what dense would use for this row, in card units"),
+        Part("headroom_loaded", 1, "limit less what the blocks in memory would use, in card units"),
+    ]  # fmt: skip
+    if small_steps:
+        parts += [
+            Part("so_far", n, "which blocks this row still keeps, 0 or 1"),
+            Part("headroom_so_far", 1, "limit less what those would use, in card units"),
+            Part("importance", n, "greedy importance: nats that the joint order pays when the "
+                 "block goes, over C; 1 for a block of the floor"),
+        ]  # fmt: skip
+    per_token = world.footprint.layers * world.footprint.kv_token_bytes
+    return Layout(tuple(parts), card_bytes, max(1, card_bytes // per_token), n, w, world.notice_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """What a policy may know when it decides a row, in B lanes, before any scaling."""
+
+    demand: Demand
+    limit_bytes: IntArray  # now and in announced seconds, [B, 1 + notice]
+    recent_limit_bytes: IntArray  # [B, HISTORY, W]
+    recent_demand: tuple[Demand, ...]  # oldest first
+    loaded: BoolArray  # [B, N]
+
+
+def visible(world: World, state: State, age: IntArray) -> Visible:
+    """Gather what may be seen.
+
+    Args:
+        age: rows that each lane has served in this episode, [B].
+    """
+    rows = len(world.rows)
+    limit = simulator.limits(world, state)
+    seen = limit[:, : 1 + world.notice_s]
+    if seen.shape[1] < 1 + world.notice_s:  # announced beyond this row
+        following = world.rows.limit_bytes[(state.limit_row + 1) % rows]
+        seen = np.concatenate([limit, following], axis=1)[:, : 1 + world.notice_s]
+    recent, demands = [], []
+    for back in range(HISTORY, 0, -1):
+        known = (age >= back)[:, None]
+        earlier = State(
+            np.where(known[:, 0], (state.row - back) % rows, state.row),
+            np.where(known[:, 0], (state.limit_row - back) % rows, state.limit_row),
+            state.token_scale,
+            state.loaded,
+        )
+        recent.append(np.where(known, simulator.limits(world, earlier), limit[:, :1]))
+        demands.append(simulator.demand(world, earlier))
+    return Visible(
+        simulator.demand(world, state), seen, np.stack(recent, axis=1), tuple(demands), state.loaded
+    )
+
+
+def rounded_down(values: FloatArray) -> FloatArray:
+    """float64 -> the largest float32 that is not above, so that no limit is seen too large."""
+    near = values.astype(np.float32)
+    return np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near)
+
+
+def observe(
+    world: World,
+    where: Layout,
+    seen: Visible,
+    so_far: BoolArray | None = None,
+    importance: FloatArray | None = None,
+) -> FloatArray:
+    """The observation of each lane, float32 [B, O].
+
+    Args:
+        so_far: what this row still keeps, bool [B, N], for a layout with small steps.
+        importance: float [N], likewise, over C.
+    """
+    asked, card, unit = seen.demand, where.card_bytes, where.token_unit
+    lanes = len(asked.batch)
+    limit = seen.limit_bytes[:, 0]
+    dense = np.ones(where.blocks, dtype=bool)
+
+    def headroom(kept: BoolArray) -> FloatArray:
+        used = world.footprint.used_bytes(kept, asked.tokens, asked.prompt_tokens)
+        return ((limit - used - world.footprint.margin_bytes) / card)[:, None]
+
+    kv_bytes = world.footprint.layers * world.footprint.kv_token_bytes * asked.tokens
+    used_dense = world.footprint.used_bytes(dense, asked.tokens, asked.prompt_tokens)
+    history = [
+        column
+        for past in seen.recent_demand
+        for column in (past.batch / BATCH_UNIT, past.prompt_tokens / unit, past.reserved_tokens / unit)
+    ]
+    columns = [
+        (asked.batch / BATCH_UNIT)[:, None],
+        (asked.prompt_tokens / unit)[:, None],
+        (asked.reserved_tokens / unit)[:, None],
+        (asked.longest_tokens / unit)[:, None],
+        (kv_bytes / used_dense)[:, None],
+        rounded_down(seen.limit_bytes / card),
+        rounded_down(seen.recent_limit_bytes.reshape(lanes, -1) / card),
+        np.stack(history, axis=1),
+        seen.loaded,
+        headroom(dense),
+        headroom(seen.loaded),
+    ]
+    if so_far is not None:
+        assert importance is not None
+        columns += [so_far, headroom(so_far), np.broadcast_to(importance, so_far.shape)]
+    return np.clip(np.concatenate(columns, axis=1), -LARGEST, LARGEST).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An observation read back into tokens and bytes: exact but for limits, rounded down."""
+
+    batch: IntArray  # [B]
+    prompt_tokens: IntArray  # [B]
+    reserved_tokens: IntArray  # [B]
+    longest_tokens: IntArray  # [B]
+    limit_bytes: IntArray  # [B]
+    announced_limit_bytes: IntArray  # [B, notice]
+    recent_limit_bytes: IntArray  # oldest first, [B, HISTORY * W]
+    loaded: BoolArray  # [B, N]
+
+    @property
+    def tokens(self) -> IntArray:
+        """KV cache entries that a kept attention block would hold, [B]."""
+        return self.prompt_tokens + self.reserved_tokens
+
+
+def read(where: Layout, observation: FloatArray) -> Reading:
+    """Read float32 [B, O] (or [O], as one lane)."""
+    observation = np.atleast_2d(observation).astype(np.float64)
+
+    def part(name: str) -> FloatArray:
+        return observation[:, where.slice_of(name)]
+
+    def tokens(name: str) -> IntArray:
+        return np.rint(part(name)[:, 0] * where.token_unit).astype(np.int64)
+
+    limits = np.floor(part("limit") * where.card_bytes).astype(np.int64)
+    recent = np.floor(part("recent_limit") * where.card_bytes).astype(np.int64)
+    return Reading(
+        batch=np.rint(part("batch")[:, 0] * BATCH_UNIT).astype(np.int64),
+        prompt_tokens=tokens("prompt_tokens"),
+        reserved_tokens=tokens("reserved_tokens"),
+        longest_tokens=tokens("longest_tokens"),
+        limit_bytes=limits[:, 0],
+        announced_limit_bytes=limits[:, 1:],
+        recent_limit_bytes=recent,
+        loaded=part("loaded") > 0.5,
+    )

@@ -1,0 +1,136 @@
+"""The Gymnasium environments: a thin shell around one lane, and their registration."""
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from rapgym import scenario as scenarios
+from rapgym.actions import actions as actions_of
+from rapgym.encoding import LARGEST
+from rapgym.errors import InvalidSpec
+from rapgym.lanes import Lanes, row_info, start_of
+from rapgym.scenario import Split
+from rapgym.specs import BoolArray
+
+OBSERVATIONS = ("flat", "dict")
+BACKENDS = ("sim",)  # the device backend serves the same rows on a live model
+
+
+def observation_space(lanes: Lanes, kind: str, mask_size: int) -> spaces.Space[Any]:
+    """Of one lane: float32 [O], or with the action mask beside it."""
+    flat = spaces.Box(-LARGEST, LARGEST, (lanes.layout.size,), np.float32)
+    if kind == "flat":
+        return flat
+    if kind == "dict":
+        mask = spaces.Box(0, 2, (mask_size,), np.int8)
+        return spaces.Dict({"observations": flat, "action_mask": mask})
+    raise InvalidSpec(f"no observation kind {kind!r}; there are {', '.join(OBSERVATIONS)}")
+
+
+class RapEnv(gymnasium.Env[Any, Any]):
+    """Which blocks of a language model stay in memory, decided anew for each window of a workload.
+
+    **Description.** Time is cut into windows of W seconds. The requests that arrived in the window
+    before are this row's batch. A kept set is proposed, the shield cuts it to what fits now, and
+    the batch is served while the memory limit moves on: see `rapgym.simulator`.
+
+    **Action space.** By id: `RAP-v0` Discrete(N + 1), drop one block of this row's set or STOP
+    (N); `RAP-Counts-v0` MultiDiscrete([A + 1, F + 1]), how many attention and FFN blocks are
+    dropped along the table's grid; `RAP-KeptSet-v0` MultiBinary(N), the kept set at once.
+    Legal actions stand in `info["action_mask"]` (int8), `action_masks()` (bool), and with
+    `observation="dict"` in the observation.
+
+    **Observation space.** float32 [O]; `env.unwrapped.layout.parts` names every entry, its unit
+    and its range. Nothing of the future is in it.
+
+    **Rewards.** 0 before a row is served; then minus the row's cost, nats an output token above
+    dense (a token not served costs C), weighted by output tokens over those of a mean train row.
+    `info` of a served row carries the four terms, which add up to the negative reward. Rewards
+    speak of calibration columns on every split; the scorer alone reads test columns.
+
+    **Starting state.** Every block in memory. On `train` and `fit` the first row, the pairing with
+    the tenant and a scaling of tokens by 0.9 to 1.1 are drawn from the seed; on `validation` and
+    `test` the episode is the whole split, paired by `offset`.
+
+    **Episode end.** Truncated after 64 rows on `train` and `fit`, after the whole split elsewhere.
+    Episodes are undiscounted.
+
+    **Arguments.** `scenario`, `split` (`train`, `fit`, `validation`, `test`), `offset`,
+    `observation` (`flat`, `dict`), `backend` (`sim`).
+
+    **Version history.** v0: first version.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+
+    def __init__(
+        self,
+        actions: str,
+        scenario: str = "chat-beside-code",
+        split: Split = "train",
+        offset: int = 0,
+        observation: str = "flat",
+        backend: str = "sim",
+    ) -> None:
+        if backend not in BACKENDS:
+            raise InvalidSpec(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+        self._offset, self._observation = offset, observation
+        self.lanes = Lanes(scenarios.scenario(scenario), split, 1, small_steps=actions == "blocks")
+        self.layout = self.lanes.layout
+        self._actions = actions_of(actions, self.lanes)
+        self.action_space = self._actions.space
+        size = self._actions.mask().shape[1]
+        self.observation_space = observation_space(self.lanes, observation, size)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; `options={"offset": k}` chooses another pairing of this split."""
+        super().reset(seed=seed)
+        offset = int((options or {}).get("offset", self._offset))
+        lanes = self.lanes
+        lanes.restart(0, start_of(lanes.world, lanes.story, lanes.split, self.np_random, offset))
+        self._actions.restart(np.ones(1, dtype=bool))
+        return self._observe(), self._masked({})
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        proposal, served = self._actions.propose(np.asarray(action)[None])
+        if not served[0]:
+            return self._observe(), 0.0, False, False, self._masked({})
+        asked = self.lanes.seen.demand
+        outcome = self.lanes.serve(proposal)
+        self._actions.restart(served)
+        info = self._masked(row_info(outcome, asked, 0))
+        ended = bool(self.lanes.ended[0])
+        return self._observe(), float(outcome.reward[0]), False, ended, info
+
+    def action_masks(self) -> BoolArray:
+        """Legal actions as Stable-Baselines3's maskable policies want them, bool [M]."""
+        return self._actions.legal()[0]
+
+    def _masked(self, info: dict[str, Any]) -> dict[str, Any]:
+        return info | {"action_mask": self._actions.mask()[0]}
+
+    def _observe(self) -> Any:
+        flat = self.lanes.observe(self._actions.so_far)[0]
+        if self._observation == "flat":
+            return flat
+        return {"observations": flat, "action_mask": self._actions.mask()[0]}
+
+
+IDS = {"RAP-v0": "blocks", "RAP-Counts-v0": "counts", "RAP-KeptSet-v0": "kept-set"}
+
+
+def register_all() -> None:
+    """Make the ids known to Gymnasium, each also as `rapgym/<id>`; twice does no harm."""
+    for name, kind in IDS.items():
+        for id in (name, f"rapgym/{name}"):
+            if id not in gymnasium.registry:  # a subprocess may import the package twice
+                gymnasium.register(
+                    id,
+                    entry_point="rapgym.env:RapEnv",
+                    vector_entry_point="rapgym.vector_env:RapVectorEnv",
+                    kwargs={"actions": kind},
+                )

@@ -1,0 +1,59 @@
+"""Every error that rapgym raises on purpose, one tree.
+
+RapgymError
+|-- InvalidSpec         a model, card, tenant or scenario whose numbers contradict each other
+|-- InvalidTrace        a request or memory trace that cannot be replayed
+|-- InvalidTable        a quality table that is damaged, incomplete or of another model
+|   `-- UnmeasuredSet   a kept set that has no row of its own
+|-- InvalidPolicy       a policy that does not follow the protocol
+|-- InvalidResult       a result file that cannot be read or does not replay
+|-- DataUnavailable     a file that is not on this machine; the message says how to get it
+|   `-- WrongChecksum   a file whose content is not what its name promises
+`-- MissingExtra        a command that needs an optional dependency; the message names the extra
+
+A message says what is wrong, with which file or argument, and what to do about it.
+"""
+
+
+class RapgymError(Exception):
+    """Base of all errors that rapgym raises on purpose; the command line prints it without a trace."""
+
+
+class InvalidSpec(RapgymError, ValueError):
+    """A model, card, tenant or scenario whose numbers contradict each other."""
+
+
+class InvalidTrace(RapgymError, ValueError):
+    """A request or memory trace that cannot be replayed."""
+
+
+class InvalidTable(RapgymError, ValueError):
+    """A quality table that is damaged, incomplete or of another model."""
+
+
+class UnmeasuredSet(InvalidTable, KeyError):
+    """A kept set that has no row of its own."""
+
+    __str__ = Exception.__str__  # KeyError would print the repr of the message
+
+
+class InvalidPolicy(RapgymError, TypeError):
+    """A policy that does not follow the protocol."""
+
+
+class InvalidResult(RapgymError, ValueError):
+    """A result file that cannot be read or does not replay."""
+
+
+class DataUnavailable(RapgymError, FileNotFoundError):
+    """A file that is not on this machine; the message says how to get it."""
+
+    __str__ = Exception.__str__
+
+
+class WrongChecksum(DataUnavailable):
+    """A file whose content is not what its name promises."""
+
+
+class MissingExtra(RapgymError, ImportError):
+    """A command that needs an optional dependency; the message names the extra."""

@@ -1,0 +1,55 @@
+"""The container of series and results: one gzip file of a JSON header line and CSV lines.
+
+Read without pickle, with a limit on size; the same content gives the same bytes.
+"""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+MAX_PACKED_BYTES = 64 << 20
+MAX_BYTES = 512 << 20  # unpacked
+
+
+def pack(header: dict[str, Any], lines: Iterable[str]) -> bytes:
+    """The bytes of a file with this header and these CSV lines, column names first."""
+    described = json.dumps(header, sort_keys=True, allow_nan=False)
+    text = "\n".join([f"# {described}", *lines, ""])
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0) as file:
+        file.write(text.encode())
+    return buffer.getvalue()
+
+
+def unpack(content: bytes) -> tuple[dict[str, Any], list[str]]:
+    """The header and the CSV lines of a file's bytes.
+
+    Raises:
+        ValueError: it is damaged, too large, or something else; the message says which.
+    """
+    if len(content) > MAX_PACKED_BYTES:
+        raise ValueError(f"it is larger than {MAX_PACKED_BYTES >> 20} MiB")
+    stream = zlib.decompressobj(wbits=31)  # 31: gzip, its checksum included
+    try:
+        text = stream.decompress(content, MAX_BYTES).decode()
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"it cannot be unpacked ({error})") from error
+    if not stream.eof or stream.unused_data:
+        raise ValueError("it is cut short, too large, or followed by something else")
+    if not text.startswith("# ") or not text.endswith("\n"):
+        raise ValueError("it has no header line, or its last line is cut short")
+    first, *lines = text[2:-1].split("\n")
+    try:
+        header = json.loads(first, parse_constant=_refused)
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    if not isinstance(header, dict) or not lines:
+        raise ValueError("its header is no JSON object, or nothing follows it")
+    return header, lines
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} in its header")

@@ -1,0 +1,169 @@
+"""Episodes of B lanes in one world: where they start, how they advance, what they see.
+
+Both environments and the rollout stand on this; they differ only in how actions become proposals.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rapgym import encoding, scenario, simulator
+from rapgym.encoding import Layout, Visible
+from rapgym.errors import InvalidSpec
+from rapgym.scenario import Scenario, Split
+from rapgym.shield import Reason
+from rapgym.specs import BoolArray, Demand, FloatArray, IntArray, model_spec
+from rapgym.world import Outcome, State, World
+
+TRAIN_EPISODE_ROWS = 64
+TOKEN_SCALES = (0.9, 1.1)  # small scaling of a train episode's tokens, uniform
+
+
+def card_bytes(story: Scenario) -> int:
+    """The whole card in bytes of the measured model: the unit in which limits are seen."""
+    measured = model_spec(scenario.table(story).model)
+    return int(story.card_gib * scenario.GIB * scenario.scales(story, measured).bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where one episode begins."""
+
+    row: int
+    offset: int  # of the tenant's rows against the served ones
+    token_scale: float
+    rows: int  # length of the episode
+
+
+def start_of(world: World, story: Scenario, split: Split, seed_rng: np.random.Generator,
+             offset: int) -> Start:  # fmt: skip
+    """A train episode from a drawn start, pairing and scaling; any other is the whole split.
+
+    Args:
+        offset: which of the scenario's further pairings, 0 for the hour as it was; a train episode
+            draws its own.
+    """
+    rows = len(world.rows)
+    if split in ("train", "fit"):
+        length = min(TRAIN_EPISODE_ROWS, rows)
+        row = int(seed_rng.integers(rows - length + 1))
+        turned = int(seed_rng.integers(rows))
+        return Start(row, turned, float(seed_rng.uniform(*TOKEN_SCALES)), length)
+    if not 0 <= offset < story.offsets:
+        raise InvalidSpec(f"{story.name} has offsets 0 to {story.offsets - 1}, not {offset}")
+    return Start(0, offset * rows // story.offsets, 1.0, rows)
+
+
+class Lanes:
+    """The mutable half of an environment: one `State` that `simulator.step` replaces."""
+
+    def __init__(self, story: Scenario, split: Split, count: int, *, small_steps: bool = False) -> None:
+        self.story, self.split, self.count = story, split, count
+        self.world = scenario.world(story, split)
+        self.layout: Layout = encoding.layout(
+            self.world, card_bytes=card_bytes(story), small_steps=small_steps
+        )
+        self.importance = importance(self.world)
+        ones = np.ones(count, dtype=np.int64)
+        self.state: State = simulator.start(self.world, 0 * ones, 0 * ones, ones.astype(float))
+        self.age: IntArray = 0 * ones
+        self.episode_rows: IntArray = ones.copy()
+        self._seen: Visible | None = None
+
+    def restart(self, lane: int, start: Start) -> None:
+        """Begin an episode in one lane, every block in memory."""
+        rows, state = len(self.world.rows), self.state
+        row, limit_row = state.row.copy(), state.limit_row.copy()
+        token_scale, loaded = state.token_scale.copy(), state.loaded.copy()
+        row[lane], limit_row[lane] = start.row, (start.row + start.offset) % rows
+        token_scale[lane], loaded[lane] = start.token_scale, True
+        self.state = State(row, limit_row, token_scale, loaded)
+        self.age[lane], self.episode_rows[lane] = 0, start.rows
+        self._seen = None
+
+    @property
+    def seen(self) -> Visible:
+        """What may be known before the next row; gathered once a row."""
+        if self._seen is None:
+            self._seen = encoding.visible(self.world, self.state, self.age)
+        return self._seen
+
+    def observe(self, so_far: BoolArray | None = None) -> FloatArray:
+        """float32 [B, O]."""
+        importance = None if so_far is None else self.importance
+        return encoding.observe(self.world, self.layout, self.seen, so_far, importance)
+
+    def serve(
+        self,
+        proposal: BoolArray,
+        lanes: BoolArray | None = None,
+        source: IntArray | None = None,
+        refuses_misfit: bool = False,
+    ) -> Outcome:
+        """Serve a row in the named lanes (all unless stated); the others stay where they are.
+
+        Returns:
+            The outcome of the named lanes alone, in their order.
+        """
+        if lanes is None:
+            lanes = np.ones(self.count, dtype=bool)
+        part = State(
+            self.state.row[lanes],
+            self.state.limit_row[lanes],
+            self.state.token_scale[lanes],
+            self.state.loaded[lanes],
+        )
+        strict = np.full(part.lanes, refuses_misfit)
+        source = np.full(part.lanes, Reason.POLICY) if source is None else source[lanes]
+        following, outcome = simulator.step(self.world, part, proposal[lanes], source, strict)
+        row, limit_row, loaded = (
+            array.copy() for array in (self.state.row, self.state.limit_row, self.state.loaded)
+        )
+        row[lanes], limit_row[lanes], loaded[lanes] = (
+            following.row, following.limit_row, following.loaded
+        )  # fmt: skip
+        self.state = replace(self.state, row=row, limit_row=limit_row, loaded=loaded)
+        self.age[lanes] += 1
+        self._seen = None
+        return outcome
+
+    @property
+    def ended(self) -> BoolArray:
+        """Lanes whose episode is over, bool [B]."""
+        return self.age >= self.episode_rows
+
+
+def importance(world: World) -> FloatArray:
+    """What each block costs along the joint greedy order, over C; 1 for the floor; float64 [N]."""
+    costs = np.clip(getattr(world.quality, "importance", np.ones(world.blocks)), 0, None)
+    found: FloatArray = np.where(world.floor, 1.0, np.minimum(costs / world.ceiling, 1.0))
+    return found
+
+
+def row_info(outcome: Outcome, asked: Demand, lane: int) -> dict[str, Any]:
+    """What `info` says of a finished row, of one lane of an outcome."""
+    terms = outcome.terms
+    return {
+        "proposal": outcome.proposal[lane].copy(),
+        "kept": outcome.kept[lane].copy(),
+        "kept_end": outcome.kept_end[lane].copy(),
+        "limit_bytes": int(outcome.limit_bytes[lane]),
+        "used_bytes": int(outcome.used_bytes[lane]),
+        "demand": {
+            name: int(getattr(asked, name)[lane])
+            for name in ("batch", "prompt_tokens", "reserved_tokens", "longest_tokens")
+        },
+        "nll": float(outcome.nll[lane]),
+        "measured": bool(outcome.measured[lane]),
+        "reason": Reason(outcome.reason[lane]).name.lower(),
+        "refused_s": float(outcome.seconds.refused[lane]),
+        "emergency_s": float(outcome.seconds.emergency[lane]),
+        "stall_s": float(outcome.seconds.stall[lane]),
+        "quality": float(terms.quality[lane]),
+        "stall": float(terms.stall[lane]),
+        "emergency": float(terms.emergency[lane]),
+        "refused": float(terms.refused[lane]),
+    }
+
+

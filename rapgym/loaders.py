@@ -1,0 +1,273 @@
+"""From the raw files of `sources` to validated records; a wrong file is refused in one sentence."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rapgym import columns, sources
+from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
+from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.trace import MemoryTrace, RequestTrace, read_requests
+
+MOONCAKE_GRID_S = 3.0
+HOST_STEP_S = 300.0  # of the two data-centre files
+_TICKS = 10_000_000  # Azure's timestamps count 100 ns
+
+
+def azure(name: str) -> RequestTrace:
+    """The Azure LLM inference trace 2023, "azure-conv" or "azure-code".
+
+    `start_wall_s` is the whole second (UTC) not after the first arrival, so that the two services
+    of one hour pair by wall clock; arrival times are exact to the 100 ns of the file.
+    """
+    table = columns.read(sources.path_of(name), name, {
+        "TIMESTAMP": "text", "ContextTokens": "int", "GeneratedTokens": "int"})  # fmt: skip
+    stamp = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)\.(\d{7})", re.ASCII)
+    parts = [stamp.fullmatch(text) for text in table["TIMESTAMP"].tolist()]
+    try:
+        whole_s = np.array([f"{part[1]}T{part[2]}" for part in parts if part], "datetime64[s]")
+        if len(whole_s) != len(parts):
+            raise ValueError("YYYY-MM-DD HH:MM:SS.fffffff is wanted")
+    except ValueError as error:
+        raise InvalidTrace(
+            f"{name}: TIMESTAMP is not a point in time in some row ({error})"
+        ) from error
+    seconds = whole_s.astype(np.int64)
+    ticks = (seconds - seconds[0]) * _TICKS + np.array([int(part[3]) for part in parts if part])
+    return RequestTrace(name, ticks / _TICKS, table["ContextTokens"], table["GeneratedTokens"],
+                        start_wall_s=float(seconds[0]))  # fmt: skip
+
+
+def mooncake() -> RequestTrace:
+    """Mooncake's conversation trace (FAST 2025).
+
+    Its timestamps sit on a grid of 3 s, give or take 3 ms: each bunch of n requests is spread
+    evenly over the time to the next grid point, the i-th (from 0) at i/n of it. The order within
+    the file is kept; what happened within 3 s is not known.
+    """
+    name = "mooncake-conversation"
+    table = columns.read(sources.path_of(name), name, {
+        "timestamp_ms": "int", "input_length": "int", "output_length": "int"})  # fmt: skip
+    stamp_s = table["timestamp_ms"] / 1000
+    grid_s, first, size = np.unique(stamp_s, return_index=True, return_counts=True)
+    _require(name, bool((np.diff(stamp_s) >= 0).all()), "timestamp_ms is unsorted")
+    span_s = np.minimum(np.diff(grid_s, append=np.inf), MOONCAKE_GRID_S)
+    rank = np.arange(len(stamp_s)) - np.repeat(first, size)
+    arrival_s = stamp_s + np.repeat(span_s / size, size) * rank
+    return RequestTrace(name, arrival_s, table["input_length"], table["output_length"])
+
+
+REQUEST_TRACES: dict[str, Callable[[], RequestTrace]] = {
+    "azure-conv": lambda: azure("azure-conv"),
+    "azure-code": lambda: azure("azure-code"),
+    "mooncake-conversation": mooncake,
+}
+
+
+def load_requests(name_or_path: str) -> RequestTrace:
+    """A known request trace by name, or one in rapgym's own format by path (.csv or .csv.gz).
+
+    Raises:
+        DataUnavailable: neither a known name nor a file that can be opened.
+        InvalidTrace: the file is no valid trace.
+    """
+    if name_or_path in REQUEST_TRACES:
+        return REQUEST_TRACES[name_or_path]()
+    if not name_or_path.endswith((".csv", ".csv.gz")):
+        raise DataUnavailable(
+            f"no request trace is called {name_or_path!r}; there are {', '.join(REQUEST_TRACES)}, "
+            "or give the path of a .csv or .csv.gz file"
+        )
+    return read_requests(Path(name_or_path), Path(name_or_path).name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServegenClients:
+    """How each client of one workload sent requests, window by window (600 s, those with traffic).
+
+    The file's fitted parameters are left out: the Gamma ones restate rate and CV, and the Weibull
+    ones reproduce neither (the fitted mean is off by a fifth in the median, the CV as well).
+    """
+
+    workload: str
+    client: IntArray  # [K], ascending
+    t_s: FloatArray  # start of the window, ascending within a client, [K]
+    rate_rps: FloatArray  # > 0, [K]
+    iat_cv: FloatArray  # standard deviation over mean of inter-arrival times, > 0, [K]
+    weibull: BoolArray  # the family that fits best: Weibull, else Gamma, [K]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServegenLengths:
+    """Mean, p50, p90 and p99 of each client's tokens, window by window (6 h).
+
+    Clients of large length files are missing: 37 % of the requests of language/m-large, 29 % of
+    m-mid, 57 % of m-small.
+    """
+
+    workload: str
+    client: IntArray  # [K], ascending
+    t_s: FloatArray  # start of the window, ascending within a client, [K]
+    prompt: FloatArray  # [K, 4]: mean, p50, p90, p99
+    output: FloatArray  # [K, 4]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServegenRates:
+    """All clients of one workload together, every window (600 s), silent ones included."""
+
+    workload: str
+    t_s: FloatArray  # strictly ascending, [S]
+    rate_rps: FloatArray  # [S]
+    active_clients: IntArray  # [S]
+    top_client_rate_rps: FloatArray  # of the busiest client, [S]
+
+
+def servegen_clients(workload: str) -> ServegenClients:
+    """ServeGen's measured rates and burstiness, such as of "language/m-large"."""
+    name = "servegen-clients"
+    table = _by_client(name, _servegen(name, workload, {
+        "client": "int", "t_s": "float", "rate_rps": "float", "iat_cv": "float",
+        "pattern": "text"}))  # fmt: skip
+    _require(name, bool(((table["rate_rps"] > 0) & (table["iat_cv"] > 0)).all()),
+             "a rate or CV is not positive")  # fmt: skip
+    pattern = table["pattern"]
+    _require(name, bool(np.isin(pattern, ("Gamma", "Weibull")).all()),
+             "a pattern is neither Gamma nor Weibull")  # fmt: skip
+    return ServegenClients(workload, table["client"], table["t_s"], table["rate_rps"],
+                           table["iat_cv"], pattern == "Weibull")  # fmt: skip
+
+
+def servegen_lengths(workload: str) -> ServegenLengths:
+    """ServeGen's measured lengths; the multimodal workload has none."""
+    name, statistics = "servegen-lengths", ("mean", "p50", "p90", "p99")
+    fields = {side: [f"{side}_{each}" for each in statistics] for side in ("in", "out")}
+    kinds: dict[str, columns.Kind] = dict.fromkeys(fields["in"] + fields["out"], "float")
+    table = _by_client(name, _servegen(name, workload, {"client": "int", "t_s": "float", **kinds}))
+    prompt, output = (np.stack([table[field] for field in fields[side]], 1) for side in fields)
+    for tokens in (prompt, output):
+        ascending = (tokens >= 0).all() and (np.diff(tokens[:, 1:]) >= 0).all()
+        _require(name, bool(ascending), "quantiles of tokens are negative or do not ascend")
+    return ServegenLengths(workload, table["client"], table["t_s"], prompt, output)
+
+
+def servegen_rates(workload: str) -> ServegenRates:
+    """ServeGen's total rate, complete also where length records are missing."""
+    name = "servegen-rate"
+    table = _servegen(name, workload, {"t_s": "float", "rate_rps": "float",
+                                       "active_clients": "int",
+                                       "top_client_rate_rps": "float"})  # fmt: skip
+    _require_time(name, table["t_s"])
+    negative = any((table[field] < 0).any() for field in table)
+    _require(name, not negative, "a rate or a number of clients is negative")
+    return ServegenRates(workload, **table)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UsedShare:
+    """Memory in use as a share of a capacity that the source does not give in bytes."""
+
+    name: str
+    t_s: FloatArray  # strictly ascending, >= 0, [S]
+    share: FloatArray  # 0 to 1, [S]
+
+    def __post_init__(self) -> None:
+        _require_time(self.name, self.t_s)
+        inside = bool(((self.share >= 0) & (self.share <= 1)).all())
+        _require(self.name, inside, "memory in use is not a share between 0 and 1 of the capacity")
+
+    def of(self, capacity_bytes: int, base_bytes: int = 0) -> MemoryTrace:
+        """As bytes: `base_bytes`, such as weights, and the share of `capacity_bytes`, rounded."""
+        used_bytes = base_bytes + np.rint(self.share * capacity_bytes).astype(np.int64)
+        return MemoryTrace(self.name, self.t_s, used_bytes)
+
+
+def vllm_kvcache(run_scale: int) -> UsedShare:
+    """Share of vLLM's KV pool in use, in a laboratory replay at `run_scale` times the speed.
+
+    What such a tenant holds is `of(pool_bytes, weights_bytes)`, on a 24 GiB card there.
+    """
+    name = "vllm-kvcache"
+    table = columns.read(sources.path_of(name), name, {
+        "run_scale": "int", "t_s": "float", "kvcache_usage_pct": "float"})  # fmt: skip
+    if not (rows := table["run_scale"] == run_scale).any():
+        known = ", ".join(map(str, np.unique(table["run_scale"])))
+        raise InvalidSpec(f"{name} has no run at scale {run_scale}; there are {known}")
+    return UsedShare(
+        f"{name}@{run_scale}", table["t_s"][rows], table["kvcache_usage_pct"][rows] / 100
+    )
+
+
+def google_memory() -> UsedShare:
+    """Host memory in use over a whole Google data centre, 2019, as a share of capacity."""
+    name = "google2019-memory"
+    share = columns.read(sources.path_of(name), name, {"avg_mem": "float"})["avg_mem"]
+    return UsedShare(name, np.arange(len(share)) * HOST_STEP_S, share)
+
+
+def azure_v2_memory() -> UsedShare:
+    """Host memory assigned to all VMs of the Azure V2 trace, as a share of its own maximum."""
+    name = "azure-v2-memory"
+    table = columns.read(
+        sources.path_of(name), name, {"timestamp": "float", "assigned_mem": "float"}
+    )
+    assigned = table["assigned_mem"]
+    _require(name, bool((assigned > 0).all()), "assigned_mem is not positive")
+    return UsedShare(name, table["timestamp"], assigned / assigned.max())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UsedQuantiles:
+    """How often GPUs of two clusters had how much of their 80 GiB in use; not a time series."""
+
+    percentile: FloatArray  # 0 to 100, strictly ascending, [Q]
+    seren_share: FloatArray  # 0 to 1, ascending, [Q]
+    kalos_share: FloatArray  # 0 to 1, ascending, [Q]
+
+
+def acme_quantiles() -> UsedQuantiles:
+    """GPU memory in use in Shanghai AI Laboratory's clusters Seren and Kalos (Acme, NSDI 2024)."""
+    name = "acme-fb-used"
+    table = columns.read(sources.path_of(name), name, {
+        "percentile": "float", "seren_gpu_fb_used_pct": "float",
+        "kalos_gpu_fb_used_pct": "float"})  # fmt: skip
+    percentile, *used_pct = table.values()
+    _require_time(name, percentile)
+    for quantiles in (percentile, *used_pct):
+        fine = (np.diff(quantiles) >= 0).all() and quantiles[0] >= 0 and quantiles[-1] <= 100
+        _require(name, bool(fine), "quantiles do not ascend between 0 and 100 percent")
+    return UsedQuantiles(percentile, *(quantiles / 100 for quantiles in used_pct))
+
+
+def _servegen(name: str, workload: str, kinds: dict[str, columns.Kind]) -> columns.Columns:
+    """The rows of one workload."""
+    table = columns.read(sources.path_of(name), name, {"workload": "text", **kinds})
+    workloads = table.pop("workload")
+    if not (rows := workloads == workload).any():
+        known = ", ".join(np.unique(workloads))
+        raise InvalidSpec(f"{name} has no workload {workload!r}; there are {known}")
+    return {column: array[rows] for column, array in table.items()}
+
+
+def _by_client(name: str, table: columns.Columns) -> columns.Columns:
+    """The rows sorted by client; within a client, the file's times must ascend."""
+    order = np.argsort(table["client"], kind="stable")
+    table = {column: array[order] for column, array in table.items()}
+    client, t_s = table["client"], table["t_s"]
+    ascending = (np.diff(client) > 0) | (np.diff(t_s) > 0)
+    fine = client[0] >= 0 and (t_s >= 0).all() and ascending.all()
+    _require(name, bool(fine), "a client's windows are negative, unsorted or named twice")
+    return table
+
+
+def _require_time(name: str, t_s: FloatArray) -> None:
+    fine = t_s[0] >= 0 and (np.diff(t_s) > 0).all()
+    _require(name, bool(fine), "time is negative, unsorted or named twice")
+
+
+def _require(name: str, fine: bool, fault: str) -> None:
+    if not fine:
+        raise InvalidTrace(f"{name}: {fault}")

@@ -1,0 +1,139 @@
+"""Bytes: of weights, of the KV cache, of one block, of a kept set. Exact integers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rapgym.errors import InvalidSpec
+from rapgym.specs import (
+    BF16,
+    IDEAL,
+    BoolArray,
+    DeviceProfile,
+    Format,
+    IntArray,
+    ModelSpec,
+    WeightFormat,
+)
+
+BF16_BYTES = 2
+INT4_GROUP = 64  # weights of one row that share a scale
+
+
+def linear_bytes(out_features: int, in_features: int, weights: WeightFormat) -> int:
+    """Bytes of one weight matrix with its scales.
+
+    int8 carries one bf16 scale an output channel; int4 one for each group of 64 weights of a
+    channel, the last group possibly short.
+    """
+    count = out_features * in_features
+    if weights == "bf16":
+        return BF16_BYTES * count
+    if weights == "int8":
+        return count + BF16_BYTES * out_features
+    if weights == "int4":
+        groups = -(-in_features // INT4_GROUP)
+        return -(-count // 2) + BF16_BYTES * out_features * groups
+    raise InvalidSpec(f"no weight format {weights!r}; there are bf16, int8, int4")
+
+
+def attention_bytes(model: ModelSpec, weights: WeightFormat = "bf16") -> int:
+    """Weights of one attention block: query, key, value and output projections.
+
+    Source: shapes of grouped-query attention, arXiv:2305.13245.
+    """
+    query, kv = model.query_heads * model.head_dim, model.kv_heads * model.head_dim
+    return (
+        linear_bytes(query, model.hidden, weights)
+        + 2 * linear_bytes(kv, model.hidden, weights)
+        + linear_bytes(model.hidden, query, weights)
+    )
+
+
+def ffn_bytes(model: ModelSpec, weights: WeightFormat = "bf16") -> int:
+    """Weights of one gated FFN block: gate, up and down projections (arXiv:2002.05202)."""
+    up = linear_bytes(model.ffn_dim, model.hidden, weights)
+    return 2 * up + linear_bytes(model.hidden, model.ffn_dim, weights)
+
+
+def kv_token_bytes(model: ModelSpec, kv: str = "bf16") -> int:
+    """Bytes of keys and values that one kept attention block holds for one token.
+
+    int8 carries one bf16 scale a token and head, for keys and for values.
+    """
+    if kv == "bf16":
+        return 2 * model.kv_heads * model.head_dim * BF16_BYTES
+    if kv == "int8":
+        return 2 * model.kv_heads * (model.head_dim + BF16_BYTES)
+    raise InvalidSpec(f"no KV format {kv!r}; there are bf16, int8")
+
+
+def embedding_bytes(model: ModelSpec) -> int:
+    """What is never dropped: embeddings, head, norms and biases, in bf16 in every format."""
+    matrices = 1 if model.tied else 2
+    norms = (2 * model.layers + 1) * model.hidden
+    biases = (model.query_heads + 2 * model.kv_heads) * model.head_dim * model.layers
+    count = matrices * model.vocabulary * model.hidden + norms + biases * model.qkv_bias
+    return BF16_BYTES * count
+
+
+def weight_bytes(model: ModelSpec, form: Format = BF16) -> int:
+    """All weights of the dense model."""
+    blocks = attention_bytes(model, form.weights) + ffn_bytes(model, form.weights)
+    return embedding_bytes(model) + model.layers * blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Everything that decides how many bytes a kept set takes for a demand."""
+
+    layers: int
+    attention_bytes: int  # weights of one attention block
+    ffn_bytes: int  # weights of one FFN block
+    kv_token_bytes: int  # KV cache of one token in one kept attention block
+    fixed_bytes: int  # embeddings, head, norms, biases and the runtime's context
+    activation_bytes_per_token: float  # of the batch's prompt tokens
+    margin_bytes: int
+
+    @property
+    def weights(self) -> IntArray:
+        """Weights of each block, int64 [N]."""
+        return np.tile(np.array([self.attention_bytes, self.ffn_bytes]), self.layers)
+
+    def block_bytes(self, tokens: IntArray) -> IntArray:
+        """What each block costs if kept, KV cache included: tokens int64 [...] -> [..., N]."""
+        tokens = np.asarray(tokens, dtype=np.int64)
+        costs = np.empty((*tokens.shape, 2 * self.layers), dtype=np.int64)
+        costs[..., 0::2] = (self.attention_bytes + self.kv_token_bytes * tokens)[..., None]
+        costs[..., 1::2] = self.ffn_bytes
+        return costs
+
+    def overhead_bytes(self, prompt_tokens: IntArray) -> IntArray:
+        """Bytes that no kept set avoids for this demand: int64 [...] -> [...]."""
+        activations = np.ceil(self.activation_bytes_per_token * np.asarray(prompt_tokens))
+        return self.fixed_bytes + activations.astype(np.int64)
+
+    def used_bytes(self, kept: BoolArray, tokens: IntArray, prompt_tokens: IntArray) -> IntArray:
+        """Bytes of a kept set serving a demand, without the margin: bool [..., N] -> [...]."""
+        attention = np.count_nonzero(kept[..., 0::2], axis=-1)
+        ffn = np.count_nonzero(kept[..., 1::2], axis=-1)
+        return (
+            self.overhead_bytes(prompt_tokens)
+            + attention * (self.attention_bytes + self.kv_token_bytes * np.asarray(tokens))
+            + ffn * self.ffn_bytes
+        )
+
+
+def footprint(
+    model: ModelSpec, form: Format = BF16, profile: DeviceProfile = IDEAL
+) -> Footprint:
+    """The footprint of a model in a format on a device."""
+    return Footprint(
+        layers=model.layers,
+        attention_bytes=attention_bytes(model, form.weights),
+        ffn_bytes=ffn_bytes(model, form.weights),
+        kv_token_bytes=kv_token_bytes(model, form.kv),
+        fixed_bytes=embedding_bytes(model) + profile.context_bytes,
+        activation_bytes_per_token=profile.activation_bytes_per_token,
+        margin_bytes=profile.margin_bytes,
+    )

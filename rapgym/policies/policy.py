@@ -1,0 +1,66 @@
+"""What a policy is: two methods, and the public data it is given."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rapgym import encoding, scenario
+from rapgym.encoding import Layout, Reading
+from rapgym.lanes import card_bytes
+from rapgym.memory import Footprint
+from rapgym.quality import QualityColumns
+from rapgym.scenario import Scenario
+from rapgym.specs import BoolArray, FloatArray
+from rapgym.world import Rows, World
+
+
+@dataclass(frozen=True, slots=True)
+class Briefing:
+    """What a policy is told of the world it will decide in: public data, train rows only."""
+
+    scenario: Scenario
+    train: World  # rows of the train split and calibration columns: nothing of test is in it
+    layout: Layout  # of the observations that `propose` gets
+
+    @property
+    def footprint(self) -> Footprint:
+        """Bytes of blocks and of their KV cache."""
+        return self.train.footprint
+
+    @property
+    def quality(self) -> QualityColumns:
+        """Calibration columns of the quality table."""
+        columns = self.train.quality
+        assert isinstance(columns, QualityColumns)
+        return columns
+
+    @property
+    def rows(self) -> Rows:
+        """The train rows, realised outputs included."""
+        return self.train.rows
+
+    def read(self, observation: FloatArray) -> Reading:
+        """An observation in tokens and bytes."""
+        return encoding.read(self.layout, observation)
+
+
+def briefing(story: Scenario) -> Briefing:
+    """The briefing of a scenario, for observations without small steps."""
+    train = scenario.world(story, "train")
+    return Briefing(story, train, encoding.layout(train, card_bytes=card_bytes(story)))
+
+
+class Policy(Protocol):
+    """Says which blocks it would keep. It sees briefing and observations; the shield decides.
+
+    A class attribute `on_misfit = "refuse"` declares that a proposal which does not fit shall be
+    refused rather than repaired.
+    """
+
+    def reset(self, batch: int, briefing: Briefing) -> None:
+        """Forget the last episodes; `batch` new ones start in the world that `briefing` describes."""
+
+    def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
+        """float32 [B, O] -> proposal, bool [B, N]."""
+        ...

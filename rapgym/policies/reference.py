@@ -1,0 +1,69 @@
+"""The frontier lookup: the reference policy, which stands in wherever a policy's answer cannot."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rapgym.memory import Footprint
+from rapgym.policies.policy import Briefing
+from rapgym.quality import QualityColumns
+from rapgym.specs import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """The grid's sets worth keeping, best first: none takes more of both kinds and is no better."""
+
+    kept: BoolArray  # [K, N]
+    nll: FloatArray  # ascending, [K]
+    attention: IntArray  # attention blocks kept, [K]
+    ffn: IntArray  # FFN blocks kept, [K]
+
+    def used_bytes(self, footprint: Footprint, tokens: IntArray, prompt_tokens: IntArray) -> IntArray:
+        """Bytes of each set for each demand, margin included: [B] -> [B, K]."""
+        per_attention = footprint.attention_bytes + footprint.kv_token_bytes * tokens
+        fixed = footprint.overhead_bytes(prompt_tokens) + footprint.margin_bytes
+        return (
+            fixed[:, None]
+            + self.attention * per_attention[:, None]
+            + self.ffn * footprint.ffn_bytes
+        )
+
+    def best_fitting(self, used_bytes: IntArray, limit_bytes: IntArray) -> IntArray:
+        """Index of the best set that fits, [B]; the smallest set where none does.
+
+        Args:
+            used_bytes: [B, K]; limit_bytes: [B].
+        """
+        fits = used_bytes <= limit_bytes[:, None]
+        smallest = used_bytes.argmin(axis=1)
+        return np.where(fits.any(axis=1), fits.argmax(axis=1), smallest)
+
+
+def frontier(quality: QualityColumns) -> Frontier:
+    """The frontier of a table's grid, by the columns given."""
+    kept = quality.grid_kept.reshape(-1, quality.grid_kept.shape[-1])
+    nll = quality.grid_nll.ravel()
+    attention, ffn = kept[:, 0::2].sum(axis=1), kept[:, 1::2].sum(axis=1)
+    order = np.lexsort((attention + ffn, nll))
+    chosen: list[int] = []
+    for i in order:
+        worse = any(attention[i] >= attention[j] and ffn[i] >= ffn[j] for j in chosen)
+        if not worse:
+            chosen.append(int(i))
+    return Frontier(kept[chosen], nll[chosen], attention[chosen], ffn[chosen])
+
+
+class FrontierLookup:
+    """At each row the best measured set of the grid that fits now. It looks neither back nor ahead."""
+
+    def reset(self, batch: int, briefing: Briefing) -> None:
+        self._briefing = briefing
+        self._frontier = frontier(briefing.quality)
+
+    def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
+        seen = self._briefing.read(observation)
+        used = self._frontier.used_bytes(
+            self._briefing.footprint, seen.tokens, seen.prompt_tokens
+        )
+        return self._frontier.kept[self._frontier.best_fitting(used, seen.limit_bytes)]

@@ -1,0 +1,121 @@
+"""Policies that rapgym knows by name, and those of users, as `module:Class`."""
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+from rapgym.errors import InvalidPolicy
+from rapgym.policies.policy import Briefing, Policy
+
+Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
+TUNED_FILE = "tuned.json"  # in rapgym/policies, written by `rapgym policies tune`
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A method to compare with. Strings only, so that listing loads nothing."""
+
+    name: str
+    kind: Kind
+    target: str  # "module:Class"
+    summary: str
+    designs: tuple[str, ...]  # measurements on calibration text that it cannot do without
+    tune: str = ""  # "module:function" of (briefing) -> settings; empty: no free parameter
+
+
+_GRID = ("single", "attention-order", "ffn-order", "joint-order", "grid")
+_ORDER = ("attention-order", "ffn-order", "joint-order")
+
+POLICIES = (
+    Entry("static-best", "static", "rapgym.baselines.static_best:StaticBest",
+          "the best single kept set, tuned on train, refused where it does not fit", _GRID,
+          tune="rapgym.baselines.static_best:tune"),
+    Entry("random", "reactive", "rapgym.baselines.random_drop:RandomDrop",
+          "blocks at random until the rest fits", _ORDER),
+    Entry("keep-all", "reactive", "rapgym.baselines.keep_all:KeepAll",
+          "everything; the shield cuts along its fixed order", _ORDER),
+    Entry("gsi", "reactive", "rapgym.baselines.gsi:GreedyOrder",
+          "greedy order until the rest fits", _ORDER),
+    Entry("gsi-per-byte", "reactive", "rapgym.baselines.gsi_per_byte:GreedyPerByte",
+          "least greedy importance per byte freed at this demand until the rest fits", _ORDER),
+    Entry("frontier", "reactive", "rapgym.policies.reference:FrontierLookup",
+          "the best grid set that fits now: the reference policy", _GRID),
+    Entry("frontier-margin", "heuristic", "rapgym.baselines.frontier_margin:FrontierMargin",
+          "the best grid set that fits beside a margin tuned on train", _GRID,
+          tune="rapgym.baselines.frontier_margin:tune"),
+)  # fmt: skip
+
+
+def entry(name: str) -> Entry:
+    """The entry of this name; `module:Class` gives one for a user's own policy.
+
+    Raises:
+        InvalidPolicy: there is none; the message lists those there are.
+    """
+    for found in POLICIES:
+        if found.name == name:
+            return found
+    if ":" in name:
+        return Entry(name, "heuristic", name, "a policy of the user's", ())
+    known = ", ".join(each.name for each in POLICIES)
+    raise InvalidPolicy(
+        f"no policy is called {name!r}; there are {known}, or name your own as module:Class"
+    )
+
+
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InvalidPolicy(f"{target} cannot be loaded: {error}") from error
+
+
+def tuning(found: Entry) -> Callable[[Briefing], dict[str, Any]] | None:
+    """What finds the free parameters of an entry on train, where it has any."""
+    tune: Callable[[Briefing], dict[str, Any]] | None = _load(found.tune) if found.tune else None
+    return tune
+
+
+def tuned() -> dict[str, Any]:
+    """The committed settings: policy -> scenario -> {"settings", "table_sha256", ...}."""
+    file = resources.files("rapgym.policies") / TUNED_FILE
+    return json.loads(file.read_text()) if file.is_file() else {}  # type: ignore[no-any-return]
+
+
+def settings(found: Entry, briefing: Briefing, table_sha256: str) -> dict[str, Any]:
+    """The settings of an entry for a scenario.
+
+    Raises:
+        InvalidPolicy: it was not tuned for this scenario with this table.
+    """
+    if not found.tune:
+        return {}
+    story = briefing.scenario
+    kept = tuned().get(found.name, {}).get(story.id)
+    if kept is None or kept["table_sha256"] != table_sha256:
+        state = "was not tuned" if kept is None else "was tuned with another table"
+        raise InvalidPolicy(
+            f"{found.name} {state} for {story.id}; run: rapgym policies tune {found.name} "
+            f"--scenario {story.name}"
+        )
+    return dict(kept["settings"])
+
+
+def build(found: Entry, options: dict[str, Any]) -> Policy:
+    """A policy object.
+
+    Raises:
+        InvalidPolicy: it cannot be built, or lacks a method of the protocol.
+    """
+    made = _load(found.target)
+    try:
+        policy = made(**options)
+    except Exception as error:
+        raise InvalidPolicy(f"{found.target} cannot be built: {error}") from error
+    if not callable(getattr(policy, "reset", None)) or not callable(getattr(policy, "propose", None)):
+        raise InvalidPolicy(f"{found.target} needs the methods reset and propose")
+    return policy  # type: ignore[no-any-return]

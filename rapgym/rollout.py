@@ -1,0 +1,244 @@
+"""A policy serves rows: what it proposed, what was executed, what it cost. The row schema is here."""
+
+import time
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from rapgym import shield, simulator
+from rapgym.errors import InvalidPolicy, InvalidResult
+from rapgym.lanes import Lanes, Start
+from rapgym.policies.policy import Briefing, Policy
+from rapgym.policies.reference import FrontierLookup
+from rapgym.scenario import Scenario, Split
+from rapgym.shield import Reason
+from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.world import Outcome, State, World
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeLog:
+    """Every row of B lanes over T rows. Costs are nats an output token above dense."""
+
+    row: IntArray  # of demand, [T, B]
+    limit_row: IntArray  # of the tenant, [T, B]
+    proposal: BoolArray  # [T, B, N]
+    source: IntArray  # whose proposal (shield.Reason), [T, B]
+    kept: BoolArray  # [T, B, N]
+    kept_end: BoolArray  # [T, B, N]
+    reason: IntArray  # shield.Reason, [T, B]
+    limit_bytes: IntArray  # [T, B]
+    used_bytes: IntArray  # [T, B]
+    nll: FloatArray  # [T, B]
+    measured: BoolArray  # [T, B]
+    output_tokens: IntArray  # the weight of a row, [T, B]
+    quality: FloatArray  # mean cost of the row's seconds by term, [T, B]
+    stall: FloatArray
+    emergency: FloatArray
+    refused: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def reshaped(self, rows: int, lanes: int) -> "EpisodeLog":
+        """The same entries as [rows, lanes]."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return EpisodeLog(
+            **{name: array.reshape(rows, lanes, *array.shape[2:]) for name, array in arrays.items()}
+        )
+
+    @property
+    def cost(self) -> FloatArray:
+        """Mean cost of each row, [T, B]."""
+        return self.quality + self.stall + self.emergency + self.refused
+
+    @property
+    def mean_cost(self) -> float:
+        """Sum of output tokens times mean cost, over the sum of output tokens, all lanes pooled."""
+        return weighted_mean(self.cost, self.output_tokens)
+
+
+def weighted_mean(cost: FloatArray, output_tokens: IntArray) -> float:
+    """The reported cost: a ratio of sums over rows."""
+    return float((cost * output_tokens).sum() / max(output_tokens.sum(), 1))
+
+
+def refuses_misfit(policy: object) -> bool:
+    """Whether a policy declares that a misfit is refused rather than repaired.
+
+    Raises:
+        InvalidPolicy: it declares something else.
+    """
+    declared = getattr(policy, "on_misfit", "repair")
+    if declared not in ("repair", "refuse"):
+        raise InvalidPolicy(f"on_misfit is {declared!r}; it can be 'repair' or 'refuse'")
+    return bool(declared == "refuse")
+
+
+def ask(
+    policy: Policy, observation: FloatArray, rng: np.random.Generator, n: int
+) -> tuple[BoolArray, BoolArray]:
+    """Ask a policy for its proposals; whatever it does, this returns.
+
+    Returns:
+        bool [B, N], and which lanes' answers could be read, bool [B].
+    """
+    lanes = len(observation)
+    proposal, readable = np.ones((lanes, n), dtype=bool), np.zeros(lanes, dtype=bool)
+    try:
+        answer = policy.propose(observation.copy(), rng)
+        if isinstance(answer, np.ndarray) and answer.dtype == bool and answer.shape == (lanes, n):
+            return answer.copy(), ~readable
+        answers = list(answer) if len(answer) == lanes else []
+    except Exception:  # a policy is a stranger's code
+        answers = []
+    for lane, one in enumerate(answers):
+        read = shield.read_proposal(one, n)
+        if read is not None:
+            proposal[lane], readable[lane] = read, True
+    return proposal, readable
+
+
+def whole_split(world: World, offsets: int) -> list[Start]:
+    """One lane for each pairing of a split: offset k of K turns the tenant by k/K of the rows."""
+    rows = len(world.rows)
+    return [Start(0, k * rows // offsets, 1.0, rows) for k in range(offsets)]
+
+
+def run(
+    policy: Policy, story: Scenario, split: Split, briefing: Briefing, seed: int = 0
+) -> EpisodeLog:
+    """Serve a whole split in all its pairings at once, calibration columns only."""
+    lanes = Lanes(story, split, story.offsets)
+    for lane, start in enumerate(whole_split(lanes.world, story.offsets)):
+        lanes.restart(lane, start)
+    reference = FrontierLookup()
+    policy.reset(lanes.count, briefing)
+    reference.reset(lanes.count, briefing)
+    strict, rng = refuses_misfit(policy), np.random.default_rng(seed)
+    log = _Writer()
+    for _ in range(len(lanes.world.rows)):
+        observation, before = lanes.observe(), lanes.state
+        proposal, readable = ask(policy, observation, rng, lanes.world.blocks)
+        if not readable.all():
+            instead = reference.propose(observation, rng)
+            proposal = np.where(readable[:, None], proposal, instead)
+        source = np.where(readable, Reason.POLICY, Reason.FALLBACK)
+        outcome = lanes.serve(proposal, source=source, refuses_misfit=strict)
+        log.add(lanes.world, before.row, before.limit_row, source, outcome)
+    return log.finish()
+
+
+def decision_us(policy: Policy, story: Scenario, briefing: Briefing, rows: int = 256) -> FloatArray:
+    """Microseconds of single decisions on train rows, one lane, the first ten not counted."""
+    lanes = Lanes(story, "train", 1)
+    count = min(rows + 10, len(lanes.world.rows))
+    lanes.restart(0, Start(0, 0, 1.0, count))
+    policy.reset(1, briefing)
+    rng, spent = np.random.default_rng(0), []
+    for _ in range(count):
+        observation = lanes.observe()
+        begin = time.perf_counter_ns()
+        proposal, _ = ask(policy, observation, rng, lanes.world.blocks)
+        spent.append((time.perf_counter_ns() - begin) / 1000)
+        lanes.serve(proposal, refuses_misfit=refuses_misfit(policy))
+    return np.array(spent[10:] or spent)
+
+
+def train_cost(policy: Policy, briefing: Briefing) -> float:
+    """Cost on the whole train split, all pairings pooled: what free parameters are tuned by."""
+    return run(policy, briefing.scenario, "train", briefing).mean_cost
+
+
+def fixed_sets_cost(world: World, sets: BoolArray, *, refuses_misfit: bool, offsets: int = 16) -> FloatArray:
+    """Cost of keeping one set for good, for each of K sets at once, float64 [K]."""
+    count, rows = len(sets), len(world.rows)
+    turned = np.repeat([k * rows // offsets for k in range(offsets)], count)
+    lanes = len(turned)
+    state = simulator.start(world, np.zeros(lanes), turned, np.ones(lanes))
+    proposal, strict = np.tile(sets, (offsets, 1)), np.full(lanes, refuses_misfit)
+    total, output = np.zeros(lanes), np.zeros(lanes)
+    for _ in range(rows):
+        state, outcome = simulator.step(world, state, proposal, refuses_misfit=strict)
+        total += outcome.terms.total * world.mean_output_tokens
+        output += outcome.output_tokens
+    cost: FloatArray = total.reshape(offsets, count).sum(axis=0) / output.reshape(offsets, count).sum(axis=0)
+    return cost
+
+
+def proposed(world: World, proposals: BoolArray, start: State) -> EpisodeLog:
+    """The log of serving given proposals, bool [T, B, N], from `start` on."""
+    state, writer = start, _Writer()
+    source = np.full(start.lanes, Reason.POLICY, dtype=np.int64)
+    for proposal in proposals:
+        before = state
+        state, outcome = simulator.step(world, state, proposal, source)
+        writer.add(world, before.row, before.limit_row, source, outcome)
+    return writer.finish()
+
+
+def replay(world: World, log: EpisodeLog, *, refuses_misfit: bool) -> EpisodeLog:
+    """Serve the proposals of a log again in a world, for instance one with test columns.
+
+    What is in memory before each row is taken from the log, so all rows are served at once; a
+    wrong entry therefore shows as a difference in its own row and in the next.
+
+    Raises:
+        InvalidResult: the log's rows are not rows of this world.
+    """
+    rows, lanes = log.row.shape
+    if lanes == 0 or rows == 0 or log.proposal.shape[-1] != world.blocks:
+        raise InvalidResult("the log is empty or of another model")
+    for column in (log.row, log.limit_row):
+        if column.min() < 0 or column.max() >= len(world.rows):
+            raise InvalidResult("the log names rows that its split does not have")
+    before = np.concatenate([np.ones((1, lanes, world.blocks), dtype=bool), log.kept_end[:-1]])
+    flat = State(
+        log.row.ravel(),
+        log.limit_row.ravel(),
+        np.ones(rows * lanes),
+        before.reshape(-1, world.blocks),
+    )
+    strict = np.full(rows * lanes, refuses_misfit)
+    proposal = log.proposal.reshape(-1, world.blocks)
+    _, outcome = simulator.step(world, flat, proposal, log.source.ravel(), strict)
+    writer = _Writer()
+    writer.add(world, flat.row, flat.limit_row, log.source.ravel(), outcome)
+    return writer.finish().reshaped(rows, lanes)
+
+
+class _Writer:
+    """Collects outcomes row by row."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(
+        self, world: World, row: IntArray, limit_row: IntArray, source: IntArray, outcome: Outcome
+    ) -> None:
+        per_second = world.ceiling / world.window_s
+        self._rows.append(
+            {
+                "row": row,
+                "limit_row": limit_row,
+                "proposal": outcome.proposal,
+                "source": source,
+                "kept": outcome.kept,
+                "kept_end": outcome.kept_end,
+                "reason": outcome.reason,
+                "limit_bytes": outcome.limit_bytes,
+                "used_bytes": outcome.used_bytes,
+                "nll": outcome.nll,
+                "measured": outcome.measured,
+                "output_tokens": outcome.output_tokens,
+                "quality": outcome.seconds.loss / world.window_s,
+                "stall": outcome.seconds.stall * per_second,
+                "emergency": outcome.seconds.emergency * per_second,
+                "refused": outcome.seconds.refused * per_second,
+            }
+        )
+
+    def finish(self) -> EpisodeLog:
+        names = [field.name for field in fields(EpisodeLog)]
+        return EpisodeLog(**{name: np.stack([row[name] for row in self._rows]) for name in names})

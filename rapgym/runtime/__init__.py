@@ -1,0 +1,1 @@
+"""The live model: the only place of the package that imports torch and transformers."""

@@ -1,0 +1,115 @@
+"""Which kept sets are worth measuring, and the greedy orders that measuring finds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rapgym import blocks
+from rapgym.progress import Progress
+from rapgym.runtime.measure import Meter
+from rapgym.specs import BoolArray
+
+DESIGNS = ("dense", "single", "attention-order", "ffn-order", "joint-order", "grid", "random", "near")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How far each design goes. Defaults suit SmolLM2-135M on two cores."""
+
+    attention_drops: int
+    ffn_drops: int
+    random: int = 200
+    near: int = 60
+    seed: int = 0
+
+    def evaluations(self, n: int) -> dict[str, int]:
+        """Kept sets that each greedy design measures on its draw of text."""
+        layers, a, f = n // 2, self.attention_drops, self.ffn_drops
+        both = a + f
+        return {
+            "single": n,
+            "attention-order": sum(layers - step for step in range(a)),
+            "ffn-order": sum(layers - step for step in range(f)),
+            "joint-order": both * (both + 1) // 2,
+        }
+
+
+def dense(n: int) -> BoolArray:
+    return np.ones(n, dtype=bool)
+
+
+def without(n: int, dropped: object) -> BoolArray:
+    """The kept set of n blocks that lacks just `dropped` (an index or a list of them)."""
+    kept = dense(n)
+    kept[dropped] = False  # type: ignore[index]
+    return kept
+
+
+def singles(n: int) -> list[BoolArray]:
+    return [without(n, block) for block in range(n)]
+
+
+def greedy_order(
+    meter: Meter,
+    sample: str,
+    design: str,
+    candidates: list[int],
+    drops: int,
+    progress: Progress | None = None,
+) -> list[int]:
+    """Drop the block whose removal hurts least, measure again, repeat.
+
+    Returns:
+        The first `drops` blocks to go, cheapest first; ties go to the lower block.
+    """
+    n, order = meter.model.blocks, list[int]()
+    for _ in range(drops):
+        left = [block for block in candidates if block not in order]
+        tried = [without(n, [*order, block]) for block in left]
+        measured = meter.measure(tried, sample, design, progress)
+        costs = [measured[blocks.key(kept)].mean_nll for kept in tried]
+        order.append(left[int(np.argmin(costs))])
+    return order
+
+
+def grid(n: int, attention: list[int], ffn: list[int], step: int = 1) -> list[BoolArray]:
+    """The crossing of two orders' prefixes: every `step`-th count of each, full counts included."""
+    a_counts = sorted({*range(0, len(attention) + 1, step), len(attention)})
+    f_counts = sorted({*range(0, len(ffn) + 1, step), len(ffn)})
+    return [without(n, [*attention[:a], *ffn[:f]]) for a in a_counts for f in f_counts]
+
+
+def random_sets(n: int, droppable: list[int], count: int, seed: int) -> list[BoolArray]:
+    """Kept sets above the floor: numbers of dropped blocks uniform, then the blocks uniform."""
+    rng = np.random.default_rng([seed, 1])
+    attention = [block for block in droppable if block % 2 == 0]
+    ffn = [block for block in droppable if block % 2]
+    sets: dict[str, BoolArray] = {}
+    while len(sets) < count:
+        a, f = rng.integers(len(attention) + 1), rng.integers(len(ffn) + 1)
+        if a + f < 2:
+            continue  # dense and single removals have rows already
+        chosen = [*rng.choice(attention, a, replace=False), *rng.choice(ffn, f, replace=False)]
+        kept = without(n, chosen)
+        sets.setdefault(blocks.key(kept), kept)
+    return list(sets.values())
+
+
+def near_sets(
+    n: int, attention: list[int], ffn: list[int], count: int, seed: int
+) -> list[BoolArray]:
+    """Grid sets with one to three blocks exchanged for others of the same kind."""
+    rng = np.random.default_rng([seed, 2])
+    sets: dict[str, BoolArray] = {}
+    while len(sets) < count:
+        kept = dense(n)
+        for order in (attention, ffn):
+            kept[order[: rng.integers(1, len(order))]] = False
+        for _ in range(rng.integers(1, 4)):
+            order = (attention, ffn)[rng.integers(2)]
+            gone = [block for block in order if not kept[block]]
+            here = [block for block in order if kept[block]]
+            if gone and here:
+                kept[rng.choice(gone)], kept[rng.choice(here)] = True, False
+        sets.setdefault(blocks.key(kept), kept)
+    return list(sets.values())

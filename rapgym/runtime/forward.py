@@ -1,0 +1,67 @@
+"""The forward pass with dropped blocks, and its reuse: kept sets that agree share their prefix."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from rapgym.specs import BoolArray
+
+
+class PrefixForward:
+    """Hidden states of one batch of token sequences under many kept sets.
+
+    Dropping block n leaves everything before n as it was, so the residual stream at each depth of
+    the last kept set is remembered and a new kept set starts where it first differs. Ask for kept
+    sets in descending order of their keys to share the most.
+    """
+
+    def __init__(self, network: Any, tokens: torch.Tensor) -> None:
+        """`tokens`: int64 [sequences, length], no padding, positions 0, 1, ... in each."""
+        self.network = network
+        body = network.model
+        self._layers = body.layers
+        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        embedded = body.embed_tokens(tokens)
+        self._rotary = body.rotary_emb(embedded, position_ids=positions)
+        self._streams = [embedded]  # residual stream before block 0, 1, ...
+        self._path: list[bool] = []
+        self.blocks_run = 0
+
+    def stream(self, kept: BoolArray) -> torch.Tensor:
+        """Residual stream after the last block, [sequences, length, hidden]; bool [N]."""
+        wanted = [bool(k) for k in kept]
+        shared = 0
+        while shared < len(self._path) and self._path[shared] == wanted[shared]:
+            shared += 1
+        del self._streams[shared + 1 :]
+        for block in range(shared, len(wanted)):
+            stream = self._streams[-1]
+            if wanted[block]:
+                stream = stream + self._block(block, stream)
+                self.blocks_run += 1
+            self._streams.append(stream)
+        self._path = wanted
+        return self._streams[-1]
+
+    def normed(self, kept: BoolArray) -> torch.Tensor:
+        """What the head reads: the final norm of the stream, [sequences, length, hidden]."""
+        normed: torch.Tensor = self.network.model.norm(self.stream(kept))
+        return normed
+
+    def _block(self, block: int, stream: torch.Tensor) -> torch.Tensor:
+        layer = self._layers[block // 2]
+        if block % 2:
+            out: torch.Tensor = layer.mlp(layer.post_attention_layernorm(stream))
+            return out
+        # No mask: sdpa then applies the causal one.
+        return layer.self_attn(  # type: ignore[no-any-return]
+            hidden_states=layer.input_layernorm(stream),
+            position_embeddings=self._rotary,
+            attention_mask=None,
+        )[0]
+
+
+def prefix_order(sets: list[BoolArray]) -> list[int]:
+    """Indices of `sets` in the order in which neighbours share the longest prefix."""
+    return sorted(range(len(sets)), key=lambda i: np.packbits(sets[i]).tobytes(), reverse=True)

@@ -1,0 +1,90 @@
+"""A decoder-only transformers model as a row of N blocks on a residual stream."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from rapgym import datafiles, models
+from rapgym.errors import InvalidSpec
+
+# What a decoder layer must hold to be split into its two residual blocks.
+LAYER_PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run, with what its tables say of its origin."""
+
+    name: str
+    network: Any  # a transformers ...ForCausalLM
+    tokenizer: Any
+    weights_sha256: str
+    tokenizer_sha256: str
+
+    @property
+    def layers(self) -> int:
+        return len(self.network.model.layers)
+
+    @property
+    def blocks(self) -> int:
+        return 2 * self.layers
+
+
+def load(name: str, *, dtype: str = "bfloat16", device: str = "cpu") -> LoadedModel:
+    """Load a known model (after `rapgym models pull`), a folder, or a hub id.
+
+    Raises:
+        DataUnavailable: a known model that was not pulled.
+        InvalidSpec: its layers are not attention and FFN on one residual stream, or differ in size.
+    """
+    options: dict[str, Any] = {}
+    if model := models.known(name):
+        path = datafiles.checked(
+            model.file, model.sha256, f"run: rapgym models pull {model.name}"
+        )
+        source, options["gguf_file"] = str(path.parent), path.name
+        weights_sha256 = model.sha256
+    else:
+        source, weights_sha256 = name, _weights_sha256(Path(name))
+    transformers.utils.logging.disable_progress_bar()
+    network = transformers.AutoModelForCausalLM.from_pretrained(
+        source, dtype=getattr(torch, dtype), attn_implementation="sdpa", **options
+    )
+    network.requires_grad_(False).eval().to(device)
+    check_layers(name, network)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+    described = tokenizer.backend_tokenizer.to_str().encode()
+    tokenizer_sha256 = hashlib.sha256(described).hexdigest()
+    return LoadedModel(name, network, tokenizer, weights_sha256, tokenizer_sha256)
+
+
+def check_layers(name: str, network: Any) -> None:
+    """Refuse a network whose layers cannot be dropped block by block.
+
+    Raises:
+        InvalidSpec: a layer lacks a part, or blocks of one kind differ in size.
+    """
+    layers = getattr(getattr(network, "model", None), "layers", None)
+    if not layers or not all(hasattr(layer, part) for layer in layers for part in LAYER_PARTS):
+        raise InvalidSpec(
+            f"{name}: its decoder layers are not pre-norm attention and FFN on one residual "
+            f"stream (wanted {', '.join(LAYER_PARTS)}); Llama, Qwen and SmolLM2 families are"
+        )
+    for part in ("self_attn", "mlp"):
+        sizes = {sum(p.numel() for p in getattr(layer, part).parameters()) for layer in layers}
+        if len(sizes) != 1:
+            raise InvalidSpec(f"{name}: {part} blocks differ in size ({sorted(sizes)} weights)")
+
+
+def _weights_sha256(folder: Path) -> str:
+    """Hash of all weight files of a folder in name order; empty for a hub id."""
+    if not folder.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.gguf")]):
+        digest.update(bytes.fromhex(datafiles.sha256_of(file)))
+    return digest.hexdigest()

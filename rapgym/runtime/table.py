@@ -1,0 +1,273 @@
+"""From a finished measurement to a quality table: orders, unigram model, predictor, provenance."""
+
+import datetime
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rapgym import blocks, predictor_tuning, table_file
+from rapgym.errors import InvalidTable
+from rapgym.predictor import Settings
+from rapgym.quality import QualityTable
+from rapgym.runtime import campaign, designs, samples
+from rapgym.runtime.forward import PrefixForward
+from rapgym.runtime.ledger import Measurement
+from rapgym.runtime.loss import token_loss
+from rapgym.runtime.measure import GROUP, Meter
+from rapgym.specs import FloatArray, IntArray
+from rapgym.table_file import Header, Orders, Rows, Sample
+
+
+def build(meter: Meter, orders: campaign.Orders | None, out: Path) -> QualityTable:
+    """Write the table of everything that the meter's ledger holds.
+
+    Costs one dense forward pass over the samples' text, and a minute of fitting.
+
+    Args:
+        orders: the table's orders, of the first draw of calibration text; found again among the
+            measurements where None.
+        out: its file, `NAME.csv.gz`.
+
+    Raises:
+        InvalidTable: a design is missing; the message names it.
+    """
+    found = list(meter.ledger.found.values())
+    draws = _draws(found, meter.model.blocks, orders)
+    unigram = Unigram(meter)
+    texts = [
+        _sample(meter, unigram, name)
+        for name in samples.SAMPLES
+        if any(row.sample == name for row in found)
+    ]
+    origin = campaign.origin(
+        meter.model,
+        length=meter.length,
+        domains=meter.domains,
+        dtype=str(meter.model.network.dtype).removeprefix("torch."),
+    )
+    header = Header(
+        model=meter.model.name,
+        blocks=meter.model.blocks,
+        sequence_tokens=meter.length,
+        weights="bf16",
+        kv="bf16",
+        domains=meter.domains,
+        samples=tuple(texts),
+        orders=draws,
+        provenance={
+            "metric": "nats a token above dense, mean over predicted tokens; kl and top1 from dense",
+            "origin": origin,
+            "surroundings": campaign.surroundings(meter.model.network.device),
+            "spent": spent(found, meter.model.blocks),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "commit": commit(),
+        },
+    )
+    rows = _rows(found, meter.model.blocks)
+    header = with_predictors(header, rows)
+    table_file.write(out, header, rows)
+    return QualityTable.load(out)
+
+
+class Unigram:
+    """Add-one smoothed token frequencies of the calibration text, of each domain and of all."""
+
+    def __init__(self, meter: Meter) -> None:
+        vocabulary = int(meter.model.network.config.vocab_size)
+        counts = [
+            np.bincount(
+                samples.token_ids(meter.model.tokenizer, domain, "calib"), minlength=vocabulary
+            )
+            for domain in meter.domains
+        ]
+        self._nll = [unigram_nll(own) for own in counts]
+        self._pooled_nll = unigram_nll(np.sum(counts, axis=0))
+
+    def nll(self, tokens: Sequence[IntArray]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Nats a predicted token of each domain's sequences, int64 [sequences, length].
+
+        Returns:
+            With counts of the domain itself, and with counts of all domains.
+        """
+        predicted = [
+            ids[:, 1:] for ids in tokens
+        ]  # the first of a sequence is given, not predicted
+        own = [nll[ids].mean() for nll, ids in zip(self._nll, predicted, strict=True)]
+        return _six(own), _six(self._pooled_nll[ids].mean() for ids in predicted)
+
+
+def unigram_nll(counts: IntArray) -> FloatArray:
+    """Nats of each token of the vocabulary under its add-one smoothed frequency, [vocabulary]."""
+    nll: FloatArray = np.log(counts.sum() + len(counts)) - np.log(counts + 1.0)
+    return nll
+
+
+def dense_nll(meter: Meter, tokens: Sequence[torch.Tensor]) -> tuple[float, ...]:
+    """Nats a predicted token of the dense model, of each domain's sequences."""
+    network, losses = meter.model.network, []
+    with torch.inference_mode():
+        for group in torch.cat(list(tokens)).to(network.device).split(GROUP):
+            normed = PrefixForward(network, group).normed(designs.dense(meter.model.blocks))
+            losses.append(token_loss(network.lm_head, normed, group).nll.double().cpu())
+    return _six(part.mean() for part in torch.cat(losses).split([len(ids) for ids in tokens]))
+
+
+def _sample(meter: Meter, unigram: Unigram, name: str) -> Sample:
+    tokens = meter.tokens(name)
+    own, pooled = unigram.nll([ids.numpy() for ids in tokens])
+    return Sample(
+        name=name,
+        split=samples.SAMPLES[name].split,
+        tokens=tuple(ids[:, 1:].numel() for ids in tokens),
+        dense_nll=dense_nll(meter, tokens),
+        unigram_nll=own,
+        unigram_nll_pooled=pooled,
+    )
+
+
+def _six(values: Any) -> tuple[float, ...]:
+    return tuple(round(float(value), 6) for value in values)
+
+
+def _draws(found: list[Measurement], n: int, orders: campaign.Orders | None) -> tuple[Orders, ...]:
+    first, *others = campaign.ORDER_DRAWS
+    if orders is None:
+        main = found_orders(found, n, first)
+    else:
+        main = Orders(first, orders.attention, orders.ffn, orders.joint)
+    draws = [main]
+    for draw in others:
+        try:
+            again = found_orders(found, n, draw, (len(main.attention), len(main.ffn)))
+        except InvalidTable:
+            continue  # not measured, or not to its end
+        draws.append(again)
+    return tuple(draws)
+
+
+def found_orders(
+    found: Sequence[Measurement], n: int, draw: str, drops: tuple[int, int] | None = None
+) -> Orders:
+    """The greedy orders that the measurements of one draw contain.
+
+    Args:
+        drops: how far the attention and FFN orders go; as far as measured where None.
+
+    Raises:
+        InvalidTable: an order is missing or unfinished.
+    """
+    nll = {row.key: row.mean_nll for row in found if row.sample == draw}
+    kinds = []
+    for kind in range(2):
+        most = n // 2 - 1 if drops is None else drops[kind]
+        kinds.append(_greedy(nll, n, list(range(kind, n, 2)), most))
+    attention, ffn = kinds
+    joint = _greedy(nll, n, sorted(attention + ffn), len(attention + ffn))
+    whole = drops is None or (len(attention), len(ffn)) == drops
+    if not joint or len(joint) < len(attention + ffn) or not whole:
+        raise InvalidTable(
+            f"the greedy orders on {draw} are not measured to their end ({len(attention)} attention "
+            f"and {len(ffn)} FFN blocks, {len(joint)} of both): go on with `rapgym measure`"
+        )
+    return Orders(draw, tuple(attention), tuple(ffn), tuple(joint))
+
+
+def _greedy(nll: dict[str, float], n: int, candidates: list[int], most: int) -> list[int]:
+    """Follow the choices of `designs.greedy_order` as far as every candidate was measured."""
+    order: list[int] = []
+    while len(order) < most:
+        left = [block for block in candidates if block not in order]
+        keys = [blocks.key(designs.without(n, [*order, block])) for block in left]
+        if not all(key in nll for key in keys):
+            break
+        order.append(left[int(np.argmin([nll[key] for key in keys]))])
+    return order
+
+
+def _rows(found: Sequence[Measurement], n: int) -> Rows:
+    place = {name: index for index, name in enumerate(samples.SAMPLES)}
+    # Descending keys: neighbours share their first blocks, which packs better.
+    found = sorted(found, key=lambda row: row.key, reverse=True)
+    found = sorted(found, key=lambda row: place[row.sample])
+    missing = (np.nan,) * len(found[0].domains)
+    return Rows(
+        kept=np.array([blocks.kept_of(row.key, n) for row in found]),
+        sample=tuple(row.sample for row in found),
+        design=tuple(row.design for row in found),
+        nll_p95=np.array([np.percentile(row.sequences, 95) for row in found]),
+        tokens=np.array([row.tokens for row in found], dtype=np.int64),
+        nll=np.array([row.nll for row in found]),
+        nll_se=np.array([row.nll_se for row in found]),
+        kl=np.array([row.kl or missing for row in found]),
+        top1=np.array([row.top1 or missing for row in found]),
+    )
+
+
+def spent(found: Sequence[Measurement], n: int) -> list[dict[str, Any]]:
+    """What each design cost on each sample: rows, forward passes, seconds.
+
+    A pass is one of the dense model over the sample's text, counted in blocks that were computed,
+    so that what was reused costs nothing.
+    """
+    designs_of = sorted({(row.sample, row.design) for row in found})
+    entries = []
+    for sample, design in designs_of:
+        rows = [row for row in found if (row.sample, row.design) == (sample, design)]
+        batches = -(-len(rows[0].sequences) // GROUP)
+        passes = sum(row.blocks_run for row in rows) / (n * batches)
+        entries.append(
+            {
+                "sample": sample,
+                "design": design,
+                "rows": len(rows),
+                "passes": round(passes, 2),
+                "seconds": round(sum(row.seconds for row in rows), 1),
+            }
+        )
+    return entries
+
+
+def with_predictors(header: Header, rows: Rows) -> Header:
+    """The header with the predictors' settings and their held-out errors, domain by domain.
+
+    The scales are tuned on the mean of the domains and serve each domain.
+    """
+    blind: dict[str | None, dict[bytes, float]] = {}
+    partial = np.count_nonzero(~rows.kept, axis=1) > 0
+    measured = {name for name, some in zip(rows.sample, partial, strict=True) if some}
+    for split in ("calib", "test"):
+        if not any(header.sample(name).split == split for name in measured):
+            continue
+        content = table_file.packed(header, rows)
+        table = QualityTable("the new table", table_file.unpacked(content, "the new table"))
+        view = table.calibration if split == "calib" else table.test
+        settings, errors = None, {}
+        for domain in (None, *header.domains):
+            columns = view(domain)
+            sets, of_design = columns.fitted_sets()
+            settings = settings or predictor_tuning.tune(sets, columns.known_nll)
+            names = columns.sets.names(sets.kept)
+            # A set without a row has none on calibration text either: the mean must not see it.
+            unseen = np.array([blind.get(domain, {}).get(name, np.nan) for name in names])
+            said = predictor_tuning.left_out(sets, of_design, settings, columns.known_nll, unseen)
+            blind[domain] = dict(zip(names, said.tolist(), strict=True))
+            errors[domain or "mean"] = predictor_tuning.held_out(sets, of_design, said)
+        found = {"settings": asdict(settings or Settings()), "held_out": errors}
+        header = replace(header, predictors=header.predictors | {split: found})
+    return header
+
+
+def commit() -> str | None:
+    """The commit of the clone that this package runs from, with a + where files differ from it."""
+    folder = Path(__file__).parent
+    hash_of = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        done = subprocess.run(hash_of, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

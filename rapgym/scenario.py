@@ -1,0 +1,208 @@
+"""Scenarios: physical stories from which every number of a world follows; and the list of them."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from rapgym import memory, series
+from rapgym.errors import InvalidSpec
+from rapgym.quality import QualityColumns, QualityTable
+from rapgym.series import Series
+from rapgym.specs import BF16, Format, IntArray, ModelSpec, model_spec
+from rapgym.world import Rows, World
+
+GIB = 1 << 30
+Split = Literal["train", "fit", "validation", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Another service on the same card; it has priority."""
+
+    model: str
+    trace: str
+    every: int  # it serves every k-th request of its trace
+    pool_gib: float  # of KV cache, behind a first-come-first-served queue
+
+    @property
+    def pool_tokens(self) -> int:
+        return int(self.pool_gib * GIB) // _model_kv_token_bytes(model_spec(self.model), BF16)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A card, the model served on it, its workload, and who else is there."""
+
+    name: str
+    story: str
+    card_gib: float
+    served: str  # shape of the model whose memory the story speaks of
+    trace: str
+    every: int  # one of k replicas serves every k-th request
+    tenant: Tenant | None
+    restore_s: float  # what the host link takes to bring every block back
+    window_s: int  # W; see residence.window_s
+    workload: str  # name of the series under traces/
+    notice_s: int = 0  # by how much the tenant announces what it takes
+    domain: str | None = None  # text on which quality counts; the mean of all unless stated
+    table: str = "smollm2-135m"
+    form: Format = BF16
+    synthetic: bool = False
+    offsets: int = 16  # further pairings of the test parts: offset k of K is k/K of their length
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        if self.card_gib <= 0 or self.restore_s <= 0 or self.every < 1 or self.offsets < 1:
+            raise InvalidSpec(f"{self.name}: card, restore time, every and offsets are positive")
+        if self.notice_s < 0:
+            raise InvalidSpec(f"{self.name}: notice_s cannot be negative")
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-v{self.version}"
+
+
+# Numbers were chosen on train parts and frozen before the first run on test. W = 7 for the Azure
+# conversation trace is its mean residence over the whole hour (6.9 s; its train part has 6.5).
+SCENARIOS = (
+    Scenario(
+        "chat-beside-code",
+        "Two 7B services share a 48 GB card: the limit moves with the code service's bursts.",
+        card_gib=44,
+        served="llama2-7b",
+        trace="azure-conv",
+        every=2,
+        tenant=Tenant("llama2-7b", "azure-code", every=2, pool_gib=8),
+        restore_s=0.5,
+        window_s=7,
+        workload="azure-conv2-code2-pool8",
+    ),
+    Scenario(
+        "chat-gqa",
+        "The same hour on grouped-query models: KV is small, so weights and FFN blocks decide.",
+        card_gib=40,
+        served="llama3-8b",
+        trace="azure-conv",
+        every=1,
+        tenant=Tenant("llama3-8b", "azure-code", every=1, pool_gib=8),
+        restore_s=0.5,
+        window_s=7,
+        workload="azure-conv1-code1-pool8-gqa",
+    ),
+)
+
+
+def scenario(name: str) -> Scenario:
+    """The scenario of this name, with or without its version.
+
+    Raises:
+        InvalidSpec: there is none; the message lists those there are.
+    """
+    for found in SCENARIOS:
+        if name in (found.name, found.id):
+            return found
+    known = ", ".join(each.name for each in SCENARIOS)
+    raise InvalidSpec(f"no scenario is called {name!r}; there are {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """How the measured model stands for the served one."""
+
+    tokens: Fraction  # of the measured model, for each of the served one: keeps KV to weights
+    bytes: Fraction  # likewise: keeps the card to weights
+
+
+def scales(story: Scenario, measured: ModelSpec) -> Scales:
+    """The two scales of a scenario whose table was measured on `measured`."""
+    served = model_spec(story.served)
+    byte_scale = Fraction(
+        memory.weight_bytes(measured, story.form), memory.weight_bytes(served, story.form)
+    )
+    kv = Fraction(
+        _model_kv_token_bytes(served, story.form), _model_kv_token_bytes(measured, story.form)
+    )
+    return Scales(tokens=byte_scale * kv, bytes=byte_scale)
+
+
+def _model_kv_token_bytes(model: ModelSpec, form: Format) -> int:
+    return model.layers * memory.kv_token_bytes(model, form.kv)
+
+
+def limit_bytes(story: Scenario, tenant_tokens: IntArray) -> IntArray:
+    """The card less what the tenant uses, in bytes of the served model's world; same shape."""
+    card = int(story.card_gib * GIB)
+    if story.tenant is None:
+        return np.full(tenant_tokens.shape, card)
+    model = model_spec(story.tenant.model)
+    kv = _model_kv_token_bytes(model, BF16)
+    return card - memory.weight_bytes(model) - kv * tenant_tokens
+
+
+@lru_cache(maxsize=16)
+def workload(story: Scenario) -> Series:
+    """The committed series of a scenario; None of it depends on card, restore time or notice."""
+    return series.read(series.FOLDER / f"{story.workload}.csv.gz")
+
+
+def rows(story: Scenario, measured: ModelSpec, split: Split) -> Rows:
+    """The rows of one split and no others, in tokens and bytes of the measured model."""
+    whole = workload(story)
+    part = whole.part(series.split_rows(len(whole), split))
+    scale = scales(story, measured)
+
+    def tokens(served: IntArray) -> IntArray:
+        return np.rint(served * float(scale.tokens)).astype(np.int64)
+
+    reserved = part.batch * part.reserve_tokens
+    longest = part.longest_prompt_tokens + np.where(part.batch > 0, part.reserve_tokens, 0)
+    limit = np.floor(limit_bytes(story, part.tenant_tokens) * float(scale.bytes))
+    return Rows(
+        batch=part.batch,
+        prompt_tokens=tokens(part.prompt_tokens),
+        reserved_tokens=tokens(reserved),
+        longest_tokens=tokens(longest),
+        output_tokens=part.output_tokens,
+        limit_bytes=limit.astype(np.int64),
+    )
+
+
+@lru_cache(maxsize=8)
+def _table(name: str) -> QualityTable:
+    return QualityTable.load(name)
+
+
+def table(story: Scenario) -> QualityTable:
+    """The quality table of a scenario."""
+    return _table(story.table)
+
+
+@lru_cache(maxsize=64)
+def world(story: Scenario, split: Split) -> World:
+    """The world that policies meet: rows of one split, calibration columns only."""
+    return _world(story, split, table(story).calibration(story.domain))
+
+
+@lru_cache(maxsize=64)
+def scoring_world(story: Scenario, split: Split = "test") -> World:
+    """The same rows with test columns: for the scorer and the bound alone."""
+    return _world(story, split, table(story).test(story.domain))
+
+
+def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
+    measured = model_spec(table(story).model)
+    footprint = memory.footprint(measured, story.form)
+    whole = workload(story)
+    train = whole.output_tokens[series.split_rows(len(whole), "train")]
+    return World(
+        footprint=footprint,
+        quality=quality,
+        rows=rows(story, measured, split),
+        ceiling=quality.ceiling,
+        restore_bytes_per_s=float(footprint.weights.sum()) / story.restore_s,
+        mean_output_tokens=float(train.mean()),
+        notice_s=story.notice_s,
+    )

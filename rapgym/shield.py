@@ -1,0 +1,118 @@
+"""The shield: whatever a policy returns, what is executed fits in memory.
+
+DESIGN.md section 6 states its promises; tests/test_shield.py tries to break each of them.
+"""
+
+import warnings
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from rapgym.specs import BoolArray, IntArray
+
+
+class Reason(IntEnum):
+    """Which rule decided what is executed."""
+
+    POLICY = 0  # the proposal fits and is executed unchanged
+    REPAIRED = 1  # the proposal was cut until it fits
+    FALLBACK = 2  # the policy's answer could not be read; the reference policy's stands in
+    EMERGENCY = 3  # memory fell below what was in use, in the middle of a row
+    WATCHDOG = 4  # the watchdog has put the reference policy in charge
+    OVERRIDE = 5  # an operator has pinned a kept set
+    REFUSED = 6  # not even the floor fits, or the policy prefers refusal to repair
+
+
+def fit(proposal: BoolArray, costs: IntArray, budget: IntArray, order: IntArray) -> BoolArray:
+    """Cut `proposal` until it fits, and no further.
+
+    Args:
+        proposal: bool [..., N].
+        costs: bytes of each block if kept, int64 [..., N].
+        budget: bytes for blocks, int64 [...].
+        order: the blocks that may be dropped, cheapest loss of quality first; the others, the
+            floor, always stay.
+
+    Returns:
+        kept, bool [..., N]: the floor and a subset of `proposal`; all of it where that already
+        fits; no dropped block could return without breaking the budget. Where not even the
+        floor fits, the floor: the caller refuses the row.
+    """
+    floor = np.ones(proposal.shape[-1], dtype=bool)
+    floor[order] = False
+    kept = proposal | floor
+    excess = np.where(kept, costs, 0).sum(axis=-1) - budget
+    if not (excess > 0).any():
+        return kept
+    # Drop along the order until what was freed covers the excess.
+    freed = np.cumsum(np.where(kept, costs, 0)[..., order], axis=-1)
+    goes = freed - np.where(kept, costs, 0)[..., order] < excess[..., None]
+    kept[..., order] &= ~goes
+    slack = budget - np.where(kept, costs, 0).sum(axis=-1)
+    # The last block to go may have freed more than was missing: give back what still fits.
+    for block in order[::-1]:
+        returns = proposal[..., block] & ~kept[..., block] & (costs[..., block] <= slack)
+        if returns.any():
+            kept[..., block] |= returns
+            slack = slack - np.where(returns, costs[..., block], 0)
+    return kept
+
+
+def read_proposal(answer: object, n: int) -> BoolArray | None:
+    """What a policy proposes for one row, or None where its answer is no proposal.
+
+    A proposal is an array or sequence of n booleans, or of n numbers that are all 0 or 1. Nothing
+    the object does can raise from here; it is copied, so that it cannot change afterwards.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Old ways to become an array, such as torch's, warn; what is read must not depend on that.
+            warnings.simplefilter("ignore")
+            array = np.array(answer)
+        if array.shape != (n,) or array.dtype.kind not in "biuf":
+            return None
+        proposal = array.astype(bool)
+        # NaN equals nothing, so it fails here too.
+        return proposal if bool((array == proposal).all()) else None
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an object of a stranger may raise anything at all, SystemExit too
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is executed in each of B lanes, and by which rule."""
+
+    kept: BoolArray  # [B, N]; the floor where refused
+    refused: BoolArray  # [B]
+    reason: IntArray  # Reason of each lane, [B]
+
+
+def decide(
+    proposal: BoolArray,
+    costs: IntArray,
+    budget: IntArray,
+    order: IntArray,
+    source: IntArray,
+    refuses_misfit: BoolArray,
+) -> Decision:
+    """Turn proposals into what is executed.
+
+    Args:
+        proposal: bool [B, N]; bits of the floor are ignored.
+        costs, budget, order: as `fit` takes them, [B, N], [B], [droppable].
+        source: whose proposal it is, [B]: POLICY, FALLBACK, WATCHDOG or OVERRIDE.
+        refuses_misfit: the policy declares `on_misfit="refuse"`, [B].
+    """
+    floor = np.ones(proposal.shape[-1], dtype=bool)
+    floor[order] = False
+    wanted = proposal | floor
+    kept = fit(proposal, costs, budget, order)
+    spent = np.where(kept, costs, 0).sum(axis=-1)
+    repaired = (kept != wanted).any(axis=-1)
+    refused = (spent > budget) | (repaired & refuses_misfit)
+    kept = np.where(refused[..., None], floor, kept)
+    reason = np.where(repaired & (source == Reason.POLICY), Reason.REPAIRED, source)
+    return Decision(kept, refused, np.where(refused, Reason.REFUSED, reason))

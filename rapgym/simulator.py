@@ -1,0 +1,191 @@
+"""The world as a pure function: one trace row served in each of B lanes."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from rapgym import reward, shield
+from rapgym.reward import Seconds
+from rapgym.shield import Reason
+from rapgym.specs import BoolArray, Demand, FloatArray, IntArray
+from rapgym.world import Outcome, State, World
+
+
+def start(world: World, row: IntArray, limit_row: IntArray, token_scale: FloatArray) -> State:
+    """B lanes at the given rows, every block in memory."""
+    return State(
+        np.asarray(row, dtype=np.int64),
+        np.asarray(limit_row, dtype=np.int64),
+        np.asarray(token_scale, dtype=np.float64),
+        np.ones((len(row), world.blocks), dtype=bool),
+    )
+
+
+def demand(world: World, state: State) -> Demand:
+    """What the next row of each lane asks for."""
+
+    def scaled(column: IntArray) -> IntArray:
+        return np.rint(column[state.row] * state.token_scale).astype(np.int64)
+
+    rows = world.rows
+    return Demand(
+        rows.batch[state.row],
+        scaled(rows.prompt_tokens),
+        scaled(rows.reserved_tokens),
+        scaled(rows.longest_tokens),
+    )
+
+
+def limits(world: World, state: State) -> IntArray:
+    """Bytes that the model may use in each second of the next row, [B, W]."""
+    return world.rows.limit_bytes[state.limit_row]
+
+
+def step(
+    world: World,
+    state: State,
+    proposal: BoolArray,
+    source: IntArray | None = None,
+    refuses_misfit: BoolArray | None = None,
+) -> tuple[State, Outcome]:
+    """Serve one row in each of B lanes: no randomness, no effects.
+
+    Args:
+        proposal: bool [B, N], what the policy would keep; bits of the floor are ignored.
+        source: whose proposal it is (`shield.Reason`), [B]; the policy's unless stated.
+        refuses_misfit: lanes whose policy is refused rather than repaired, [B]; none unless stated.
+
+    Returns:
+        The state before the next row, rows advanced by one and turned at the end of the split,
+        and what happened.
+    """
+    lanes = state.lanes
+    source = np.full(lanes, Reason.POLICY) if source is None else source
+    strict = np.zeros(lanes, dtype=bool) if refuses_misfit is None else refuses_misfit
+    asked = demand(world, state)
+    limit = limits(world, state)
+    costs = world.footprint.block_bytes(asked.tokens)
+    taken = world.footprint.overhead_bytes(asked.prompt_tokens) + world.footprint.margin_bytes
+    budgets = limit - taken[:, None]
+    decision = shield.decide(proposal, costs, budgets[:, 0], world.quality.order, source, strict)
+    nll, measured = world.quality.nll(decision.kept)
+    row = _ServedRow(world, costs, budgets, strict, decision)
+    seconds = row.serve(state.loaded, nll)
+    row.unload_refused(state.loaded, proposal)
+    used = world.footprint.used_bytes(decision.kept, asked.tokens, asked.prompt_tokens)
+    output_tokens = world.rows.output_tokens[state.row]
+    weight = output_tokens / world.mean_output_tokens
+    outcome = Outcome(
+        proposal=proposal,
+        kept=decision.kept,
+        kept_end=row.kept,
+        refused=decision.refused,
+        reason=decision.reason,
+        limit_bytes=limit[:, 0],
+        used_bytes=np.where(decision.refused, 0, used),
+        nll=nll,
+        measured=(measured | decision.refused) & row.measured,
+        output_tokens=output_tokens,
+        seconds=seconds,
+        terms=reward.terms(seconds, world.window_s, world.ceiling, weight),
+    )
+    rows = len(world.rows)
+    following = replace(
+        state,
+        row=(state.row + 1) % rows,
+        limit_row=(state.limit_row + 1) % rows,
+        loaded=row.kept,
+    )
+    return following, outcome
+
+
+class _ServedRow:
+    """One row while its seconds pass, in all lanes at once: `kept` changes, the rest stays."""
+
+    def __init__(
+        self,
+        world: World,
+        costs: IntArray,
+        budgets: IntArray,
+        strict: BoolArray,
+        decision: shield.Decision,
+    ) -> None:
+        self.world, self.costs, self.budgets, self.strict = world, costs, budgets, strict
+        self.kept = decision.kept.copy()
+        self.measured = np.ones(len(costs), dtype=bool)
+        # First second that is not served because the batch was refused; W where it never was.
+        self.refused_from = np.where(decision.refused, 0, world.window_s)
+
+    def spent(self, kept: BoolArray) -> IntArray:
+        return np.where(kept, self.costs, 0).sum(axis=-1)
+
+    def serve(self, loaded: BoolArray, nll: FloatArray) -> Seconds:
+        """Let the row's seconds pass.
+
+        Args:
+            loaded: blocks in memory before the row, [B, N].
+            nll: of `kept` as it is now, [B].
+        """
+        window_s, lanes = self.world.window_s, len(self.costs)
+        loss = reward.token_loss(nll, self.world.ceiling)
+        returning = np.where(self.kept & ~loaded, self.world.footprint.weights, 0).sum(axis=-1)
+        stall_left = returning / self.world.restore_bytes_per_s
+        eventful = (self.refused_from == 0) | (self.spent(self.kept) > self.budgets.min(axis=1))
+        stall = np.where(eventful, 0.0, np.minimum(stall_left, window_s))
+        seconds = Seconds(
+            loss=np.where(eventful, 0.0, (window_s - stall) * loss),
+            stall=stall,
+            emergency=np.zeros(lanes),
+            refused=np.zeros(lanes),
+        )
+        if eventful.any():
+            self._serve_eventful(eventful, stall_left, loss, seconds)
+        return seconds
+
+    def _serve_eventful(
+        self, lanes: BoolArray, stall_left: FloatArray, loss: FloatArray, seconds: Seconds
+    ) -> None:
+        """Second by second, for lanes that are refused or lose memory in mid-row."""
+        for second in range(self.world.window_s):
+            budget = self.budgets[:, second]
+            falls = lanes & (self.refused_from > second) & (self.spent(self.kept) > budget)
+            if falls.any():
+                smaller = shield.fit(self.kept, self.costs, budget, self.world.quality.order)
+                gives_up = falls & (self.strict | (self.spent(smaller) > budget))
+                self.refused_from[gives_up] = second
+                falls &= ~gives_up
+                self.kept[falls] = smaller[falls]
+                nll, measured = self.world.quality.nll(self.kept[falls])
+                loss[falls] = reward.token_loss(nll, self.world.ceiling)
+                self.measured[falls] &= measured
+            refused = lanes & (self.refused_from <= second)
+            # Notice covers an emergency: the blocks are gone by the time the memory is taken.
+            paused = falls if self.world.notice_s < 1 else np.zeros_like(falls)
+            serving = lanes & ~refused & ~paused
+            stalled = np.where(serving, np.minimum(stall_left, 1.0), 0.0)
+            stall_left -= stalled
+            seconds.refused[refused] += 1
+            seconds.emergency[paused] += 1
+            seconds.stall[...] += stalled
+            seconds.loss[...] += np.where(serving, (1.0 - stalled) * loss, 0.0)
+
+    def unload_refused(self, loaded: BoolArray, proposal: BoolArray) -> None:
+        """What stays in memory after a refusal: the floor, or a strict policy's own set.
+
+        Only blocks that were there can stay. They hold no KV cache now; where their weights still
+        do not fit, a strict policy falls back to the floor, and floor blocks go, the last first.
+        """
+        refused = self.refused_from < self.world.window_s
+        if not refused.any():
+            return
+        floor, weights = self.world.floor, self.world.footprint.weights
+        present = np.where((self.refused_from == 0)[:, None], loaded, self.kept)
+        seconds_left = np.arange(self.world.window_s) >= self.refused_from[:, None]
+        # `budgets` leaves room for the activations of prompts that are gone: a safe estimate.
+        lowest = np.where(seconds_left, self.budgets, np.iinfo(np.int64).max).min(axis=1)
+        own = present & (proposal | floor)
+        own_fits = np.where(own, weights, 0).sum(axis=-1) <= lowest
+        stays = np.where((self.strict & own_fits)[:, None], own, present & floor)
+        last_first = np.concatenate([self.world.quality.order, np.flatnonzero(floor)[::-1]])
+        stays = shield.fit(stays, np.broadcast_to(weights, stays.shape), lowest, last_first)
+        self.kept[refused] = stays[refused]

@@ -1,0 +1,211 @@
+"""Quality tables on disk: one gzip file of a JSON header line and CSV rows, read without pickle.
+
+    # {"schema": 1, "model": "smollm2-135m", "blocks": 60, "domains": ["books", ...], ...}
+    key,sample,design,nll_p95,books_tokens,books_nll,books_nll_se,books_kl,books_top1,specs_tokens,...
+    fffffffffffffdf,calib,single,0.194,1022,0.1,0.019,0.09,0.88,...
+
+A row is one kept set on one sample of text; an empty cell was not measured. The same table gives
+the same bytes, so a table is addressed by its name and the sha256 of its file.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import math
+import re
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapgym import blocks, datafiles
+from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTable
+from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.table_header import LARGEST, SCHEMA, Header, Orders, Sample, header_of, plain_name
+
+__all__ = ["Header", "Orders", "Rows", "Sample", "TableFile", "packed", "read", "unpacked", "write"]
+
+SUFFIX = ".csv.gz"
+
+MAX_PACKED_BYTES = 64 << 20
+MAX_BYTES = 512 << 20  # unpacked
+PER_ROW = ("key", "sample", "design", "nll_p95")
+PER_DOMAIN = ("tokens", "nll", "nll_se", "kl", "top1")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Columns of R rows over D domains; differences are from dense on the same tokens."""
+
+    kept: BoolArray  # [R, N]
+    sample: tuple[str, ...]
+    design: tuple[str, ...]  # what the row was first measured for
+    nll_p95: FloatArray  # 95th percentile of the sequences' mean nll differences, [R]
+    tokens: IntArray  # [R, D]
+    nll: FloatArray  # mean difference, nats a token, [R, D]
+    nll_se: FloatArray  # standard error of that mean, [R, D]
+    kl: FloatArray  # divergence from dense, nats a token; NaN where not measured, [R, D]
+    top1: FloatArray  # share of tokens whose most probable next token is dense's; NaN likewise
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """One table as it stands in its file."""
+
+    header: Header
+    rows: Rows
+    sha256: str  # of the file
+
+
+def packed(header: Header, rows: Rows) -> bytes:
+    """The bytes of a table's file; the same for the same table.
+
+    Raises:
+        InvalidTable: header and rows contradict each other.
+    """
+    columns = [*PER_ROW, *(f"{d}_{name}" for d in header.domains for name in PER_DOMAIN)]
+    described = json.dumps({"schema": SCHEMA, **asdict(header)}, sort_keys=True, allow_nan=False)
+    lines = [f"# {described}", ",".join(columns)]
+    for r in range(len(rows)):
+        cells = [blocks.key(rows.kept[r]), rows.sample[r], rows.design[r], _cell(rows.nll_p95[r])]
+        for d in range(len(header.domains)):
+            cells.append(str(rows.tokens[r, d]))
+            cells += [_cell(column[r, d]) for column in (rows.nll, rows.nll_se, rows.kl, rows.top1)]
+        lines.append(",".join(cells))
+    text = ("\n".join(lines) + "\n").encode()
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0, compresslevel=9) as file:
+        file.write(text)
+    unpacked(buffer.getvalue(), "the new table")
+    return buffer.getvalue()
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def write(path: Path, header: Header, rows: Rows) -> str:
+    """Write a table's file, complete or not at all.
+
+    Returns:
+        Its sha256.
+    """
+    content = packed(header, rows)
+    with datafiles.written_aside(path) as file:
+        file.write(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read(path: Path) -> TableFile:
+    """Read a table's file.
+
+    Raises:
+        DataUnavailable: there is no such file.
+        InvalidTable: it is damaged, or of a schema that this version does not know.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_PACKED_BYTES + 1)
+    except OSError as error:
+        raise DataUnavailable(
+            f"no table at {path} ({error.strerror}); `rapgym tables list` names those there are"
+        ) from error
+    return unpacked(content, str(path))
+
+
+def unpacked(content: bytes, where: str) -> TableFile:
+    """The table in the bytes of its file; `where` is named in errors.
+
+    Raises:
+        InvalidTable: whatever is wrong with them.
+    """
+    try:
+        text = _inflated(content)
+        if not text.startswith("# ") or not text.endswith("\n"):
+            raise InvalidTable("no header line, or the last row is cut short")
+        first, *lines = text[2:-1].split("\n")
+        header = header_of(_parsed(first))
+        rows = _rows(header, lines)
+    except (InvalidTable, InvalidSpec) as error:
+        raise InvalidTable(
+            f"{where} is no quality table that this version reads: {error}; restore the file, "
+            "or measure anew with `rapgym measure`"
+        ) from error
+    return TableFile(header, rows, hashlib.sha256(content).hexdigest())
+
+
+def _inflated(content: bytes) -> str:
+    if len(content) > MAX_PACKED_BYTES:
+        raise InvalidTable(f"it is larger than {MAX_PACKED_BYTES >> 20} MiB")
+    stream = zlib.decompressobj(wbits=31)  # 31: gzip, its checksum included
+    try:
+        raw = stream.decompress(content, MAX_BYTES)
+        text = raw.decode("ascii")
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise InvalidTable(f"it cannot be unpacked ({error})") from error
+    if not stream.eof or stream.unused_data:
+        raise InvalidTable("it is cut short, too large, or followed by something else")
+    return text
+
+
+def _parsed(line: str) -> Any:
+    def refused(constant: str) -> Any:
+        raise InvalidTable(f"{constant} in the header")
+
+    try:
+        return json.loads(line, parse_constant=refused)
+    except (ValueError, RecursionError) as error:
+        raise InvalidTable(f"its header is no JSON ({error})") from error
+
+
+def _rows(header: Header, lines: list[str]) -> Rows:
+    columns = [*PER_ROW, *(f"{d}_{name}" for d in header.domains for name in PER_DOMAIN)]
+    if not lines or lines[0] != ",".join(columns):
+        raise InvalidTable("its columns are not the ones that its header implies")
+    names, cells = [], []
+    for number, line in enumerate(lines[1:], 3):
+        key, *fields = line.split(",")
+        if len(fields) != len(columns) - 1:
+            raise InvalidTable(f"line {number} has {len(fields) + 1} cells of {len(columns)}")
+        names.append((key, fields[0], plain_name(fields[1], "design")))
+        try:
+            cells.append([float(cell) if cell else math.nan for cell in fields[2:]])
+        except ValueError:
+            raise InvalidTable(f"line {number} holds what is no number") from None
+    known = {sample.name for sample in header.samples}
+    if not {sample for _, sample, _ in names} <= known:
+        raise InvalidTable("a row is of a sample that the header does not describe")
+    if len({(key, sample) for key, sample, _ in names}) != len(names):
+        raise InvalidTable("a kept set has two rows on one sample")
+    digits = re.compile(f"[0-9a-f]{{{-(-header.blocks // 4)}}}")
+    if not all(digits.fullmatch(key) for key, _, _ in names):
+        raise InvalidTable(f"a key is not one of {header.blocks} blocks")
+    kept = [blocks.kept_of(key, header.blocks) for key, _, _ in names]
+    numbers = np.array(cells, dtype=np.float64).reshape(len(names), -1)
+    tokens, nll, nll_se, kl, top1 = (numbers[:, 1 + i :: len(PER_DOMAIN)] for i in range(5))
+    sure = np.hstack([numbers[:, :1], tokens, nll, nll_se])
+    maybe = np.hstack([kl, top1])
+    if (
+        not (np.abs(sure) <= LARGEST).all()
+        or not (np.isnan(maybe) | (np.abs(maybe) <= LARGEST)).all()
+    ):
+        raise InvalidTable("a number is missing, or larger than any measurement")
+    if (tokens < 1).any() or (tokens % 1 != 0).any() or (nll_se < 0).any():
+        raise InvalidTable("a row without tokens, or with a negative error")
+    return Rows(
+        kept=np.array(kept, dtype=bool).reshape(len(names), header.blocks),
+        sample=tuple(sample for _, sample, _ in names),
+        design=tuple(design for _, _, design in names),
+        nll_p95=numbers[:, 0],
+        tokens=tokens.astype(np.int64),
+        nll=nll,
+        nll_se=nll_se,
+        kl=kl,
+        top1=top1,
+    )

@@ -1,0 +1,166 @@
+"""The header of a quality table: model, texts, orders, provenance; and its checks."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rapgym.errors import InvalidTable
+
+SCHEMA = 1
+MAX_BLOCKS = 4096
+LARGEST = 1e6  # nats, tokens a row: beyond it a number is damage
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Text on which rows are measured, and what dense and the unigram model lose there, nats a token."""
+
+    name: str
+    split: Literal["calib", "test"]
+    tokens: tuple[int, ...]  # predicted tokens of each domain
+    dense_nll: tuple[float, ...]  # of each domain
+    unigram_nll: tuple[float, ...]  # of each domain; counts from calibration text of that domain
+    unigram_nll_pooled: tuple[float, ...]  # of each domain; counts from all domains together
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Blocks in the order in which greedy search on one sample drops them, cheapest first."""
+
+    sample: str
+    attention: tuple[int, ...]
+    ffn: tuple[int, ...]
+    joint: tuple[int, ...]  # of just the blocks of the other two: those above the floor
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a table says of itself, apart from its rows."""
+
+    model: str
+    blocks: int  # N
+    sequence_tokens: int
+    weights: str  # format of the blocks' weights, as `specs.Format` names it
+    kv: str
+    domains: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    orders: tuple[Orders, ...]  # one a draw of calibration text; the first is the table's
+    predictors: dict[str, Any] = field(default_factory=dict)  # as `rapgym.predictor` writes them
+    provenance: dict[str, Any] = field(default_factory=dict)  # for people; nothing computes with it
+
+    def sample(self, name: str) -> Sample:
+        return next(sample for sample in self.samples if sample.name == name)
+
+
+def header_of(found: Any) -> Header:
+    """The header that a decoded JSON value describes.
+
+    Raises:
+        InvalidTable: it describes none.
+    """
+    if not isinstance(found, dict):
+        raise InvalidTable("its header is no object")
+    if found.get("schema") != SCHEMA:
+        raise InvalidTable(f"schema {found.get('schema')!r}, where this version reads {SCHEMA}")
+    n = _integer(found, "blocks", 2, MAX_BLOCKS)
+    if n % 2:
+        raise InvalidTable("an odd number of blocks")
+    domains = tuple(plain_name(domain, "domain") for domain in _list(found, "domains"))
+    samples = tuple(_sample(entry, len(domains)) for entry in _list(found, "samples"))
+    names = {sample.name for sample in samples}
+    if not domains or len({*domains}) != len(domains) or len(names) != len(samples):
+        raise InvalidTable("domains and samples need names, each its own")
+    orders = tuple(_orders(entry, n, names) for entry in _list(found, "orders"))
+    if not orders:
+        raise InvalidTable("no greedy order")
+    objects = {}
+    for name in ("predictors", "provenance"):
+        objects[name] = found.get(name, {})
+        if not isinstance(objects[name], dict):
+            raise InvalidTable(f"{name} is no object")
+    return Header(
+        model=_text(found, "model"),
+        blocks=n,
+        sequence_tokens=_integer(found, "sequence_tokens", 1, 1 << 31),
+        weights=_text(found, "weights"),
+        kv=_text(found, "kv"),
+        domains=domains,
+        samples=samples,
+        orders=orders,
+        **objects,
+    )
+
+
+def _sample(entry: Any, domains: int) -> Sample:
+    if not isinstance(entry, dict) or entry.get("split") not in ("calib", "test"):
+        raise InvalidTable("a sample is neither calibration nor test text")
+    tokens = _numbers(entry, "tokens", domains, 1.0)
+    if any(token != int(token) for token in tokens):
+        raise InvalidTable("tokens are not whole")
+    return Sample(
+        plain_name(entry.get("name"), "sample"),
+        entry["split"],
+        tuple(int(token) for token in tokens),
+        _numbers(entry, "dense_nll", domains, 0.0),
+        _numbers(entry, "unigram_nll", domains, 0.0),
+        _numbers(entry, "unigram_nll_pooled", domains, 0.0),
+    )
+
+
+def _orders(entry: Any, n: int, samples: set[str]) -> Orders:
+    if not isinstance(entry, dict) or entry.get("sample") not in samples:
+        raise InvalidTable("an order was found on no sample of the table")
+    found = []
+    for kind in ("attention", "ffn", "joint"):
+        order = _list(entry, kind)
+        if any(type(block) is not int or not 0 <= block < n for block in order):
+            raise InvalidTable(f"the {kind} order names no blocks of the model")
+        found.append(tuple(order))
+    attention, ffn, joint = found
+    if any(block % 2 for block in attention) or any(block % 2 == 0 for block in ffn):
+        raise InvalidTable("an order holds blocks of the wrong kind")
+    if len({*joint}) != len(joint) or sorted(joint) != sorted(attention + ffn):
+        raise InvalidTable("the joint order is not one of the attention and FFN orders' blocks")
+    if len(attention) >= n // 2:
+        raise InvalidTable("the floor keeps no attention block")
+    return Orders(entry["sample"], attention, ffn, joint)
+
+
+def _list(found: dict[str, Any], name: str) -> list[Any]:
+    if not isinstance(found.get(name), list):
+        raise InvalidTable(f"{name} is no list")
+    return list(found[name])
+
+
+def _text(found: dict[str, Any], name: str) -> str:
+    if not isinstance(found.get(name), str) or not found[name]:
+        raise InvalidTable(f"{name} is no text")
+    return str(found[name])
+
+
+def plain_name(value: Any, what: str) -> str:
+    """`value`, a name that can stand in a CSV cell as it is.
+
+    Raises:
+        InvalidTable: it is none.
+    """
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise InvalidTable(f"a {what} without a plain name")
+    return value
+
+
+def _integer(found: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = found.get(name)
+    if type(value) is not int or not least <= value <= most:
+        raise InvalidTable(f"{name} is no whole number from {least} to {most}")
+    return value
+
+
+def _numbers(found: dict[str, Any], name: str, count: int, least: float) -> tuple[float, ...]:
+    values = _list(found, name)
+    if len(values) != count or any(
+        type(value) not in (int, float) or not least <= value <= LARGEST for value in values
+    ):
+        raise InvalidTable(f"{name} needs {count} numbers from {least} to {LARGEST:.0e}")
+    return tuple(float(value) for value in values)

@@ -1,0 +1,103 @@
+"""Run a results file again: every row replayed, every score computed anew."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from rapgym import datafiles, rollout, scenario, scoreboard, series
+from rapgym.errors import InvalidResult
+from rapgym.results import Cell, Results
+
+TOLERANCE = 1e-6  # of costs and scores: far below any interval, above another processor's rounding
+HEADER_LINES = 2  # before the first row of a results file
+
+
+def differences(found: Results) -> Iterator[str]:
+    """What does not hold in a results file, one sentence each, rows in order.
+
+    Raises:
+        InvalidResult: it was made with another table, workload or scenario than those here.
+    """
+    for name in found.header["scenarios"]:
+        _check_origin(found, name)
+    line = HEADER_LINES
+    for cell in found.cells:
+        yield from _cell_differences(cell, line)
+        line += cell.log.row.size
+    yield from _entry_differences(found)
+
+
+def _check_origin(found: Results, name: str) -> None:
+    story = scenario.scenario(name)
+    table = scenario.table(story)
+    here = {
+        f"table {story.table}": (found.header["tables"].get(story.table), table.sha256),
+        f"workload {story.workload}": (
+            found.header["workloads"].get(story.workload),
+            datafiles.sha256_of(series.FOLDER / f"{story.workload}.csv.gz"),
+        ),
+    }
+    for what, (recorded, present) in here.items():
+        if recorded != present:
+            raise InvalidResult(
+                f"the results were made with another {what} (sha256 {str(recorded)[:12]}..., here "
+                f"{present[:12]}...): they cannot be replayed"
+            )
+
+
+def _cell_differences(cell: Cell, line: int) -> Iterator[str]:
+    story = scenario.scenario(cell.about["scenario"])
+    strict = cell.about["on_misfit"] == "refuse"
+    who = f"{cell.about['policy']} on {cell.about['scenario']}"
+    if not cell.about.get("executed", True):
+        from rapgym import bench
+
+        again = bench.bound_cell(story)
+        pairs = {"bound": (cell.test_quality, again.test_quality)}
+        yield from _array_differences(pairs, line, who)
+        return
+    told = rollout.replay(scenario.world(story, "test"), cell.log, refuses_misfit=strict)
+    judged = rollout.replay(scenario.scoring_world(story), cell.log, refuses_misfit=strict)
+    pairs = {
+        field.name: (getattr(cell.log, field.name), getattr(told, field.name))
+        for field in fields(told)
+        if field.name not in ("row", "limit_row", "proposal", "source")
+    }
+    pairs |= {
+        "test_nll": (cell.test_nll, judged.nll),
+        "test_quality": (cell.test_quality, judged.quality),
+        "test_measured": (cell.test_measured, judged.measured),
+    }
+    yield from _array_differences(pairs, line, who)
+
+
+def _array_differences(pairs: dict[str, tuple[Any, Any]], line: int, who: str) -> Iterator[str]:
+    for column, (recorded, again) in pairs.items():
+        if recorded.ndim == 3:
+            differs = (recorded != again).any(axis=2)
+        else:
+            differs = np.abs(recorded.astype(float) - again.astype(float)) > TOLERANCE
+        if differs.any():
+            lane, step = np.argwhere(differs.T)[0]
+            at = line + 1 + int(lane) * differs.shape[0] + int(step)
+            yield (
+                f"line {at}: {column} of {who}, pairing {lane}, row {step}, does not replay "
+                f"({int(differs.sum())} rows differ in this column)"
+            )
+
+
+def _entry_differences(found: Results) -> Iterator[str]:
+    again = scoreboard.entries(found)
+    recorded = found.header.get("entries", [])
+    if len(again) != len(recorded):
+        yield f"the file lists {len(recorded)} scores, its rows give {len(again)}"
+        return
+    for old, new in zip(recorded, again, strict=True):
+        for name in new:
+            a, b = old.get(name), new[name]
+            if isinstance(b, float) and isinstance(a, float) and abs(a - b) <= TOLERANCE * max(1, abs(b)):
+                continue
+            if a != b:
+                yield f"score {name} of {old['policy']} on {old['scenario']}: {a}, its rows give {b}"

@@ -1,0 +1,116 @@
+"""The records of the simulated world: its rows, what does not change, where lanes stand, outcomes."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rapgym.errors import InvalidSpec
+from rapgym.memory import Footprint
+from rapgym.reward import Seconds, Terms
+from rapgym.specs import BoolArray, FloatArray, IntArray
+
+
+class Quality(Protocol):
+    """What the simulator needs of a quality table's columns."""
+
+    @property
+    def order(self) -> IntArray: ...
+
+    def nll(self, kept: BoolArray) -> tuple[FloatArray, BoolArray]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one split: demand of each window, and the limit in each second of it."""
+
+    batch: IntArray  # [T]
+    prompt_tokens: IntArray  # [T]
+    reserved_tokens: IntArray  # [T]
+    longest_tokens: IntArray  # [T]
+    output_tokens: IntArray  # realised, cut at the reserve, [T]; no policy sees it in time
+    limit_bytes: IntArray  # [T, W]
+
+    def __post_init__(self) -> None:
+        columns = (self.batch, self.prompt_tokens, self.reserved_tokens, self.longest_tokens,
+                   self.output_tokens)  # fmt: skip
+        rows = len(self.limit_bytes)
+        if self.limit_bytes.ndim != 2 or not self.limit_bytes.size:
+            raise InvalidSpec("limit_bytes must be [rows, seconds] with at least one of each")
+        if any(column.shape != (rows,) for column in columns):
+            raise InvalidSpec("every column of demand needs one entry a row")
+        if any(array.dtype != np.int64 for array in (*columns, self.limit_bytes)):
+            raise InvalidSpec("rows hold int64")
+        if any((column < 0).any() for column in columns):
+            raise InvalidSpec("demand cannot be negative")
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @property
+    def window_s(self) -> int:
+        return self.limit_bytes.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that does not change while rows are served."""
+
+    footprint: Footprint
+    quality: Quality
+    rows: Rows
+    ceiling: float  # C, nats: cost of a token that is not served
+    restore_bytes_per_s: float  # of the host link
+    mean_output_tokens: float  # of a train row: the unit of a row's weight
+    notice_s: int = 0  # seconds by which the tenant announces what it takes
+
+    @property
+    def window_s(self) -> int:
+        return self.rows.window_s
+
+    @property
+    def blocks(self) -> int:
+        return 2 * self.footprint.layers
+
+    @property
+    def floor(self) -> BoolArray:
+        """Blocks that always stay, bool [N]."""
+        floor = np.ones(self.blocks, dtype=bool)
+        floor[self.quality.order] = False
+        return floor
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where each of B lanes stands, before a row is decided."""
+
+    row: IntArray  # whose demand is served next, [B]
+    limit_row: IntArray  # whose limits apply, [B]; differs from `row` by a lane's fixed offset
+    token_scale: FloatArray  # small scaling of train episodes, [B]
+    loaded: BoolArray  # blocks in memory, [B, N]
+
+    @property
+    def lanes(self) -> int:
+        return len(self.row)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened to one row in each of B lanes."""
+
+    proposal: BoolArray  # [B, N]
+    kept: BoolArray  # executed at the row's start; the floor where refused, [B, N]
+    kept_end: BoolArray  # in memory when the row ends, [B, N]
+    refused: BoolArray  # from the start, [B]
+    reason: IntArray  # shield.Reason, [B]
+    limit_bytes: IntArray  # at the row's start, [B]
+    used_bytes: IntArray  # at the row's start, without the margin; 0 where refused, [B]
+    nll: FloatArray  # of `kept`, difference from dense, nats a token, [B]
+    measured: BoolArray  # False where a served set's quality was predicted, [B]
+    output_tokens: IntArray  # [B]
+    seconds: Seconds
+    terms: Terms
+
+    @property
+    def reward(self) -> FloatArray:
+        return -self.terms.total

@@ -1,0 +1,82 @@
+"""Fixtures that several test modules share, and Hypothesis's profiles."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shaped_table
+import toy_table
+import toy_world
+from hypothesis import HealthCheck, settings
+
+from rapgym import quality, scenario, series, specs
+from rapgym.quality import QualityTable
+from rapgym.scenario import Scenario
+
+if importlib.util.find_spec("fixtures_raw") is not None:
+    from fixtures_raw import *  # type: ignore[import-not-found,unused-ignore] # noqa: F403
+
+# A busy machine is no failure, so nothing is timed. CI tries the same examples every time.
+settings.register_profile(
+    "rapgym", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("rapgym"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "rapgym")
+
+
+def _forget() -> None:
+    """Worlds made of another table must not outlive it."""
+    for remembered in (scenario._table, scenario.world, scenario.scoring_world, scenario.workload):
+        remembered.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def synthetic_table() -> QualityTable:
+    return shaped_table.table()
+
+
+@pytest.fixture(scope="module")
+def shaped(synthetic_table: QualityTable) -> Iterator[QualityTable]:
+    """Every scenario reads a synthetic table of the reference model's shape."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality.QualityTable, "load", lambda name, sha256=None: synthetic_table)
+        _forget()
+        yield synthetic_table
+    _forget()
+
+
+@pytest.fixture(scope="module")
+def toy_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
+    """The toy scenario, served by the package's own machinery: model, table, series and list."""
+    folder: Path = tmp_path_factory.mktemp("traces")
+    table = toy_table.toy_table()
+    loaded = QualityTable.load
+    with pytest.MonkeyPatch.context() as patch:
+
+        def load(name: str | Path, sha256: str | None = None) -> Any:
+            return table if name == "toy" else loaded(name, sha256)
+
+        patch.setattr(quality.QualityTable, "load", load)
+        patch.setattr(specs, "MODELS", (*specs.MODELS, toy_world.MODEL))
+        patch.setattr(scenario, "SCENARIOS", (*scenario.SCENARIOS, toy_world.STORY))
+        patch.setattr(series, "FOLDER", folder)
+        series.write(toy_world.toy_series(), folder / "toy.csv.gz")
+        _forget()
+        yield toy_world.STORY
+    _forget()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def noticed_story(toy_story: Scenario) -> Scenario:
+    """The toy scenario where the tenant announces a second ahead."""
+    return replace(toy_story, notice_s=1)

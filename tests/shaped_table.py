@@ -1,0 +1,103 @@
+"""A synthetic quality table of the reference model's shape: numbers by a formula, no measurement.
+
+Sixty blocks. Dropping block b costs `single(b)`: the first two layers and the last cost nats, most
+others hundredths, and sets cost the sum plus a little for each pair of neighbours. 20 attention and
+12 FFN blocks may be dropped.
+"""
+
+import numpy as np
+
+from rapgym import table_file
+from rapgym.quality import QualityTable
+from rapgym.specs import BoolArray, FloatArray
+from rapgym.table_file import Header, Orders, Rows, Sample
+
+N = 60
+DOMAINS = ("books", "specs", "wiki")
+MORE = {"books": 0.002, "specs": -0.001, "wiki": 0.0}  # for each dropped block
+TEST_MORE = 0.003
+
+
+def single() -> FloatArray:
+    """Nats that each block costs alone, [N]."""
+    drawn = np.random.default_rng(7)
+    cost = drawn.gamma(2.0, 0.02, N)
+    cost[1::2] *= 2.5  # FFN blocks cost more
+    cost[:4] += np.array([3.0, 2.0, 1.0, 0.8])
+    cost[-1] += 0.9
+    return np.round(cost, 4)
+
+
+def nll(kept: BoolArray) -> FloatArray:
+    """Nats above dense on calibration text, mean of the domains: bool [..., N] -> [...]."""
+    gone = ~kept
+    pairs = (gone[..., :-1] & gone[..., 1:]).sum(axis=-1)
+    found: FloatArray = gone @ single() + 0.015 * pairs
+    return found
+
+
+def orders() -> Orders:
+    cost = single()
+    cheapest = np.argsort(cost, kind="stable")
+    attention = [int(b) for b in cheapest if b % 2 == 0][:20]
+    ffn = [int(b) for b in cheapest if b % 2 == 1][:12]
+    joint = sorted([*attention, *ffn], key=lambda b: cost[b])
+    return Orders("order-0", tuple(attention), tuple(ffn), tuple(joint))
+
+
+def kept_sets() -> BoolArray:
+    """Singles, the grid, prefixes of the joint order, and sets drawn above the floor, [K, N]."""
+    found = orders()
+    sets = [~np.eye(N, dtype=bool)[b] for b in range(N)]
+    grid = [[*found.attention[:a], *found.ffn[:f]] for a in range(21) for f in range(13)]
+    prefixes = [[*found.joint[:k]] for k in range(33)]
+    drawn = np.random.default_rng(8)
+    random = [
+        [*drawn.choice(found.attention, drawn.integers(1, 12), replace=False),
+         *drawn.choice(found.ffn, drawn.integers(1, 8), replace=False)]
+        for _ in range(60)
+    ]  # fmt: skip
+    for dropped in [*grid, *prefixes, *random]:
+        kept = np.ones(N, dtype=bool)
+        kept[dropped] = False
+        sets.append(kept)
+    return np.unique(np.array(sets), axis=0)
+
+
+def table() -> QualityTable:
+    """Singles on calibration text alone, everything else on test text too."""
+    def sample(name: str, split: str, tokens: int) -> Sample:
+        return Sample(name, split, (tokens,) * 3, (3.2, 3.0, 3.4), (7.1, 6.9, 7.3), (7.2, 7.0, 7.4))  # type: ignore[arg-type]
+
+    kept = kept_sets()
+    several = np.count_nonzero(~kept, axis=1) > 1
+    parts = [("calib", kept, 0.0), ("test", kept[several], TEST_MORE)]
+    bits = np.concatenate([part for _, part, _ in parts])
+    dropped = np.count_nonzero(~bits, axis=1)
+    more = np.concatenate([np.full(len(part), extra) for _, part, extra in parts])
+    values = np.stack([nll(bits) + dropped * (more + MORE[d]) for d in DOMAINS], axis=1)
+    rows = Rows(
+        kept=bits,
+        sample=tuple(name for name, part, _ in parts for _ in range(len(part))),
+        design=("synthetic",) * len(bits),
+        nll_p95=values.max(axis=1),
+        tokens=np.full(values.shape, 1000),
+        nll=values,
+        nll_se=np.full(values.shape, 0.01),
+        kl=np.maximum(values, 0.0),
+        top1=np.clip(1 - values / 10, 0, 1),
+    )
+    header = Header(
+        model="smollm2-135m",
+        blocks=N,
+        sequence_tokens=512,
+        weights="bf16",
+        kv="bf16",
+        domains=DOMAINS,
+        samples=(sample("order-0", "calib", 500), sample("calib", "calib", 1000),
+                 sample("test", "test", 1000)),
+        orders=(orders(),),
+        provenance={"note": "numbers by a formula, for tests"},
+    )  # fmt: skip
+    content = table_file.packed(header, rows)
+    return QualityTable("smollm2-135m", table_file.unpacked(content, "synthetic"))

@@ -1,0 +1,159 @@
+"""Imports follow the map: each module has a number, and an import points to a lower one."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "rapgym"
+
+# The whole part is the module's layer; the fraction orders modules of one layer.
+LAYERS = {
+    "errors": 0,
+    "specs": 1.0,
+    "datafiles": 1.0,
+    "headed": 1.0,
+    "progress": 1.0,
+    "blocks": 1.1,
+    "corpus": 1.1,
+    "models": 1.1,
+    "columns": 2.0,
+    "memory": 2.0,
+    "predictor": 2.0,
+    "sources": 2.0,
+    "table_header": 2.0,
+    "table_file": 2.1,
+    "trace": 2.1,
+    "loaders": 2.2,
+    "measured_sets": 2.2,
+    "predictor_tuning": 2.1,
+    "quality_columns": 2.3,
+    "quality": 2.4,
+    "residence": 3.0,
+    "reward": 3.0,
+    "servegen": 3.0,
+    "shield": 3.0,
+    "world": 4.0,
+    "simulator": 4.1,
+    "bound": 4.2,
+    "plan": 4.2,
+    "encoding": 5.0,
+    "series": 5.0,
+    "scenario": 5.1,
+    "lanes": 5.2,
+    "workloads": 5.2,
+    "traces": 5.0,
+    "runtime": 5.0,
+    "runtime.forward": 5.0,
+    "runtime.ledger": 5.0,
+    "runtime.loss": 5.0,
+    "runtime.model": 5.0,
+    "runtime.samples": 5.0,
+    "runtime.measure": 5.1,
+    "runtime.designs": 5.2,
+    "runtime.campaign": 5.3,
+    "runtime.table": 5.4,
+    "actions": 6.0,
+    "env": 6.1,
+    "vector_env": 7.0,
+    "policies": 8.0,
+    "policies.policy": 8.0,
+    "policies.reference": 8.1,
+    "policies.registry": 8.1,
+    "policies.tuning": 8.2,
+    "rollout": 9.0,
+    "baselines": 9.1,
+    "baselines.*": 9.1,
+    "results": 10.0,
+    "score": 10.0,
+    "bench": 10.1,
+    "scoreboard": 10.2,
+    "suitability": 10.2,
+    "verify": 10.3,
+    "report": 11.0,
+    "": 11.9,  # rapgym itself: public names
+    "cli": 12.0,
+    "cli.*": 12.1,
+    "__main__": 13.0,
+}
+
+# Loaded inside the function that needs them, so that `import rapgym` and `--help` stay instant.
+LAZY = {"pandas", "pooch", "plotly", "pyarrow", "ray", "pynvml"}
+TORCH = {"torch", "transformers", "accelerate", "gguf", "stable_baselines3", "sb3_contrib"}
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    .removesuffix("__init__")
+    .rstrip("."): path
+    for folder in (ROOT, *(p for p in ROOT.iterdir() if p.is_dir()))  # also through symlinks
+    for path in sorted(folder.glob("*.py"))
+}
+
+
+def layer(module: str) -> float:
+    if module in LAYERS:
+        return LAYERS[module]
+    package = module.rpartition(".")[0]
+    assert f"{package}.*" in LAYERS, f"rapgym.{module} has no place in LAYERS"
+    return LAYERS[f"{package}.*"]
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Absolute name of everything that is imported, and its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the absolute name"
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def own_modules(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Modules of rapgym that are imported; a name inside a module stands for its module."""
+    for name, line in imports(tree):
+        top, _, rest = name.partition(".")
+        if top == "rapgym":
+            while rest not in MODULES:
+                rest = rest.rpartition(".")[0]
+            yield rest, line
+
+
+def at_import(tree: ast.Module) -> ast.Module:
+    """What runs as the module is imported: without bodies of functions and `if TYPE_CHECKING`."""
+
+    class Pruned(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None: ...
+
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            typing_only = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            return None if typing_only else self.generic_visit(node)
+
+    pruned: ast.Module = Pruned().visit(tree)
+    return pruned
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+    for imported, line in own_modules(tree):
+        assert layer(imported) < layer(module), (
+            f"rapgym/{MODULES[module].name}:{line}: {module or 'rapgym'} ({layer(module)}) "
+            f"imports {imported} ({layer(imported)})"
+        )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_heavy_packages_are_imported_where_they_are_used(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+    everywhere = {name.partition(".")[0] for name, _ in imports(tree)}
+    first = {name.partition(".")[0] for name, _ in imports(at_import(tree))}
+    assert not first & LAZY
+    if not module.startswith("runtime."):
+        assert not first & TORCH
+    if not module.startswith(("runtime.", "baselines.")):
+        assert not everywhere & TORCH, "only runtime/ and learning baselines know torch"
+
+
+def test_the_map_names_no_module_that_is_gone() -> None:
+    assert {name for name in LAYERS if not name.endswith("*")} <= set(MODULES)

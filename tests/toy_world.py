@@ -1,0 +1,96 @@
+"""A world small enough for pencil and paper: the toy table's model, four seconds a row.
+
+Three layers, so six blocks: attn0 ffn0 attn1 ffn1 attn2 ffn2 = 0 ... 5; the floor is attn0 and ffn0.
+Bytes: an attention block 40 and 4 more for each token in flight, an FFN block 60, embeddings 100.
+With t tokens dense takes 400 + 12 t and the floor 200 + 4 t; an attention block is as large as an FFN
+block at t = 5. All weights together are 300 bytes; unless a world says otherwise they come back in
+3 s, 100 bytes a second. C = 4. See toy_table.py for the nats of each kept set.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from toy_table import CEILING, toy_columns
+
+from rapgym import memory
+from rapgym.memory import Footprint
+from rapgym.scenario import GIB, Scenario, Tenant
+from rapgym.series import Series
+from rapgym.specs import ModelSpec
+from rapgym.world import Quality, Rows, World
+
+MODEL = ModelSpec("toy", layers=3, hidden=5, query_heads=1, kv_heads=1, head_dim=1, ffn_dim=2,
+                  vocabulary=3, tied=True)  # fmt: skip
+FOOTPRINT = memory.footprint(MODEL)
+WINDOW_S = 4
+CARD_BYTES = 1000
+
+
+
+def toy_rows(
+    tokens: Sequence[int],
+    limit_bytes: Sequence[Sequence[int]],
+    output_tokens: Sequence[int] | None = None,
+) -> Rows:
+    """Rows of one request each (none where there are no tokens); every token is of a prompt."""
+    prompt = np.array(tokens, dtype=np.int64)
+    zero = np.zeros_like(prompt)
+    output = np.full_like(prompt, 10) if output_tokens is None else np.array(output_tokens)
+    return Rows((prompt > 0).astype(np.int64), prompt, zero, prompt, output.astype(np.int64),
+                np.array(limit_bytes, dtype=np.int64))  # fmt: skip
+
+
+def toy_world(
+    rows: Rows,
+    *,
+    quality: Quality | None = None,
+    footprint: Footprint = FOOTPRINT,
+    restore_bytes_per_s: float = 100.0,
+    notice_s: int = 0,
+) -> World:
+    """A world of these rows; a row of 10 output tokens has weight 1."""
+    columns = toy_columns() if quality is None else quality
+    return World(footprint, columns, rows, CEILING, restore_bytes_per_s, 10.0, notice_s)
+
+
+# The same model in a scenario, on a card of 1000 bytes: the tenant holds 400 bytes of weights and 12
+# for each of at most 40 tokens, so the limit moves between 120 and 600 bytes.
+STORY = Scenario(
+    "toy",
+    "A toy service beside its twin.",
+    card_gib=CARD_BYTES / GIB,
+    served="toy",
+    trace="toy",
+    every=1,
+    tenant=Tenant("toy", "toy", every=1, pool_gib=480 / GIB),
+    restore_s=3.0,
+    window_s=WINDOW_S,
+    workload="toy",
+    table="toy",
+    offsets=4,
+)
+
+
+def toy_series(rows: int = 200, seed: int = 0) -> Series:
+    """A workload of at most two requests a row, and bursts of the tenant: uneventful, this is not."""
+    rng = np.random.default_rng(seed)
+    batch = rng.integers(0, 3, rows)
+    prompt = batch * rng.integers(1, 5, rows)
+    burst = np.repeat(rng.integers(0, 41, rows * WINDOW_S // 3 + 1), 3)[: rows * WINDOW_S]
+    return Series(
+        WINDOW_S,
+        5,
+        batch,
+        prompt,
+        batch * rng.integers(0, 6, rows),
+        prompt // np.maximum(batch, 1),
+        burst.reshape(rows, WINDOW_S),
+        {"note": "numbers from a seed, for tests"},
+    )
+
+
+def with_rows(world: World, **columns: Any) -> World:
+    """The world with other values in some columns of its rows."""
+    return replace(world, rows=replace(world.rows, **columns))

@@ -3,7 +3,8 @@
 PYTHON ?= python3
 EXTRAS := dev,device,train
 BENCH ?=
-WORKERS := -n logical --maxprocesses 4
+# A file stays on one worker: its fixtures build wheels and models once.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin

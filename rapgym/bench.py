@@ -19,6 +19,7 @@ from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
 from rapgym.progress import Progress
+from rapgym.quality import QualityTable
 from rapgym.results import Cell, Results
 from rapgym.scenario import Scenario
 from rapgym.specs import BoolArray
@@ -71,9 +72,29 @@ def policy_cell(story: Scenario, entry: registry.Entry, seed: int) -> Cell:
         "on_misfit": "refuse" if rollout.refuses_misfit(policy) else "repair",
         "decision_us_p50": float(np.quantile(spent_us, 0.5)),
         "decision_us_p99": float(np.quantile(spent_us, 0.99)),
-        "calibration_passes": table.forward_passes(entry.designs),
+        "calibration_passes": calibration_passes(table, entry.designs),
     }
     return scored(story, about, log)
+
+
+def calibration_passes(table: QualityTable, designs: Sequence[str]) -> float | None:
+    """Forward passes over calibration text that these designs took, None where not recorded.
+
+    A pass is one of the whole model over 512-token sequences, one of each domain's text: prefixes
+    that were reused count once.
+    """
+    spent = table.header.provenance.get("spent")
+    if not isinstance(spent, list):
+        return None
+    calib = {sample.name: min(sample.tokens) for sample in table.header.samples if sample.split == "calib"}
+    unit = min(calib.values())
+    return float(
+        sum(
+            part["passes"] * calib[part["sample"]] / unit
+            for part in spent
+            if part["sample"] in calib and part["design"] in designs
+        )
+    )
 
 
 def scored(story: Scenario, about: dict[str, Any], log: rollout.EpisodeLog) -> Cell:

@@ -84,7 +84,7 @@ def of_samples(file: TableFile, samples: list[Sample], domain: str | None) -> Me
     part = slice(None) if domain is None else [header.domains.index(domain)]
 
     def column(values: FloatArray, dense: float) -> FloatArray:
-        return np.concatenate([[dense], values[take][:, part].mean(axis=1)])
+        return np.concatenate([[dense], np.round(values[take][:, part].mean(axis=1), 6)])
 
     se = np.sqrt((rows.nll_se[take][:, part] ** 2).sum(axis=1)) / rows.nll_se[:, part].shape[1]
     sample = tuple(rows.sample[row] for row in take)

@@ -38,6 +38,12 @@ class Resamples:
     tenant: FloatArray | None  # likewise for tenant rows, [R, T]; None with a single pairing
     offsets: IntArray  # of the tenant's rows against the served ones, [K]
 
+    @property
+    def blocks(self) -> int:
+        """Blocks that a draw of one time consists of: its independent pieces."""
+        rows = self.served.shape[1]
+        return -(-rows // min(BLOCK_ROWS, rows))
+
     def sums(self, values: FloatArray) -> FloatArray:
         """Weighted sum over all cells in each resample: [T, K] -> [R]."""
         if self.tenant is None:
@@ -99,19 +105,36 @@ def score(
     gains, rooms = draws.sums(gain), draws.sums(room)
     usable = rooms > 0
     ratios = 100 * gains[usable] / rooms[usable]
-    return Estimate(100 * float(gain.sum() / room.sum()), *interval(ratios))
+    value = 100 * float(gain.sum() / room.sum())
+    return Estimate(value, *interval(value, ratios, draws.blocks))
 
 
 def difference(a: FloatArray, b: FloatArray, output_tokens: IntArray, draws: Resamples) -> Estimate:
     """Cost of `a` less cost of `b`, nats an output token, paired on the same resamples."""
     values = draws.sums((a - b) * output_tokens) / draws.sums(output_tokens.astype(np.float64))
-    return Estimate(mean_cost(a - b, output_tokens), *interval(values))
+    value = mean_cost(a - b, output_tokens)
+    return Estimate(value, *interval(value, values, draws.blocks))
 
 
-def interval(values: FloatArray) -> tuple[float, float]:
-    """Percentile interval of a bootstrap distribution."""
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def interval(value: float, drawn: FloatArray, blocks: int) -> tuple[float, float]:
+    """Percentile interval of a bootstrap distribution, widened for the few blocks behind it.
+
+    A percentile interval of b independent pieces is too short by sqrt((b - 1) / b) and by what
+    Student's t with b - 1 degrees of freedom has over the normal (Efron & Tibshirani 1993, ch. 12;
+    Hesterberg 2015): without it ten blocks cover 86 % where 95 % is meant.
+    """
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    wider = widening(blocks)
+    return value - wider * (value - float(low)), value + wider * (float(high) - value)
+
+
+def widening(blocks: int) -> float:
+    """By how much an interval from `blocks` independent pieces is widened; 1 in the limit."""
+    freedom = max(blocks - 1, 3)  # fewer than four blocks leave nothing to estimate from
+    z = 1.959964
+    # Cornish-Fisher expansion of Student's t at 97.5 % (Abramowitz & Stegun 26.7.5).
+    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return t / z * float(np.sqrt((freedom + 1) / freedom))
 
 
 def tied(estimate: Estimate) -> bool:

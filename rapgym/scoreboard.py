@@ -120,8 +120,10 @@ def _name_ties(
 def ceilings(story: Scenario) -> tuple[float, ...]:
     """The values of C at which rankings are printed."""
     table = scenario.table(story)
-    vocabulary = model_spec(table.model).vocabulary
-    return (*OTHER_CEILINGS, round(float(np.log(vocabulary)) - table.dense_nll(story.domain), 2))
+    chance = float(np.log(model_spec(table.model).vocabulary))  # nats of a uniform guess
+    calib = [sample for sample in table.header.samples if sample.split == "calib"]
+    dense = np.mean(max(calib, key=lambda sample: sum(sample.tokens)).dense_nll)
+    return (*OTHER_CEILINGS, round(chance - float(dense), 2))
 
 
 def rankings(found: Results) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ DESIGN.md section 6 states its promises; tests/test_shield.py tries to break eac
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -63,12 +64,20 @@ def read_proposal(answer: object, n: int) -> BoolArray | None:
     """What a policy proposes for one row, or None where its answer is no proposal.
 
     A proposal is an array or sequence of n booleans, or of n numbers that are all 0 or 1. Nothing
-    the object does can raise from here; it is copied, so that it cannot change afterwards.
+    the object does can raise from here; it is copied, so that it cannot change afterwards. It must
+    not hang: what a policy may take of time is for its process to bound.
     """
     try:
         with warnings.catch_warnings():
             # Old ways to become an array, such as torch's, warn; what is read must not depend on that.
             warnings.simplefilter("ignore")
+            if not hasattr(type(answer), "__array__"):
+                # NumPy would search a list that holds itself for ever.
+                if not isinstance(answer, Sequence) or len(answer) != n:
+                    return None
+                answer = [answer[i] for i in range(n)]
+                if not all(isinstance(entry, (int, float, np.generic)) for entry in answer):
+                    return None
             array = np.array(answer)
         if array.shape != (n,) or array.dtype.kind not in "biuf":
             return None

@@ -33,7 +33,7 @@ def add(subparsers: Subparsers) -> None:
     show = actions.add_parser(
         "show",
         help="rows, duration, rates, lengths, licence",
-        epilog="example: rapgym traces show azure-conv",
+        epilog="example: rapgym traces show azure-conv; pull it first where there is no mirror",
     )
     show.add_argument(
         "name",

@@ -1,0 +1,268 @@
+"""The bench on the toy scenario: cells, resuming, results that replay, and scores from rows."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rapgym import bench, blocks, bound, headed, plan, results, scenario, scoreboard, verify
+from rapgym.errors import InvalidPolicy, InvalidResult
+from rapgym.policies import registry, tuning
+from rapgym.results import Results
+from rapgym.scenario import Scenario
+
+NAMES = ["keep-all", "random", "frontier-margin"]
+
+
+@pytest.fixture(autouse=True)
+def _toy_settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings for the toy scenario, as `rapgym policies tune` would keep them."""
+    sha256 = scenario.table(toy_story).sha256
+    kept = {
+        "static-best": {"kept": blocks.key(np.array([1, 1, 0, 1, 0, 0], dtype=bool))},
+        "frontier-margin": {"margin": 0.05},
+    }
+    found = {
+        policy: {toy_story.id: {"settings": settings, "table_sha256": sha256}}
+        for policy, settings in kept.items()
+    }
+    monkeypatch.setattr(registry, "tuned", lambda: found)
+
+
+@pytest.fixture
+def finished(toy_story: Scenario, tmp_path: Path) -> tuple[Path, Results]:
+    out = tmp_path / "bench.csv.gz"
+    found = bench.run([toy_story], NAMES, out, quiet=True)
+    full = replace(found, header={**found.header, "entries": scoreboard.entries(found)})
+    results.write(out, full)
+    return out, full
+
+
+def test_bench_runs_what_it_is_asked_and_both_ends_of_the_scales(
+    finished: tuple[Path, Results],
+) -> None:
+    _, found = finished
+    policies = [cell.about["policy"] for cell in found.cells]
+    assert {*policies} == {*NAMES, "static-best", "frontier", "bound", "best-plan"}
+    entries = {entry["policy"]: entry for entry in found.header["entries"]}
+    assert entries["static-best"]["adaptivity"] == 0
+    assert entries["frontier"]["foresight"] == 0
+    assert entries["bound"]["adaptivity"] == entries["bound"]["foresight"] == pytest.approx(100)
+    for entry in entries.values():
+        terms = sum(entry[term] for term in ("quality", "stall", "emergency", "refused"))
+        assert terms == pytest.approx(entry["cost"])
+        assert entry["cost"] >= entries["bound"]["cost"] - 1e-12
+
+
+def test_entries_carry_what_machines_read(finished: tuple[Path, Results]) -> None:
+    wanted = {"scenario", "policy", "kind", "adaptivity", "foresight", "low", "high", "cost",
+              "quality", "stall", "emergency", "refused", "decision_us_p50", "decision_us_p99",
+              "calibration_passes"}  # fmt: skip
+    for entry in json.loads(json.dumps(finished[1].header["entries"])):
+        assert wanted <= entry.keys()
+
+
+def test_a_results_file_reads_back_as_it_was(finished: tuple[Path, Results]) -> None:
+    out, found = finished
+    again = results.read(out)
+    assert again.header == found.header
+    for one, two in zip(found.cells, again.cells, strict=True):
+        assert one.about == two.about
+        assert (one.log.kept == two.log.kept).all()
+        assert (one.log.reason == two.log.reason).all()
+        assert two.test_cost == pytest.approx(one.test_cost, abs=1e-8)
+
+
+def test_a_fresh_results_file_verifies(finished: tuple[Path, Results]) -> None:
+    assert list(verify.differences(results.read(finished[0]))) == []
+
+
+@pytest.mark.parametrize("column", ["kept", "kept_end", "limit_bytes", "test_quality", "refused"])
+def test_verify_names_the_line_that_was_changed(
+    column: str, finished: tuple[Path, Results], tmp_path: Path
+) -> None:
+    header, lines = headed.unpack(finished[0].read_bytes())
+    at = 1 + 57  # a row of the first cell
+    fields = lines[at].split(",")
+    index = results.COLUMNS.index(column)
+    if column.startswith("kept"):
+        fields[index] = "c0" if fields[index] != "c0" else "fc"
+    else:
+        fields[index] = str(float(fields[index]) + 1).removesuffix(".0")
+    lines[at] = ",".join(fields)
+    path = tmp_path / "changed.csv.gz"
+    path.write_bytes(headed.pack(header, lines))
+    found = list(verify.differences(results.read(path)))
+    assert any(f"line {at + 2}: {column} " in sentence for sentence in found), found
+
+
+def test_verify_finds_a_score_that_its_rows_do_not_give(finished: tuple[Path, Results]) -> None:
+    found = finished[1]
+    found.header["entries"][2]["foresight"] += 5
+    sentences = list(verify.differences(found))
+    assert len(sentences) == 1
+    assert "foresight" in sentences[0]
+
+
+def test_verify_refuses_results_of_another_table(finished: tuple[Path, Results]) -> None:
+    found = finished[1]
+    found.header["tables"]["toy"] = "0" * 64
+    with pytest.raises(InvalidResult, match="another table toy"):
+        list(verify.differences(found))
+
+
+def test_a_stopped_bench_goes_on_where_it_stopped(
+    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, ran = tmp_path / "bench.csv.gz", list[str]()
+    original = bench.policy_cell
+
+    def counted(story: Scenario, entry: Any, seed: int) -> Any:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(entry.name)
+        return original(story, entry, seed)
+
+    monkeypatch.setattr(bench, "policy_cell", counted)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run([toy_story], NAMES, out, quiet=True)
+    assert not out.exists()
+    before = list(ran)
+    monkeypatch.setattr(bench, "policy_cell", lambda s, e, seed: ran.append(e.name) or original(s, e, seed))  # type: ignore[func-returns-value]
+    found = bench.run([toy_story], NAMES, out, quiet=True)
+    assert len(ran) == len(set(ran)), f"{before} ran twice"
+    assert len(found.cells) == len(NAMES) + 4
+    assert not out.with_name("bench.csv.gz.parts").exists()
+
+
+def test_parts_of_another_origin_are_run_again(
+    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "bench.csv.gz"
+    first = bench.run([toy_story], ["keep-all"], out, quiet=True)
+    parts = out.with_name("bench.csv.gz.parts")
+    path = parts / f"{toy_story.id}.keep-all.0.csv.gz"
+    stale = {**first.header, "code_sha256": "another"}
+    results.write(path, Results(stale, (first.cells[0],)))
+    ran = list[str]()
+    original = bench.policy_cell
+    monkeypatch.setattr(bench, "policy_cell", lambda s, e, seed: ran.append(e.name) or original(s, e, seed))  # type: ignore[func-returns-value]
+    bench.run([toy_story], ["keep-all"], out, quiet=True)
+    assert "keep-all" in ran
+
+
+def test_same_seed_same_rows(toy_story: Scenario) -> None:
+    entry = registry.entry("random")
+    one, two, other = (bench.policy_cell(toy_story, entry, seed) for seed in (0, 0, 1))
+    assert (one.log.kept == two.log.kept).all()
+    assert (one.log.kept != other.log.kept).any()
+
+
+def test_the_best_plan_lies_between_bound_and_policies(finished: tuple[Path, Results]) -> None:
+    entries = {entry["policy"]: entry["cost"] for entry in finished[1].header["entries"]}
+    assert entries["bound"] - 1e-12 <= entries["best-plan"]
+    assert entries["best-plan"] <= min(entries[name] for name in (*NAMES, "frontier"))
+
+
+def test_the_best_plan_is_the_best_of_all_plans_in_a_small_world(toy_story: Scenario) -> None:
+    """Every sequence of three choices over four rows, by brute force."""
+    world = scenario.scoring_world(toy_story)
+    candidates = np.array(
+        [[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1], [1, 1, 0, 1, 0, 0]], dtype=bool
+    )  # fmt: skip
+    start, rows = bench.test_start(world, toy_story), 4
+    chosen = bench.rollout.proposed(world, plan.best_plan(world, candidates, start, rows), start)
+    every = np.stack(np.meshgrid(*[np.arange(3)] * rows, indexing="ij"), axis=-1).reshape(-1, rows)
+    for lane in range(start.lanes):
+        best = min(
+            float((log.cost[:, lane] * log.output_tokens[:, lane]).sum())
+            for log in (
+                bench.rollout.proposed(
+                    world, np.repeat(candidates[choice][:, None], start.lanes, axis=1), start
+                )
+                for choice in every
+            )
+        )
+        found = float((chosen.cost[:, lane] * chosen.output_tokens[:, lane]).sum())
+        # A reload that an emergency interrupts is the one thing planning does not see.
+        assert found <= best + 0.05 * abs(best) + 1e-9
+
+
+def test_the_bound_cell_is_the_bound(toy_story: Scenario) -> None:
+    world = scenario.scoring_world(toy_story)
+    cell = bench.bound_cell(toy_story)
+    start = bench.test_start(world, toy_story)
+    least = bound.least_cost(world, world.quality.at_counts, start, len(world.rows))
+    output = cell.log.output_tokens
+    assert (cell.test_cost * output).sum(axis=0) / output.sum(axis=0) == pytest.approx(least)
+
+
+def test_an_untuned_policy_says_how_to_tune_it(
+    toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "tuned", dict)
+    with pytest.raises(InvalidPolicy, match="rapgym policies tune static-best --scenario toy"):
+        bench.policy_cell(toy_story, registry.entry("static-best"), 0)
+
+
+def test_tuning_finds_what_trying_every_setting_on_train_finds(
+    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "__file__", str(tmp_path / "tuning.py"))
+    (found,) = tuning.tune([registry.entry("static-best")], [toy_story])
+    told = bench.briefing(toy_story)
+    static = registry.entry("static-best")
+    costs = {
+        key: bench.rollout.train_cost(registry.build(static, {"kept": key}), told)
+        for key in {blocks.key(kept) for kept in told.quality.grid_kept.reshape(-1, 6)}
+    }
+    assert costs[found.settings["kept"]] == pytest.approx(min(costs.values()))
+    written = json.loads((tmp_path / "tuned.json").read_text())
+    assert written["static-best"][toy_story.id]["settings"] == found.settings
+
+
+def test_a_users_policy_runs_by_its_name(
+    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "class Mine:\n"
+        "    def reset(self, batch, briefing): self.n = briefing.layout.blocks\n"
+        "    def propose(self, observation, rng):\n"
+        "        return np.ones((len(observation), self.n), dtype=bool)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = bench.policy_cell(toy_story, registry.entry("mine:Mine"), 0)
+    keep_all = bench.policy_cell(toy_story, registry.entry("keep-all"), 0)
+    assert (mine.log.kept == keep_all.log.kept).all()
+    with pytest.raises(InvalidPolicy, match="cannot be loaded"):
+        bench.policy_cell(toy_story, registry.entry("mine:Yours"), 0)
+
+
+def test_damaged_results_are_refused_in_one_sentence(
+    finished: tuple[Path, Results], tmp_path: Path
+) -> None:
+    good, path = finished[0].read_bytes(), tmp_path / "bad.csv.gz"
+    text = gzip.decompress(good)
+    rng = np.random.default_rng(0)
+    mutants = [b"", good[:100], good[:-3], b"no gzip", gzip.compress(text[:-50]),
+               gzip.compress(b"# {}\na,b\n"), gzip.compress(text.replace(b'"cells"', b'"sells"', 1))]  # fmt: skip
+    for _ in range(30):
+        at, changed = int(rng.integers(len(text))), bytearray(text)
+        changed[at] = int(rng.integers(256))
+        mutants.append(gzip.compress(bytes(changed)))
+    refused = 0
+    for mutant in mutants:
+        path.write_bytes(mutant)
+        try:
+            results.read(path)
+        except InvalidResult as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused >= 7
+    with pytest.raises(InvalidResult, match="is not there"):
+        results.read(tmp_path / "absent.csv.gz")

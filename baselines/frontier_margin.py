@@ -9,20 +9,21 @@ from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
 from rapgym.specs import BoolArray, FloatArray
 
-MARGINS = tuple(np.round(np.concatenate([np.arange(0, 0.05, 0.0025), np.arange(0.05, 0.31, 0.01)]), 4))
+MARGINS = np.round(np.concatenate([np.arange(0, 0.05, 0.0025), np.arange(0.05, 0.31, 0.01)]), 4)
 
 
 class FrontierMargin:
     """At each row the best measured set of the grid that fits into the limit less a fixed margin."""
 
-    def __init__(self, margin: float) -> None:
-        """`margin`: share of the card left free, as `tune` found it on the train split."""
+    def __init__(self, margin: float | FloatArray) -> None:
+        """`margin`: share of the card left free, as `tune` found it on the train split; [B] where
+        lanes try several."""
         self._margin = margin
 
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing = briefing
         self._frontier = frontier(briefing.quality)
-        self._free_bytes = int(self._margin * briefing.layout.card_bytes)
+        self._free_bytes = np.asarray(self._margin * briefing.layout.card_bytes).astype(np.int64)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         seen = self._briefing.read(observation)
@@ -35,7 +36,6 @@ class FrontierMargin:
 
 def tune(briefing: Briefing) -> dict[str, Any]:
     """The margin with the least cost on the train split."""
-    costs = [
-        rollout.train_cost(FrontierMargin(margin=float(margin)), briefing) for margin in MARGINS
-    ]
+    side_by_side = FrontierMargin(np.tile(MARGINS, briefing.scenario.offsets))
+    costs = rollout.train_costs(side_by_side, briefing, copies=len(MARGINS))
     return {"margin": float(MARGINS[int(np.argmin(costs))])}

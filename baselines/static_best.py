@@ -34,5 +34,7 @@ def tune(briefing: Briefing) -> dict[str, Any]:
         prefixes[count:, block] = False
     candidates = np.concatenate([quality.grid_kept.reshape(-1, n), prefixes])
     candidates = np.unique(candidates, axis=0)
-    costs = rollout.fixed_sets_cost(briefing.train, candidates, refuses_misfit=True)
+    costs = rollout.fixed_sets_cost(
+        briefing.train, candidates, refuses_misfit=True, offsets=briefing.scenario.offsets
+    )
     return {"kept": blocks.key(candidates[int(costs.argmin())])}

@@ -50,6 +50,8 @@ class BlockActions:
 
     def propose(self, actions: Any) -> tuple[BoolArray, BoolArray]:
         chosen = np.asarray(actions, dtype=np.int64)
+        # What is outside the space is no drop either.
+        chosen = np.where((chosen >= 0) & (chosen < self.stop), chosen, self.stop)
         legal = np.take_along_axis(self.legal(), chosen[:, None], axis=1)[:, 0]
         stops = (chosen == self.stop) | ~legal
         drops = np.flatnonzero(~stops)

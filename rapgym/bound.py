@@ -133,6 +133,8 @@ class _Lane:
             # An emergency: drop to any smaller counts that fit. With notice they serve at once.
             landing[second] = np.where(fits[second], after + (served if covered else lost), np.inf)
             drop = _least_with_more_dropped(landing[second].reshape(self.shape)).ravel()
+            if second == 0:  # a row starts with what fits, so that blocks cannot return this way
+                drop = np.full(states, np.inf)
             go_on = np.where(fits[second], served + after, drop)
             to_come[second] = np.minimum(go_on, refusing[second])
         return _Row(to_come, fits, landing, refusing)

@@ -107,10 +107,9 @@ def visible(world: World, state: State, age: IntArray) -> Visible:
     """
     rows = len(world.rows)
     limit = simulator.limits(world, state)
-    seen = limit[:, : 1 + world.notice_s]
-    if seen.shape[1] < 1 + world.notice_s:  # announced beyond this row
-        following = world.rows.limit_bytes[(state.limit_row + 1) % rows]
-        seen = np.concatenate([limit, following], axis=1)[:, : 1 + world.notice_s]
+    ahead = range(1 + world.notice_s // world.window_s)  # rows into which announcements reach
+    announced = [world.rows.limit_bytes[(state.limit_row + row) % rows] for row in ahead]
+    seen = np.concatenate(announced, axis=1)[:, : 1 + world.notice_s]
     recent, demands = [], []
     for back in range(HISTORY, 0, -1):
         known = (age >= back)[:, None]

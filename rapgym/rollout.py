@@ -111,12 +111,23 @@ def whole_split(world: World, offsets: int) -> list[Start]:
 
 
 def run(
-    policy: Policy, story: Scenario, split: Split, briefing: Briefing, seed: int = 0
+    policy: Policy,
+    story: Scenario,
+    split: Split,
+    briefing: Briefing,
+    seed: int = 0,
+    copies: int = 1,
 ) -> EpisodeLog:
-    """Serve a whole split in all its pairings at once, calibration columns only."""
-    lanes = Lanes(story, split, story.offsets)
-    for lane, start in enumerate(whole_split(lanes.world, story.offsets)):
-        lanes.restart(lane, start)
+    """Serve a whole split in all its pairings at once, calibration columns only.
+
+    Args:
+        copies: how often every pairing is served, for a policy whose lanes differ; lane
+            k * copies + i is the i-th copy of pairing k.
+    """
+    lanes = Lanes(story, split, story.offsets * copies)
+    for k, start in enumerate(whole_split(lanes.world, story.offsets)):
+        for copy in range(copies):
+            lanes.restart(k * copies + copy, start)
     reference = FrontierLookup()
     policy.reset(lanes.count, briefing)
     reference.reset(lanes.count, briefing)
@@ -152,11 +163,22 @@ def decision_us(policy: Policy, story: Scenario, briefing: Briefing, rows: int =
 
 def train_cost(policy: Policy, briefing: Briefing) -> float:
     """Cost on the whole train split, all pairings pooled: what free parameters are tuned by."""
-    return run(policy, briefing.scenario, "train", briefing).mean_cost
+    return float(train_costs(policy, briefing, 1)[0])
 
 
-def fixed_sets_cost(world: World, sets: BoolArray, *, refuses_misfit: bool, offsets: int = 16) -> FloatArray:
-    """Cost of keeping one set for good, for each of K sets at once, float64 [K]."""
+def train_costs(policy: Policy, briefing: Briefing, copies: int) -> FloatArray:
+    """The same for a policy whose lanes try `copies` settings side by side, float64 [copies]."""
+    log = run(policy, briefing.scenario, "train", briefing, copies=copies)
+    total = (log.cost * log.output_tokens).sum(axis=0).reshape(-1, copies).sum(axis=0)
+    output = log.output_tokens.sum(axis=0).reshape(-1, copies).sum(axis=0)
+    cost: FloatArray = total / np.maximum(output, 1)
+    return cost
+
+
+def fixed_sets_cost(
+    world: World, sets: BoolArray, *, refuses_misfit: bool, offsets: int
+) -> FloatArray:
+    """Cost of keeping one set for good, for each of K sets at once, all pairings pooled, [K]."""
     count, rows = len(sets), len(world.rows)
     turned = np.repeat([k * rows // offsets for k in range(offsets)], count)
     lanes = len(turned)

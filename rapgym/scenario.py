@@ -92,6 +92,21 @@ SCENARIOS = (
         window_s=7,
         workload="azure-conv1-code1-pool8-gqa",
     ),
+    Scenario(
+        "servegen-days",
+        "Days of synthetic arrivals, drawn from measured statistics of a production service's "
+        "clients, beside another such service.",
+        card_gib=40,
+        served="llama3-8b",
+        trace="servegen:language/m-large",
+        every=25,
+        tenant=Tenant("llama3-8b", "servegen:language/m-mid", every=200, pool_gib=8),
+        restore_s=0.5,
+        window_s=6,
+        workload="servegen-large25-mid200-pool8",
+        synthetic=True,
+        offsets=1,
+    ),
 )
 
 

@@ -74,11 +74,11 @@ class Series:
         return len(self.batch)
 
     def part(self, rows: slice) -> "Series":
-        """Some of the rows."""
+        """Some of the rows, copied: a view would still lead to the others."""
         return Series(
             self.window_s,
             self.reserve_tokens,
-            *(getattr(self, name)[rows] for name in (*DEMAND_COLUMNS, "tenant_tokens")),
+            *(getattr(self, name)[rows].copy() for name in (*DEMAND_COLUMNS, "tenant_tokens")),
             self.origin,
         )
 

@@ -2,12 +2,16 @@
 
 import math
 
-from rapgym import series, sources
+from rapgym import series, servegen, sources
 from rapgym.errors import InvalidTrace
 from rapgym.loaders import load_requests
-from rapgym.scenario import SCENARIOS, Scenario
+from rapgym.scenario import Scenario
 from rapgym.series import Series
 from rapgym.trace import RequestTrace
+
+SERVEGEN = "servegen:"  # how the trace of a synthetic workload begins
+SERVEGEN_DAYS = 4  # from the first day on: 2.8 train days, and the last one as test
+CONTEXT_TOKENS = 8192  # of Llama-3-8B, which both services of the synthetic scenario serve
 
 
 def paired(story: Scenario) -> Series:
@@ -43,28 +47,64 @@ def paired(story: Scenario) -> Series:
     )
 
 
+def drawn(story: Scenario) -> Series:
+    """The series of a synthetic scenario: arrivals drawn from ServeGen's measured statistics.
+
+    Both services share one simulated clock. Each request reaches one of `every` replicas at random;
+    requests that exceed the model's context are turned away, as a server would.
+
+    Raises:
+        DataUnavailable: ServeGen's statistics are not on this machine.
+    """
+    assert story.tenant is not None
+    served = _servegen(story.trace, story.every, seed=0)
+    tenant = _servegen(story.tenant.trace, story.tenant.every, seed=1)
+    return series.build(
+        served,
+        tenant,
+        window=story.window_s,
+        pool_tokens=story.tenant.pool_tokens,
+        offset_s=0.0,
+        start_s=0.0,
+        stop_s=SERVEGEN_DAYS * 86400.0,
+        origin=_origin(story, served, tenant) | {"days": SERVEGEN_DAYS, "synthetic": True},
+    )
+
+
+def _servegen(trace: str, every: int, seed: int) -> RequestTrace:
+    """Arrivals of `servegen:WORKLOAD` at one of `every` replicas, within the context."""
+    workload = trace.removeprefix(SERVEGEN)
+    whole = servegen.arrivals(workload, days=SERVEGEN_DAYS, share=1 / every, seed=seed)
+    fits = whole.prompt_tokens + whole.output_tokens <= CONTEXT_TOKENS
+    return RequestTrace(
+        f"{whole.name} within {CONTEXT_TOKENS} tokens",
+        whole.arrival_s[fits],
+        whole.prompt_tokens[fits],
+        whole.output_tokens[fits],
+    )
+
+
 def _origin(story: Scenario, served: RequestTrace, tenant: RequestTrace | None) -> dict[str, object]:
-    names = [story.trace] + ([story.tenant.trace] if story.tenant else [])
+    if story.trace.startswith(SERVEGEN):
+        names = ["servegen-clients", "servegen-lengths"]
+    else:
+        names = [story.trace] + ([story.tenant.trace] if story.tenant else [])
+    found = [sources.source_of(name) for name in names]
     return {
         "served": served.name,
         "tenant": tenant.name if tenant else None,
         "pool_tokens": story.tenant.pool_tokens if story.tenant else 0,
         "sources": {
-            name: {
-                "sha256": sources.source_of(name).sha256,
-                "licence": sources.source_of(name).licence,
-                "attribution": sources.source_of(name).attribution,
+            source.name: {
+                "sha256": source.sha256,
+                "licence": source.licence,
+                "attribution": source.attribution,
             }
-            for name in names
+            for source in found
         },
     }
 
 
 def build(story: Scenario) -> Series:
-    """The series of any scenario of the list."""
-    return paired(story)
-
-
-def stories_of(workload: str) -> list[Scenario]:
-    """Scenarios that share a series."""
-    return [story for story in SCENARIOS if story.workload == workload]
+    """The series of any scenario of the list, from raw traces or statistics."""
+    return drawn(story) if story.trace.startswith(SERVEGEN) else paired(story)

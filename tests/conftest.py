@@ -2,7 +2,8 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,35 +41,44 @@ def synthetic_table() -> QualityTable:
     return shaped_table.table()
 
 
+@contextmanager
+def _tables(**named: QualityTable) -> Iterator[pytest.MonkeyPatch]:
+    """While this lasts, these tables are loaded for these names."""
+    loaded = QualityTable.load
+
+    def load(name: str | Path, sha256: str | None = None) -> QualityTable:
+        return named.get(str(name).replace("-", "_").replace(".", "_")) or loaded(name, sha256)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality.QualityTable, "load", load)
+        _forget()
+        yield patch
+    _forget()
+
+
 @pytest.fixture(scope="module")
 def shaped(synthetic_table: QualityTable) -> Iterator[QualityTable]:
     """Every scenario reads a synthetic table of the reference model's shape."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality.QualityTable, "load", lambda name, sha256=None: synthetic_table)
-        _forget()
+    with _tables(smollm2_135m=synthetic_table):
         yield synthetic_table
-    _forget()
 
 
 @pytest.fixture(scope="module")
 def toy_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     """The toy scenario, served by the package's own machinery: model, table, series and list."""
     folder: Path = tmp_path_factory.mktemp("traces")
-    table = toy_table.toy_table()
-    loaded = QualityTable.load
-    with pytest.MonkeyPatch.context() as patch:
-
-        def load(name: str | Path, sha256: str | None = None) -> Any:
-            return table if name == "toy" else loaded(name, sha256)
-
-        patch.setattr(quality.QualityTable, "load", load)
+    story = replace(toy_world.STORY, workload=str(folder / "toy"))
+    series.write(toy_world.toy_series(), folder / "toy.csv.gz")
+    with _tables(toy=toy_table.toy_table()) as patch:
         patch.setattr(specs, "MODELS", (*specs.MODELS, toy_world.MODEL))
-        patch.setattr(scenario, "SCENARIOS", (*scenario.SCENARIOS, toy_world.STORY))
-        patch.setattr(series, "FOLDER", folder)
-        series.write(toy_world.toy_series(), folder / "toy.csv.gz")
-        _forget()
-        yield toy_world.STORY
-    _forget()
+        patch.setattr(scenario, "SCENARIOS", (*scenario.SCENARIOS, story))
+        yield story
+
+
+@pytest.fixture
+def other_table() -> Callable[..., AbstractContextManager[Any]]:
+    """Loads other tables for some names, for as long as the context lasts."""
+    return _tables
 
 
 @pytest.fixture

@@ -65,6 +65,13 @@ def test_grid_best_sets_and_counts_by_hand() -> None:
     assert of_test.at_counts[1, 1] == pytest.approx(0.34)
 
 
+def test_the_grid_is_chosen_by_calibration_columns_even_where_test_text_has_no_row() -> None:
+    columns = toy_table({key(A2, F2)}, split="test").test()
+    assert (columns.grid_kept[1, 1] == kept_without(A2, F2)).all()
+    assert columns.grid_measured.sum() == 8
+    assert not columns.grid_measured[1, 1]
+
+
 def test_orders_singles_importance_and_ceiling_by_hand() -> None:
     columns = toy_columns()
     assert columns.order.tolist() == [A1, F1, A2, F2]

@@ -1,0 +1,260 @@
+"""Scenarios: frozen numbers, scales, splits that cannot be seen through, limits by hand."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import toy_table
+import toy_world
+from reachable import snapshot, values
+
+from rapgym import memory, residence, scenario, series, suitability, table_file
+from rapgym.errors import InvalidSpec
+from rapgym.loaders import load_requests
+from rapgym.policies.policy import Briefing, briefing
+from rapgym.quality import QualityTable
+from rapgym.scenario import GIB, SCENARIOS, Scenario
+from rapgym.series import Series
+from rapgym.specs import model_spec
+
+every_story = pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
+
+
+def test_numbers_are_frozen() -> None:
+    """A change of any of them moves every score: it needs a new version of the scenario."""
+    told = {
+        story.id: (
+            story.card_gib, story.served, story.trace, story.every, story.restore_s, story.notice_s,
+            story.window_s, story.domain, story.table, story.offsets,
+            story.tenant
+            and (story.tenant.model, story.tenant.trace, story.tenant.every, story.tenant.pool_gib),
+        )
+        for story in SCENARIOS
+    }  # fmt: skip
+    reference = "smollm2-135m"
+    assert told["chat-beside-code-v0"] == (
+        44, "llama2-7b", "azure-conv", 2, 0.5, 0, 7, None, reference, 16,
+        ("llama2-7b", "azure-code", 2, 8),
+    )  # fmt: skip
+    assert told["chat-gqa-v0"] == (
+        40, "llama3-8b", "azure-conv", 1, 0.5, 0, 7, None, reference, 16,
+        ("llama3-8b", "azure-code", 1, 8),
+    )  # fmt: skip
+    assert [story.name for story in SCENARIOS if story.synthetic] == ["servegen-days"]
+    assert len(told) == len(SCENARIOS), "no two of one id"
+
+
+@pytest.mark.parametrize(
+    ("served", "dense_tokens"), [("llama2-7b", 25_705), ("llama3-8b", 122_532), ("smollm2-135m", 11_676)]
+)
+def test_scales_keep_the_ratios(served: str, dense_tokens: int) -> None:
+    """KV to weights, and card to weights, are those of the model that is stood for."""
+    story, measured = replace(SCENARIOS[0], served=served), model_spec("smollm2-135m")
+    scale = scenario.scales(story, measured)
+    # At so many tokens dense KV takes as much as the weights, before scaling and after.
+    assert float(dense_tokens * scale.tokens) == pytest.approx(11_676.65, abs=0.7)
+    assert memory.weight_bytes(model_spec(served)) * scale.bytes == memory.weight_bytes(measured)
+
+
+@pytest.mark.usefixtures("raw_data")
+def test_the_window_is_the_mean_residence_of_the_hour() -> None:
+    hour = load_requests("azure-conv")
+    assert residence.window_s(hour.prompt_tokens, hour.output_tokens) == 7
+    for story in SCENARIOS:
+        if story.trace == "azure-conv":
+            assert story.window_s == 7
+
+
+def test_limits_and_tokens_by_hand(toy_story: Scenario) -> None:
+    # The card has 1000 bytes, the tenant's weights 400, its tokens 12 each; scales are 1.
+    whole, world = scenario.workload(toy_story), scenario.world(toy_story, "train")
+    train = len(world.rows)
+    assert train == 140
+    assert (world.rows.limit_bytes == 600 - 12 * whole.tenant_tokens[:train]).all()
+    assert (world.rows.prompt_tokens == whole.prompt_tokens[:train]).all()
+    assert (world.rows.reserved_tokens == 5 * whole.batch[:train]).all()
+    longest = whole.longest_prompt_tokens[:train] + 5 * (whole.batch[:train] > 0)
+    assert (world.rows.longest_tokens == longest).all()
+    assert world.restore_bytes_per_s == 100.0, "all 300 bytes come back in 3 s"
+    assert world.mean_output_tokens == whole.output_tokens[:train].mean()
+    assert (world.ceiling, world.notice_s, world.window_s) == (4.0, 0, 4)
+
+
+def test_without_a_tenant_the_whole_card_is_there(toy_story: Scenario) -> None:
+    alone = replace(toy_story, tenant=None)
+    assert (scenario.limit_bytes(alone, np.array([[3, 40]])) == 1000).all()
+
+
+@every_story
+@pytest.mark.usefixtures("shaped")
+def test_every_scenario_builds_every_split(story: Scenario) -> None:
+    measured = model_spec("smollm2-135m")
+    scale = scenario.scales(story, measured)
+    rows = {}
+    for split in ("train", "fit", "validation", "test"):
+        world = scenario.world(story, split)  # type: ignore[arg-type]
+        rows[split] = len(world.rows)
+        assert world.blocks == 60 and world.window_s == story.window_s
+        assert world.floor.sum() == 28
+        assert (world.rows.limit_bytes <= story.card_gib * GIB * scale.bytes).all()
+        assert (world.rows.longest_tokens <= world.rows.prompt_tokens + world.rows.reserved_tokens + 1).all()
+        assert world.restore_bytes_per_s * story.restore_s == pytest.approx(
+            30 * (memory.attention_bytes(measured) + memory.ffn_bytes(measured))
+        )
+    whole = len(scenario.workload(story))
+    assert rows["train"] == rows["fit"] + rows["validation"] == int(0.7 * whole)
+    assert rows["test"] == whole // 4
+
+
+@every_story
+@pytest.mark.usefixtures("shaped")
+def test_only_the_scorers_world_has_test_columns(story: Scenario) -> None:
+    policies, scorer = scenario.world(story, "test"), scenario.scoring_world(story)
+    splits = [getattr(world.quality, "split", None) for world in (policies, scorer)]
+    assert splits == ["calib", "test"]
+    assert policies.rows.limit_bytes.tobytes() == scorer.rows.limit_bytes.tobytes()
+    assert policies.ceiling == scorer.ceiling, "C comes from calibration text"
+    assert policies.mean_output_tokens == scorer.mean_output_tokens
+
+
+@pytest.mark.parametrize("name", ["chat-beside-code", "chat-beside-code-v0"])
+def test_a_scenario_answers_to_its_name_with_and_without_version(name: str) -> None:
+    assert scenario.scenario(name) is SCENARIOS[0]
+
+
+def test_unknown_scenarios_and_impossible_numbers_are_refused() -> None:
+    with pytest.raises(InvalidSpec, match="there are chat-beside-code, chat-gqa"):
+        scenario.scenario("chat")
+    for change in ({"card_gib": 0}, {"restore_s": 0}, {"every": 0}, {"offsets": 0}, {"notice_s": -1}):
+        with pytest.raises(InvalidSpec, match="chat-beside-code"):
+            replace(SCENARIOS[0], **change)
+
+
+def other_test_columns() -> QualityTable:
+    """The toy table with other numbers on its test text, of which there are fewer rows besides."""
+    rows = toy_table.toy_rows(lambda sample, key: sample == "test" and key.startswith("c"))
+    of_test = np.array([sample == "test" for sample in rows.sample])[:, None]
+    header = toy_table.toy_header()
+    samples = tuple(
+        replace(sample, dense_nll=(1.0, 1.5, 2.0), unigram_nll_pooled=(9.0, 9.0, 9.0))
+        if sample.split == "test" else sample
+        for sample in header.samples
+    )  # fmt: skip
+    rows = replace(rows, nll=np.where(of_test, rows.nll + 0.7, rows.nll))
+    content = table_file.packed(replace(header, samples=samples), rows)
+    return QualityTable("toy", table_file.unpacked(content, "toy"))
+
+
+def other_test_rows(whole: Series) -> Series:
+    """Everything after the train part is different."""
+    after = np.arange(len(whole)) >= series.split_rows(len(whole), "train").stop
+    return replace(
+        whole,
+        batch=np.where(after, whole.batch + 3, whole.batch),
+        prompt_tokens=np.where(after, whole.prompt_tokens + 7, whole.prompt_tokens),
+        output_tokens=np.where(after, whole.output_tokens // 2 + 1, whole.output_tokens),
+        longest_prompt_tokens=np.where(after, 9, whole.longest_prompt_tokens),
+        tenant_tokens=np.where(after[:, None], 40 - whole.tenant_tokens, whole.tenant_tokens),
+    )
+
+
+@pytest.fixture
+def changed(
+    toy_story: Scenario, other_table: Callable[..., AbstractContextManager[Any]]
+) -> Iterator[Callable[[], None]]:
+    """Puts another test part in place, of rows and of columns."""
+    path = Path(f"{toy_story.workload}.csv.gz")
+    was, whole = path.read_bytes(), series.read(path)
+    with ExitStack() as until_teardown:
+        until_teardown.enter_context(other_table())  # forgets worlds before and after
+
+        def change() -> None:
+            series.write(other_test_rows(whole), path)
+            until_teardown.enter_context(other_table(toy=other_test_columns()))
+
+        yield change
+        path.write_bytes(was)
+
+
+def used_briefing(story: Scenario) -> Briefing:
+    """A briefing after use: its predictor is fitted and has answered."""
+    told = briefing(story)
+    told.quality.nll(np.array(toy_table.ALL_SETS[:16]))
+    told.quality.predicted_nll(np.array(toy_table.ALL_SETS[:16]))
+    return told
+
+
+def test_nothing_of_test_can_be_reached_from_a_briefing(
+    toy_story: Scenario, changed: Callable[[], None]
+) -> None:
+    before = snapshot(used_briefing(toy_story))
+    test_before = snapshot(scenario.scoring_world(toy_story))
+    changed()
+    after = snapshot(used_briefing(toy_story))
+    assert snapshot(scenario.scoring_world(toy_story)) != test_before, "the change took place"
+    assert len(before) > 50
+    assert after.keys() == before.keys()
+    assert [path for path in before if before[path] != after[path]] == []
+
+
+@every_story
+@pytest.mark.usefixtures("shaped")
+def test_arrays_of_a_briefing_are_no_windows_on_longer_ones(story: Scenario) -> None:
+    whole = len(scenario.workload(story))
+    for path, value in values(briefing(story)):
+        if isinstance(value, np.ndarray) and value.size:
+            assert value.shape[0] not in (whole, whole * story.window_s), path
+
+
+def episode(kind: str, split: str, seed: int) -> bytes:
+    env = gymnasium.make(kind, scenario="toy", split=split, disable_env_checker=True)
+    rng, seen = np.random.default_rng(seed), []
+    observation, info = env.reset(seed=seed)
+    for _ in range(200):
+        legal = np.asarray(info["action_mask"])
+        small = kind == "RAP-v0"
+        action: Any = rng.choice(np.flatnonzero(legal)) if small else rng.integers(0, 2, env.action_space.shape)
+        observation, reward, _, truncated, info = env.step(action)
+        seen.append(observation.tobytes() + np.float64(reward).tobytes())  # type: ignore[arg-type]
+        if truncated:
+            break
+    return b"".join(seen)
+
+
+@pytest.mark.parametrize("split", ["train", "fit", "validation"])
+@pytest.mark.parametrize("kind", ["RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"])
+def test_training_does_not_depend_on_test(
+    toy_story: Scenario, changed: Callable[[], None], kind: str, split: str
+) -> None:
+    before = episode(kind, split, 3), episode(kind, "test", 3)
+    changed()
+    assert episode(kind, split, 3) == before[0]
+    assert episode(kind, "test", 3) != before[1], "the change took place"
+
+
+def test_the_check_of_a_scenario_looks_at_train_alone(
+    toy_story: Scenario, changed: Callable[[], None]
+) -> None:
+    before = suitability.check(toy_story)
+    changed()
+    assert suitability.check(toy_story) == before
+
+
+@pytest.mark.parametrize(
+    ("card_bytes", "complaint"), [(10_000, "too easy"), (600, "too hard")]
+)
+def test_a_scenario_that_decides_nothing_is_refused(
+    toy_story: Scenario, card_bytes: int, complaint: str
+) -> None:
+    with pytest.raises(InvalidSpec, match=complaint):
+        suitability.check(replace(toy_story, card_gib=card_bytes / GIB))
+
+
+def test_the_toy_series_holds_what_tests_need() -> None:
+    made = toy_world.toy_series()
+    assert (made.batch == 0).any() and made.tenant_tokens.max() == 40

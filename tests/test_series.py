@@ -1,0 +1,193 @@
+"""From traces to rows: splits, one workload by hand, files, and the committed series."""
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_world import toy_series
+
+from rapgym import headed, scenario, series, workloads
+from rapgym.errors import InvalidSpec, InvalidTrace
+from rapgym.scenario import SCENARIOS, Scenario
+from rapgym.series import Series
+from rapgym.trace import RequestTrace
+
+
+def trace(*requests: tuple[float, int, int], name: str = "toy") -> RequestTrace:
+    """(arrival, prompt, output) of each request."""
+    arrival_s, prompt, output = zip(*requests, strict=True)
+    return RequestTrace(name, np.array(arrival_s), np.array(prompt), np.array(output))
+
+
+def built(served: RequestTrace, tenant: RequestTrace | None = None, **changes: Any) -> Series:
+    settings = {"window": 2, "pool_tokens": 100, "offset_s": 0.0, "start_s": 0.0, "stop_s": 10.0}
+    return series.build(served, tenant, origin={}, **(settings | changes))  # type: ignore[arg-type]
+
+
+def same(one: Series, other: Series) -> bool:
+    return all(
+        np.array_equal(getattr(one, field.name), getattr(other, field.name)) for field in fields(Series)
+    )
+
+
+@given(st.integers(0, 5000))
+def test_splits_are_disjoint_in_order_and_of_the_stated_size(rows: int) -> None:
+    part = {name: list(range(rows))[series.split_rows(rows, name)] for name in series.SPLITS}
+    assert part["train"] == part["fit"] + part["validation"], "validation is the end of train"
+    assert part["train"] == list(range(len(part["train"]))), "train begins with the first row"
+    assert part["test"] == list(range(rows - len(part["test"]), rows)), "test ends with the last"
+    gap = rows - len(part["train"]) - len(part["test"])
+    for size, share in (
+        (len(part["train"]), 0.70 * rows),
+        (len(part["test"]), 0.25 * rows),
+        (len(part["validation"]), 0.15 * len(part["train"])),
+    ):
+        assert share - 1 - 1e-9 <= size <= share + 1e-9
+    assert gap >= 0.05 * rows - 1e-9, "a gap between train and test"
+
+
+def test_an_unknown_split_is_refused_by_name() -> None:
+    with pytest.raises(InvalidSpec, match="train, fit, validation, test"):
+        series.split_rows(10, "tests")
+
+
+def test_a_workload_by_hand() -> None:
+    # Windows of 2 s from 0 to 10: five rows; row t holds what arrived in [2t - 2, 2t). The train part
+    # is [0, 7): outputs 5, 1, 30, 2, whose 95th percentile that is observed is 30. The 50 of the
+    # request at 9.0 would be cut there, but its row begins at 10.
+    served = trace((0.0, 10, 5), (1.5, 20, 1), (2.0, 7, 30), (6.5, 9, 2), (7.0, 8, 40), (9.0, 3, 50))
+    # The tenant holds 60 tokens from 3.0 on for 0.2 ms x 10 + 30 ms x 50 = 1.502 s.
+    made = built(served, trace((3.0, 10, 50)))
+    assert made.reserve_tokens == 30 and made.window_s == 2 and len(made) == 5
+    assert made.batch.tolist() == [0, 2, 1, 0, 2]
+    assert made.prompt_tokens.tolist() == [0, 30, 7, 0, 17]
+    assert made.output_tokens.tolist() == [0, 6, 30, 0, 32], "40 is cut at the reserve"
+    assert made.longest_prompt_tokens.tolist() == [0, 20, 7, 0, 9]
+    assert made.tenant_tokens.tolist() == [[0, 0], [0, 60], [60, 0], [0, 0], [0, 0]]
+
+
+def test_a_later_start_keeps_the_window_before_it_and_the_tenants_queue() -> None:
+    served = trace((0.0, 10, 5), (1.5, 20, 1), (2.0, 7, 3), (4.0, 1, 1))
+    # On the tenant's clock everything is 100 s later; its request came at -1 of the served clock.
+    tenant = trace((99.0, 10, 150))
+    made = built(served, tenant, start_s=1.0, stop_s=5.9, offset_s=100.0, pool_tokens=160)
+    # Rows begin at 1 and 3 (5 to 7 is no whole window); the batch of the first is of [-1, 1).
+    assert made.batch.tolist() == [1, 2]
+    assert made.prompt_tokens.tolist() == [10, 27]
+    # It stays for 4.502 s: until 3.502 of the served clock.
+    assert made.tenant_tokens.tolist() == [[160, 160], [160, 0]]
+
+
+def test_the_reserve_comes_from_the_train_part_alone() -> None:
+    quiet = [(t / 10, 5, 1) for t in range(70)]
+    made = built(trace(*quiet, (7.0, 5, 900), (8.0, 5, 900)))
+    assert made.reserve_tokens == 1
+    assert made.output_tokens[4] == 10 + 1, "ten quiet ones of [6, 7), and one cut to the reserve"
+
+
+def test_no_request_to_learn_the_reserve_from_is_refused() -> None:
+    with pytest.raises(InvalidTrace, match="no request in the train part"):
+        built(trace((9.0, 1, 1)))
+
+
+@given(st.integers(1, 30), st.integers(0, 99))
+def test_a_part_is_a_series_of_its_rows(rows: int, seed: int) -> None:
+    whole = toy_series(rows, seed)
+    part = whole.part(slice(rows // 2, rows))
+    assert len(part) == rows - rows // 2
+    assert (part.tenant_tokens == whole.tenant_tokens[rows // 2 :]).all()
+    assert (part.prompt_tokens == whole.prompt_tokens[rows // 2 :]).all()
+
+
+def test_a_series_reads_back_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    made = toy_series(20)
+    series.write(made, tmp_path / "one.csv.gz")
+    series.write(made, tmp_path / "two.csv.gz")
+    assert (tmp_path / "one.csv.gz").read_bytes() == (tmp_path / "two.csv.gz").read_bytes()
+    assert same(series.read(tmp_path / "one.csv.gz"), made)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["one.csv.gz", "two.csv.gz"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"schema": 1', '"schema": 2'),
+        ('"window_s": 4', '"window_s": 5'),
+        ('"window_s": 4', '"window_s": "x"'),
+        ('"reserve_tokens": 5', '"reserve_tokens": null'),
+        ("batch,prompt", "prompt,batch"),
+        ("\n0,", "\n-1,"),
+        ("\n0,", "\n0.5,"),
+        ("\n0,", "\nnan,"),
+        ("\n0,", "\n99999999999999999999,"),
+        ("\n0,", "\n0,0,"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "series.csv.gz"
+    made = toy_series(20)
+    assert 0 in made.batch
+    series.write(made, path)
+    header, lines = headed.unpack(path.read_bytes())
+    whole = "\n".join([json.dumps(header, sort_keys=True), *lines])
+    assert old in whole
+    first, _, rest = whole.replace(old, new, 1).partition("\n")
+    path.write_bytes(headed.pack(json.loads(first), rest.split("\n")))
+    with pytest.raises(InvalidTrace, match="no series that can be read|integers >= 0"):
+        series.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x1f\x8b"])
+def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "series.csv.gz").write_bytes(content)
+    with pytest.raises(InvalidTrace, match="no series that can be read"):
+        series.read(tmp_path / "series.csv.gz")
+
+
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTrace, match="rapgym scenarios build"):
+        series.read(tmp_path / "series.csv.gz")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch": np.zeros(3, dtype=np.int64)},
+        {"prompt_tokens": np.full(20, -1)},
+        {"prompt_tokens": np.zeros(20)},
+        {"output_tokens": np.full(20, 99)},
+        {"window_s": 3},
+    ],
+)
+def test_columns_that_contradict_each_other_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidTrace):
+        replace(toy_series(20), **change)
+
+
+@pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
+def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
+    found = scenario.workload(story)
+    assert found.window_s == story.window_s
+    assert story.tenant is not None
+    assert found.origin["pool_tokens"] == story.tenant.pool_tokens
+    assert (found.tenant_tokens <= story.tenant.pool_tokens).all(), "never above the pool"
+    assert all(source["attribution"] and source["licence"] for source in found.origin["sources"].values())
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        pytest.param(story, marks=pytest.mark.slow if story.synthetic else ())
+        for story in SCENARIOS
+    ],
+    ids=lambda story: story.name,
+)
+@pytest.mark.usefixtures("raw_data")
+def test_the_committed_series_equal_what_the_raw_files_give(story: Scenario) -> None:
+    made, committed = workloads.build(story), scenario.workload(story)
+    assert same(made, committed)

@@ -27,9 +27,7 @@ class FrontierMargin:
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         seen = self._briefing.read(observation)
-        used = self._frontier.used_bytes(
-            self._briefing.footprint, seen.tokens, seen.prompt_tokens
-        )
+        used = self._frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
         chosen = self._frontier.best_fitting(used, seen.limit_bytes - self._free_bytes)
         return self._frontier.kept[chosen]
 

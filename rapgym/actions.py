@@ -1,5 +1,6 @@
 """The three action spaces: how actions of B lanes become proposals, and which are legal."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +17,13 @@ Mask = NDArray[np.int8]
 class Actions(Protocol):
     """One way to say which blocks stay, for all lanes of an environment."""
 
-    space: spaces.Space[Any]  # of one lane
-    so_far: BoolArray | None  # what each lane's row still keeps, where rows take several steps
+    @property
+    def space(self) -> spaces.Space[Any]:
+        """Of one lane."""
+
+    @property
+    def so_far(self) -> BoolArray | None:
+        """What each lane's row still keeps, [B, N], where rows take several steps."""
 
     def restart(self, lanes: BoolArray) -> None:
         """A new row begins in these lanes, bool [B]."""
@@ -67,20 +73,24 @@ class BlockActions:
 
 
 class CountActions:
-    """MultiDiscrete: how many attention and how many FFN blocks are dropped, along the grid."""
+    """MultiDiscrete: how many attention and how many FFN blocks are dropped, along the grid.
 
-    so_far = None
+    Counts outside the space count as the nearest inside.
+    """
+
+    so_far: BoolArray | None = None
 
     def __init__(self, lanes: Lanes) -> None:
         self._grid: BoolArray = lanes.world.quality.grid_kept
         self._lanes = lanes.count
-        self.space = spaces.MultiDiscrete(self._grid.shape[:2])
+        self.space = spaces.MultiDiscrete(list(self._grid.shape[:2]))
 
     def restart(self, lanes: BoolArray) -> None:
         """Rows take one step: nothing to forget."""
 
     def propose(self, actions: Any) -> tuple[BoolArray, BoolArray]:
-        counts: IntArray = np.asarray(actions, dtype=np.int64)
+        most = np.array(self._grid.shape[:2]) - 1
+        counts: IntArray = np.clip(np.asarray(actions, dtype=np.int64), 0, most)
         proposal = self._grid[counts[:, 0], counts[:, 1]]
         return proposal, np.ones(self._lanes, dtype=bool)
 
@@ -94,7 +104,7 @@ class CountActions:
 class KeptSetActions:
     """MultiBinary(N): the kept set at once. Bits of the floor are ignored, and masked to 1."""
 
-    so_far = None
+    so_far: BoolArray | None = None
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes, self._floor = lanes.count, lanes.world.floor
@@ -115,7 +125,11 @@ class KeptSetActions:
         return np.tile(np.where(self._floor, 1, 2).astype(np.int8), (self._lanes, 1))
 
 
-KINDS = {"blocks": BlockActions, "counts": CountActions, "kept-set": KeptSetActions}
+KINDS: dict[str, Callable[[Lanes], Actions]] = {
+    "blocks": BlockActions,
+    "counts": CountActions,
+    "kept-set": KeptSetActions,
+}
 
 
 def actions(kind: str, lanes: Lanes) -> Actions:

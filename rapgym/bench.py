@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,13 @@ def tasks(stories: Sequence[Scenario], names: Sequence[str], seeds: Sequence[int
     for story in stories:
         for name in wanted:
             entry = registry.entry(name)
-            found += [Task(story, f"{name}.{seed}", _policy_task(story, entry, seed)) for seed in seeds]
-        found.append(Task(story, BOUND, lambda story=story: bound_cell(story)))
-        found.append(Task(story, BEST_PLAN, lambda story=story: plan_cell(story)))
+            found += [
+                Task(story, f"{name}.{seed}", partial(policy_cell, story, entry, seed))
+                for seed in seeds
+            ]
+        found.append(Task(story, BOUND, partial(bound_cell, story)))
+        found.append(Task(story, BEST_PLAN, partial(plan_cell, story)))
     return found
-
-
-def _policy_task(story: Scenario, entry: registry.Entry, seed: int) -> Callable[[], Cell]:
-    return lambda: policy_cell(story, entry, seed)
 
 
 def policy_cell(story: Scenario, entry: registry.Entry, seed: int) -> Cell:
@@ -86,7 +85,11 @@ def calibration_passes(table: QualityTable, designs: Sequence[str]) -> float | N
     spent = table.header.provenance.get("spent")
     if not isinstance(spent, list):
         return None
-    calib = {sample.name: min(sample.tokens) for sample in table.header.samples if sample.split == "calib"}
+    calib = {
+        sample.name: min(sample.tokens)
+        for sample in table.header.samples
+        if sample.split == "calib"
+    }
     unit = min(calib.values())
     return float(
         sum(

@@ -55,7 +55,9 @@ class _Row:
 
     to_come: FloatArray  # at the start of each second, [W + 1, S]
     fits: FloatArray  # bool [W, S]
-    landing: FloatArray  # what an emergency in this second costs with each counts to land on, [W, S]
+    landing: (
+        FloatArray  # what an emergency in this second costs with each counts to land on, [W, S]
+    )
     refusing: FloatArray  # cost of refusing from each second, [W]
 
 
@@ -96,27 +98,27 @@ class _Lane:
         later = np.zeros((rows + 1, states))  # cost of rows t, t + 1, ..., by counts before row t
         for t in range(rows - 1, -1, -1):
             row = self._row(t, later[t + 1])
-            later[t] = (row.to_come[0] + self._stall(t)).min(axis=1)
+            later[t] = (row.to_come[0] + self._stall(t, self.reload_s)).min(axis=1)
         cost = np.empty(rows)
         before = int(later[0].argmin())
         for t in range(rows):
             row = self._row(t, later[t + 1])
-            start = int((row.to_come[0] + self._stall(t)[before]).argmin())
+            start = int((row.to_come[0] + self._stall(t, self.reload_s[before])).argmin())
             after = self._end(row, start, later[t + 1])
             cost[t] = later[t, before] - later[t + 1, after]
             before = after
         output = np.where(self.output > 0, self.output, 1)
         return np.where(self.output > 0, cost / output, 0.0)
 
-    def _stall(self, t: int) -> FloatArray:
-        """Cost of returning blocks before row t, from state i to state j, [S, S].
+    def _stall(self, t: int, reload_s: FloatArray) -> FloatArray:
+        """Cost of returning blocks before row t, by counts they return to: [..., S] -> [..., S].
 
         They return in the seconds before the first emergency at the least.
         """
         over = self.used[t][:, None] > self.limit[t]
         calm_s = np.where(over.any(axis=1), over.argmax(axis=1), self.world.window_s)
         per_second = self.output[t] / self.world.window_s * (self.world.ceiling - self.loss)
-        stall: FloatArray = np.minimum(self.reload_s, calm_s) * per_second
+        stall: FloatArray = np.minimum(reload_s, calm_s) * per_second
         return stall
 
     def _row(self, t: int, later: FloatArray) -> _Row:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import BinaryIO
+from typing import IO
 
 from rapgym.errors import DataUnavailable, WrongChecksum
 
@@ -51,10 +51,12 @@ def checked(path: Path, sha256: str, remedy: str) -> Path:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[BinaryIO]:
+def written_aside(path: Path) -> Iterator[IO[bytes]]:
     """A binary file to write; it takes the name `path` only once it is complete and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".partial", delete=False) as file:
+    with NamedTemporaryFile(
+        dir=path.parent, prefix=path.name, suffix=".partial", delete=False
+    ) as file:
         aside = Path(file.name)
         try:
             yield file

@@ -14,6 +14,7 @@ from rapgym.world import State, World
 
 HISTORY = 8  # rows before this one that are seen
 BATCH_UNIT = 64  # requests
+_BACK = np.arange(HISTORY, 0, -1)
 LARGEST = 64.0  # features are cut at plus and minus this; no scenario comes near
 SCHEMA = 1  # moves with anything below that changes what an entry means
 
@@ -95,7 +96,7 @@ class Visible:
     demand: Demand
     limit_bytes: IntArray  # now and in announced seconds, [B, 1 + notice]
     recent_limit_bytes: IntArray  # [B, HISTORY, W]
-    recent_demand: tuple[Demand, ...]  # oldest first
+    recent_demand: Demand  # each [B, HISTORY], oldest first
     loaded: BoolArray  # [B, N]
 
 
@@ -110,20 +111,14 @@ def visible(world: World, state: State, age: IntArray) -> Visible:
     ahead = range(1 + world.notice_s // world.window_s)  # rows into which announcements reach
     announced = [world.rows.limit_bytes[(state.limit_row + row) % rows] for row in ahead]
     seen = np.concatenate(announced, axis=1)[:, : 1 + world.notice_s]
-    recent, demands = [], []
-    for back in range(HISTORY, 0, -1):
-        known = (age >= back)[:, None]
-        earlier = State(
-            np.where(known[:, 0], (state.row - back) % rows, state.row),
-            np.where(known[:, 0], (state.limit_row - back) % rows, state.limit_row),
-            state.token_scale,
-            state.loaded,
-        )
-        recent.append(np.where(known, simulator.limits(world, earlier), limit[:, :1]))
-        demands.append(simulator.demand(world, earlier))
-    return Visible(
-        simulator.demand(world, state), seen, np.stack(recent, axis=1), tuple(demands), state.loaded
+    # Rows before the episode repeat this one.
+    back = np.where(age[:, None] >= _BACK, _BACK, 0)
+    recent = world.rows.limit_bytes[(state.limit_row[:, None] - back) % rows]
+    recent = np.where((back > 0)[:, :, None], recent, limit[:, None, :1])
+    past = simulator.demand_of(
+        world, (state.row[:, None] - back) % rows, state.token_scale[:, None]
     )
+    return Visible(simulator.demand(world, state), seen, recent, past, state.loaded)
 
 
 def rounded_down(values: FloatArray) -> FloatArray:
@@ -156,11 +151,10 @@ def observe(
 
     kv_bytes = world.footprint.layers * world.footprint.kv_token_bytes * asked.tokens
     used_dense = world.footprint.used_bytes(dense, asked.tokens, asked.prompt_tokens)
-    history = [
-        column
-        for past in seen.recent_demand
-        for column in (past.batch / BATCH_UNIT, past.prompt_tokens / unit, past.reserved_tokens / unit)
-    ]
+    past = seen.recent_demand
+    history = np.stack(
+        [past.batch / BATCH_UNIT, past.prompt_tokens / unit, past.reserved_tokens / unit], axis=2
+    )
     columns = [
         (asked.batch / BATCH_UNIT)[:, None],
         (asked.prompt_tokens / unit)[:, None],
@@ -169,7 +163,7 @@ def observe(
         (kv_bytes / used_dense)[:, None],
         rounded_down(seen.limit_bytes / card),
         rounded_down(seen.recent_limit_bytes.reshape(lanes, -1) / card),
-        np.stack(history, axis=1),
+        history.reshape(lanes, -1),
         seen.loaded,
         headroom(dense),
         headroom(seen.loaded),

@@ -1,6 +1,6 @@
 """The Gymnasium environments: a thin shell around one lane, and their registration."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -63,7 +63,7 @@ class RapEnv(gymnasium.Env[Any, Any]):
     **Version history.** v0: first version.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata = {"render_modes": []}  # noqa: RUF012  # Gymnasium declares it on the instance
 
     def __init__(
         self,

@@ -58,7 +58,9 @@ def start_of(world: World, story: Scenario, split: Split, seed_rng: np.random.Ge
 class Lanes:
     """The mutable half of an environment: one `State` that `simulator.step` replaces."""
 
-    def __init__(self, story: Scenario, split: Split, count: int, *, small_steps: bool = False) -> None:
+    def __init__(
+        self, story: Scenario, split: Split, count: int, *, small_steps: bool = False
+    ) -> None:
         self.story, self.split, self.count = story, split, count
         self.world = scenario.world(story, split)
         self.layout: Layout = encoding.layout(
@@ -117,12 +119,10 @@ class Lanes:
         strict = np.full(part.lanes, refuses_misfit)
         source = np.full(part.lanes, Reason.POLICY) if source is None else source[lanes]
         following, outcome = simulator.step(self.world, part, proposal[lanes], source, strict)
-        row, limit_row, loaded = (
-            array.copy() for array in (self.state.row, self.state.limit_row, self.state.loaded)
-        )
-        row[lanes], limit_row[lanes], loaded[lanes] = (
-            following.row, following.limit_row, following.loaded
-        )  # fmt: skip
+        row, limit_row = self.state.row.copy(), self.state.limit_row.copy()
+        loaded = self.state.loaded.copy()
+        row[lanes], limit_row[lanes] = following.row, following.limit_row
+        loaded[lanes] = following.loaded
         self.state = replace(self.state, row=row, limit_row=limit_row, loaded=loaded)
         self.age[lanes] += 1
         self._seen = None
@@ -136,7 +136,7 @@ class Lanes:
 
 def importance(world: World) -> FloatArray:
     """What each block costs along the joint greedy order, over C; 1 for the floor; float64 [N]."""
-    costs = np.clip(getattr(world.quality, "importance", np.ones(world.blocks)), 0, None)
+    costs = np.clip(world.quality.importance, 0, None)
     found: FloatArray = np.where(world.floor, 1.0, np.minimum(costs / world.ceiling, 1.0))
     return found
 
@@ -165,5 +165,3 @@ def row_info(outcome: Outcome, asked: Demand, lane: int) -> dict[str, Any]:
         "emergency": float(terms.emergency[lane]),
         "refused": float(terms.refused[lane]),
     }
-
-

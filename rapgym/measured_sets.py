@@ -7,7 +7,7 @@ import numpy as np
 
 from rapgym import blocks
 from rapgym.errors import InvalidTable
-from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
 from rapgym.table_file import Header, Sample, TableFile
 
 
@@ -27,6 +27,9 @@ class MeasuredSets:
     sample: tuple[str, ...]  # which text each row is from, [K]
     design: tuple[str, ...]  # what each row was first measured for, [K]
     judged: BoolArray  # whether the row is from text on which no order was found, [K]
+
+    def __post_init__(self) -> None:
+        freeze(self)
 
     def __len__(self) -> int:
         return len(self.kept)

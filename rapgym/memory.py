@@ -124,9 +124,7 @@ class Footprint:
         )
 
 
-def footprint(
-    model: ModelSpec, form: Format = BF16, profile: DeviceProfile = IDEAL
-) -> Footprint:
+def footprint(model: ModelSpec, form: Format = BF16, profile: DeviceProfile = IDEAL) -> Footprint:
     """The footprint of a model in a format on a device."""
     return Footprint(
         layers=model.layers,

@@ -5,11 +5,38 @@ it chooses is then served by the simulator itself, so its cost is one that was r
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym import simulator
+from rapgym.memory import Footprint
 from rapgym.reward import token_loss
-from rapgym.specs import BoolArray, FloatArray
+from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.world import State, World
+
+
+def reload_bytes(footprint: Footprint, loaded: BoolArray, kept: BoolArray) -> IntArray:
+    """Bytes that return from each loaded set to each kept set.
+
+    Args:
+        loaded: bool [B, M, N]; kept: bool [B, K, N].
+
+    Returns:
+        int64 [B, M, K]. By counting bits: a product of matrices this small costs more in starting
+        threads than in arithmetic.
+    """
+    total = np.zeros((len(loaded), loaded.shape[1], kept.shape[1]), dtype=np.int64)
+    for kind, size in enumerate((footprint.attention_bytes, footprint.ffn_bytes)):
+        gone, wanted = _words(~loaded[..., kind::2]), _words(kept[..., kind::2])
+        returning = np.bitwise_count(gone[:, :, None] & wanted[:, None])
+        total += size * returning.sum(axis=-1, dtype=np.int64)
+    return total
+
+
+def _words(bits: BoolArray) -> NDArray[np.uint64]:
+    """bool [..., L] -> uint64 [..., ceil(L / 64)]."""
+    packed = np.packbits(bits, axis=-1)
+    padding = [(0, 0)] * (packed.ndim - 1) + [(0, -packed.shape[-1] % 8)]
+    return np.pad(packed, padding).view(np.uint64)
 
 
 def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> BoolArray:
@@ -25,7 +52,6 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
         rest is not counted while planning.
     """
     lanes, count = start.lanes, len(candidates)
-    weights = world.footprint.weights / world.restore_bytes_per_s
     tiled = np.tile(candidates, (lanes, 1))
     kept = np.empty((rows, lanes, count, world.blocks), dtype=bool)  # executed at a row's start
     stall_cost = np.empty((rows, lanes, count))  # of one second of stalling
@@ -53,7 +79,7 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
 
     def onward(t: int, loaded: BoolArray, ahead: FloatArray) -> FloatArray:
         """Cost of each choice at row t from each loaded set: [B, M, N] -> [B, M, K]."""
-        returning = (~loaded).astype(float) @ (kept[t] * weights).transpose(0, 2, 1)
+        returning = reload_bytes(world.footprint, loaded, kept[t]) / world.restore_bytes_per_s
         stalled = np.minimum(returning, calm_s[t][:, None]) * stall_cost[t][:, None]
         total: FloatArray = stalled + ahead[:, None]
         return total

@@ -8,7 +8,7 @@ import numpy as np
 from rapgym import blocks, predictor
 from rapgym.errors import InvalidTable, UnmeasuredSet
 from rapgym.measured_sets import MeasuredSets
-from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
 
 MEMO_SETS = 1 << 18  # predictions remembered; then it starts anew
 
@@ -40,6 +40,9 @@ class QualityColumns:
     predictor_settings: predictor.Settings
     mean: "QualityColumns | None" = None  # where the predictor starts from; test columns have one
     _memo: dict[bytes, float] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        freeze(self)  # a policy that sorts its order in place must not change everybody's
 
     def nll(self, kept: BoolArray) -> tuple[FloatArray, BoolArray]:
         """Nats a token above dense of kept sets, bool [..., N].

@@ -84,8 +84,10 @@ LEGEND = (
 def ranking_lines(rankings: Sequence[dict[str, Any]]) -> str:
     """The order of policies at each value of C."""
     lines = ["ranking by cost at other values of C (nats):"]
-    for entry in rankings:
-        lines.append(f"  {entry['scenario']}  C={entry['ceiling']:g}: {', '.join(entry['ranking'])}")
+    lines += [
+        f"  {entry['scenario']}  C={entry['ceiling']:g}: {', '.join(entry['ranking'])}"
+        for entry in rankings
+    ]
     return "\n".join(lines)
 
 

@@ -63,7 +63,9 @@ def tenant_tokens(
     admit_s = np.empty(len(arrival_s))
     leaving: list[tuple[float, int]] = []
     held, clock_s = 0, -np.inf
-    for request, (arrives, size) in enumerate(zip(arrival_s.tolist(), tokens.tolist(), strict=True)):
+    for request, (arrives, size) in enumerate(
+        zip(arrival_s.tolist(), tokens.tolist(), strict=True)
+    ):
         clock_s = max(clock_s, arrives)
         while leaving and (leaving[0][0] <= clock_s or held + size > pool_tokens):
             leaves, freed = heapq.heappop(leaving)

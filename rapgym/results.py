@@ -111,7 +111,9 @@ def read(path: Path) -> Results:
         )
         return Results(header, cells)
     except FileNotFoundError:
-        raise InvalidResult(f"{path} is not there; make it with: rapgym bench --out {path}") from None
+        raise InvalidResult(
+            f"{path} is not there; make it with: rapgym bench --out {path}"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RapgymError) as error:
         raise InvalidResult(f"{path} is no results file that can be read: {error}") from error
 
@@ -140,7 +142,9 @@ def _cell(about: dict[str, Any], columns: dict[str, Any]) -> Cell:
     log = EpisodeLog(
         **integers,
         **{name: shaped(name, np.float64) for name in costs},
-        **{name: sets(name) for name in ("proposal", "kept", "kept_end")},
+        proposal=sets("proposal"),
+        kept=sets("kept"),
+        kept_end=sets("kept_end"),
         measured=shaped("measured", np.int64) == 1,
     )
     return Cell(
@@ -150,3 +154,22 @@ def _cell(about: dict[str, Any], columns: dict[str, Any]) -> Cell:
         shaped("test_measured", np.int64) == 1,
         shaped("test_quality", np.float64),
     )
+
+
+def most_served(found: Results, count: int) -> list[str]:
+    """Keys of the kept sets that served most output tokens, over all policies but random ones.
+
+    Sets in memory at the start and at the end of a row count alike.
+    """
+    served: dict[str, int] = {}
+    for cell in found.cells:
+        if not cell.about.get("executed", True) or cell.about["policy"] == "random":
+            continue
+        for sets in (cell.log.kept, cell.log.kept_end):
+            flat = np.packbits(sets.reshape(-1, sets.shape[-1]), axis=1)
+            names, inverse = np.unique(flat, axis=0, return_inverse=True)
+            tokens = np.bincount(inverse.ravel(), weights=cell.log.output_tokens.ravel())
+            for name, total in zip(names, tokens, strict=True):
+                key = blocks.key(np.unpackbits(name)[: sets.shape[-1]].astype(bool))
+                served[key] = served.get(key, 0) + int(total)
+    return sorted(served, key=lambda key: (-served[key], key))[:count]

@@ -180,16 +180,18 @@ def fixed_sets_cost(
 ) -> FloatArray:
     """Cost of keeping one set for good, for each of K sets at once, all pairings pooled, [K]."""
     count, rows = len(sets), len(world.rows)
-    turned = np.repeat([k * rows // offsets for k in range(offsets)], count)
+    turned = np.repeat(np.arange(offsets) * rows // offsets, count)
     lanes = len(turned)
-    state = simulator.start(world, np.zeros(lanes), turned, np.ones(lanes))
+    state = simulator.start(world, np.zeros(lanes, dtype=np.int64), turned, np.ones(lanes))
     proposal, strict = np.tile(sets, (offsets, 1)), np.full(lanes, refuses_misfit)
     total, output = np.zeros(lanes), np.zeros(lanes)
     for _ in range(rows):
         state, outcome = simulator.step(world, state, proposal, refuses_misfit=strict)
         total += outcome.terms.total * world.mean_output_tokens
         output += outcome.output_tokens
-    cost: FloatArray = total.reshape(offsets, count).sum(axis=0) / output.reshape(offsets, count).sum(axis=0)
+    cost: FloatArray = total.reshape(offsets, count).sum(axis=0) / output.reshape(
+        offsets, count
+    ).sum(axis=0)
     return cost
 
 

@@ -159,8 +159,18 @@ def limit_bytes(story: Scenario, tenant_tokens: IntArray) -> IntArray:
 
 @lru_cache(maxsize=16)
 def workload(story: Scenario) -> Series:
-    """The committed series of a scenario; None of it depends on card, restore time or notice."""
-    return series.read(series.FOLDER / f"{story.workload}.csv.gz")
+    """The committed series of a scenario; none of it depends on card, restore time or notice.
+
+    Raises:
+        InvalidSpec: the series was cut into other windows than the scenario states.
+    """
+    found = series.read(series.FOLDER / f"{story.workload}.csv.gz")
+    if found.window_s != story.window_s:
+        raise InvalidSpec(
+            f"{story.name} has windows of {story.window_s} s, its series {found.window_s} s; run: "
+            f"rapgym scenarios build {story.name}"
+        )
+    return found
 
 
 def rows(story: Scenario, measured: ModelSpec, split: Split) -> Rows:

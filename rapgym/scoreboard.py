@@ -105,7 +105,10 @@ def _or_none(value: float) -> float | None:
 
 
 def _name_ties(
-    listed: list[dict[str, Any]], policies: dict[str, list[Cell]], output: IntArray, draws: Resamples
+    listed: list[dict[str, Any]],
+    policies: dict[str, list[Cell]],
+    output: IntArray,
+    draws: Resamples,
 ) -> None:
     """Say of each policy whether it can be told from the best one that is no oracle."""
     real = [entry for entry in listed if entry["kind"] != "bound"]
@@ -144,5 +147,3 @@ def rankings(found: Results) -> list[dict[str, Any]]:
             order = sorted(costs, key=lambda policy: costs[policy])
             listed.append({"scenario": name, "ceiling": ceiling, "costs": costs, "ranking": order})
     return listed
-
-

@@ -4,7 +4,7 @@ A series is small, made from raw traces by `rapgym scenarios build`, and committ
 so that the default run needs no raw file.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,8 @@ class Series:
 
     def part(self, rows: slice) -> "Series":
         """Some of the rows, copied: a view would still lead to the others."""
-        return Series(
-            self.window_s,
-            self.reserve_tokens,
-            *(getattr(self, name)[rows].copy() for name in (*DEMAND_COLUMNS, "tenant_tokens")),
-            self.origin,
-        )
+        columns = (*DEMAND_COLUMNS, "tenant_tokens")
+        return replace(self, **{name: getattr(self, name)[rows].copy() for name in columns})
 
 
 def build(
@@ -181,14 +177,10 @@ def read(path: Path) -> Series:
         table = np.array([line.split(",") for line in lines[1:]], dtype=np.int64)
         if table.ndim != 2 or table.shape[1] != width:
             raise ValueError("a row has too few columns")
-        demand, tenant = table[:, : len(DEMAND_COLUMNS)], table[:, len(DEMAND_COLUMNS) :]
-        return Series(
-            window,
-            int(header["reserve_tokens"]),
-            *(np.ascontiguousarray(column) for column in demand.T),
-            np.ascontiguousarray(tenant),
-            dict(header["origin"]),
-        )
+        batch, prompt, output, longest, *tenant = (np.ascontiguousarray(c) for c in table.T)
+        reserve, origin = int(header["reserve_tokens"]), dict(header["origin"])
+        held = np.stack(tenant, axis=1)
+        return Series(window, reserve, batch, prompt, output, longest, held, origin)
     except FileNotFoundError:
         raise InvalidTrace(f"{path} is not there; make it with: rapgym scenarios build") from None
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:

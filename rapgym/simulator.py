@@ -23,17 +23,15 @@ def start(world: World, row: IntArray, limit_row: IntArray, token_scale: FloatAr
 
 def demand(world: World, state: State) -> Demand:
     """What the next row of each lane asks for."""
+    return demand_of(world, state.row, state.token_scale)
 
-    def scaled(column: IntArray) -> IntArray:
-        return np.rint(column[state.row] * state.token_scale).astype(np.int64)
 
+def demand_of(world: World, row: IntArray, token_scale: FloatArray) -> Demand:
+    """What these rows ask for, tokens scaled: [...] each."""
     rows = world.rows
-    return Demand(
-        rows.batch[state.row],
-        scaled(rows.prompt_tokens),
-        scaled(rows.reserved_tokens),
-        scaled(rows.longest_tokens),
-    )
+    columns = (rows.prompt_tokens, rows.reserved_tokens, rows.longest_tokens)
+    scaled = (np.rint(column[row] * token_scale).astype(np.int64) for column in columns)
+    return Demand(rows.batch[row], *scaled)
 
 
 def limits(world: World, state: State) -> IntArray:

@@ -1,6 +1,6 @@
 """Records that everything else speaks in: frozen, validated, with units; and the array types."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,15 @@ from rapgym.errors import InvalidSpec
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.floating[Any]]
+
+
+def freeze(record: object) -> None:
+    """Make the arrays of a frozen dataclass read-only, so that who is given it cannot change it."""
+    for field in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, field.name)
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
+
 
 WeightFormat = Literal["bf16", "int8", "int4"]
 KVFormat = Literal["bf16", "int8"]

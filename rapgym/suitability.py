@@ -30,7 +30,9 @@ def numbers(story: Scenario) -> dict[str, Any]:
     world, table = scenario.world(story, "train"), scenario.table(story)
     whole = scenario.workload(story)
     scale = scenario.scales(story, model_spec(table.model))
-    rows = {split: len(scenario.world(story, split).rows) for split in ("train", "validation", "test")}
+    rows = {
+        split: len(scenario.world(story, split).rows) for split in ("train", "validation", "test")
+    }
     dense = np.ones(world.blocks, dtype=bool)
     return {
         "card_gib": story.card_gib,
@@ -83,5 +85,3 @@ def check(story: Scenario) -> str:
         f"dense fits in {dense:.0%} of train rows, the floor in {floor:.0%}; {room:.0%} of the "
         "lookup's cost lies above the bound"
     )
-
-

@@ -67,9 +67,7 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
         self._restart(lanes, int(options.get("offset", self._offset)))
         return self._observe(), self._masked({})
 
-    def step(
-        self, actions: Any
-    ) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         reset_now = self._ended.copy()
         if reset_now.any():
             # Their actions belong to no episode; STOP-like entries keep `propose` in range.

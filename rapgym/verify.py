@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import datafiles, rollout, scenario, scoreboard, series
+from rapgym import bench, datafiles, rollout, scenario, scoreboard, series
 from rapgym.errors import InvalidResult
 from rapgym.results import Cell, Results
 
@@ -52,15 +52,13 @@ def _cell_differences(cell: Cell, line: int) -> Iterator[str]:
     strict = cell.about["on_misfit"] == "refuse"
     who = f"{cell.about['policy']} on {cell.about['scenario']}"
     if not cell.about.get("executed", True):
-        from rapgym import bench
-
         again = bench.bound_cell(story)
-        pairs = {"bound": (cell.test_quality, again.test_quality)}
-        yield from _array_differences(pairs, line, who)
+        bounds = {"bound": (cell.test_quality, again.test_quality)}
+        yield from _array_differences(bounds, line, who)
         return
     told = rollout.replay(scenario.world(story, "test"), cell.log, refuses_misfit=strict)
     judged = rollout.replay(scenario.scoring_world(story), cell.log, refuses_misfit=strict)
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         field.name: (getattr(cell.log, field.name), getattr(told, field.name))
         for field in fields(told)
         if field.name not in ("row", "limit_row", "proposal", "source")
@@ -97,7 +95,11 @@ def _entry_differences(found: Results) -> Iterator[str]:
     for old, new in zip(recorded, again, strict=True):
         for name in new:
             a, b = old.get(name), new[name]
-            if isinstance(b, float) and isinstance(a, float) and abs(a - b) <= TOLERANCE * max(1, abs(b)):
+            if (
+                isinstance(b, float)
+                and isinstance(a, float)
+                and abs(a - b) <= TOLERANCE * max(1, abs(b))
+            ):
                 continue
             if a != b:
                 yield f"score {name} of {old['policy']} on {old['scenario']}: {a}, its rows give {b}"

@@ -84,7 +84,9 @@ def _servegen(trace: str, every: int, seed: int) -> RequestTrace:
     )
 
 
-def _origin(story: Scenario, served: RequestTrace, tenant: RequestTrace | None) -> dict[str, object]:
+def _origin(
+    story: Scenario, served: RequestTrace, tenant: RequestTrace | None
+) -> dict[str, object]:
     if story.trace.startswith(SERVEGEN):
         names = ["servegen-clients", "servegen-lengths"]
     else:

@@ -1,23 +1,14 @@
 """The records of the simulated world: its rows, what does not change, where lanes stand, outcomes."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from rapgym.errors import InvalidSpec
 from rapgym.memory import Footprint
+from rapgym.quality import QualityColumns
 from rapgym.reward import Seconds, Terms
-from rapgym.specs import BoolArray, FloatArray, IntArray
-
-
-class Quality(Protocol):
-    """What the simulator needs of a quality table's columns."""
-
-    @property
-    def order(self) -> IntArray: ...
-
-    def nll(self, kept: BoolArray) -> tuple[FloatArray, BoolArray]: ...
+from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +34,7 @@ class Rows:
             raise InvalidSpec("rows hold int64")
         if any((column < 0).any() for column in columns):
             raise InvalidSpec("demand cannot be negative")
+        freeze(self)
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -57,7 +49,7 @@ class World:
     """Everything that does not change while rows are served."""
 
     footprint: Footprint
-    quality: Quality
+    quality: QualityColumns  # calibration columns, but for the scorer and the bound
     rows: Rows
     ceiling: float  # C, nats: cost of a token that is not served
     restore_bytes_per_s: float  # of the host link

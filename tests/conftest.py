@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import shaped_table
 import toy_table
@@ -79,14 +78,3 @@ def toy_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
 def other_table() -> Callable[..., AbstractContextManager[Any]]:
     """Loads other tables for some names, for as long as the context lasts."""
     return _tables
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def noticed_story(toy_story: Scenario) -> Scenario:
-    """The toy scenario where the tenant announces a second ahead."""
-    return replace(toy_story, notice_s=1)

@@ -55,7 +55,9 @@ def serve(
     rows, foot = world.rows, world.footprint
     n, order = 2 * foot.layers, [int(b) for b in world.quality.order]
     floor = frozenset(b for b in range(n) if b not in order)
-    prompt, reserved = (round(int(c[row]) * scale) for c in (rows.prompt_tokens, rows.reserved_tokens))
+    prompt, reserved = (
+        round(int(c[row]) * scale) for c in (rows.prompt_tokens, rows.reserved_tokens)
+    )
     weights = [foot.ffn_bytes if b % 2 else foot.attention_bytes for b in range(n)]
     kv = foot.kv_token_bytes * (prompt + reserved)
     costs = [weights[b] + (0 if b % 2 else kv) for b in range(n)]

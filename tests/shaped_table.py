@@ -66,6 +66,7 @@ def kept_sets() -> BoolArray:
 
 def table() -> QualityTable:
     """Singles on calibration text alone, everything else on test text too."""
+
     def sample(name: str, split: str, tokens: int) -> Sample:
         return Sample(name, split, (tokens,) * 3, (3.2, 3.0, 3.4), (7.1, 6.9, 7.3), (7.2, 7.0, 7.4))  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import bench, blocks, bound, headed, plan, results, scenario, scoreboard, verify
+from rapgym import (
+    bench,
+    blocks,
+    bound,
+    headed,
+    memory,
+    plan,
+    results,
+    rollout,
+    scenario,
+    scoreboard,
+    verify,
+)
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.policies import registry, tuning
+from rapgym.policies.policy import briefing
 from rapgym.results import Results
 from rapgym.scenario import Scenario
 
@@ -115,6 +129,16 @@ def test_verify_refuses_results_of_another_table(finished: tuple[Path, Results])
         list(verify.differences(found))
 
 
+def noting(ran: list[str], original: Callable[..., Any]) -> Callable[..., Any]:
+    """`bench.policy_cell`, which also writes down whom it ran."""
+
+    def cell(story: Scenario, entry: Any, seed: int) -> Any:
+        ran.append(entry.name)
+        return original(story, entry, seed)
+
+    return cell
+
+
 def test_a_stopped_bench_goes_on_where_it_stopped(
     toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +156,7 @@ def test_a_stopped_bench_goes_on_where_it_stopped(
         bench.run([toy_story], NAMES, out, quiet=True)
     assert not out.exists()
     before = list(ran)
-    monkeypatch.setattr(bench, "policy_cell", lambda s, e, seed: ran.append(e.name) or original(s, e, seed))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(bench, "policy_cell", noting(ran, original))
     found = bench.run([toy_story], NAMES, out, quiet=True)
     assert len(ran) == len(set(ran)), f"{before} ran twice"
     assert len(found.cells) == len(NAMES) + 4
@@ -150,7 +174,7 @@ def test_parts_of_another_origin_are_run_again(
     results.write(path, Results(stale, (first.cells[0],)))
     ran = list[str]()
     original = bench.policy_cell
-    monkeypatch.setattr(bench, "policy_cell", lambda s, e, seed: ran.append(e.name) or original(s, e, seed))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(bench, "policy_cell", noting(ran, original))
     bench.run([toy_story], ["keep-all"], out, quiet=True)
     assert "keep-all" in ran
 
@@ -175,13 +199,13 @@ def test_the_best_plan_is_the_best_of_all_plans_in_a_small_world(toy_story: Scen
         [[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1], [1, 1, 0, 1, 0, 0]], dtype=bool
     )  # fmt: skip
     start, rows = bench.test_start(world, toy_story), 4
-    chosen = bench.rollout.proposed(world, plan.best_plan(world, candidates, start, rows), start)
+    chosen = rollout.proposed(world, plan.best_plan(world, candidates, start, rows), start)
     every = np.stack(np.meshgrid(*[np.arange(3)] * rows, indexing="ij"), axis=-1).reshape(-1, rows)
     for lane in range(start.lanes):
         best = min(
             float((log.cost[:, lane] * log.output_tokens[:, lane]).sum())
             for log in (
-                bench.rollout.proposed(
+                rollout.proposed(
                     world, np.repeat(candidates[choice][:, None], start.lanes, axis=1), start
                 )
                 for choice in every
@@ -214,10 +238,10 @@ def test_tuning_finds_what_trying_every_setting_on_train_finds(
 ) -> None:
     monkeypatch.setattr(tuning, "__file__", str(tmp_path / "tuning.py"))
     (found,) = tuning.tune([registry.entry("static-best")], [toy_story])
-    told = bench.briefing(toy_story)
+    told = briefing(toy_story)
     static = registry.entry("static-best")
     costs = {
-        key: bench.rollout.train_cost(registry.build(static, {"kept": key}), told)
+        key: rollout.train_cost(registry.build(static, {"kept": key}), told)
         for key in {blocks.key(kept) for kept in told.quality.grid_kept.reshape(-1, 6)}
     }
     assert costs[found.settings["kept"]] == pytest.approx(min(costs.values()))
@@ -261,8 +285,19 @@ def test_damaged_results_are_refused_in_one_sentence(
         try:
             results.read(path)
         except InvalidResult as error:
-            refused += 1
-            assert str(path) in str(error)
+            refused += str(path) in str(error)
     assert refused >= 7
     with pytest.raises(InvalidResult, match="is not there"):
         results.read(tmp_path / "absent.csv.gz")
+
+
+def test_reload_bytes_equal_a_plain_count() -> None:
+    rng = np.random.default_rng(0)
+    for layers in (3, 30, 70):
+        footprint = memory.Footprint(layers, 7, 11, 1, 0, 0.0, 0)
+        loaded = rng.random((2, 4, 2 * layers)) < 0.7
+        kept = rng.random((2, 5, 2 * layers)) < 0.7
+        expected = [
+            [[footprint.weights[k & ~m].sum() for k in kept[b]] for m in loaded[b]] for b in (0, 1)
+        ]
+        assert (plan.reload_bytes(footprint, loaded, kept) == expected).all()

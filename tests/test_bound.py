@@ -1,5 +1,6 @@
 """The bound: no plan costs less, whoever made it; and it is not far below what can be done."""
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_table import ALL_SETS, kept_without
-from toy_world import toy_rows, toy_world
+from toy_world import lanes_at, toy_rows, toy_world
 from worlds import Trial, trials, worlds
 
 from rapgym import bound, plan, simulator
@@ -54,10 +55,10 @@ def test_no_sequence_of_kept_sets_costs_less(world: World, scale: float, strict:
     rows = min(len(world.rows), 3)
     plans = np.array(list(product(range(len(ABOVE_FLOOR)), repeat=rows))).T
     lanes = plans.shape[1]
-    state = simulator.start(world, np.zeros(lanes), np.zeros(lanes), np.full(lanes, scale))
-    bare = State(state.row, state.limit_row, state.token_scale, np.tile(world.floor, (lanes, 1)))
+    state = replace(lanes_at(world, [0] * lanes), token_scale=np.full(lanes, scale))
+    bare = replace(state, loaded=np.tile(world.floor, (lanes, 1)))
     proposals = ABOVE_FLOOR[plans]
-    one = simulator.start(world, np.zeros(1), np.zeros(1), np.full(1, scale))
+    one = replace(lanes_at(world, [0]), token_scale=np.full(1, scale))
     floor_cost = least(world, one, rows)[0]
     for start in (state, bare):
         best = cost(world, start, proposals, np.full(lanes, strict)).min()
@@ -67,7 +68,7 @@ def test_no_sequence_of_kept_sets_costs_less(world: World, scale: float, strict:
 @given(worlds(most_rows=4))
 def test_the_best_plan_found_is_executed_and_lies_between(world: World) -> None:
     rows = len(world.rows)
-    start = simulator.start(world, np.zeros(2), np.array([0, rows - 1]), np.ones(2))
+    start = lanes_at(world, [0, 0], [0, rows - 1])
     proposals = plan.best_plan(world, ABOVE_FLOOR, start, rows)
     found = cost(world, start, proposals, np.zeros(2, dtype=bool))
     assert (found >= least(world, start, rows) - SLACK).all()
@@ -82,7 +83,7 @@ def relaxed_optimum(world: World, rows: int) -> float:
     refused from any second on, and the next row starts from any counts.
     """
     best, ceiling, window_s = at_counts(world), world.ceiling, world.window_s
-    states = list(product(*map(range, best.shape)))
+    states = [(a, f) for a in range(best.shape[0]) for f in range(best.shape[1])]
     foot = world.footprint
 
     def used(t: int, state: tuple[int, int]) -> int:
@@ -93,7 +94,7 @@ def relaxed_optimum(world: World, rows: int) -> float:
                 + (3 - state[0]) * attention + (3 - state[1]) * foot.ffn_bytes)  # fmt: skip
 
     def fits(t: int, second: int, state: tuple[int, int]) -> bool:
-        return used(t, state) <= world.rows.limit_bytes[t, second]
+        return used(t, state) <= int(world.rows.limit_bytes[t, second])
 
     @cache
     def any_start(t: int) -> float:
@@ -113,7 +114,7 @@ def relaxed_optimum(world: World, rows: int) -> float:
             returned = (max(before[0] - state[0], 0) * foot.attention_bytes
                         + max(before[1] - state[1], 0) * foot.ffn_bytes)  # fmt: skip
             stall = min(returned / world.restore_bytes_per_s, calm)
-            loss = min(best[state], ceiling)
+            loss = min(float(best[state]), ceiling)
             found.append(share * stall * (ceiling - loss) + seconds(t, 0, state))
         return min(found)
 
@@ -124,10 +125,10 @@ def relaxed_optimum(world: World, rows: int) -> float:
         share = int(world.rows.output_tokens[t]) / window_s
         refused = share * ceiling * (window_s - second) + any_start(t + 1)
         if fits(t, second, state):
-            served = share * min(best[state], ceiling) + seconds(t, second + 1, state)
+            served = share * min(float(best[state]), ceiling) + seconds(t, second + 1, state)
             return min(refused, served)
         landings = [
-            (share * (ceiling if world.notice_s == 0 else min(best[other], ceiling)))
+            (share * (ceiling if world.notice_s == 0 else min(float(best[other]), ceiling)))
             + seconds(t, second + 1, other)
             for other in states
             if other[0] >= state[0] and other[1] >= state[1] and fits(t, second, other)
@@ -140,7 +141,7 @@ def relaxed_optimum(world: World, rows: int) -> float:
 @given(worlds(most_rows=4))
 def test_the_bound_solves_its_problem_exactly(world: World) -> None:
     rows = len(world.rows)
-    one = simulator.start(world, np.zeros(1), np.zeros(1), np.ones(1))
+    one = lanes_at(world, [0])
     assert least(world, one, rows)[0] == pytest.approx(relaxed_optimum(world, rows), abs=1e-9)
 
 
@@ -155,7 +156,7 @@ def test_its_rows_add_up_to_it(trial: Trial) -> None:
 
 
 def one_lane(world: World) -> float:
-    state = simulator.start(world, np.zeros(1), np.zeros(1), np.ones(1))
+    state = lanes_at(world, [0])
     return float(least(world, state, len(world.rows))[0])
 
 
@@ -200,10 +201,21 @@ def test_blocks_do_not_return_through_an_emergency_that_cannot_be(notice_s: int)
     assert one_lane(world) == pytest.approx(0.65)
 
 
+def test_a_return_stalls_until_the_first_emergency_at_the_most() -> None:
+    # From the floor (0.65), at 10 B/s: whatever returns needs more than a row. Where the limit falls
+    # after one ample second, announced, one second is lost (1 nat), the other three are served
+    # without a2 and f2 (0.30), and so are the five rows to come. Staying would cost 0.65 a row, and
+    # refusing the end of the first row, of ten times the output, far more.
+    limits = [[220] * 4, [460, 340, 340, 340]] + [[340] * 4] * 5
+    rows = toy_rows([5] * 7, limits, [100] + [10] * 6)
+    world = toy_world(rows, notice_s=1, restore_bytes_per_s=10.0)
+    assert one_lane(world) == pytest.approx((10 * 0.65 + 1 + 3 * 0.30 / 4 + 5 * 0.30) / 16)
+
+
 def test_the_bound_is_reached_where_it_can_be() -> None:
     limits = [[399] * 4] + [[460] * 4] * 5
     world = toy_world(toy_rows([5] * 6, limits))
-    state = simulator.start(world, np.zeros(1), np.zeros(1), np.ones(1))
+    state = lanes_at(world, [0])
     proposals = np.array([kept_without(2, 4)] + [kept_without()] * 5)[:, None]
     assert cost(world, state, proposals, np.zeros(1, dtype=bool)) == pytest.approx(one_lane(world))
     best = plan.best_plan(world, ABOVE_FLOOR, state, 6)

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_table import kept_without
-from toy_world import CARD_BYTES, FOOTPRINT, WINDOW_S, toy_rows, toy_world
+from toy_world import CARD_BYTES, FOOTPRINT, WINDOW_S, lanes_at, toy_rows, toy_world, with_rows
 from worlds import worlds
 
 from rapgym import encoding, scenario, simulator
 from rapgym.encoding import HISTORY, LARGEST, Layout
 from rapgym.lanes import Lanes, Start
 from rapgym.scenario import SCENARIOS
-from rapgym.specs import BoolArray, FloatArray
+from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.world import Rows, State, World
 
 
@@ -40,9 +40,10 @@ def test_every_entry_belongs_to_one_documented_part(notice_s: int, small_steps: 
     entries = [i for name in names for i in range(where.size)[where.slice_of(name)]]
     assert entries == list(range(where.size)), "the parts tile the observation, in their order"
     so_far = np.ones((2, 6), dtype=bool) if small_steps else None
-    state = simulator.start(world, np.zeros(2), np.array([0, 2]), np.ones(2))
+    state = lanes_at(world, [0, 0], [0, 2])
     seen = observed(world, state, 0, so_far)
-    assert seen.shape == (2, where.size) and seen.dtype == np.float32
+    assert seen.shape == (2, where.size)
+    assert seen.dtype == np.float32
     with pytest.raises(KeyError):
         where.slice_of("future")
 
@@ -67,7 +68,7 @@ def test_an_observation_by_hand() -> None:
     assert where.token_unit == unit
 
     def part(name: str) -> FloatArray:
-        return seen[where.slice_of(name)]
+        return np.asarray(seen[where.slice_of(name)])
 
     expected: dict[str, object] = {
         "batch": 3 / 64,
@@ -89,7 +90,9 @@ def test_an_observation_by_hand() -> None:
     }
     assert [*expected] == [p.name for p in where.parts], "nothing more is seen"
     for name, value in expected.items():
-        assert part(name) == pytest.approx(np.atleast_1d(np.asarray(value, float)), rel=2e-7, abs=1e-7), name
+        assert part(name) == pytest.approx(
+            np.atleast_1d(np.asarray(value, float)), rel=2e-7, abs=1e-7
+        ), name
 
 
 @given(worlds(), st.data())
@@ -112,14 +115,17 @@ def test_reading_gives_back_tokens_and_never_more_memory_than_there_is(
         (found.announced_limit_bytes, seen.limit_bytes[:, 1:]),
         (found.recent_limit_bytes, seen.recent_limit_bytes.reshape(2, -1)),
     ):
-        assert (read <= true).all() and (read >= true - 1 - 1e-6 * np.abs(true)).all()
+        assert (read <= true).all()
+        assert (read >= true - 1 - 1e-6 * np.abs(true)).all()
 
 
 @given(
     st.integers(1, 2**50), st.lists(st.integers(-(2**50), 2**50), min_size=1, max_size=8),
     st.lists(st.integers(0, 10**6), min_size=1, max_size=8),
 )  # fmt: skip
-def test_reading_is_exact_at_any_size_of_card(card: int, limits: list[int], tokens: list[int]) -> None:
+def test_reading_is_exact_at_any_size_of_card(
+    card: int, limits: list[int], tokens: list[int]
+) -> None:
     """As far as a limit is within 64 cards, and a batch within 64 cards' tokens, as all are."""
     limit = np.array(limits)[:, None] % card  # 0 <= limit < card
     shared = np.resize(np.array(tokens), len(limits))
@@ -128,12 +134,14 @@ def test_reading_is_exact_at_any_size_of_card(card: int, limits: list[int], toke
         footprint=replace(FOOTPRINT, kv_token_bytes=1),
     )
     where = replace(layout_of(world), card_bytes=card, token_unit=max(1, 10**6))
-    state = simulator.start(world, np.arange(len(limit)), np.arange(len(limit)), np.ones(len(limit)))
+    state = lanes_at(world, range(len(limit)))
     seen = encoding.visible(world, state, np.zeros(len(limit), dtype=np.int64))
     found = encoding.read(where, encoding.observe(world, where, seen))
-    assert (found.prompt_tokens == shared).all() and (found.longest_tokens == 2 * shared).all()
+    assert (found.prompt_tokens == shared).all()
+    assert (found.longest_tokens == 2 * shared).all()
     true = limit[:, 0]
-    assert (found.limit_bytes <= true).all() and (found.limit_bytes >= true - 1 - 1e-6 * true).all()
+    assert (found.limit_bytes <= true).all()
+    assert (found.limit_bytes >= true - 1 - 1e-6 * true).all()
 
 
 def changed_future(world: World, row: int, limit_row: int, age: int, fill: int) -> World:
@@ -148,18 +156,18 @@ def changed_future(world: World, row: int, limit_row: int, age: int, fill: int) 
         ahead, at = divmod(second, world.window_s)
         limit_known[(limit_row + ahead) % total, at] = True
 
-    def other(column: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> object:
-        return np.where(demand_known, column, fill)
+    def other(name: str) -> IntArray:
+        return np.where(demand_known, getattr(rows, name), fill)
 
-    return replace(
+    return with_rows(
         world,
-        rows=Rows(
-            *(np.asarray(other(getattr(rows, name)))
-              for name in ("batch", "prompt_tokens", "reserved_tokens", "longest_tokens")),
-            output_tokens=np.full(total, fill),
-            limit_bytes=np.where(limit_known, rows.limit_bytes, 7 * fill),
-        ),
-    )  # fmt: skip
+        batch=other("batch"),
+        prompt_tokens=other("prompt_tokens"),
+        reserved_tokens=other("reserved_tokens"),
+        longest_tokens=other("longest_tokens"),
+        output_tokens=np.full(total, fill),
+        limit_bytes=np.where(limit_known, rows.limit_bytes, 7 * fill),
+    )
 
 
 @given(worlds(most_rows=5), st.integers(0, 4), st.integers(0, 4), st.integers(0, 4), st.booleans())
@@ -182,8 +190,14 @@ def test_what_is_known_is_seen() -> None:
     """The test above would pass an observation that sees nothing: each known number matters."""
     rng = np.random.default_rng(0)
     total = HISTORY + 2
-    columns = [rng.integers(1, 9, total) for _ in range(5)]
-    rows = Rows(*columns, limit_bytes=rng.integers(300, 600, (total, WINDOW_S)))  # type: ignore[arg-type]
+    rows = Rows(
+        batch=rng.integers(1, 9, total),
+        prompt_tokens=rng.integers(1, 9, total),
+        reserved_tokens=rng.integers(1, 9, total),
+        longest_tokens=rng.integers(1, 9, total),
+        output_tokens=rng.integers(1, 9, total),
+        limit_bytes=rng.integers(300, 600, (total, WINDOW_S)),
+    )
     world = toy_world(rows)
     state = State(np.array([HISTORY]), np.array([HISTORY]), np.ones(1), kept_without()[None])
     before = observed(world, state, HISTORY)
@@ -191,26 +205,29 @@ def test_what_is_known_is_seen() -> None:
         for name in ("batch", "prompt_tokens", "reserved_tokens"):
             column = getattr(rows, name).copy()
             column[row] += 1
-            other = replace(world, rows=replace(rows, **{name: column}))
+            other = with_rows(world, **{name: column})
             assert observed(other, state, HISTORY).tobytes() != before.tobytes(), (name, row)
         for second in range(WINDOW_S if row < HISTORY else 1):
             limit = rows.limit_bytes.copy()
             limit[row, second] -= 1
-            other = replace(world, rows=replace(rows, limit_bytes=limit))
+            other = with_rows(world, limit_bytes=limit)
             assert observed(other, state, HISTORY).tobytes() != before.tobytes(), (row, second)
 
 
 @given(worlds(), st.integers(1, 10**9))
-def test_observations_are_finite_and_within_bounds_whatever_is_asked(world: World, many: int) -> None:
+def test_observations_are_finite_and_within_bounds_whatever_is_asked(
+    world: World, many: int
+) -> None:
     rows = replace(
         world.rows,
         batch=world.rows.batch * many,
         prompt_tokens=world.rows.prompt_tokens * many,
         limit_bytes=world.rows.limit_bytes * (many if many % 2 else -many),
     )
-    state = simulator.start(world, np.zeros(1), np.zeros(1), np.ones(1))
+    state = lanes_at(world, [0])
     seen = observed(replace(world, rows=rows), state, 3, np.ones((1, 6), dtype=bool))
-    assert np.isfinite(seen).all() and (np.abs(seen) <= LARGEST).all()
+    assert np.isfinite(seen).all()
+    assert (np.abs(seen) <= LARGEST).all()
 
 
 @pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)

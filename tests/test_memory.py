@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 
 from rapgym import memory
 from rapgym.errors import InvalidSpec
-from rapgym.specs import MODELS, DeviceProfile, Format, KVFormat, ModelSpec, WeightFormat, model_spec
+from rapgym.specs import (
+    MODELS,
+    DeviceProfile,
+    Format,
+    KVFormat,
+    ModelSpec,
+    WeightFormat,
+    model_spec,
+)
 
 MIB = 1 << 20
-LLAMA2, LLAMA3, QWEN, SMOL = map(model_spec, ("llama2-7b", "llama3-8b", "qwen2.5-7b", "smollm2-135m"))
+LLAMA2, LLAMA3, QWEN, SMOL = map(
+    model_spec, ("llama2-7b", "llama3-8b", "qwen2.5-7b", "smollm2-135m")
+)
 
 
 def test_check_points_of_llama2_7b() -> None:
@@ -39,16 +49,24 @@ def test_all_weights_are_counted(model: ModelSpec, parameters: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "tokens"), [(LLAMA2, 8_320), (LLAMA3, 65_536), (QWEN, 170_240)], ids=lambda v: str(v)[:24]
+    ("model", "tokens"),
+    [(LLAMA2, 8_320), (LLAMA3, 65_536), (QWEN, 170_240)],
+    ids=lambda v: str(v)[:24],
 )
-def test_where_an_attention_block_frees_as_much_as_an_ffn_block(model: ModelSpec, tokens: int) -> None:
+def test_where_an_attention_block_frees_as_much_as_an_ffn_block(
+    model: ModelSpec, tokens: int
+) -> None:
     costs = memory.footprint(model).block_bytes(np.array([tokens - 1, tokens, tokens + 1]))
     attention, ffn = costs[:, 0], costs[:, 1]
-    assert attention[0] < ffn[0] and attention[1] == ffn[1] and attention[2] > ffn[2]
+    assert attention[0] < ffn[0]
+    assert attention[1] == ffn[1]
+    assert attention[2] > ffn[2]
 
 
 @pytest.mark.parametrize(
-    ("model", "tokens"), [(SMOL, 11_676), (LLAMA2, 25_705), (LLAMA3, 122_532)], ids=lambda v: str(v)[:24]
+    ("model", "tokens"),
+    [(SMOL, 11_676), (LLAMA2, 25_705), (LLAMA3, 122_532)],
+    ids=lambda v: str(v)[:24],
 )
 def test_where_kv_takes_as_much_as_weights(model: ModelSpec, tokens: int) -> None:
     assert memory.weight_bytes(model) // (model.layers * memory.kv_token_bytes(model)) == tokens
@@ -112,7 +130,9 @@ def test_used_bytes_equal_a_recount(
     activations: float,
     data: st.DataObject,
 ) -> None:
-    kept = np.array(data.draw(st.lists(st.booleans(), min_size=model.blocks, max_size=model.blocks)))
+    kept = np.array(
+        data.draw(st.lists(st.booleans(), min_size=model.blocks, max_size=model.blocks))
+    )
     profile = DeviceProfile("any", context_bytes, activations, 17)
     foot = memory.footprint(model, Format(weights, kv), profile)
 

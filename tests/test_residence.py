@@ -29,10 +29,20 @@ def test_the_reserve_is_an_observed_output() -> None:
 
 
 def held(
-    arrival_s: list[float], tokens: list[int], stay_s: list[float], pool: int, start: float, seconds: int
+    arrival_s: list[float],
+    tokens: list[int],
+    stay_s: list[float],
+    pool: int,
+    start: float,
+    seconds: int,
 ) -> list[int]:
     found = residence.tenant_tokens(
-        np.array(arrival_s), np.array(tokens, dtype=np.int64), np.array(stay_s), pool, start, seconds
+        np.array(arrival_s),
+        np.array(tokens, dtype=np.int64),
+        np.array(stay_s),
+        pool,
+        start,
+        seconds,
     )
     assert found.dtype == np.int64
     return [int(level) for level in found]

@@ -18,7 +18,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.loaders import load_requests
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.quality import QualityTable
-from rapgym.scenario import GIB, SCENARIOS, Scenario
+from rapgym.scenario import GIB, SCENARIOS, Scenario, Split
 from rapgym.series import Series
 from rapgym.specs import model_spec
 
@@ -50,7 +50,8 @@ def test_numbers_are_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("served", "dense_tokens"), [("llama2-7b", 25_705), ("llama3-8b", 122_532), ("smollm2-135m", 11_676)]
+    ("served", "dense_tokens"),
+    [("llama2-7b", 25_705), ("llama3-8b", 122_532), ("smollm2-135m", 11_676)],
 )
 def test_scales_keep_the_ratios(served: str, dense_tokens: int) -> None:
     """KV to weights, and card to weights, are those of the model that is stood for."""
@@ -96,13 +97,17 @@ def test_every_scenario_builds_every_split(story: Scenario) -> None:
     measured = model_spec("smollm2-135m")
     scale = scenario.scales(story, measured)
     rows = {}
-    for split in ("train", "fit", "validation", "test"):
-        world = scenario.world(story, split)  # type: ignore[arg-type]
+    splits: tuple[Split, ...] = ("train", "fit", "validation", "test")
+    for split in splits:
+        world = scenario.world(story, split)
         rows[split] = len(world.rows)
-        assert world.blocks == 60 and world.window_s == story.window_s
+        assert world.blocks == 60
+        assert world.window_s == story.window_s
         assert world.floor.sum() == 28
         assert (world.rows.limit_bytes <= story.card_gib * GIB * scale.bytes).all()
-        assert (world.rows.longest_tokens <= world.rows.prompt_tokens + world.rows.reserved_tokens + 1).all()
+        assert (
+            world.rows.longest_tokens <= world.rows.prompt_tokens + world.rows.reserved_tokens + 1
+        ).all()
         assert world.restore_bytes_per_s * story.restore_s == pytest.approx(
             30 * (memory.attention_bytes(measured) + memory.ffn_bytes(measured))
         )
@@ -130,7 +135,10 @@ def test_a_scenario_answers_to_its_name_with_and_without_version(name: str) -> N
 def test_unknown_scenarios_and_impossible_numbers_are_refused() -> None:
     with pytest.raises(InvalidSpec, match="there are chat-beside-code, chat-gqa"):
         scenario.scenario("chat")
-    for change in ({"card_gib": 0}, {"restore_s": 0}, {"every": 0}, {"offsets": 0}, {"notice_s": -1}):
+    impossible: list[dict[str, Any]] = [
+        {"card_gib": 0}, {"restore_s": 0}, {"every": 0}, {"offsets": 0}, {"notice_s": -1}
+    ]  # fmt: skip
+    for change in impossible:
         with pytest.raises(InvalidSpec, match="chat-beside-code"):
             replace(SCENARIOS[0], **change)
 
@@ -218,9 +226,13 @@ def episode(kind: str, split: str, seed: int) -> bytes:
     for _ in range(200):
         legal = np.asarray(info["action_mask"])
         small = kind == "RAP-v0"
-        action: Any = rng.choice(np.flatnonzero(legal)) if small else rng.integers(0, 2, env.action_space.shape)
+        action: Any = (
+            rng.choice(np.flatnonzero(legal))
+            if small
+            else rng.integers(0, 2, env.action_space.shape)
+        )
         observation, reward, _, truncated, info = env.step(action)
-        seen.append(observation.tobytes() + np.float64(reward).tobytes())  # type: ignore[arg-type]
+        seen.append(observation.tobytes() + np.float64(reward).tobytes())
         if truncated:
             break
     return b"".join(seen)
@@ -245,9 +257,7 @@ def test_the_check_of_a_scenario_looks_at_train_alone(
     assert suitability.check(toy_story) == before
 
 
-@pytest.mark.parametrize(
-    ("card_bytes", "complaint"), [(10_000, "too easy"), (600, "too hard")]
-)
+@pytest.mark.parametrize(("card_bytes", "complaint"), [(10_000, "too easy"), (600, "too hard")])
 def test_a_scenario_that_decides_nothing_is_refused(
     toy_story: Scenario, card_bytes: int, complaint: str
 ) -> None:
@@ -257,4 +267,5 @@ def test_a_scenario_that_decides_nothing_is_refused(
 
 def test_the_toy_series_holds_what_tests_need() -> None:
     made = toy_world.toy_series()
-    assert (made.batch == 0).any() and made.tenant_tokens.max() == 40
+    assert (made.batch == 0).any()
+    assert made.tenant_tokens.max() == 40

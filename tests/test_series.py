@@ -25,13 +25,20 @@ def trace(*requests: tuple[float, int, int], name: str = "toy") -> RequestTrace:
 
 
 def built(served: RequestTrace, tenant: RequestTrace | None = None, **changes: Any) -> Series:
-    settings = {"window": 2, "pool_tokens": 100, "offset_s": 0.0, "start_s": 0.0, "stop_s": 10.0}
-    return series.build(served, tenant, origin={}, **(settings | changes))  # type: ignore[arg-type]
+    settings: dict[str, Any] = {
+        "window": 2,
+        "pool_tokens": 100,
+        "offset_s": 0.0,
+        "start_s": 0.0,
+        "stop_s": 10.0,
+    }
+    return series.build(served, tenant, origin={}, **(settings | changes))
 
 
 def same(one: Series, other: Series) -> bool:
     return all(
-        np.array_equal(getattr(one, field.name), getattr(other, field.name)) for field in fields(Series)
+        np.array_equal(getattr(one, field.name), getattr(other, field.name))
+        for field in fields(Series)
     )
 
 
@@ -60,10 +67,14 @@ def test_a_workload_by_hand() -> None:
     # Windows of 2 s from 0 to 10: five rows; row t holds what arrived in [2t - 2, 2t). The train part
     # is [0, 7): outputs 5, 1, 30, 2, whose 95th percentile that is observed is 30. The 50 of the
     # request at 9.0 would be cut there, but its row begins at 10.
-    served = trace((0.0, 10, 5), (1.5, 20, 1), (2.0, 7, 30), (6.5, 9, 2), (7.0, 8, 40), (9.0, 3, 50))
+    served = trace(
+        (0.0, 10, 5), (1.5, 20, 1), (2.0, 7, 30), (6.5, 9, 2), (7.0, 8, 40), (9.0, 3, 50)
+    )
     # The tenant holds 60 tokens from 3.0 on for 0.2 ms x 10 + 30 ms x 50 = 1.502 s.
     made = built(served, trace((3.0, 10, 50)))
-    assert made.reserve_tokens == 30 and made.window_s == 2 and len(made) == 5
+    assert made.reserve_tokens == 30
+    assert made.window_s == 2
+    assert len(made) == 5
     assert made.batch.tolist() == [0, 2, 1, 0, 2]
     assert made.prompt_tokens.tolist() == [0, 30, 7, 0, 17]
     assert made.output_tokens.tolist() == [0, 6, 30, 0, 32], "40 is cut at the reserve"
@@ -138,7 +149,7 @@ def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, old: str, new: st
     assert old in whole
     first, _, rest = whole.replace(old, new, 1).partition("\n")
     path.write_bytes(headed.pack(json.loads(first), rest.split("\n")))
-    with pytest.raises(InvalidTrace, match="no series that can be read|integers >= 0"):
+    with pytest.raises(InvalidTrace, match=r"no series that can be read|integers >= 0"):
         series.read(path)
 
 
@@ -176,15 +187,14 @@ def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
     assert story.tenant is not None
     assert found.origin["pool_tokens"] == story.tenant.pool_tokens
     assert (found.tenant_tokens <= story.tenant.pool_tokens).all(), "never above the pool"
-    assert all(source["attribution"] and source["licence"] for source in found.origin["sources"].values())
+    assert all(
+        source["attribution"] and source["licence"] for source in found.origin["sources"].values()
+    )
 
 
 @pytest.mark.parametrize(
     "story",
-    [
-        pytest.param(story, marks=pytest.mark.slow if story.synthetic else ())
-        for story in SCENARIOS
-    ],
+    [pytest.param(story, marks=pytest.mark.slow if story.synthetic else ()) for story in SCENARIOS],
     ids=lambda story: story.name,
 )
 @pytest.mark.usefixtures("raw_data")

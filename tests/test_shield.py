@@ -91,7 +91,8 @@ def test_fit_keeps_its_promise(case: Case) -> None:
     for lane, kept in enumerate(all_kept):
         costs, budget = case.costs[lane], case.budget[lane]
         wanted, spent = case.proposal[lane] | case.floor, costs[kept].sum()
-        assert (case.floor <= kept).all() and (kept <= wanted).all(), "floor <= kept <= wanted"
+        assert (case.floor <= kept).all(), "the floor stays"
+        assert (kept <= wanted).all(), "nothing is kept that was not proposed"
         assert spent <= budget or (kept == case.floor).all(), "what is kept fits"
         if costs[wanted].sum() <= budget:
             assert (kept == wanted).all(), "what fits is left alone"
@@ -111,7 +112,9 @@ def test_fit_keeps_its_promise(case: Case) -> None:
 def test_fit_reads_its_arguments_and_nothing_else(case: Case) -> None:
     before = [array.copy() for array in (case.proposal, case.costs, case.budget, case.order)]
     together = shield.fit(case.proposal, case.costs, case.budget, case.order)
-    for array, was in zip((case.proposal, case.costs, case.budget, case.order), before, strict=True):
+    for array, was in zip(
+        (case.proposal, case.costs, case.budget, case.order), before, strict=True
+    ):
         assert (array == was).all(), "no argument is written to"
     for lane in range(len(together)):
         alone = shield.fit(case.proposal[lane], case.costs[lane], case.budget[lane], case.order)
@@ -123,17 +126,15 @@ def test_fit_reads_its_arguments_and_nothing_else(case: Case) -> None:
 @given(cases())
 def test_what_is_executed_fits_or_is_refused_with_cause(case: Case) -> None:
     source = np.full(len(case.budget), Reason.POLICY)
-    decided = shield.decide(
-        case.proposal, case.costs, case.budget, case.order, source, case.strict
-    )
+    decided = shield.decide(case.proposal, case.costs, case.budget, case.order, source, case.strict)
     for lane, kept in enumerate(decided.kept):
         costs, budget = case.costs[lane], case.budget[lane]
         wanted = case.proposal[lane] | case.floor
         wanted_fits, floor_fits = (costs[x].sum() <= budget for x in (wanted, case.floor))
         assert costs[kept].sum() <= budget or decided.refused[lane], "promise 1: safe"
-        assert decided.refused[lane] == (not floor_fits or (case.strict[lane] and not wanted_fits)), (
-            "refused if the floor does not fit or the policy declared so, and only then"
-        )
+        assert decided.refused[lane] == (
+            not floor_fits or (case.strict[lane] and not wanted_fits)
+        ), "refused if the floor does not fit or the policy declared so, and only then"
         if wanted_fits:
             assert (kept == wanted).all(), "promise 2: executed unchanged"
         if decided.refused[lane]:
@@ -283,7 +284,9 @@ READABLE: dict[str, Callable[[], object]] = {
 def test_booleans_and_zeros_and_ones_are_read(make: Callable[[], object]) -> None:
     read = shield.read_proposal(make(), 4)
     assert read is not None
-    assert type(read) is np.ndarray and read.dtype == bool and read.flags.writeable
+    assert type(read) is np.ndarray
+    assert read.dtype == bool
+    assert read.flags.writeable
     assert read.tolist() == [True, False, True, True]
 
 
@@ -291,7 +294,7 @@ def test_a_reading_does_not_depend_on_how_warnings_are_treated() -> None:
     readings = []
     for action in ("error", "ignore"):
         with warnings.catch_warnings():
-            warnings.simplefilter(action)  # type: ignore[arg-type]
+            warnings.simplefilter(action)
             readings.append(shield.read_proposal(OldArray(), 4))
     assert all(reading is not None for reading in readings)
 
@@ -300,13 +303,16 @@ def test_a_reading_is_a_copy() -> None:
     answer = np.array([True, False])
     read = shield.read_proposal(answer, 2)
     answer[...] = False
-    assert read is not None and read.tolist() == [True, False]
+    assert read is not None
+    assert read.tolist() == [True, False]
 
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.complex_numbers()
 )  # fmt: skip
-anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.tuples(inner), max_leaves=8)
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.tuples(inner), max_leaves=8
+)
 
 
 @given(anything, st.integers(1, 4))
@@ -314,5 +320,6 @@ anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.
 def test_reading_never_raises_and_never_reads_what_is_not_there(answer: object, n: int) -> None:
     read = shield.read_proposal(answer, n)
     if read is not None:
-        assert isinstance(answer, list | tuple) and len(answer) == n
+        assert isinstance(answer, list | tuple)
+        assert len(answer) == n
         assert all(bit == found for bit, found in zip(answer, read.tolist(), strict=True))

@@ -5,15 +5,17 @@ C = 4 and W = 4, and every row but two has weight 1: a second without service co
 dense 460. The shield drops 2, 3, 4, 5 in this order: a1 f1 a2 f2.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from toy_table import kept_without
-from toy_world import toy_rows, toy_world
+from toy_table import kept_without, toy_table
+from toy_world import lanes_at, toy_rows, toy_world
 
-from rapgym import simulator
+from rapgym import blocks, simulator
 from rapgym.shield import Reason
 from rapgym.specs import BoolArray, FloatArray
-from rapgym.world import Outcome, State, World
+from rapgym.world import Outcome, World
 
 DENSE = kept_without()
 FLOOR = kept_without(2, 3, 4, 5)
@@ -21,7 +23,7 @@ FLOOR = kept_without(2, 3, 4, 5)
 
 def serve(world: World, proposals: list[BoolArray], *, strict: bool = False) -> list[Outcome]:
     """All rows of a world in one lane, from dense on."""
-    state = simulator.start(world, np.zeros(1), np.zeros(1), np.ones(1))
+    state = lanes_at(world, [0])
     outcomes = []
     for proposal in proposals:
         state, outcome = simulator.step(
@@ -156,10 +158,13 @@ def test_who_declares_refusal_is_refused_and_keeps_its_set() -> None:
     assert [outcome.reason[0] for outcome in outcomes] == reasons
     ends = [own, own, own, own, FLOOR, own]
     assert [o.kept_end[0].tolist() for o in outcomes] == [end.tolist() for end in ends]
-    assert outcomes[1].kept[0].tolist() == FLOOR.tolist() and outcomes[1].used_bytes[0] == 0
+    assert outcomes[1].kept[0].tolist() == FLOOR.tolist()
+    assert outcomes[1].used_bytes[0] == 0
 
 
-def test_a_served_token_costs_at_most_the_ceiling_and_less_than_nothing_where_dropping_helps() -> None:
+def test_a_served_token_costs_at_most_the_ceiling_and_less_than_nothing_where_dropping_helps() -> (
+    None
+):
     class Fixed:
         order = np.array([2, 3, 4, 5])
 
@@ -170,16 +175,29 @@ def test_a_served_token_costs_at_most_the_ceiling_and_less_than_nothing_where_dr
             return np.full(len(kept), self.nats), np.zeros(len(kept), dtype=bool)
 
     for nats, cost in ((9.0, 4.0), (-0.5, -0.5)):
-        world = toy_world(toy_rows([5], [[460] * 4]), quality=Fixed(nats))
+        world = toy_world(toy_rows([5], [[460] * 4]), quality=Fixed(nats))  # type: ignore[arg-type]
         (outcome,) = serve(world, [DENSE])
         assert terms(outcome) == [cost, 0, 0, 0]
         assert not outcome.measured[0]
 
 
+def test_a_set_that_an_emergency_leaves_may_be_a_predicted_one() -> None:
+    # a2 dropped is measured; a1 a2, which the third second leaves, is not.
+    columns = toy_table([blocks.key(kept_without(2, 4))]).calibration()
+    limits = [[400, 400, 340, 340]]
+    for limit, measured in ((limits, False), ([[400] * 4], True)):
+        (outcome,) = serve(toy_world(toy_rows([5], limit), quality=columns), [kept_without(4)])
+        assert outcome.nll[0] == pytest.approx(0.30), "the nll named is that of the row's start"
+        assert outcome.measured[0] == measured
+    # A refused row asks no quality, so it has nothing that is not measured.
+    (refused,) = serve(toy_world(toy_rows([5], [[219] * 4]), quality=columns), [kept_without(2, 4)])
+    assert refused.measured[0]
+
+
 def test_rows_turn_at_the_end_and_tenant_rows_keep_their_distance() -> None:
     limits = [[460] * 4, [400] * 4, [340] * 4]
     world = toy_world(toy_rows([5, 10, 0], limits))
-    state = simulator.start(world, np.array([1]), np.array([2]), np.ones(1))
+    state = lanes_at(world, [1], [2])
     visited = []
     for _ in range(4):
         visited.append((int(state.row[0]), int(state.limit_row[0])))
@@ -190,8 +208,7 @@ def test_rows_turn_at_the_end_and_tenant_rows_keep_their_distance() -> None:
 
 def test_scaling_changes_tokens_alone() -> None:
     world = toy_world(toy_rows([5, 10], [[460] * 4] * 2))
-    state = simulator.start(world, np.array([0, 1]), np.zeros(2), np.array([1.1, 0.9]))
+    state = replace(lanes_at(world, [0, 1]), token_scale=np.array([1.1, 0.9]))
     asked = simulator.demand(world, state)
     assert asked.prompt_tokens.tolist() == [6, 9]  # 5.5 and 9.0, to even
     assert asked.batch.tolist() == [1, 1]
-    assert isinstance(state, State)

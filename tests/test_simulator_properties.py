@@ -68,9 +68,7 @@ def test_memory_is_never_overdrawn(trial: Trial) -> None:
             def used(kept: BoolArray, tokens: int, lane: int = lane) -> int:
                 attention, ffn = int(kept[0::2].sum()), int(kept[1::2].sum())
                 activations = np.ceil(foot.activation_bytes_per_token * asked.prompt_tokens[lane])  # noqa: B023
-                return (
-                    100 + int(activations) + attention * (40 + 4 * tokens) + ffn * 60
-                )
+                return 100 + int(activations) + attention * (40 + 4 * tokens) + ffn * 60
 
             tokens = int(asked.prompt_tokens[lane] + asked.reserved_tokens[lane])
             if not outcome.refused[lane]:
@@ -90,7 +88,8 @@ def test_seconds_are_split_once_and_lie_in_their_window(trial: Trial) -> None:
         state, outcome = simulator.step(world, state, proposal, None, trial.strict)
         spent, weight = outcome.seconds, outcome.output_tokens / world.mean_output_tokens
         lost = spent.stall + spent.emergency + spent.refused
-        assert (spent.stall >= 0).all() and (lost <= world.window_s + 1e-9).all()
+        assert (spent.stall >= 0).all()
+        assert (lost <= world.window_s + 1e-9).all()
         served = world.window_s - lost
         assert (spent.loss <= served * world.ceiling + 1e-9).all(), "a served token costs at most C"
         assert (spent.loss >= -1e-9).all(), "in the toy world dropping never helps"

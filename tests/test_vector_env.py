@@ -42,7 +42,9 @@ def lane_of(info: dict[str, Any], lane: int) -> dict[str, Any]:
     found = {}
     for name, value in info.items():
         if not name.startswith("_") and info[f"_{name}"][lane]:
-            found[name] = lane_of(value, lane) if isinstance(value, dict) else np.asarray(value)[lane]
+            found[name] = (
+                lane_of(value, lane) if isinstance(value, dict) else np.asarray(value)[lane]
+            )
     return found
 
 
@@ -94,7 +96,8 @@ def test_lanes_equal_single_environments(id: str, observation: str, split: str) 
                 own, own_reward, _, own_ends, own_info = env.step(actions[lane])
             assert part(seen, lane) == whole(own)
             assert np.float64(reward[lane]).tobytes() == np.float64(own_reward).tobytes()
-            assert truncated[lane] == own_ends and not terminated[lane]
+            assert truncated[lane] == own_ends
+            assert not terminated[lane]
             assert_same_info(info, lane, own_info)
             ended[lane] = own_ends
             assert (vector.action_masks()[lane] == env.action_masks()).all()
@@ -114,7 +117,8 @@ def test_lanes_wait_while_others_stop() -> None:
     assert np.flatnonzero(~info["proposal"][2]).tolist() == [3]
     assert env.lanes.state.row.tolist() == [1, 1, 1]
     masks = info["action_mask"]
-    assert masks[0].tolist() == [0, 0, 0, 1, 1, 1, 1] and masks[1].tolist() == [0, 0, 1, 1, 1, 1, 1]
+    assert masks[0].tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert masks[1].tolist() == [0, 0, 1, 1, 1, 1, 1]
 
 
 @every_id
@@ -126,9 +130,11 @@ def test_an_ended_lane_ignores_its_action_and_starts_anew(id: str) -> None:
         _, _, _, truncated, _ = env.step(drawn(id, 2, rng))
     lane = int(np.flatnonzero(truncated)[0])
     _, reward, _, again, info = env.step(drawn(id, 2, rng))
-    assert reward[lane] == 0.0 and not again[lane]
+    assert reward[lane] == 0.0
+    assert not again[lane]
     assert "kept" not in lane_of(info, lane)
-    assert env.lanes.state.row[lane] == 0 and env.lanes.state.loaded[lane].all()
+    assert env.lanes.state.row[lane] == 0
+    assert env.lanes.state.loaded[lane].all()
     assert env.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
 
 
@@ -174,7 +180,9 @@ def test_observations_are_the_callers_own(id: str) -> None:
 
 @every_id
 def test_gymnasiums_other_vector_forms_work_too(id: str) -> None:
-    env = gymnasium.make_vec(id, num_envs=2, vectorization_mode="sync", scenario="toy", split="test")
+    env = gymnasium.make_vec(
+        id, num_envs=2, vectorization_mode="sync", scenario="toy", split="test"
+    )
     native = made(id, 2, split="test")
     one, _ = env.reset(seed=4)
     other, _ = native.reset(seed=4)

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from toy_table import CEILING, toy_columns
 
-from rapgym import memory
+from rapgym import memory, simulator
 from rapgym.memory import Footprint
+from rapgym.quality import QualityColumns
 from rapgym.scenario import GIB, Scenario, Tenant
 from rapgym.series import Series
 from rapgym.specs import ModelSpec
-from rapgym.world import Quality, Rows, World
+from rapgym.world import Rows, State, World
 
 MODEL = ModelSpec("toy", layers=3, hidden=5, query_heads=1, kv_heads=1, head_dim=1, ffn_dim=2,
                   vocabulary=3, tied=True)  # fmt: skip
 FOOTPRINT = memory.footprint(MODEL)
 WINDOW_S = 4
 CARD_BYTES = 1000
-
 
 
 def toy_rows(
@@ -45,7 +45,7 @@ def toy_rows(
 def toy_world(
     rows: Rows,
     *,
-    quality: Quality | None = None,
+    quality: QualityColumns | None = None,
     footprint: Footprint = FOOTPRINT,
     restore_bytes_per_s: float = 100.0,
     notice_s: int = 0,
@@ -53,6 +53,13 @@ def toy_world(
     """A world of these rows; a row of 10 output tokens has weight 1."""
     columns = toy_columns() if quality is None else quality
     return World(footprint, columns, rows, CEILING, restore_bytes_per_s, 10.0, notice_s)
+
+
+def lanes_at(world: World, row: Sequence[int], limit_row: Sequence[int] | None = None) -> State:
+    """Lanes at these rows, the tenant at its own (the same unless stated), every block in memory."""
+    rows = np.array(row, dtype=np.int64)
+    limits = rows.copy() if limit_row is None else np.array(limit_row, dtype=np.int64)
+    return simulator.start(world, rows, limits, np.ones(len(rows)))
 
 
 # The same model in a scenario, on a card of 1000 bytes: the tenant holds 400 bytes of weights and 12

@@ -69,10 +69,20 @@ def add(subparsers: Subparsers) -> None:
         "into the table",
     )
     command.add_argument(
+        "--kept-from",
+        type=Path,
+        metavar="RESULTS",
+        help="the same for the sets that served most in a results file of `rapgym bench`",
+    )
+    command.add_argument(
+        "--most", type=_at_least(1), default=40, metavar="N", help="how many of them (40)"
+    )
+    command.add_argument(
         "--sample",
         action="append",
         metavar="NAME",
-        help="with --kept: the sample of text, once or more (calib and test)",
+        help="with --kept or --kept-from: the sample of text, once or more (calib and test; "
+        "calib-large and test-large are longer)",
     )
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.add_argument("--json", action="store_true", help="print JSON")
@@ -81,8 +91,8 @@ def add(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure what is missing, then write the table or print the sets of `--kept`."""
-    if arguments.sample and not arguments.kept:
-        raise InvalidSpec("--sample goes with --kept")
+    if arguments.sample and not (arguments.kept or arguments.kept_from):
+        raise InvalidSpec("--sample goes with --kept or --kept-from")
     require("device", "torch", "transformers")
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # torch reads it as it is imported
@@ -107,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         domains=corpus.DOMAINS,
     )
     with meter.ledger:
-        if arguments.kept:
+        if arguments.kept or arguments.kept_from:
             return _measure_kept(arguments, meter)
         return _measure_all(arguments, meter, out)
 
@@ -140,15 +150,26 @@ def _measure_all(arguments: argparse.Namespace, meter: "Meter", out: Path) -> in
 
 
 def _measure_kept(arguments: argparse.Namespace, meter: "Meter") -> int:
+    from rapgym import results
+    from rapgym.progress import Progress
     from rapgym.runtime import campaign, samples
 
-    sets = [blocks.kept_of(key, meter.model.blocks) for key in arguments.kept]
+    keys = list(arguments.kept or [])
+    if arguments.kept_from:
+        keys += results.most_served(results.read(arguments.kept_from), arguments.most)
+    sets = [blocks.kept_of(key, meter.model.blocks) for key in keys]
     wanted = arguments.sample or campaign.JUDGED_ON
     for sample in wanted:
         if sample not in samples.SAMPLES:
             known = ", ".join(samples.SAMPLES)
             raise InvalidSpec(f"no sample is called {sample!r}; there are {known}")
-    rows = [row for sample in wanted for row in meter.measure(sets, sample, "asked").values()]
+    total = len(sets) * sum(meter.weight(sample) for sample in wanted)
+    with Progress(f"measure {meter.model.name}", total, quiet=arguments.quiet) as progress:
+        rows = [
+            row
+            for sample in wanted
+            for row in meter.measure(sets, sample, "asked", progress).values()
+        ]
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return 0

@@ -28,7 +28,9 @@ def add(subparsers: Subparsers) -> None:
         "that bench uses into the package: run it in a clone, and commit what changed.",
         epilog="example: rapgym policies tune frontier-margin --scenario chat-beside-code",
     )
-    tune.add_argument("name", nargs="*", metavar="NAME", help="all with free parameters unless named")
+    tune.add_argument(
+        "name", nargs="*", metavar="NAME", help="all with free parameters unless named"
+    )
     tune.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
     tune.set_defaults(run=_tune)
 

@@ -30,5 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"rows": rows, "cells": len(found.cells), "differences": differing}))
     else:
-        print("\n".join(differing) or f"{rows} rows in {len(found.cells)} cells replay, scores hold")
+        print(
+            "\n".join(differing) or f"{rows} rows in {len(found.cells)} cells replay, scores hold"
+        )
     return 1 if differing else 0

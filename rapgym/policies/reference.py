@@ -19,7 +19,9 @@ class Frontier:
     attention: IntArray  # attention blocks kept, [K]
     ffn: IntArray  # FFN blocks kept, [K]
 
-    def used_bytes(self, footprint: Footprint, tokens: IntArray, prompt_tokens: IntArray) -> IntArray:
+    def used_bytes(
+        self, footprint: Footprint, tokens: IntArray, prompt_tokens: IntArray
+    ) -> IntArray:
         """Bytes of each set for each demand, margin included: [B] -> [B, K]."""
         per_attention = footprint.attention_bytes + footprint.kv_token_bytes * tokens
         fixed = footprint.overhead_bytes(prompt_tokens) + footprint.margin_bytes
@@ -63,7 +65,5 @@ class FrontierLookup:
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         seen = self._briefing.read(observation)
-        used = self._frontier.used_bytes(
-            self._briefing.footprint, seen.tokens, seen.prompt_tokens
-        )
+        used = self._frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
         return self._frontier.kept[self._frontier.best_fitting(used, seen.limit_bytes)]

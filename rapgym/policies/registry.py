@@ -83,7 +83,7 @@ def tuning(found: Entry) -> Callable[[Briefing], dict[str, Any]] | None:
 def tuned() -> dict[str, Any]:
     """The committed settings: policy -> scenario -> {"settings", "table_sha256", ...}."""
     file = resources.files("rapgym.policies") / TUNED_FILE
-    return json.loads(file.read_text()) if file.is_file() else {}  # type: ignore[no-any-return]
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def settings(found: Entry, briefing: Briefing, table_sha256: str) -> dict[str, Any]:
@@ -116,6 +116,8 @@ def build(found: Entry, options: dict[str, Any]) -> Policy:
         policy = made(**options)
     except Exception as error:
         raise InvalidPolicy(f"{found.target} cannot be built: {error}") from error
-    if not callable(getattr(policy, "reset", None)) or not callable(getattr(policy, "propose", None)):
+    if not callable(getattr(policy, "reset", None)) or not callable(
+        getattr(policy, "propose", None)
+    ):
         raise InvalidPolicy(f"{found.target} needs the methods reset and propose")
-    return policy  # type: ignore[no-any-return]
+    return policy

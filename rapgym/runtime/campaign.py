@@ -22,7 +22,9 @@ ORDER_DRAWS = ("order-0", "order-1", "order-2")
 JUDGED_ON = ("calib", "test")
 
 
-def origin(model: LoadedModel, *, length: int, domains: tuple[str, ...], dtype: str) -> dict[str, Any]:
+def origin(
+    model: LoadedModel, *, length: int, domains: tuple[str, ...], dtype: str
+) -> dict[str, Any]:
     """What decides the numbers of a ledger: measurements of two origins never mix."""
     return {
         "ledger": 1,
@@ -101,9 +103,7 @@ def find_orders(
     return Orders(tuple(found[0]), tuple(found[1]), tuple(joint))
 
 
-def run(
-    meter: Meter, plan: designs.Plan, *, draws: int = 1, quiet: bool = False
-) -> Orders:
+def run(meter: Meter, plan: designs.Plan, *, draws: int = 1, quiet: bool = False) -> Orders:
     """Measure everything that `plan` names; what the ledger has is not measured again.
 
     Args:

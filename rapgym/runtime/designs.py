@@ -1,5 +1,6 @@
 """Which kept sets are worth measuring, and the greedy orders that measuring finds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,16 @@ from rapgym.progress import Progress
 from rapgym.runtime.measure import Meter
 from rapgym.specs import BoolArray
 
-DESIGNS = ("dense", "single", "attention-order", "ffn-order", "joint-order", "grid", "random", "near")
+DESIGNS = (
+    "dense",
+    "single",
+    "attention-order",
+    "ffn-order",
+    "joint-order",
+    "grid",
+    "random",
+    "near",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +48,10 @@ def dense(n: int) -> BoolArray:
     return np.ones(n, dtype=bool)
 
 
-def without(n: int, dropped: object) -> BoolArray:
-    """The kept set of n blocks that lacks just `dropped` (an index or a list of them)."""
+def without(n: int, dropped: int | Sequence[int]) -> BoolArray:
+    """The kept set of n blocks that lacks just `dropped`."""
     kept = dense(n)
-    kept[dropped] = False  # type: ignore[index]
+    kept[dropped] = False
     return kept
 
 
@@ -79,13 +89,21 @@ def grid(n: int, attention: list[int], ffn: list[int], step: int = 1) -> list[Bo
     return [without(n, [*attention[:a], *ffn[:f]]) for a in a_counts for f in f_counts]
 
 
+TRIES = 50  # draws for each set that is asked for; a small model has fewer distinct ones
+
+
 def random_sets(n: int, droppable: list[int], count: int, seed: int) -> list[BoolArray]:
-    """Kept sets above the floor: numbers of dropped blocks uniform, then the blocks uniform."""
+    """Kept sets above the floor: numbers of dropped blocks uniform, then the blocks uniform.
+
+    Fewer than `count` where there are no more, or hardly any more.
+    """
     rng = np.random.default_rng([seed, 1])
     attention = [block for block in droppable if block % 2 == 0]
     ffn = [block for block in droppable if block % 2]
     sets: dict[str, BoolArray] = {}
-    while len(sets) < count:
+    for _ in range(TRIES * count):
+        if len(sets) == count:
+            break
         a, f = rng.integers(len(attention) + 1), rng.integers(len(ffn) + 1)
         if a + f < 2:
             continue  # dense and single removals have rows already
@@ -98,13 +116,18 @@ def random_sets(n: int, droppable: list[int], count: int, seed: int) -> list[Boo
 def near_sets(
     n: int, attention: list[int], ffn: list[int], count: int, seed: int
 ) -> list[BoolArray]:
-    """Grid sets with one to three blocks exchanged for others of the same kind."""
+    """Grid sets with one to three blocks exchanged for others of the same kind.
+
+    Fewer than `count` where there are no more, or hardly any more.
+    """
     rng = np.random.default_rng([seed, 2])
     sets: dict[str, BoolArray] = {}
-    while len(sets) < count:
+    for _ in range(TRIES * count):
+        if len(sets) == count:
+            break
         kept = dense(n)
         for order in (attention, ffn):
-            kept[order[: rng.integers(1, len(order))]] = False
+            kept[order[: rng.integers(1, max(2, len(order)))]] = False
         for _ in range(rng.integers(1, 4)):
             order = (attention, ffn)[rng.integers(2)]
             gone = [block for block in order if not kept[block]]

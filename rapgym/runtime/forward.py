@@ -55,7 +55,7 @@ class PrefixForward:
             out: torch.Tensor = layer.mlp(layer.post_attention_layernorm(stream))
             return out
         # No mask: sdpa then applies the causal one.
-        return layer.self_attn(  # type: ignore[no-any-return]
+        return layer.self_attn(
             hidden_states=layer.input_layernorm(stream),
             position_embeddings=self._rotary,
             attention_mask=None,

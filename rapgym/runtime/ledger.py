@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from rapgym import datafiles
 from rapgym.errors import InvalidTable
 
 
@@ -45,11 +46,12 @@ class Ledger:
             InvalidTable: the file holds measurements of another origin, or is damaged.
         """
         self.path, self.found = path, {}
-        if path.exists():
+        # A kill while the first line was written left nothing worth keeping.
+        if path.exists() and b"\n" in path.read_bytes():
             self._read(origin)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(origin, sort_keys=True) + "\n")
+            with datafiles.written_aside(path) as file:
+                file.write(f"{json.dumps(origin, sort_keys=True)}\n".encode())
         self._file = path.open("a")
 
     found: dict[tuple[str, str], Measurement]
@@ -61,16 +63,18 @@ class Ledger:
             recorded = json.loads(lines[0]) if lines[0] else None
             rows = [json.loads(line) for line in lines[1:]]
             for row in rows:
-                as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+                as_tuples: dict[str, Any] = {
+                    k: tuple(v) if isinstance(v, list) else v for k, v in row.items()
+                }
                 measurement = Measurement(**as_tuples)
                 self.found[measurement.sample, measurement.key] = measurement
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise InvalidTable(f"{self.path} is damaged ({error}); move it away") from error
         if recorded != json.loads(json.dumps(origin)):
             differing = sorted(k for k in origin if (recorded or {}).get(k) != origin[k])
             raise InvalidTable(
                 f"{self.path} holds measurements of another origin ({', '.join(differing)} "
-                "differ); name another --out or move it away"
+                "differ); name another file with --work or move it away"
             )
         if cut:
             with self.path.open("r+b") as file:

@@ -139,9 +139,7 @@ def standard_error(difference: FloatArray) -> float:
     Neighbouring tokens share their context, so the means of stretches of a sequence, not tokens,
     are taken as independent (method of batch means).
     """
-    means = np.array(
-        [part.mean() for row in difference for part in np.array_split(row, SEGMENTS)]
-    )
+    means = np.array([part.mean() for row in difference for part in np.array_split(row, SEGMENTS)])
     return float(means.std(ddof=1) / np.sqrt(len(means)))
 
 

@@ -43,9 +43,7 @@ def load(name: str, *, dtype: str = "bfloat16", device: str = "cpu") -> LoadedMo
     """
     options: dict[str, Any] = {}
     if model := models.known(name):
-        path = datafiles.checked(
-            model.file, model.sha256, f"run: rapgym models pull {model.name}"
-        )
+        path = datafiles.checked(model.file, model.sha256, f"run: rapgym models pull {model.name}")
         source, options["gguf_file"] = str(path.parent), path.name
         weights_sha256 = model.sha256
     else:

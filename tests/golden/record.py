@@ -16,9 +16,9 @@ import toy_world  # noqa: E402
 from rapgym import quality, rollout, series, specs  # noqa: E402
 from rapgym.policies.policy import briefing  # noqa: E402
 
-specs.MODELS = (*specs.MODELS, toy_world.MODEL)
+specs.MODELS = (*specs.MODELS, toy_world.MODEL)  # type: ignore[assignment]
 table = toy_table.toy_table()
-quality.QualityTable.load = lambda name, sha256=None: table  # type: ignore[method-assign,assignment]
+quality.QualityTable.load = lambda name, sha256=None: table  # type: ignore[method-assign]
 with TemporaryDirectory() as folder:
     story = replace(toy_world.STORY, workload=f"{folder}/toy")
     series.write(toy_world.toy_series(), Path(folder) / "toy.csv.gz")

@@ -23,6 +23,7 @@ COMMANDS = (
     "bench",
     "scenarios",
     "policies",
+    "tables",
     "traces",
     "models",
     "measure",

@@ -9,7 +9,7 @@ WORKERS := -n logical --maxprocesses 4 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check format lint types slow packaging clean
+.PHONY: bench test check format lint types readme slow packaging clean
 .NOTPARALLEL:
 
 bench: $(VENV)/.core
@@ -28,6 +28,10 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+
+# The generated parts of README.md, from the results under benchmarks/.
+readme: $(VENV)/.dev
+	$(BIN)/python benchmarks/readme.py
 
 # What takes minutes, or needs `rapgym models pull smollm2-135m` first.
 slow: $(VENV)/.dev

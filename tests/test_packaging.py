@@ -1,5 +1,6 @@
 """The package as a user gets it: built from a copy of the tree, installed outside any clone."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from rapgym.policies import registry
 
 pytestmark = pytest.mark.packaging
 
@@ -136,6 +139,17 @@ def test_the_installed_wheel_runs(installed: Path, tmp_path: Path) -> None:
     where = "import rapgym, rapgym.baselines; print(rapgym.baselines.__file__)"
     found = Path(outside(installed / "python", "-c", where, folder=tmp_path).strip())
     assert found.is_relative_to(installed.parent)
+
+
+def test_the_installed_wheel_benches_offline(installed: Path, tmp_path: Path) -> None:
+    """Every baseline, tuned setting, series and table is in the wheel."""
+    printed = outside(
+        installed / "rapgym", "bench", "--json", "--quiet", "--scenario", "chat-beside-code",
+        folder=tmp_path,
+    )  # fmt: skip
+    policies = {entry["policy"] for entry in json.loads(printed)}
+    assert {entry.name for entry in registry.POLICIES} <= policies
+    outside(installed / "rapgym", "verify", "results/bench.csv.gz", folder=tmp_path)
 
 
 @pytest.mark.parametrize("module", ["baselines", "traces", "tests"])

@@ -231,12 +231,16 @@ def run(
     out: Path,
     *,
     seeds: Sequence[int] = (0,),
+    summary: Callable[[Results], dict[str, Any]] = lambda found: {},
     quiet: bool = False,
 ) -> Results:
     """Run every cell that `out`'s folder of parts does not hold yet, then write `out`.
 
     A cell is kept as soon as it is done, so that a run that was killed goes on where it stopped.
     The parts are removed once the results file is complete.
+
+    Args:
+        summary: what the header shall hold beside the origin: scores, for instance.
     """
     origin_here = origin(stories, seeds)
     parts = out.with_name(f"{out.name}.parts")
@@ -254,6 +258,7 @@ def run(
                 progress.advance(skipped=True)
             cells.append(cell)
     found = Results({**origin_here, **surroundings()}, tuple(cells))
+    found = Results({**found.header, **summary(found)}, found.cells)
     results.write(out, found)
     for path in parts.glob("*.csv.gz"):
         path.unlink()

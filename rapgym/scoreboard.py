@@ -25,6 +25,11 @@ def entries(found: Results) -> list[dict[str, Any]]:
     return listed
 
 
+def summary(found: Results) -> dict[str, Any]:
+    """What the header of a results file says of its rows."""
+    return {"entries": entries(found), "rankings": rankings(found)}
+
+
 def _pairing(cell: Cell) -> tuple[int, IntArray]:
     """Rows of the split, and the offset of each lane."""
     rows = len(cell.log)

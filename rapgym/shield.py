@@ -52,6 +52,8 @@ def fit(proposal: BoolArray, costs: IntArray, budget: IntArray, order: IntArray)
     kept[..., order] &= ~goes
     slack = budget - np.where(kept, costs, 0).sum(axis=-1)
     # The last block to go may have freed more than was missing: give back what still fits.
+    if not (proposal & ~kept & (costs <= slack[..., None])).any():
+        return kept
     for block in order[::-1]:
         returns = proposal[..., block] & ~kept[..., block] & (costs[..., block] <= slack)
         if returns.any():

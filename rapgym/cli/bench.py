@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from rapgym.cli import Subparsers
@@ -35,18 +34,22 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import bench, report, results, scoreboard
+    from rapgym import bench, report, scoreboard
     from rapgym.policies import registry
     from rapgym.scenario import SCENARIOS, scenario
 
     stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
     names = arguments.policy or [entry.name for entry in registry.POLICIES]
     seeds = range(arguments.seeds)
-    found = bench.run(stories, names, arguments.out, seeds=seeds, quiet=arguments.quiet)
-    entries = scoreboard.entries(found)
-    rankings = scoreboard.rankings(found)
-    header = {**found.header, "entries": entries, "rankings": rankings}
-    results.write(arguments.out, replace(found, header=header))
+    found = bench.run(
+        stories,
+        names,
+        arguments.out,
+        seeds=seeds,
+        summary=scoreboard.summary,
+        quiet=arguments.quiet,
+    )
+    entries, rankings = found.header["entries"], found.header["rankings"]
     if arguments.json:
         print(json.dumps(entries, indent=2))
         return 0

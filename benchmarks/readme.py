@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rapgym import cli, report, results
+from rapgym.lanes import Lanes
 from rapgym.policies import registry
 from rapgym.scenario import SCENARIOS
 from rapgym.suitability import numbers
@@ -91,6 +92,17 @@ def scenarios() -> str:
     return "\n".join(rows)
 
 
+def observation() -> str:
+    """Every part of the observation of RAP-v0."""
+    layout = Lanes(SCENARIOS[0], "train", 1, small_steps=True).layout
+    rows = ["| part | entries | range | what it is |", "| --- | ---: | --- | --- |"]
+    rows += [
+        f"| `{part.name}` | {part.size} | {part.low:g} to {part.high:g} | {part.meaning} |"
+        for part in layout.parts
+    ]
+    return "\n".join(rows)
+
+
 def policies() -> str:
     """What is compared."""
     rows = ["| policy | kind | what it does |", "| --- | --- | --- |"]
@@ -106,6 +118,7 @@ def filled(text: str) -> str:
         "commands": commands(),
         "scenarios": scenarios(),
         "policies": policies(),
+        "observation": observation(),
     }
     for name, content in parts.items():
         begin, end = f"<!-- begin:{name} -->\n", f"<!-- end:{name} -->"

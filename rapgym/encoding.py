@@ -25,6 +25,8 @@ class Part:
 
     name: str
     size: int
+    low: float  # no entry is below
+    high: float  # nor above
     meaning: str
 
 
@@ -43,6 +45,16 @@ class Layout:
     def size(self) -> int:
         """O, the length of an observation."""
         return sum(part.size for part in self.parts)
+
+    @property
+    def low(self) -> FloatArray:
+        """The least that each entry can be, float32 [O]."""
+        return np.concatenate([np.full(p.size, p.low, np.float32) for p in self.parts])
+
+    @property
+    def high(self) -> FloatArray:
+        """The most that each entry can be, float32 [O]."""
+        return np.concatenate([np.full(p.size, p.high, np.float32) for p in self.parts])
 
     def slice_of(self, name: str) -> slice:
         """Where the part of this name stands.
@@ -63,26 +75,26 @@ def layout(world: World, *, card_bytes: int, small_steps: bool = False) -> Layou
     n, w = world.blocks, world.window_s
     history = HISTORY * w
     parts = [
-        Part("batch", 1, f"requests of this row, in units of {BATCH_UNIT}"),
-        Part("prompt_tokens", 1, "prompt tokens of this row, summed, in token units"),
-        Part("reserved_tokens", 1, "output tokens reserved for this row, summed, in token units"),
-        Part("longest_tokens", 1, "prompt and reserve of the longest request, in token units"),
-        Part("kv_share", 1, "share of the KV cache in what dense would use for this row, 0 to 1"),
-        Part("limit", 1 + world.notice_s, "limit in the first second of this row, and in those that "
+        Part("batch", 1, 0, LARGEST, f"requests of this row, in units of {BATCH_UNIT}"),
+        Part("prompt_tokens", 1, 0, LARGEST, "prompt tokens of this row, summed, in token units"),
+        Part("reserved_tokens", 1, 0, LARGEST, "output tokens reserved for this row, summed, in token units"),
+        Part("longest_tokens", 1, 0, LARGEST, "prompt and reserve of the longest request, in token units"),
+        Part("kv_share", 1, 0, 1, "share of the KV cache in what dense would use for this row"),
+        Part("limit", 1 + world.notice_s, -LARGEST, LARGEST, "limit in the first second of this row, and in those that "
              "the tenant has announced, in card units, rounded down"),
-        Part("recent_limit", history, f"limit in each second of the last {HISTORY} rows, oldest "
+        Part("recent_limit", history, -LARGEST, LARGEST, f"limit in each second of the last {HISTORY} rows, oldest "
              "first, in card units; rows before the episode repeat the limit now"),
-        Part("recent_demand", 3 * HISTORY, f"batch, prompt and reserved tokens of the last {HISTORY} "
+        Part("recent_demand", 3 * HISTORY, 0, LARGEST, f"batch, prompt and reserved tokens of the last {HISTORY} "
              "rows, oldest first, in the units above; rows before the episode repeat this row"),
-        Part("loaded", n, "which blocks are in memory, 0 or 1"),
-        Part("headroom_dense", 1, "limit less what dense would use for this row, in card units"),
-        Part("headroom_loaded", 1, "limit less what the blocks in memory would use, in card units"),
+        Part("loaded", n, 0, 1, "which blocks are in memory"),
+        Part("headroom_dense", 1, -LARGEST, LARGEST, "limit less what dense would use for this row, in card units"),
+        Part("headroom_loaded", 1, -LARGEST, LARGEST, "limit less what the blocks in memory would use, in card units"),
     ]  # fmt: skip
     if small_steps:
         parts += [
-            Part("so_far", n, "which blocks this row still keeps, 0 or 1"),
-            Part("headroom_so_far", 1, "limit less what those would use, in card units"),
-            Part("importance", n, "greedy importance: nats that the joint order pays when the "
+            Part("so_far", n, 0, 1, "which blocks this row still keeps"),
+            Part("headroom_so_far", 1, -LARGEST, LARGEST, "limit less what those would use, in card units"),
+            Part("importance", n, 0, 1, "greedy importance: nats that the joint order pays when the "
                  "block goes, over C; 1 for a block of the floor"),
         ]  # fmt: skip
     per_token = world.footprint.layers * world.footprint.kv_token_bytes

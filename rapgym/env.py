@@ -8,7 +8,6 @@ from gymnasium import spaces
 
 from rapgym import scenario as scenarios
 from rapgym.actions import actions as actions_of
-from rapgym.encoding import LARGEST
 from rapgym.errors import InvalidSpec
 from rapgym.lanes import Lanes, row_info, start_of
 from rapgym.scenario import Split
@@ -20,7 +19,7 @@ BACKENDS = ("sim",)  # the device backend serves the same rows on a live model
 
 def observation_space(lanes: Lanes, kind: str, mask_size: int) -> spaces.Space[Any]:
     """Of one lane: float32 [O], or with the action mask beside it."""
-    flat = spaces.Box(-LARGEST, LARGEST, (lanes.layout.size,), np.float32)
+    flat = spaces.Box(lanes.layout.low, lanes.layout.high, dtype=np.float32)
     if kind == "flat":
         return flat
     if kind == "dict":

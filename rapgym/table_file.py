@@ -8,21 +8,16 @@ A row is one kept set on one sample of text; an empty cell was not measured. The
 the same bytes, so a table is addressed by its name and the sha256 of its file.
 """
 
-import gzip
 import hashlib
-import io
-import json
 import math
 import re
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rapgym import blocks, datafiles
-from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTable
+from rapgym import blocks, datafiles, headed
+from rapgym.errors import DataUnavailable, InvalidTable
 from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.table_header import LARGEST, SCHEMA, Header, Orders, Sample, header_of, plain_name
 
@@ -30,8 +25,6 @@ __all__ = ["Header", "Orders", "Rows", "Sample", "TableFile", "packed", "read", 
 
 SUFFIX = ".csv.gz"
 
-MAX_PACKED_BYTES = 64 << 20
-MAX_BYTES = 512 << 20  # unpacked
 PER_ROW = ("key", "sample", "design", "nll_p95")
 PER_DOMAIN = ("tokens", "nll", "nll_se", "kl", "top1")
 
@@ -70,20 +63,16 @@ def packed(header: Header, rows: Rows) -> bytes:
         InvalidTable: header and rows contradict each other.
     """
     columns = [*PER_ROW, *(f"{d}_{name}" for d in header.domains for name in PER_DOMAIN)]
-    described = json.dumps({"schema": SCHEMA, **asdict(header)}, sort_keys=True, allow_nan=False)
-    lines = [f"# {described}", ",".join(columns)]
+    lines = [",".join(columns)]
     for r in range(len(rows)):
         cells = [blocks.key(rows.kept[r]), rows.sample[r], rows.design[r], _cell(rows.nll_p95[r])]
         for d in range(len(header.domains)):
             cells.append(str(rows.tokens[r, d]))
             cells += [_cell(column[r, d]) for column in (rows.nll, rows.nll_se, rows.kl, rows.top1)]
         lines.append(",".join(cells))
-    text = ("\n".join(lines) + "\n").encode()
-    buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0, compresslevel=9) as file:
-        file.write(text)
-    unpacked(buffer.getvalue(), "the new table")
-    return buffer.getvalue()
+    content = headed.pack({"schema": SCHEMA, **asdict(header)}, lines)
+    unpacked(content, "the new table")
+    return content
 
 
 def _cell(value: float) -> str:
@@ -111,7 +100,7 @@ def read(path: Path) -> TableFile:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_PACKED_BYTES + 1)
+            content = file.read(headed.MAX_PACKED_BYTES + 1)
     except OSError as error:
         raise DataUnavailable(
             f"no table at {path} ({error.strerror}); `rapgym tables list` names those there are"
@@ -126,42 +115,15 @@ def unpacked(content: bytes, where: str) -> TableFile:
         InvalidTable: whatever is wrong with them.
     """
     try:
-        text = _inflated(content)
-        if not text.startswith("# ") or not text.endswith("\n"):
-            raise InvalidTable("no header line, or the last row is cut short")
-        first, *lines = text[2:-1].split("\n")
-        header = header_of(_parsed(first))
+        found, lines = headed.unpack(content)
+        header = header_of(found)
         rows = _rows(header, lines)
-    except (InvalidTable, InvalidSpec) as error:
+    except ValueError as error:  # InvalidTable and InvalidSpec are such
         raise InvalidTable(
             f"{where} is no quality table that this version reads: {error}; restore the file, "
             "or measure anew with `rapgym measure`"
         ) from error
     return TableFile(header, rows, hashlib.sha256(content).hexdigest())
-
-
-def _inflated(content: bytes) -> str:
-    if len(content) > MAX_PACKED_BYTES:
-        raise InvalidTable(f"it is larger than {MAX_PACKED_BYTES >> 20} MiB")
-    stream = zlib.decompressobj(wbits=31)  # 31: gzip, its checksum included
-    try:
-        raw = stream.decompress(content, MAX_BYTES)
-        text = raw.decode("ascii")
-    except (zlib.error, UnicodeDecodeError) as error:
-        raise InvalidTable(f"it cannot be unpacked ({error})") from error
-    if not stream.eof or stream.unused_data:
-        raise InvalidTable("it is cut short, too large, or followed by something else")
-    return text
-
-
-def _parsed(line: str) -> Any:
-    def refused(constant: str) -> Any:
-        raise InvalidTable(f"{constant} in the header")
-
-    try:
-        return json.loads(line, parse_constant=refused)
-    except (ValueError, RecursionError) as error:
-        raise InvalidTable(f"its header is no JSON ({error})") from error
 
 
 def _rows(header: Header, lines: list[str]) -> Rows:

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from toy_table import toy_header, toy_rows
 
-from rapgym import table_file
+from rapgym import headed, table_file
 from rapgym.errors import DataUnavailable, InvalidTable
 from rapgym.table_file import TableFile
 
@@ -129,10 +129,10 @@ def test_a_set_with_two_rows_on_one_sample_is_refused() -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_file, "MAX_BYTES", len(TEXT) - 1)
+    monkeypatch.setattr(headed, "MAX_BYTES", len(TEXT) - 1)
     with pytest.raises(InvalidTable, match="too large"):
         table_file.unpacked(CONTENT, "bomb")
-    monkeypatch.setattr(table_file, "MAX_PACKED_BYTES", 10)
+    monkeypatch.setattr(headed, "MAX_PACKED_BYTES", 10)
     with pytest.raises(InvalidTable, match="larger"):
         table_file.unpacked(CONTENT, "bomb")
 

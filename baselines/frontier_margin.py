@@ -34,6 +34,5 @@ class FrontierMargin:
 
 def tune(briefing: Briefing) -> dict[str, Any]:
     """The margin with the least cost on the train split."""
-    side_by_side = FrontierMargin(np.tile(MARGINS, briefing.scenario.offsets))
-    costs = rollout.train_costs(side_by_side, briefing, copies=len(MARGINS))
+    costs = rollout.train_costs(lambda: FrontierMargin(MARGINS), briefing, copies=len(MARGINS))
     return {"margin": float(MARGINS[int(np.argmin(costs))])}

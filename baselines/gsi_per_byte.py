@@ -6,12 +6,14 @@ order of dropping follows the tokens in flight.
 
 import numpy as np
 
+from rapgym import shield
 from rapgym.policies.policy import Briefing
 from rapgym.specs import BoolArray, FloatArray
 
 
 class GreedyPerByte:
-    """Drops the blocks with the least greedy importance per byte freed until the rest fits."""
+    """Drops the blocks with the least greedy importance per byte freed until the rest
+    fits; what turns out not to be needed is given back."""
 
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing = briefing
@@ -26,7 +28,6 @@ class GreedyPerByte:
         excess = used + footprint.margin_bytes - seen.limit_bytes
         freed = footprint.block_bytes(seen.tokens)[:, self._droppable]
         order = np.argsort(self._importance / freed, axis=1, kind="stable")
-        freed = np.take_along_axis(freed, order, axis=1)
-        stays = np.cumsum(freed, axis=1) - freed >= excess[:, None]
+        stays = shield.cut(np.take_along_axis(freed, order, axis=1), excess)
         np.put_along_axis(kept, self._droppable[order], stays, axis=1)
         return kept

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from rapgym import shield
 from rapgym.policies.policy import Briefing
 from rapgym.specs import BoolArray, FloatArray
 
@@ -20,6 +21,5 @@ class RandomDrop:
         excess = used + footprint.margin_bytes - seen.limit_bytes
         order = rng.permuted(np.tile(self._droppable, (len(observation), 1)), axis=1)
         freed = np.take_along_axis(footprint.block_bytes(seen.tokens), order, axis=1)
-        goes = np.cumsum(freed, axis=1) - freed < excess[:, None]
-        np.put_along_axis(dense, order, ~goes, axis=1)
+        np.put_along_axis(dense, order, shield.cut(freed, excess), axis=1)
         return dense

@@ -33,7 +33,7 @@ def legend() -> str:
     return (
         "Adaptivity: 0 is the best static set of today's practice, 100 a bound that no plan can "
         "beat. Foresight: 0 is the frontier lookup, 100 the bound; 95 % intervals by a block "
-        "bootstrap. Costs are nats an output token above the dense model, on test text, with "
+        "bootstrap over rows; the error of the quality table is not in them. Costs are nats an output token above the dense model, on test text, with "
         "their four terms; `=` marks policies that cannot be told from the best. us: "
         "microseconds of one decision; passes: forward passes over calibration text that the "
         "method needs; unmeas.: share of rows whose quality was predicted, not measured."
@@ -51,15 +51,16 @@ def findings(entries: list[dict[str, Any]]) -> str:
         text = (
             f"- **{name}**: the best static set costs {static:.2f} nats a token, the frontier lookup "
             f"{lookup:.3f}, the bound {bound:.3f}: adapting at all is worth "
-            f"{by['frontier']['adaptivity']:.0f} of 100 points. The best policy is "
-            f"`{best['policy']}` with {best['cost']:.3f}"
+            f"{by['frontier']['adaptivity']:.0f} of 100 points. The lowest cost on test has "
+            f"`{best['policy']}`, {best['cost']:.3f}"
         )
         if tied:
-            text += f", tied with {', '.join(f'`{policy}`' for policy in tied)}"
+            text += f", not told apart from {', '.join(f'`{policy}`' for policy in tied)}"
         sure = best["low"] is not None and best["low"] > 0
         text += (
-            f"; it wins {best['foresight']:.0f} points of foresight [{best['low']:.0f}, "
-            f"{best['high']:.0f}]."
+            f"; it has {best['foresight']:.0f} points of foresight [{best['low']:.0f}, "
+            f"{best['high']:.0f}], because emergencies cost the lookup "
+            f"{by['frontier']['emergency']:.3f} and it {best['emergency']:.3f}."
             if sure
             else "; nothing tried here surely decides better than the lookup."
         )

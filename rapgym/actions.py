@@ -32,7 +32,8 @@ class Actions(Protocol):
         """Actions of all lanes -> proposals [B, N], and which lanes' rows are served now [B]."""
 
     def mask(self) -> Mask:
-        """int8 [B, M], as the space's `sample` takes a lane's row of it."""
+        """int8 [B, M]: what `Discrete.sample` and `MultiBinary.sample` take of a lane; of two counts
+        the entries of both after each other, all legal."""
 
     def legal(self) -> BoolArray:
         """bool [B, M'], as Stable-Baselines3's maskable policies take it."""

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rapgym import bound, datafiles, plan, results, rollout, scenario, series, simulator
-from rapgym.errors import InvalidResult
+from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
@@ -22,6 +23,7 @@ from rapgym.progress import Progress
 from rapgym.quality import QualityTable
 from rapgym.results import Cell, Results
 from rapgym.scenario import Scenario
+from rapgym.shield import Reason
 from rapgym.specs import BoolArray
 from rapgym.world import State, World
 
@@ -60,15 +62,18 @@ def policy_cell(story: Scenario, entry: registry.Entry, seed: int) -> Cell:
     told = briefing(story)
     table = scenario.table(story)
     options = registry.settings(entry, told, table.sha256)
-    policy = registry.build(entry, options)
-    log = rollout.run(policy, story, "test", told, seed)
-    spent_us = rollout.decision_us(registry.build(entry, options), story, told)
+    make = partial(registry.build, entry, options)
+    log = rollout.run(make, story, "test", told, seed)
+    fallback = float((log.source == Reason.FALLBACK).mean())
+    spent_us = rollout.decision_us(make(), story, told)
     about = {
         "policy": entry.name,
         "kind": entry.kind,
         "seed": seed,
         "settings": options,
-        "on_misfit": "refuse" if rollout.refuses_misfit(policy) else "repair",
+        "on_misfit": "refuse" if rollout.refuses_misfit(make()) else "repair",
+        "fallback": fallback,
+        "fault": rollout.first_fault(make, story, told) if fallback else None,
         "decision_us_p50": float(np.quantile(spent_us, 0.5)),
         "decision_us_p99": float(np.quantile(spent_us, 0.99)),
         "calibration_passes": calibration_passes(table, entry.designs),
@@ -83,7 +88,7 @@ def calibration_passes(table: QualityTable, designs: Sequence[str]) -> float | N
     that were reused count once.
     """
     spent = table.header.provenance.get("spent")
-    if not isinstance(spent, list):
+    if not isinstance(spent, list) or not designs:
         return None
     calib = {
         sample.name: min(sample.tokens)
@@ -143,7 +148,7 @@ def bound_cell(story: Scenario) -> Cell:
         emergency=nil,
         refused=nil,
     )
-    about = _oracle(story, BOUND, executed=False)
+    about = _oracle(story, BOUND)
     return Cell({"scenario": story.id, "blocks": world.blocks, **about}, log, nil, nil == 0, cost)
 
 
@@ -153,17 +158,16 @@ def plan_cell(story: Scenario) -> Cell:
     start, rows = test_start(world, story), len(world.rows)
     proposals = plan.best_plan(world, frontier(world.quality).kept, start, rows)
     log = rollout.proposed(told, proposals, start)
-    return scored(story, _oracle(story, BEST_PLAN, executed=True), log)
+    return scored(story, _oracle(story, BEST_PLAN), log)
 
 
-def _oracle(story: Scenario, name: str, *, executed: bool) -> dict[str, Any]:
+def _oracle(story: Scenario, name: str) -> dict[str, Any]:
     return {
         "policy": name,
         "kind": "bound",
         "seed": 0,
         "settings": {},
         "on_misfit": "repair",
-        "executed": executed,
         "decision_us_p50": None,
         "decision_us_p99": None,
         "calibration_passes": None,
@@ -191,7 +195,9 @@ def code_sha256() -> str:
     """Of every Python file and every tuned setting of the package: cells of other code are rerun."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*folder.rglob("*.py"), folder / "policies" / registry.TUNED_FILE]):
+    tuned = folder / "policies" / registry.TUNED_FILE
+    # A walk does not follow the symlink that `baselines` is in a clone.
+    for path in sorted({*folder.rglob("*.py"), *(folder / "baselines").glob("*.py"), tuned}):
         if path.is_file():
             digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
@@ -243,13 +249,17 @@ def run(
         summary: what the header shall hold beside the origin: scores, for instance.
     """
     origin_here = origin(stories, seeds)
+    if out.is_dir():
+        raise InvalidSpec(f"{out} is a folder; --out names a file")
     parts = out.with_name(f"{out.name}.parts")
+    parts.mkdir(parents=True, exist_ok=True)  # says at once where nothing can be written
     cells, work = [], tasks(stories, names, seeds)
     with Progress("bench", len(work), quiet=quiet) as progress:
         for task in work:
             plain = re.sub(r"[^A-Za-z0-9.-]", "-", task.name)
             path = parts / f"{task.story.id}.{plain}.csv.gz"
-            cell = _finished(path, origin_here)
+            # What a user's own file holds now is not known to be what it held then.
+            cell = None if ":" in task.name else _finished(path, origin_here)
             if cell is None:
                 cell = task.run()
                 results.write(path, Results(origin_here, (cell,)))
@@ -260,9 +270,7 @@ def run(
     found = Results({**origin_here, **surroundings()}, tuple(cells))
     found = Results({**found.header, **summary(found)}, found.cells)
     results.write(out, found)
-    for path in parts.glob("*.csv.gz"):
-        path.unlink()
-    parts.rmdir()
+    shutil.rmtree(parts, ignore_errors=True)
     return found
 
 

@@ -81,6 +81,17 @@ LEGEND = (
 )
 
 
+def warnings(entries: Sequence[dict[str, Any]]) -> str:
+    """What a reader must know before the numbers: policies that did not answer."""
+    return "\n".join(
+        f"warning: {entry['policy']} on {entry['scenario']}: {entry['fallback']:.0%} of its rows were "
+        f"served by the reference policy, for its answer could not be read"
+        + (f" ({entry['fault']})" if entry["fault"] else "")
+        for entry in entries
+        if entry["fallback"]
+    )
+
+
 def ranking_lines(rankings: Sequence[dict[str, Any]]) -> str:
     """The order of policies at each value of C."""
     lines = ["ranking by cost at other values of C (nats):"]

@@ -97,6 +97,8 @@ def read(path: Path) -> Results:
         if header.get("schema") != SCHEMA or lines[0] != ",".join(COLUMNS):
             raise ValueError("it is of another schema")
         abouts = header.pop("cells")
+        if any(type(header[name]) is not dict for name in ("scenarios", "tables", "workloads")):
+            raise ValueError("its header does not say what was run")
         del header["schema"]
         table = [line.split(",") for line in lines[1:]]
         if any(len(row) != len(COLUMNS) for row in table):
@@ -157,13 +159,13 @@ def _cell(about: dict[str, Any], columns: dict[str, Any]) -> Cell:
 
 
 def most_served(found: Results, count: int) -> list[str]:
-    """Keys of the kept sets that served most output tokens, over all policies but random ones.
+    """Keys of the kept sets that served most output tokens, over all policies but random ones and oracles.
 
     Sets in memory at the start and at the end of a row count alike.
     """
     served: dict[str, int] = {}
     for cell in found.cells:
-        if not cell.about.get("executed", True) or cell.about["policy"] == "random":
+        if cell.about["kind"] == "bound" or cell.about["policy"] == "random":
             continue
         for sets in (cell.log.kept, cell.log.kept_end):
             flat = np.packbits(sets.reshape(-1, sets.shape[-1]), axis=1)

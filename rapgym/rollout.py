@@ -1,13 +1,14 @@
 """A policy serves rows: what it proposed, what was executed, what it cost. The row schema is here."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from rapgym import shield, simulator
+from rapgym import scenario, shield, simulator
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.lanes import Lanes, Start
 from rapgym.policies.policy import Briefing, Policy
@@ -111,29 +112,46 @@ def whole_split(world: World, offsets: int) -> list[Start]:
 
 
 def run(
-    policy: Policy,
+    make: Callable[[], Policy],
     story: Scenario,
     split: Split,
     briefing: Briefing,
     seed: int = 0,
     copies: int = 1,
 ) -> EpisodeLog:
-    """Serve a whole split in all its pairings at once, calibration columns only.
+    """Serve a whole split in each of its pairings, calibration columns only.
+
+    Pairings turn the same tenant rows, so one pairing's past is another's future: each is served
+    after the other, by a policy object of its own, with a random stream of its own.
 
     Args:
-        copies: how often every pairing is served, for a policy whose lanes differ; lane
+        make: gives a new policy object.
+        copies: lanes of each pairing, for a policy whose lanes try different settings; lane
             k * copies + i is the i-th copy of pairing k.
+
+    Raises:
+        InvalidPolicy: its `reset` raises, or `on_misfit` is declared wrongly.
     """
-    lanes = Lanes(story, split, story.offsets * copies)
-    for k, start in enumerate(whole_split(lanes.world, story.offsets)):
-        for copy in range(copies):
-            lanes.restart(k * copies + copy, start)
+    world = scenario.world(story, split)
+    return joined(
+        [
+            _serve_pairing(make(), Lanes(story, split, copies), start, briefing, [seed, k])
+            for k, start in enumerate(whole_split(world, story.offsets))
+        ]
+    )
+
+
+def _serve_pairing(
+    policy: Policy, lanes: Lanes, start: Start, briefing: Briefing, seed: list[int]
+) -> EpisodeLog:
+    for lane in range(lanes.count):
+        lanes.restart(lane, start)
     reference = FrontierLookup()
-    policy.reset(lanes.count, briefing)
+    begin(policy, lanes.count, briefing)
     reference.reset(lanes.count, briefing)
     strict, rng = refuses_misfit(policy), np.random.default_rng(seed)
     log = _Writer()
-    for _ in range(len(lanes.world.rows)):
+    for _ in range(start.rows):
         observation, before = lanes.observe(), lanes.state
         proposal, readable = ask(policy, observation, rng, lanes.world.blocks)
         if not readable.all():
@@ -145,30 +163,58 @@ def run(
     return log.finish()
 
 
+def begin(policy: Policy, lanes: int, briefing: Briefing) -> None:
+    """Reset a policy.
+
+    Raises:
+        InvalidPolicy: it raises.
+    """
+    try:
+        policy.reset(lanes, briefing)
+    except Exception as error:
+        raise InvalidPolicy(f"{type(policy).__name__}.reset raises {error!r}") from error
+
+
+def first_fault(make: Callable[[], Policy], story: Scenario, briefing: Briefing) -> str | None:
+    """Why a policy's first answer on train cannot be read, for its author; None where it can."""
+    lanes, policy = Lanes(story, "train", 1), make()
+    lanes.restart(0, Start(0, 0, 1.0, 1))
+    begin(policy, 1, briefing)
+    try:
+        answer = policy.propose(lanes.observe(), np.random.default_rng(0))
+    except Exception as error:
+        return f"propose raises {error!r}"
+    shape = getattr(answer, "shape", None)
+    wanted = (1, lanes.world.blocks)
+    return (
+        None if shape == wanted else f"propose gives {shape or type(answer).__name__}, not {wanted}"
+    )
+
+
 def decision_us(policy: Policy, story: Scenario, briefing: Briefing, rows: int = 256) -> FloatArray:
     """Microseconds of single decisions on train rows, one lane, the first ten not counted."""
     lanes = Lanes(story, "train", 1)
     count = min(rows + 10, len(lanes.world.rows))
     lanes.restart(0, Start(0, 0, 1.0, count))
-    policy.reset(1, briefing)
+    begin(policy, 1, briefing)
     rng, spent = np.random.default_rng(0), []
     for _ in range(count):
         observation = lanes.observe()
-        begin = time.perf_counter_ns()
+        asked_ns = time.perf_counter_ns()
         proposal, _ = ask(policy, observation, rng, lanes.world.blocks)
-        spent.append((time.perf_counter_ns() - begin) / 1000)
+        spent.append((time.perf_counter_ns() - asked_ns) / 1000)
         lanes.serve(proposal, refuses_misfit=refuses_misfit(policy))
     return np.array(spent[10:] or spent)
 
 
-def train_cost(policy: Policy, briefing: Briefing) -> float:
+def train_cost(make: Callable[[], Policy], briefing: Briefing) -> float:
     """Cost on the whole train split, all pairings pooled: what free parameters are tuned by."""
-    return float(train_costs(policy, briefing, 1)[0])
+    return float(train_costs(make, briefing, 1)[0])
 
 
-def train_costs(policy: Policy, briefing: Briefing, copies: int) -> FloatArray:
+def train_costs(make: Callable[[], Policy], briefing: Briefing, copies: int) -> FloatArray:
     """The same for a policy whose lanes try `copies` settings side by side, float64 [copies]."""
-    log = run(policy, briefing.scenario, "train", briefing, copies=copies)
+    log = run(make, briefing.scenario, "train", briefing, copies=copies)
     total = (log.cost * log.output_tokens).sum(axis=0).reshape(-1, copies).sum(axis=0)
     output = log.output_tokens.sum(axis=0).reshape(-1, copies).sum(axis=0)
     cost: FloatArray = total / np.maximum(output, 1)
@@ -234,6 +280,14 @@ def replay(world: World, log: EpisodeLog, *, refuses_misfit: bool) -> EpisodeLog
     writer = _Writer()
     writer.add(world, flat.row, flat.limit_row, log.source.ravel(), outcome)
     return writer.finish().reshaped(rows, lanes)
+
+
+def joined(logs: Sequence[EpisodeLog]) -> EpisodeLog:
+    """Logs of different lanes as one, in their order."""
+    names = [field.name for field in fields(EpisodeLog)]
+    return EpisodeLog(
+        **{name: np.concatenate([getattr(log, name) for log in logs], axis=1) for name in names}
+    )
 
 
 class _Writer:

@@ -165,10 +165,12 @@ def workload(story: Scenario) -> Series:
         InvalidSpec: the series was cut into other windows than the scenario states.
     """
     found = series.read(series.FOLDER / f"{story.workload}.csv.gz")
-    if found.window_s != story.window_s:
+    pool_tokens = story.tenant.pool_tokens if story.tenant else 0
+    made_for = (found.window_s, found.origin.get("pool_tokens", pool_tokens))
+    if made_for != (story.window_s, pool_tokens):
         raise InvalidSpec(
-            f"{story.name} has windows of {story.window_s} s, its series {found.window_s} s; run: "
-            f"rapgym scenarios build {story.name}"
+            f"the series of {story.name} was made for other windows or another pool; run: rapgym "
+            f"scenarios build {story.name}"
         )
     return found
 

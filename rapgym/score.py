@@ -10,7 +10,9 @@ import numpy as np
 
 from rapgym.specs import FloatArray, IntArray
 
-BLOCK_ROWS = 12  # neighbouring rows that are drawn together
+BLOCK_ROWS = 12  # neighbouring rows that are drawn together, at least
+LONGEST_BLOCK_S = 3600  # traffic of one hour resembles itself
+LEAST_BLOCKS = 24  # with fewer there is little to draw from, so blocks stay shorter
 RESAMPLES = 2000
 LEVEL = 0.95
 
@@ -37,12 +39,7 @@ class Resamples:
     served: FloatArray  # times that each served row is drawn, [R, T]
     tenant: FloatArray | None  # likewise for tenant rows, [R, T]; None with a single pairing
     offsets: IntArray  # of the tenant's rows against the served ones, [K]
-
-    @property
-    def blocks(self) -> int:
-        """Blocks that a draw of one time consists of: its independent pieces."""
-        rows = self.served.shape[1]
-        return -(-rows // min(BLOCK_ROWS, rows))
+    blocks: int  # that a draw of one time consists of: its independent pieces
 
     def sums(self, values: FloatArray) -> FloatArray:
         """Weighted sum over all cells in each resample: [T, K] -> [R]."""
@@ -55,9 +52,13 @@ class Resamples:
         return total
 
 
-def block_draws(rows: int, rng: np.random.Generator, resamples: int) -> FloatArray:
-    """How often each of `rows` rows is drawn by blocks of 12 without wrapping, [R, rows]."""
-    length = min(BLOCK_ROWS, rows)
+def block_rows(rows: int, window_s: int) -> int:
+    """Length of a block: 12 rows, or up to an hour where the split has 24 such blocks or more."""
+    return min(rows, max(BLOCK_ROWS, min(LONGEST_BLOCK_S // window_s, rows // LEAST_BLOCKS)))
+
+
+def block_draws(rows: int, length: int, rng: np.random.Generator, resamples: int) -> FloatArray:
+    """How often each of `rows` rows is drawn by blocks of `length` without wrapping, [R, rows]."""
     blocks = -(-rows // length)
     first = rng.integers(rows - length + 1, size=(resamples, blocks))
     drawn = (first[:, :, None] + np.arange(length)).reshape(resamples, -1)[:, :rows]
@@ -66,17 +67,20 @@ def block_draws(rows: int, rng: np.random.Generator, resamples: int) -> FloatArr
     return counts.reshape(resamples, rows).astype(np.float64)
 
 
-def resamples(rows: int, offsets: IntArray, seed: int = 0, count: int = RESAMPLES) -> Resamples:
+def resamples(
+    rows: int, offsets: IntArray, window_s: int, seed: int = 0, count: int = RESAMPLES
+) -> Resamples:
     """Draws that all policies of a scenario share, so that differences are paired.
 
     Args:
         rows: T, rows of the split.
         offsets: tenant row minus served row of each pairing, modulo T, [K].
+        window_s: seconds of a row.
     """
-    rng = np.random.default_rng([seed, rows])
-    served = block_draws(rows, rng, count)
-    tenant = block_draws(rows, rng, count) if len(offsets) > 1 else None
-    return Resamples(served, tenant, np.asarray(offsets, dtype=np.int64))
+    rng, length = np.random.default_rng([seed, rows]), block_rows(rows, window_s)
+    served = block_draws(rows, length, rng, count)
+    tenant = block_draws(rows, length, rng, count) if len(offsets) > 1 else None
+    return Resamples(served, tenant, np.asarray(offsets, dtype=np.int64), -(-rows // length))
 
 
 def mean_cost(cost: FloatArray, output_tokens: IntArray) -> float:

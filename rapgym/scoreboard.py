@@ -38,7 +38,8 @@ def _pairing(cell: Cell) -> tuple[int, IntArray]:
 
 def draws_of(cells: list[Cell]) -> Resamples:
     """The resamples that all policies of a scenario share."""
-    return score.resamples(*_pairing(cells[0]))
+    story = scenario.scenario(cells[0].about["scenario"])
+    return score.resamples(*_pairing(cells[0]), story.window_s)
 
 
 def by_policy(cells: list[Cell]) -> dict[str, list[Cell]]:
@@ -98,6 +99,8 @@ def _entry(
         "cost": score.mean_cost(cost, output),
         **terms,
         "unmeasured": 1 - float(np.mean([cell.test_measured.mean() for cell in cells])),
+        "fallback": float(np.mean([cell.about.get("fallback", 0.0) for cell in cells])),
+        "fault": about.get("fault"),
         "decision_us_p50": about["decision_us_p50"],
         "decision_us_p99": about["decision_us_p99"],
         "calibration_passes": about["calibration_passes"],
@@ -116,13 +119,14 @@ def _name_ties(
     draws: Resamples,
 ) -> None:
     """Say of each policy whether it can be told from the best one that is no oracle."""
-    real = [entry for entry in listed if entry["kind"] != "bound"]
+    # A policy whose answers could not be read was served by the reference policy instead.
+    real = [entry for entry in listed if entry["kind"] != "bound" and not entry["fallback"]]
     best = cost_of(policies[real[0]["policy"]])
     for entry in listed:
         found = score.difference(cost_of(policies[entry["policy"]]), best, output, draws)
         entry["behind_best"] = found.value
         entry["behind_best_low"], entry["behind_best_high"] = found.low, found.high
-        entry["tied_for_best"] = entry["kind"] != "bound" and score.tied(found)
+        entry["tied_for_best"] = entry in real and score.tied(found)
 
 
 def ceilings(story: Scenario) -> tuple[float, ...]:
@@ -143,7 +147,7 @@ def rankings(found: Results) -> list[dict[str, Any]]:
         for ceiling in ceilings(story):
             costs = {}
             for policy, cells in by_policy(found.of(name)).items():
-                if not cells[0].about.get("executed", True):
+                if policy == BOUND:
                     continue
                 there = replace(world, ceiling=ceiling)
                 strict = cells[0].about["on_misfit"] == "refuse"

@@ -44,22 +44,31 @@ def fit(proposal: BoolArray, costs: IntArray, budget: IntArray, order: IntArray)
     floor[order] = False
     kept = proposal | floor
     excess = np.where(kept, costs, 0).sum(axis=-1) - budget
-    if not (excess > 0).any():
-        return kept
-    # Drop along the order until what was freed covers the excess.
-    freed = np.cumsum(np.where(kept, costs, 0)[..., order], axis=-1)
-    goes = freed - np.where(kept, costs, 0)[..., order] < excess[..., None]
-    kept[..., order] &= ~goes
-    slack = budget - np.where(kept, costs, 0).sum(axis=-1)
-    # The last block to go may have freed more than was missing: give back what still fits.
-    if not (proposal & ~kept & (costs <= slack[..., None])).any():
-        return kept
-    for block in order[::-1]:
-        returns = proposal[..., block] & ~kept[..., block] & (costs[..., block] <= slack)
-        if returns.any():
-            kept[..., block] |= returns
-            slack = slack - np.where(returns, costs[..., block], 0)
+    if (excess > 0).any():
+        kept[..., order] &= cut(np.where(kept, costs, 0)[..., order], excess)
     return kept
+
+
+def cut(costs: IntArray, excess: IntArray) -> BoolArray:
+    """Which blocks stay when as few as possible go, in a given order, to free `excess` bytes.
+
+    Args:
+        costs: bytes of each block in the order of dropping, 0 of one that is gone, int64 [..., D].
+        excess: bytes to free, int64 [...]; none where it is not above 0.
+
+    Returns:
+        bool [..., D]: the shortest run from the front that frees enough goes, but for those of it
+        that turn out not to be needed, the last tried first.
+    """
+    stays = np.cumsum(costs, axis=-1) - costs >= excess[..., None]
+    slack = np.where(stays, 0, costs).sum(axis=-1) - excess
+    # The last block to go may have freed more than was missing: give back what still fits.
+    needless = ~stays & (costs <= slack[..., None])
+    for position in np.flatnonzero(needless.any(axis=tuple(range(needless.ndim - 1))))[::-1]:
+        returns = needless[..., position] & (costs[..., position] <= slack)
+        stays[..., position] |= returns
+        slack = slack - np.where(returns, costs[..., position], 0)
+    return stays
 
 
 def read_proposal(answer: object, n: int) -> BoolArray | None:

@@ -74,7 +74,7 @@ def check(story: Scenario) -> str:
         raise InvalidSpec(f"{story.name} is too hard: the floor fits in {floor:.0%} of train rows")
     start = bench.test_start(world, story)
     least, output = bound.least_cost_rows(world, told.quality.at_counts, start, len(world.rows))
-    lookup = rollout.train_cost(FrontierLookup(), told)
+    lookup = rollout.train_cost(FrontierLookup, told)
     room = 1 - rollout.weighted_mean(least, output) / lookup
     if room < LEAST_ROOM:
         raise InvalidSpec(

@@ -1,5 +1,7 @@
 """The native vector form: B lanes of the same step, at different places in their rows."""
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,10 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
         """Begin an episode in every lane, or where `options["reset_mask"]` (bool [B]) says so."""
         options = options or {}
         lanes = np.asarray(options.get("reset_mask", np.ones(self.num_envs, dtype=bool)))
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
+        if seed is None or isinstance(seed, Sequence):
+            seeds = seed
+        else:
+            seeds = [operator.index(seed) + i for i in range(self.num_envs)]
         for lane in np.flatnonzero(lanes):
             if seeds is not None and seeds[lane] is not None:
                 self._rngs[lane] = seeding.np_random(seeds[lane])[0]

@@ -1,7 +1,8 @@
 """Run a results file again: every row replayed, every score computed anew."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ def differences(found: Results) -> Iterator[str]:
     """
     for name in found.header["scenarios"]:
         _check_origin(found, name)
+    undeclared = {cell.about["scenario"] for cell in found.cells} - found.header["scenarios"].keys()
+    if undeclared:
+        raise InvalidResult(f"cells of {', '.join(sorted(undeclared))} are not in the header")
     line = HEADER_LINES
     for cell in found.cells:
         yield from _cell_differences(cell, line)
@@ -39,6 +43,8 @@ def _check_origin(found: Results, name: str) -> None:
             datafiles.sha256_of(series.FOLDER / f"{story.workload}.csv.gz"),
         ),
     }
+    if found.header["scenarios"][name] != json.loads(json.dumps(asdict(story))):
+        raise InvalidResult(f"{name} is another scenario here: the results cannot be replayed")
     for what, (recorded, present) in here.items():
         if recorded != present:
             raise InvalidResult(
@@ -51,7 +57,22 @@ def _cell_differences(cell: Cell, line: int) -> Iterator[str]:
     story = scenario.scenario(cell.about["scenario"])
     strict = cell.about["on_misfit"] == "refuse"
     who = f"{cell.about['policy']} on {cell.about['scenario']}"
-    if not cell.about.get("executed", True):
+    start = bench.test_start(scenario.scoring_world(story), story)
+    rows = len(scenario.scoring_world(story).rows)
+    steps = np.arange(rows)[:, None]
+    if cell.log.row.shape != (rows, story.offsets):
+        yield f"line {line + 1}: {who} has {cell.log.row.shape} rows, not {(rows, story.offsets)}"
+        return
+    places = {
+        "row": (cell.log.row, (start.row + steps) % rows),
+        "limit_row": (cell.log.limit_row, (start.limit_row + steps) % rows),
+    }
+    misplaced = list(_array_differences(places, line, who))
+    if misplaced:
+        yield from misplaced
+        return
+    # Only the bound is no sequence of executed rows.
+    if cell.about["policy"] == bench.BOUND:
         again = bench.bound_cell(story)
         bounds = {"bound": (cell.test_quality, again.test_quality)}
         yield from _array_differences(bounds, line, who)
@@ -89,6 +110,12 @@ def _array_differences(pairs: dict[str, tuple[Any, Any]], line: int, who: str) -
 def _entry_differences(found: Results) -> Iterator[str]:
     again = scoreboard.entries(found)
     recorded = found.header.get("entries", [])
+    for entry in again:
+        least = min(e["cost"] for e in again if e["scenario"] == entry["scenario"])
+        if entry["policy"] == bench.BOUND and entry["cost"] > least + TOLERANCE:
+            yield f"a policy on {entry['scenario']} costs {least}, less than the bound {entry['cost']}"
+    if found.header.get("rankings") != json.loads(json.dumps(scoreboard.rankings(found))):
+        yield "the rankings at other values of C are not what the rows give"
     if len(again) != len(recorded):
         yield f"the file lists {len(recorded)} scores, its rows give {len(again)}"
         return

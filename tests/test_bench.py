@@ -3,8 +3,9 @@
 import gzip
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from rapgym import (
     headed,
     memory,
     plan,
+    report,
     results,
     rollout,
     scenario,
@@ -237,7 +239,7 @@ def test_tuning_finds_what_trying_every_setting_on_train_finds(
     told = briefing(toy_story)
     static = registry.entry("static-best")
     costs = {
-        key: rollout.train_cost(registry.build(static, {"kept": key}), told)
+        key: rollout.train_cost(partial(registry.build, static, {"kept": key}), told)
         for key in {blocks.key(kept) for kept in told.quality.grid_kept.reshape(-1, 6)}
     }
     assert costs[found.settings["kept"]] == pytest.approx(min(costs.values()))
@@ -297,3 +299,79 @@ def test_reload_bytes_equal_a_plain_count() -> None:
             [[footprint.weights[k & ~m].sum() for k in kept[b]] for m in loaded[b]] for b in (0, 1)
         ]
         assert (plan.reload_bytes(footprint, loaded, kept) == expected).all()
+
+
+class Peeks:
+    """Remembers every tenant row it has seen in any lane, as a policy that shares lanes could."""
+
+    seen: ClassVar[list[int]] = []
+
+    def reset(self, batch: int, briefing: Any) -> None:
+        self.batches = batch
+        self.rows = 0
+        Peeks.seen.append(batch)
+
+    def propose(self, observation: Any, rng: Any) -> Any:
+        self.rows += 1
+        return np.ones((len(observation), 6), dtype=bool)
+
+
+def test_no_policy_object_serves_two_pairings(toy_story: Scenario) -> None:
+    """Pairings turn the same tenant rows: one pairing's past is another's future."""
+    made: list[Peeks] = []
+
+    def make() -> Peeks:
+        made.append(Peeks())
+        return made[-1]
+
+    told = briefing(toy_story)
+    log = rollout.run(make, toy_story, "validation", told)
+    assert len(made) == toy_story.offsets
+    assert {policy.batches for policy in made} == {1}
+    assert {policy.rows for policy in made} == {len(log)}
+
+
+def test_a_policy_that_raises_is_named_and_wins_nothing(
+    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text(
+        "class Broken:\n"
+        "    def reset(self, batch, briefing): pass\n"
+        "    def propose(self, observation, rng): return undefined\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = bench.run([toy_story], ["broken:Broken"], tmp_path / "out.csv.gz", quiet=True)
+    (entry,) = (e for e in scoreboard.entries(found) if e["policy"] == "broken:Broken")
+    assert entry["fallback"] == 1
+    assert not entry["tied_for_best"]
+    assert entry["calibration_passes"] is None
+    warning = report.warnings([entry])
+    assert "100%" in warning
+    assert "NameError" in warning
+
+
+def test_verify_refuses_rows_that_were_not_served_in_turn(
+    finished: tuple[Path, Results], tmp_path: Path
+) -> None:
+    """Forged: every row of the first cell is its easiest one."""
+    header, lines = headed.unpack(finished[0].read_bytes())
+    row = results.COLUMNS.index("row")
+    easy = lines[1].split(",")[row]
+    forged = [
+        ",".join([*fields[:row], easy, *fields[row + 1 :]]) if fields[0] == "0" else line
+        for line in lines[1:]
+        for fields in [line.split(",")]
+    ]
+    path = tmp_path / "forged.csv.gz"
+    path.write_bytes(headed.pack(header, [lines[0], *forged]))
+    assert any(": row of" in sentence for sentence in verify.differences(results.read(path)))
+
+
+def test_parts_left_half_written_do_not_stop_the_end(toy_story: Scenario, tmp_path: Path) -> None:
+    out = tmp_path / "bench.csv.gz"
+    parts = out.with_name("bench.csv.gz.parts")
+    parts.mkdir()
+    (parts / "cell.csv.gz.partial").write_bytes(b"half")
+    bench.run([toy_story], ["keep-all"], out, quiet=True)
+    assert out.exists()
+    assert not parts.exists()

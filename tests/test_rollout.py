@@ -55,7 +55,7 @@ def test_the_golden_log_replays_to_the_same_rows(toy_story: Scenario) -> None:
     To record it anew: python tests/golden/record.py
     """
     golden = json.loads(GOLDEN.read_text())
-    made = rollout.run(Drawn(), toy_story, "test", briefing(toy_story), seed=1)
+    made = rollout.run(Drawn, toy_story, "test", briefing(toy_story), seed=1)
     found = recorded(made)
     assert found.keys() == golden.keys()
     for name, rows in golden.items():
@@ -76,7 +76,7 @@ def test_replay_reproduces_a_log_and_shows_what_was_altered(
 ) -> None:
     policy: Any = Drawn()
     policy.on_misfit = "refuse" if strict else "repair"
-    log = rollout.run(policy, toy_story, "test", briefing(toy_story), seed=2)
+    log = rollout.run(lambda: policy, toy_story, "test", briefing(toy_story), seed=2)
     world = scenario.world(toy_story, "test")
     again = rollout.replay(world, log, refuses_misfit=strict)
     for field in fields(EpisodeLog):
@@ -89,7 +89,7 @@ def test_replay_reproduces_a_log_and_shows_what_was_altered(
 
 
 def test_replay_with_test_columns_changes_nats_alone(toy_story: Scenario) -> None:
-    log = rollout.run(KeepAll(), toy_story, "test", briefing(toy_story))
+    log = rollout.run(KeepAll, toy_story, "test", briefing(toy_story))
     scored = rollout.replay(scenario.scoring_world(toy_story), log, refuses_misfit=False)
     for name in ("kept", "kept_end", "reason", "used_bytes", "stall", "emergency", "refused"):
         assert (getattr(scored, name) == getattr(log, name)).all(), name
@@ -101,7 +101,7 @@ def test_replay_with_test_columns_changes_nats_alone(toy_story: Scenario) -> Non
     "change", [{"row": np.full((50, 4), 50)}, {"limit_row": np.full((50, 4), -1)}, {"proposal": np.ones((50, 4, 8), bool)}]
 )  # fmt: skip
 def test_a_log_of_another_world_is_refused(toy_story: Scenario, change: dict[str, Any]) -> None:
-    log = rollout.run(KeepAll(), toy_story, "test", briefing(toy_story))
+    log = rollout.run(KeepAll, toy_story, "test", briefing(toy_story))
     with pytest.raises(InvalidResult, match=r"another model|does not have"):
         rollout.replay(
             scenario.world(toy_story, "test"), replace(log, **change), refuses_misfit=False
@@ -109,7 +109,7 @@ def test_a_log_of_another_world_is_refused(toy_story: Scenario, change: dict[str
 
 
 def test_the_reported_cost_is_a_ratio_of_sums(toy_story: Scenario) -> None:
-    log = rollout.run(KeepAll(), toy_story, "test", briefing(toy_story))
+    log = rollout.run(KeepAll, toy_story, "test", briefing(toy_story))
     total = sum(
         float(log.cost[t, b]) * int(log.output_tokens[t, b]) for t in range(50) for b in range(4)
     )
@@ -187,8 +187,8 @@ def test_the_reference_stands_in_for_what_cannot_be_read(
     toy_story: Scenario, answer: Callable[[int], Any]
 ) -> None:
     told = briefing(toy_story)
-    log = rollout.run(Answers(answer), toy_story, "validation", told)
-    reference = rollout.run(FrontierLookup(), toy_story, "validation", told)
+    log = rollout.run(lambda: Answers(answer), toy_story, "validation", told)
+    reference = rollout.run(FrontierLookup, toy_story, "validation", told)
     assert (log.source == Reason.FALLBACK).all()
     assert (log.proposal == reference.proposal).all()
     assert (log.cost == reference.cost).all()
@@ -199,8 +199,9 @@ def test_lanes_that_can_be_read_are_taken_as_they_are(toy_story: Scenario) -> No
     def some(lanes: int) -> list[Any]:
         return [[1, 1, 1, 1, 0, 1], "?", np.ones(6), None][:lanes]
 
-    log = rollout.run(Answers(some), toy_story, "validation", briefing(toy_story))
-    assert (log.source == [Reason.POLICY, Reason.FALLBACK, Reason.POLICY, Reason.FALLBACK]).all()
+    log = rollout.run(lambda: Answers(some), toy_story, "validation", briefing(toy_story), copies=4)
+    sources = [Reason.POLICY, Reason.FALLBACK, Reason.POLICY, Reason.FALLBACK]
+    assert (log.source == sources * toy_story.offsets).all()
     assert (log.proposal[:, 0] == kept_without(4)).all()
     assert log.proposal[:, 2].all()
 
@@ -209,9 +210,9 @@ def test_lanes_that_can_be_read_are_taken_as_they_are(toy_story: Scenario) -> No
     lambda lanes: np.ones((lanes, 6), dtype=bool).view(Wild), Endless,
 ], ids=["a wild array", "an endless answer"])  # fmt: skip
 def test_wild_answers_do_no_harm(toy_story: Scenario, answer: Callable[[int], Any]) -> None:
-    log = rollout.run(Answers(answer), toy_story, "validation", briefing(toy_story))
+    log = rollout.run(lambda: Answers(answer), toy_story, "validation", briefing(toy_story))
     assert type(log.proposal) is np.ndarray
-    lookup = rollout.run(FrontierLookup(), toy_story, "validation", briefing(toy_story))
+    lookup = rollout.run(FrontierLookup, toy_story, "validation", briefing(toy_story))
     assert log.proposal.all() or (log.proposal == lookup.proposal).all()
 
 
@@ -235,20 +236,20 @@ def test_a_policy_that_declares_nonsense_is_refused(toy_story: Scenario) -> None
     policy: Any = KeepAll()
     policy.on_misfit = "ignore"
     with pytest.raises(InvalidPolicy, match="'repair' or 'refuse'"):
-        rollout.run(policy, toy_story, "validation", briefing(toy_story))
+        rollout.run(lambda: policy, toy_story, "validation", briefing(toy_story))
 
 
 def test_a_run_repeats_itself_from_its_seed(toy_story: Scenario) -> None:
     told = briefing(toy_story)
     first, second, other = (
-        rollout.run(RandomDrop(), toy_story, "test", told, seed=seed) for seed in (1, 1, 2)
+        rollout.run(RandomDrop, toy_story, "test", told, seed=seed) for seed in (1, 1, 2)
     )
     assert snapshot(first) == snapshot(second)
     assert (first.proposal != other.proposal).any()
 
 
 def test_every_pairing_of_a_split_is_a_lane(toy_story: Scenario) -> None:
-    log = rollout.run(KeepAll(), toy_story, "test", briefing(toy_story))
+    log = rollout.run(KeepAll, toy_story, "test", briefing(toy_story))
     assert log.row.shape == (50, 4)
     assert log.limit_row[0].tolist() == [0, 12, 25, 37]
     assert (log.row == np.arange(50)[:, None]).all()

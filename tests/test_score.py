@@ -25,7 +25,7 @@ def test_score_is_0_at_the_reference_and_100_at_the_bound() -> None:
     rng = np.random.default_rng(0)
     bound, output = rng.random((40, 4)), rng.integers(1, 9, (40, 4))
     reference = bound + rng.random((40, 4))
-    draws = score.resamples(40, np.array([0, 10, 20, 30]))
+    draws = score.resamples(40, np.array([0, 10, 20, 30]), 7)
     at_reference = score.score(reference, reference, bound, output, draws)
     at_bound = score.score(bound, reference, bound, output, draws)
     assert (at_reference.value, at_reference.low, at_reference.high) == (0, 0, 0)
@@ -38,26 +38,26 @@ def test_score_is_a_ratio_of_sums_weighted_by_output() -> None:
     # Row 1 of 3 tokens gains 1 of 2 nats, row 2 of 1 token gains 0 of 1: 3 of 7 in all.
     policy, reference = np.array([[1.0], [1.0]]), np.array([[2.0], [1.0]])
     bound, output = np.array([[0.0], [0.0]]), np.array([[3], [1]])
-    found = score.score(policy, reference, bound, output, score.resamples(2, ONE))
+    found = score.score(policy, reference, bound, output, score.resamples(2, ONE, 7))
     assert found.value == pytest.approx(100 * 3 / 7)
 
 
 def test_nothing_to_win_is_no_score() -> None:
     same, output = np.ones((20, 1)), np.ones((20, 1), dtype=np.int64)
-    assert np.isnan(score.score(same, same, same, output, score.resamples(20, ONE)).value)
+    assert np.isnan(score.score(same, same, same, output, score.resamples(20, ONE, 7)).value)
 
 
 def test_equal_policies_are_tied_and_a_clear_lead_is_not() -> None:
     rng = np.random.default_rng(1)
     a, output = rng.random((60, 1)), np.ones((60, 1), dtype=np.int64)
-    draws = score.resamples(60, ONE)
+    draws = score.resamples(60, ONE, 7)
     assert score.tied(score.difference(a, a, output, draws))
     assert not score.tied(score.difference(a + 0.1, a, output, draws))
 
 
 @given(st.integers(1, 80), st.integers(0, 1000))
 def test_blocks_cross_no_seam(rows: int, seed: int) -> None:
-    counts = score.block_draws(rows, np.random.default_rng(seed), 3)
+    counts = score.block_draws(rows, min(12, rows), np.random.default_rng(seed), 3)
     assert counts.sum(axis=1).tolist() == [rows] * 3
     # Without wrapping, the first row is drawn by one block start only: never more than blocks there are.
     assert (counts <= -(-rows // min(score.BLOCK_ROWS, rows))).all()
@@ -66,7 +66,7 @@ def test_blocks_cross_no_seam(rows: int, seed: int) -> None:
 def test_crossed_sums_equal_a_plain_loop() -> None:
     rng = np.random.default_rng(2)
     rows, offsets = 9, np.array([0, 3, 5])
-    draws, values = score.resamples(rows, offsets, count=4), rng.random((rows, 3))
+    draws, values = score.resamples(rows, offsets, 7, count=4), rng.random((rows, 3))
     assert draws.tenant is not None
     expected = [
         sum(
@@ -91,7 +91,7 @@ def coverage(offsets: int, runs: int, rows: int = 120) -> float:
         served, tenant = autoregressive(rng, rows), autoregressive(rng, rows)
         luck = served[:, None] + np.stack([np.roll(tenant, -k) for k in turned], axis=1)
         cost = 0.3 + luck + 0.5 * rng.standard_normal((rows, offsets))
-        draws = score.resamples(rows, turned, seed=seed, count=300)
+        draws = score.resamples(rows, turned, 7, seed=seed, count=300)
         found = score.difference(cost, np.zeros_like(cost), output, draws)
         held += found.low <= 0.3 <= found.high
     return held / runs
@@ -100,6 +100,12 @@ def coverage(offsets: int, runs: int, rows: int = 120) -> float:
 def test_intervals_cover_the_truth_on_one_pairing_and_on_turned_ones() -> None:
     assert 0.90 <= coverage(1, runs=300) <= 0.98
     assert 0.90 <= coverage(16, runs=300) <= 0.98
+
+
+def test_blocks_are_as_long_as_the_split_allows() -> None:
+    assert score.block_rows(122, 7) == 12, "an hour of traffic: a dozen rows"
+    assert score.block_rows(14_400, 6) == 600, "a day: an hour"
+    assert score.block_rows(5, 7) == 5
 
 
 def test_intervals_of_few_blocks_are_wider_and_of_many_are_not() -> None:

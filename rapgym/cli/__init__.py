@@ -70,11 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RapgymError as error:
         print(f"rapgym: {error}", file=sys.stderr)
         return 1 if isinstance(error, InvalidResult) else 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output left, as `| head` does. Python flushes stdout once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        print(f"rapgym: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("rapgym: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output left, as `| head` does. Python flushes stdout once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     return code

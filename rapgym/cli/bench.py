@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from rapgym.cli import Subparsers
@@ -24,7 +25,9 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--policy", action="append", metavar="NAME", help="all unless named, or module:Class"
     )
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="default: 1")
+    command.add_argument(
+        "--seeds", type=int, choices=range(1, 101), default=1, metavar="N", help="1 to 100 (1)"
+    )
     command.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
     )
@@ -38,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.policies import registry
     from rapgym.scenario import SCENARIOS, scenario
 
+    if any(":" in name for name in arguments.policy or []):
+        sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
     stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
     names = arguments.policy or [entry.name for entry in registry.POLICIES]
     seeds = range(arguments.seeds)
@@ -53,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(entries, indent=2))
         return 0
+    if warning := report.warnings(entries):
+        print(warning, file=sys.stderr)
     print(report.table(entries))
     print()
     print(report.ranking_lines(rankings))

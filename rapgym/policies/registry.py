@@ -26,7 +26,10 @@ class Entry:
     tune: str = ""  # "module:function" of (briefing) -> settings; empty: no free parameter
 
 
-_GRID = ("single", "attention-order", "ffn-order", "joint-order", "grid")
+# The grid names the best set found, whatever it was first measured for.
+_GRID = (
+    "single", "attention-order", "ffn-order", "joint-order", "grid", "random", "near", "asked"
+)  # fmt: skip
 _ORDER = ("attention-order", "ffn-order", "joint-order")
 
 POLICIES = (
@@ -70,8 +73,8 @@ def _load(target: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InvalidPolicy(f"{target} cannot be loaded: {error}") from error
+    except Exception as error:  # a user's module may raise anything
+        raise InvalidPolicy(f"{target} cannot be loaded: {error!r}") from error
 
 
 def tuning(found: Entry) -> Callable[[Briefing], dict[str, Any]] | None:

@@ -22,7 +22,7 @@ quality.QualityTable.load = lambda name, sha256=None: table  # type: ignore[meth
 with TemporaryDirectory() as folder:
     story = replace(toy_world.STORY, workload=f"{folder}/toy")
     series.write(toy_world.toy_series(), Path(folder) / "toy.csv.gz")
-    log = rollout.run(test_rollout.Drawn(), story, "test", briefing(story), seed=1)
+    log = rollout.run(test_rollout.Drawn, story, "test", briefing(story), seed=1)
 told = test_rollout.recorded(log)
 lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in told.items())
 (HERE / "toy.json").write_text("{\n" + lines + "\n}\n")

@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:
-    tie = " =" if entry["tied_for_best"] else ""
+    tie = " !" if entry["fallback"] else " =" if entry["tied_for_best"] else ""
     us = "-"
     if entry["decision_us_p50"] is not None:
         us = f"{entry['decision_us_p50']:.0f}/{entry['decision_us_p99']:.0f}"
@@ -76,8 +76,9 @@ def table(entries: Sequence[dict[str, Any]]) -> str:
 LEGEND = (
     "adaptivity: 0 is the best static set, 100 the bound; foresight: 0 is the frontier lookup, 100 "
     "the bound.\nCosts are nats an output token above dense, on test text. '=': not told apart "
-    "from the best (95 %).\nus: microseconds of one decision; passes: forward passes that "
-    "calibration took; unmeas.: rows whose quality was predicted."
+    "from the best (95 %);\n'!': could not be read in some rows, which the reference policy "
+    "served.\nus: microseconds of one decision; passes: forward passes that calibration took; "
+    "unmeas.: rows whose quality was predicted."
 )
 
 

@@ -34,6 +34,7 @@ def numbers(story: Scenario) -> dict[str, Any]:
         split: len(scenario.world(story, split).rows) for split in ("train", "validation", "test")
     }
     dense = np.ones(world.blocks, dtype=bool)
+    credited = whole.origin.get("sources", {})
     return {
         "card_gib": story.card_gib,
         "served": f"{story.served}, every {story.every}. request of {story.trace}",
@@ -54,7 +55,7 @@ def numbers(story: Scenario) -> dict[str, Any]:
         "train_rows_where_the_floor_fits": fitting_share(world, world.floor),
         "synthetic": story.synthetic,
         "origin": {k: v for k, v in whole.origin.items() if k != "sources"},
-        "attribution": [source["attribution"] for source in whole.origin["sources"].values()],
+        "attribution": sorted({source["attribution"] for source in credited.values()}),
     }
 
 

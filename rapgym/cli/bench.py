@@ -26,7 +26,7 @@ def add(subparsers: Subparsers) -> None:
         "--policy", action="append", metavar="NAME", help="all unless named, or module:Class"
     )
     command.add_argument(
-        "--seeds", type=int, choices=range(1, 101), default=1, metavar="N", help="1 to 100 (1)"
+        "--seeds", type=_seeds, default=1, metavar="N", help="seeds 0 to N - 1 (1)"
     )
     command.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
@@ -34,6 +34,13 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument("--json", action="store_true", help="print the entries as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)
+
+
+def _seeds(text: str) -> int:
+    """An argparse type: how many seeds."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 1 to 1000")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rapgym import bound, datafiles, plan, results, rollout, scenario, series, simulator
+from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
@@ -105,7 +106,7 @@ def calibration_passes(table: QualityTable, designs: Sequence[str]) -> float | N
     )
 
 
-def scored(story: Scenario, about: dict[str, Any], log: rollout.EpisodeLog) -> Cell:
+def scored(story: Scenario, about: dict[str, Any], log: EpisodeLog) -> Cell:
     """A cell with what the scorer adds: the same rows with test columns."""
     judged = rollout.replay(
         scenario.scoring_world(story), log, refuses_misfit=about["on_misfit"] == "refuse"
@@ -130,7 +131,7 @@ def bound_cell(story: Scenario) -> Cell:
     zeros, steps = np.zeros_like(output), np.arange(rows)[:, None]
     nothing: BoolArray = np.zeros((*output.shape, world.blocks), dtype=bool)
     nil = np.zeros(output.shape)
-    log = rollout.EpisodeLog(
+    log = EpisodeLog(
         row=(start.row + steps) % rows,
         limit_row=(start.limit_row + steps) % rows,
         proposal=nothing,

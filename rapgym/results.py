@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rapgym import blocks, datafiles, headed
+from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult, RapgymError
-from rapgym.rollout import EpisodeLog
 from rapgym.shield import Reason
 from rapgym.specs import BoolArray, FloatArray
 

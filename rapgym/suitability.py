@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rapgym import bench, bound, rollout, scenario
+from rapgym.episode_log import weighted_mean
 from rapgym.errors import InvalidSpec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
@@ -76,7 +77,7 @@ def check(story: Scenario) -> str:
     start = bench.test_start(world, story)
     least, output = bound.least_cost_rows(world, told.quality.at_counts, start, len(world.rows))
     lookup = rollout.train_cost(FrontierLookup, told)
-    room = 1 - rollout.weighted_mean(least, output) / lookup
+    room = 1 - weighted_mean(least, output) / lookup
     if room < LEAST_ROOM:
         raise InvalidSpec(
             f"{story.name} leaves nothing to decide: the lookup costs {lookup:.4f} nats on train, "

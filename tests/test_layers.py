@@ -62,6 +62,7 @@ LAYERS = {
     "policies.reference": 8.1,
     "policies.registry": 8.1,
     "policies.tuning": 8.2,
+    "episode_log": 8.9,
     "rollout": 9.0,
     "baselines": 9.1,
     "baselines.*": 9.1,

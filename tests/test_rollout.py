@@ -14,10 +14,10 @@ from toy_table import kept_without
 from rapgym import blocks, rollout, scenario
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.baselines.random_drop import RandomDrop
+from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.rollout import EpisodeLog
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
 from rapgym.specs import FloatArray

@@ -1,0 +1,101 @@
+"""The row schema: every row that a policy served, and how outcomes become such rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.world import Outcome, World
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeLog:
+    """Every row of B lanes over T rows. Costs are nats an output token above dense."""
+
+    row: IntArray  # of demand, [T, B]
+    limit_row: IntArray  # of the tenant, [T, B]
+    proposal: BoolArray  # [T, B, N]
+    source: IntArray  # whose proposal (shield.Reason), [T, B]
+    kept: BoolArray  # [T, B, N]
+    kept_end: BoolArray  # [T, B, N]
+    reason: IntArray  # shield.Reason, [T, B]
+    limit_bytes: IntArray  # [T, B]
+    used_bytes: IntArray  # [T, B]
+    nll: FloatArray  # [T, B]
+    measured: BoolArray  # [T, B]
+    output_tokens: IntArray  # the weight of a row, [T, B]
+    quality: FloatArray  # mean cost of the row's seconds by term, [T, B]
+    stall: FloatArray
+    emergency: FloatArray
+    refused: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def reshaped(self, rows: int, lanes: int) -> "EpisodeLog":
+        """The same entries as [rows, lanes]."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return EpisodeLog(
+            **{name: array.reshape(rows, lanes, *array.shape[2:]) for name, array in arrays.items()}
+        )
+
+    @property
+    def cost(self) -> FloatArray:
+        """Mean cost of each row, [T, B]."""
+        return self.quality + self.stall + self.emergency + self.refused
+
+    @property
+    def mean_cost(self) -> float:
+        """Sum of output tokens times mean cost, over the sum of output tokens, all lanes pooled."""
+        return weighted_mean(self.cost, self.output_tokens)
+
+
+def weighted_mean(cost: FloatArray, output_tokens: IntArray) -> float:
+    """The reported cost: a ratio of sums over rows."""
+    return float((cost * output_tokens).sum() / max(output_tokens.sum(), 1))
+
+
+def joined(logs: Sequence[EpisodeLog]) -> EpisodeLog:
+    """Logs of different lanes as one, in their order."""
+    names = [field.name for field in fields(EpisodeLog)]
+    return EpisodeLog(
+        **{name: np.concatenate([getattr(log, name) for log in logs], axis=1) for name in names}
+    )
+
+
+class LogWriter:
+    """Collects outcomes row by row."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(
+        self, world: World, row: IntArray, limit_row: IntArray, source: IntArray, outcome: Outcome
+    ) -> None:
+        per_second = world.ceiling / world.window_s
+        self._rows.append(
+            {
+                "row": row,
+                "limit_row": limit_row,
+                "proposal": outcome.proposal,
+                "source": source,
+                "kept": outcome.kept,
+                "kept_end": outcome.kept_end,
+                "reason": outcome.reason,
+                "limit_bytes": outcome.limit_bytes,
+                "used_bytes": outcome.used_bytes,
+                "nll": outcome.nll,
+                "measured": outcome.measured,
+                "output_tokens": outcome.output_tokens,
+                "quality": outcome.seconds.loss / world.window_s,
+                "stall": outcome.seconds.stall * per_second,
+                "emergency": outcome.seconds.emergency * per_second,
+                "refused": outcome.seconds.refused * per_second,
+            }
+        )
+
+    def finish(self) -> EpisodeLog:
+        names = [field.name for field in fields(EpisodeLog)]
+        return EpisodeLog(**{name: np.stack([row[name] for row in self._rows]) for name in names})

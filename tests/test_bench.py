@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from rapgym import (
     bench,
     blocks,
     bound,
+    cli,
     headed,
     memory,
     plan,
@@ -375,3 +377,25 @@ def test_parts_left_half_written_do_not_stop_the_end(toy_story: Scenario, tmp_pa
     bench.run([toy_story], ["keep-all"], out, quiet=True)
     assert out.exists()
     assert not parts.exists()
+
+
+def test_the_command_finds_a_policy_in_the_folder_where_it_is_typed(
+    toy_story: Scenario,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "typed_here.py").write_text(
+        "import numpy as np\n"
+        "class Mine:\n"
+        "    def reset(self, batch, briefing): self.n = briefing.layout.blocks\n"
+        "    def propose(self, observation, rng):\n"
+        "        return np.ones((len(observation), self.n), dtype=bool)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    ask = ["bench", "--quiet", "--json", "--scenario", toy_story.name, "--policy"]
+    assert cli.main([*ask, "typed_here:Mine"]) == 0
+    assert "typed_here:Mine" in {entry["policy"] for entry in json.loads(capsys.readouterr().out)}
+    assert cli.main([*ask, "not_here:Mine"]) == 2
+    assert "cannot be loaded" in capsys.readouterr().err

@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bound, datafiles, plan, results, rollout, scenario, series, simulator
+from rapgym import bound, datafiles, plan, provenance, results, rollout, scenario, series, simulator
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.policies import registry
@@ -214,22 +213,9 @@ def surroundings() -> dict[str, Any]:
     packages = ("numpy", "gymnasium", "pandas")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "commit": _commit(),
+        "commit": provenance.commit(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
     }
-
-
-def _commit() -> str | None:
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-        )
-    except OSError:
-        return None
-    return done.stdout.strip() or None
 
 
 def run(

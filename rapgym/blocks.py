@@ -16,11 +16,6 @@ def name(block: int) -> str:
     return f"{('attn', 'ffn')[block % 2]}{block // 2}"
 
 
-def is_attention(n: int) -> BoolArray:
-    """Bool [N]: which of `n` blocks are attention blocks."""
-    return np.arange(n) % 2 == 0
-
-
 def dropped_counts(kept: BoolArray) -> IntArray:
     """How many attention and FFN blocks are dropped: bool [..., N] -> int64 [..., 2]."""
     dropped = ~np.asarray(kept, dtype=bool)

@@ -32,6 +32,13 @@ from rapgym.policies.policy import briefing
 from rapgym.results import Results
 from rapgym.scenario import Scenario
 
+MINE = (  # a module of a user's, with one policy
+    "import numpy as np\n"
+    "class Mine:\n"
+    "    def reset(self, batch, briefing): self.n = briefing.layout.blocks\n"
+    "    def propose(self, observation, rng):\n"
+    "        return np.ones((len(observation), self.n), dtype=bool)\n"
+)
 NAMES = ["keep-all", "random", "frontier-margin"]
 
 
@@ -252,13 +259,7 @@ def test_tuning_finds_what_trying_every_setting_on_train_finds(
 def test_a_users_policy_runs_by_its_name(
     toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.py").write_text(
-        "import numpy as np\n"
-        "class Mine:\n"
-        "    def reset(self, batch, briefing): self.n = briefing.layout.blocks\n"
-        "    def propose(self, observation, rng):\n"
-        "        return np.ones((len(observation), self.n), dtype=bool)\n"
-    )
+    (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
     mine = bench.policy_cell(toy_story, registry.entry("mine:Mine"), 0)
     keep_all = bench.policy_cell(toy_story, registry.entry("keep-all"), 0)
@@ -385,13 +386,7 @@ def test_the_command_finds_a_policy_in_the_folder_where_it_is_typed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "typed_here.py").write_text(
-        "import numpy as np\n"
-        "class Mine:\n"
-        "    def reset(self, batch, briefing): self.n = briefing.layout.blocks\n"
-        "    def propose(self, observation, rng):\n"
-        "        return np.ones((len(observation), self.n), dtype=bool)\n"
-    )
+    (tmp_path / "typed_here.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     ask = ["bench", "--quiet", "--json", "--scenario", toy_story.name, "--policy"]

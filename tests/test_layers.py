@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1] / "rapgym"
 LAYERS = {
     "errors": 0,
     "specs": 1.0,
+    "provenance": 1.0,
     "datafiles": 1.0,
     "headed": 1.0,
     "progress": 1.0,

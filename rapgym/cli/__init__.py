@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from rapgym.errors import InvalidResult, MissingExtra, RapgymError
@@ -61,6 +61,20 @@ def require(extra: str, *modules: str) -> None:
             raise MissingExtra(f"{module} is not installed; run: pip install 'rapgym[{extra}]'")
 
 
+def at_least(floor: int, most: int = sys.maxsize) -> Callable[[str], int]:
+    """An argparse type: a whole number from `floor` to `most`."""
+
+    def count(text: str) -> int:
+        number = int(text)
+        if number < floor:
+            raise argparse.ArgumentTypeError(f"{number} is less than {floor}")
+        if number > most:
+            raise argparse.ArgumentTypeError(f"{number} is more than {most}")
+        return number
+
+    return count
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; argparse itself exits with 2 on wrong arguments."""
     arguments = parser().parse_args(argv)
@@ -70,11 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RapgymError as error:
         print(f"rapgym: {error}", file=sys.stderr)
         return 1 if isinstance(error, InvalidResult) else 2
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does. Python flushes stdout once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader of our output left, as `| head` does. Python flushes stdout once more at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
         print(f"rapgym: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

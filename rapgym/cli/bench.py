@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from rapgym.cli import Subparsers
+from rapgym.cli import Subparsers, at_least
 
 DEFAULT_OUT = Path("results/bench.csv.gz")
 
@@ -26,7 +26,7 @@ def add(subparsers: Subparsers) -> None:
         "--policy", action="append", metavar="NAME", help="all unless named, or module:Class"
     )
     command.add_argument(
-        "--seeds", type=_seeds, default=1, metavar="N", help="seeds 0 to N - 1 (1)"
+        "--seeds", type=at_least(1, 1000), default=1, metavar="N", help="seeds 0 to N - 1 (1)"
     )
     command.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
@@ -34,13 +34,6 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument("--json", action="store_true", help="print the entries as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)
-
-
-def _seeds(text: str) -> int:
-    """An argparse type: how many seeds."""
-    if not text.isdecimal() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 1 to 1000")
-    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,13 +3,12 @@
 import argparse
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapgym import blocks, corpus, datafiles, models
-from rapgym.cli import Subparsers, require
+from rapgym.cli import Subparsers, at_least, require
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def add(subparsers: Subparsers) -> None:
         "are read from the folder that RAPGYM_DATA names.",
         epilog="example: rapgym measure smollm2-135m --out smollm2-135m.csv.gz",
     )
-    whole = _at_least(0)
+    whole = at_least(0)
     command.add_argument("model", metavar="MODEL", help="a known model, a folder or a hub id")
     command.add_argument("--out", type=Path, metavar="FILE", help="the table (MODEL.csv.gz)")
     command.add_argument(
@@ -38,7 +37,7 @@ def add(subparsers: Subparsers) -> None:
     for kind, share in (("attention", "2/3"), ("ffn", "2/5")):
         command.add_argument(
             f"--{kind}-drops",
-            type=_at_least(1),
+            type=at_least(1),
             metavar="N",
             help=f"{kind} blocks that may be dropped ({share} of the layers)",
         )
@@ -56,11 +55,11 @@ def add(subparsers: Subparsers) -> None:
         help="draws of calibration text on which the orders are found (1)",
     )
     command.add_argument(
-        "--seq", type=_at_least(2), default=512, metavar="N", help="tokens of a sequence (512)"
+        "--seq", type=at_least(2), default=512, metavar="N", help="tokens of a sequence (512)"
     )
     command.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     command.add_argument("--device", default="cpu", help="where torch runs (cpu)")
-    command.add_argument("--threads", type=_at_least(1), metavar="N", help="CPU threads of torch")
+    command.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads of torch")
     command.add_argument(
         "--kept",
         nargs="+",
@@ -75,7 +74,7 @@ def add(subparsers: Subparsers) -> None:
         help="the same for the sets that served most in a results file of `rapgym bench`",
     )
     command.add_argument(
-        "--most", type=_at_least(1), default=40, metavar="N", help="how many of them (40)"
+        "--most", type=at_least(1), default=40, metavar="N", help="how many of them (40)"
     )
     command.add_argument(
         "--sample",
@@ -181,15 +180,3 @@ def _measure_kept(arguments: argparse.Namespace, meter: "Meter") -> int:
         )
         print(f"{row.key}  {row.sample:<12} {shown}")
     return 0
-
-
-def _at_least(floor: int) -> Callable[[str], int]:
-    """An argparse type: a whole number that is `floor` or more."""
-
-    def count(text: str) -> int:
-        number = int(text)
-        if number < floor:
-            raise argparse.ArgumentTypeError(f"{number} is less than {floor}")
-        return number
-
-    return count

@@ -10,17 +10,6 @@ from rapgym.progress import Progress
 from rapgym.runtime.measure import Meter
 from rapgym.specs import BoolArray
 
-DESIGNS = (
-    "dense",
-    "single",
-    "attention-order",
-    "ffn-order",
-    "joint-order",
-    "grid",
-    "random",
-    "near",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

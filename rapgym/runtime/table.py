@@ -1,7 +1,6 @@
 """From a finished measurement to a quality table: orders, unigram model, predictor, provenance."""
 
 import datetime
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym import blocks, predictor_tuning, table_file
+from rapgym import blocks, predictor_tuning, provenance, table_file
 from rapgym.errors import InvalidTable
 from rapgym.predictor import Settings
 from rapgym.quality import QualityTable
@@ -65,7 +64,7 @@ def build(meter: Meter, orders: campaign.Orders | None, out: Path) -> QualityTab
             "surroundings": campaign.surroundings(meter.model.network.device),
             "spent": spent(found, meter.model.blocks),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "commit": commit(),
+            "commit": provenance.commit(),
         },
     )
     rows = _rows(found, meter.model.blocks)
@@ -260,14 +259,3 @@ def with_predictors(header: Header, rows: Rows) -> Header:
         found = {"settings": asdict(settings or Settings()), "held_out": errors}
         header = replace(header, predictors=header.predictors | {split: found})
     return header
-
-
-def commit() -> str | None:
-    """The commit of the clone that this package runs from, with a + where files differ from it."""
-    folder = Path(__file__).parent
-    hash_of = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
-    try:
-        done = subprocess.run(hash_of, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

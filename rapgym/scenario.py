@@ -1,6 +1,6 @@
 """Scenarios: physical stories from which every number of a world follows; and the list of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
@@ -48,15 +48,22 @@ class Scenario:
     workload: str  # name of the series under traces/
     notice_s: int = 0  # by how much the tenant announces what it takes
     domain: str | None = None  # text on which quality counts; the mean of all unless stated
+    told_domain: str | None = None  # of the calibration text that policies are told of, if another
+    draw: int | None = None  # of calibration text, whose orders policies are told of, if another
     table: str = "smollm2-135m"
     form: Format = BF16
     synthetic: bool = False
     offsets: int = 16  # further pairings of the test parts: offset k of K is k/K of their length
+    splits: series.Scheme = "time"
+    ceiling: float | None = None  # C, nats; what follows from the table unless stated
+    headline: bool = True  # False: its numbers do not carry a claim, as its story says
     version: int = 0
 
     def __post_init__(self) -> None:
         if self.card_gib <= 0 or self.restore_s <= 0 or self.every < 1 or self.offsets < 1:
             raise InvalidSpec(f"{self.name}: card, restore time, every and offsets are positive")
+        if self.ceiling is not None and self.ceiling <= 0:
+            raise InvalidSpec(f"{self.name}: a token that is not served costs more than nothing")
         if self.notice_s < 0:
             raise InvalidSpec(f"{self.name}: notice_s cannot be negative")
 
@@ -91,6 +98,105 @@ SCENARIOS = (
         restore_s=0.5,
         window_s=7,
         workload="azure-conv1-code1-pool8-gqa",
+    ),
+    Scenario(
+        "chat-beside-code-disk",
+        "The same card with blocks coming back from a disk: thrashing costs.",
+        card_gib=44,
+        served="llama2-7b",
+        trace="azure-conv",
+        every=2,
+        tenant=Tenant("llama2-7b", "azure-code", every=2, pool_gib=8),
+        restore_s=4.0,
+        window_s=7,
+        workload="azure-conv2-code2-pool8",
+    ),
+    Scenario(
+        "chat-beside-code-notice",
+        "The same card with a tenant that says one second ahead what it will take.",
+        card_gib=44,
+        served="llama2-7b",
+        trace="azure-conv",
+        every=2,
+        tenant=Tenant("llama2-7b", "azure-code", every=2, pool_gib=8),
+        restore_s=0.5,
+        window_s=7,
+        workload="azure-conv2-code2-pool8",
+        notice_s=1,
+    ),
+    Scenario(
+        "chat-tight",
+        "The same two services on a smaller card.",
+        card_gib=40,
+        served="llama2-7b",
+        trace="azure-conv",
+        every=2,
+        tenant=Tenant("llama2-7b", "azure-code", every=2, pool_gib=8),
+        restore_s=0.5,
+        window_s=7,
+        workload="azure-conv2-code2-pool8",
+    ),
+    Scenario(
+        "chat-bursty",
+        "The code service takes all of its requests into a pool twice as large: deep, fast bursts.",
+        card_gib=48,
+        served="llama2-7b",
+        trace="azure-conv",
+        every=2,
+        tenant=Tenant("llama2-7b", "azure-code", every=1, pool_gib=16),
+        restore_s=0.5,
+        window_s=7,
+        workload="azure-conv2-code1-pool16",
+    ),
+    Scenario(
+        "chat-mixed",
+        "A grouped-query model serves beside a tenant whose KV cache is four times as heavy a token.",
+        card_gib=40,
+        served="llama3-8b",
+        trace="azure-conv",
+        every=1,
+        tenant=Tenant("llama2-7b", "azure-code", every=2, pool_gib=8),
+        restore_s=0.5,
+        window_s=7,
+        workload="azure-conv1-code2-pool8",
+    ),
+    Scenario(
+        "code-beside-chat",
+        "The roles turned: the code service is served, the conversation has priority.",
+        card_gib=44,
+        served="llama2-7b",
+        trace="azure-code",
+        every=2,
+        tenant=Tenant("llama2-7b", "azure-conv", every=2, pool_gib=20),
+        restore_s=0.5,
+        window_s=2,
+        workload="azure-code2-conv2-pool20",
+    ),
+    Scenario(
+        "chat-alone",
+        "No tenant: the KV cache of the batch alone decides what fits.",
+        card_gib=32,
+        served="llama2-7b",
+        trace="azure-conv",
+        every=2,
+        tenant=None,
+        restore_s=0.5,
+        window_s=7,
+        workload="azure-conv2-alone",
+    ),
+    Scenario(
+        "long-context",
+        "Long conversations beside a recorded KV pool. Its quality table was measured at 512 tokens, "
+        "far below its prompts: outside the headline.",
+        card_gib=72,
+        served="llama3-8b",
+        trace="mooncake-conversation",
+        every=3,
+        tenant=Tenant("llama3-8b", "vllm-kvcache", every=1, pool_gib=32),
+        restore_s=0.5,
+        window_s=18,
+        workload="mooncake3-vllm-pool32",
+        headline=False,
     ),
     Scenario(
         "servegen-days",
@@ -178,7 +284,7 @@ def workload(story: Scenario) -> Series:
 def rows(story: Scenario, measured: ModelSpec, split: Split) -> Rows:
     """The rows of one split and no others, in tokens and bytes of the measured model."""
     whole = workload(story)
-    part = whole.part(series.split_rows(len(whole), split))
+    part = whole.part(series.split_rows(len(whole), split, story.splits))
     scale = scales(story, measured)
 
     def tokens(served: IntArray) -> IntArray:
@@ -210,25 +316,35 @@ def table(story: Scenario) -> QualityTable:
 @lru_cache(maxsize=64)
 def world(story: Scenario, split: Split) -> World:
     """The world that policies meet: rows of one split, calibration columns only."""
-    return _world(story, split, table(story).calibration(story.domain))
+    return _world(story, split, _told(story))
+
+
+def _told(story: Scenario) -> QualityColumns:
+    domain = story.told_domain or story.domain
+    return table(story).calibration(domain, story.draw)
 
 
 @lru_cache(maxsize=64)
 def scoring_world(story: Scenario, split: Split = "test") -> World:
     """The same rows with test columns: for the scorer and the bound alone."""
-    return _world(story, split, table(story).test(story.domain))
+    told = _told(story)
+    judged = table(story).test(story.domain)
+    if (judged.order != told.order).any():
+        # The shield cuts along the order that it was told of, whatever text scores.
+        judged = replace(judged, order=told.order)
+    return _world(story, split, judged)
 
 
 def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
     measured = model_spec(table(story).model)
     footprint = memory.footprint(measured, story.form)
     whole = workload(story)
-    train = whole.output_tokens[series.split_rows(len(whole), "train")]
+    train = whole.output_tokens[series.split_rows(len(whole), "train", story.splits)]
     return World(
         footprint=footprint,
         quality=quality,
         rows=rows(story, measured, split),
-        ceiling=quality.ceiling,
+        ceiling=table(story).ceiling(story.domain) if story.ceiling is None else story.ceiling,
         restore_bytes_per_s=float(footprint.weights.sum()) / story.restore_s,
         mean_output_tokens=float(train.mean()),
         notice_s=story.notice_s,

@@ -6,9 +6,10 @@ so that the default run needs no raw file.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym import datafiles, headed
 from rapgym.errors import InvalidSpec, InvalidTrace
@@ -18,32 +19,48 @@ from rapgym.trace import RequestTrace
 
 FOLDER = Path(__file__).with_name("traces")
 DEMAND_COLUMNS = ("batch", "prompt_tokens", "output_tokens", "longest_prompt_tokens")
-SCHEMA = 1
+NOT_KEPT = "-"  # in place of a row's single requests
+SCHEMA = 2
 
 TRAIN_SHARE, TEST_SHARE, VALIDATION_SHARE = 0.70, 0.25, 0.15
+STRETCHES = 8  # of the blocked view: odd ones train, even ones test, in turn
+GAP_ROWS = 8  # at the end of each stretch of the blocked view: as many as a policy sees back
 SPLITS = ("train", "fit", "validation", "test")
+Scheme = Literal["time", "blocked"]
 
 
-def split_rows(rows: int, split: str) -> slice:
-    """Which of `rows` rows belong to a split, by time.
+def split_rows(rows: int, split: str, scheme: Scheme = "time") -> IntArray:
+    """Which of `rows` rows belong to a split, ascending.
 
-    train is the first 70 %, test the last 25 %, a gap between; validation is the last 15 % of
-    train, fit is train without it.
+    By time, train is the first 70 % and test the last 25 %, with a gap between. Blocked, eight
+    stretches alternate between train and test, each without its last rows: a second view, for
+    traffic whose end is unlike its beginning. In both, validation is the last 15 % of train and fit
+    is train without it.
     """
-    train = int(rows * TRAIN_SHARE)
-    fit = train - int(train * VALIDATION_SHARE)
-    ranges = {
-        "train": slice(0, train),
-        "fit": slice(0, fit),
-        "validation": slice(fit, train),
-        "test": slice(rows - int(rows * TEST_SHARE), rows),
-    }
-    if split not in ranges:
+    if split not in SPLITS:
         raise InvalidSpec(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    return ranges[split]
+    every = np.arange(rows)
+    if scheme == "time":
+        train, test = every[: int(rows * TRAIN_SHARE)], every[rows - int(rows * TEST_SHARE) :]
+    else:
+        stretches = [
+            part[: max(len(part) - GAP_ROWS, 0)] for part in np.array_split(every, STRETCHES)
+        ]
+        train, test = np.concatenate(stretches[0::2]), np.concatenate(stretches[1::2])
+    fit = len(train) - int(len(train) * VALIDATION_SHARE)
+    return {"train": train, "fit": train[:fit], "validation": train[fit:], "test": test}[split]
 
 
 @dataclass(frozen=True, slots=True)
+class Requests:
+    """The single requests of T rows, R in all, each row's in order of arrival."""
+
+    first: IntArray  # where each row's begin, and where the last row's end, [T + 1]
+    prompt_tokens: IntArray  # [R]
+    output_tokens: IntArray  # cut at the reserve, [R]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Series:
     """Rows of W seconds, in tokens of the served model and of the tenant's model."""
 
@@ -54,6 +71,8 @@ class Series:
     output_tokens: IntArray  # realised, cut at the reserve, summed, [T]
     longest_prompt_tokens: IntArray  # [T]
     tenant_tokens: IntArray  # highest of each second, [T, W]
+    # "prompt/output prompt/output ..." in order of arrival, or NOT_KEPT, [T]: parsed where asked for.
+    requests: NDArray[np.object_]
     origin: dict[str, Any]  # traces, their sha256 and attribution, and how they were combined
 
     def __post_init__(self) -> None:
@@ -69,35 +88,99 @@ class Series:
                 raise InvalidTrace(f"column {name} of a series needs {rows} integers >= 0")
         if (self.output_tokens > self.batch * self.reserve_tokens).any():
             raise InvalidTrace("outputs of a series exceed what was reserved for them")
+        if len(self.requests) != rows or not all(
+            text == NOT_KEPT or text.count("/") == batch
+            for text, batch in zip(self.requests.tolist(), self.batch.tolist(), strict=True)
+        ):
+            raise InvalidTrace("a row of a series does not list as many requests as it has")
 
     def __len__(self) -> int:
         return len(self.batch)
 
-    def part(self, rows: slice) -> "Series":
-        """Some of the rows, copied: a view would still lead to the others."""
-        columns = (*DEMAND_COLUMNS, "tenant_tokens")
-        return replace(self, **{name: getattr(self, name)[rows].copy() for name in columns})
+    def part(self, rows: IntArray) -> "Series":
+        """The rows of these numbers, copied: a view would still lead to the others."""
+        columns = (*DEMAND_COLUMNS, "tenant_tokens", "requests")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+
+    def single_requests(self) -> Requests:
+        """What the column `requests` says: for rivals that admit only a part of a row's batch.
+
+        Raises:
+            InvalidTrace: it cannot be read, is not kept of a row, or does not add up to the
+                columns of demand.
+        """
+        texts = self.requests.tolist()
+        if NOT_KEPT in texts:
+            raise InvalidTrace(
+                f"the series keeps no single requests of {texts.count(NOT_KEPT)} of these "
+                f"{len(self)} rows"
+            )
+        first = np.append(0, np.cumsum(self.batch))
+        try:
+            numbers = np.array(
+                [int(word) for word in " ".join(texts).replace("/", " ").split()], dtype=np.int64
+            )
+            prompt, output = numbers.reshape(first[-1], 2).T
+        except (ValueError, OverflowError) as error:
+            raise InvalidTrace(f"the requests of a series cannot be read: {error}") from error
+        found = Requests(first, prompt.copy(), output.copy())
+        self._check(found)
+        return found
+
+    def _check(self, found: Requests) -> None:
+        row = np.repeat(np.arange(len(self)), self.batch)
+        totals = np.zeros((3, len(self)), dtype=np.int64)
+        np.add.at(totals[0], row, found.prompt_tokens)
+        np.add.at(totals[1], row, found.output_tokens)
+        np.maximum.at(totals[2], row, found.prompt_tokens)
+        told = (self.prompt_tokens, self.output_tokens, self.longest_prompt_tokens)
+        if (
+            (found.prompt_tokens < 0).any()
+            or (found.output_tokens < 0).any()
+            or (found.output_tokens > self.reserve_tokens).any()
+            or any((total != column).any() for total, column in zip(totals, told, strict=True))
+        ):
+            raise InvalidTrace("the requests of a series do not add up to its columns of demand")
+
+    def without_requests(self, rows: IntArray) -> "Series":
+        """The same without the single requests of these rows, where they would take too much room."""
+        requests = self.requests.copy()
+        requests[rows] = NOT_KEPT
+        return replace(self, requests=requests)
+
+
+def whole_rows(start_s: float, stop_s: float, window: int) -> int:
+    """How many rows of `window` seconds there are between two times."""
+    return int((stop_s - start_s) // window)
+
+
+def queued_tokens(tenant: RequestTrace, pool_tokens: int, start_s: float, seconds: int) -> IntArray:
+    """Tokens that a tenant behind a queue holds in each second from `start_s` on its clock."""
+    return tenant_tokens(
+        tenant.arrival_s,
+        tenant.prompt_tokens + tenant.output_tokens,
+        residence_s(tenant.prompt_tokens, tenant.output_tokens),
+        pool_tokens,
+        start_s,
+        seconds,
+    )
 
 
 def build(
     served: RequestTrace,
-    tenant: RequestTrace | None,
+    held: IntArray,
     *,
     window: int,
-    pool_tokens: int,
-    offset_s: float,
     start_s: float,
     stop_s: float,
     origin: dict[str, Any],
 ) -> Series:
-    """Cut a served trace and a tenant's trace into rows.
+    """Cut a served trace, and what a tenant holds meanwhile, into rows.
 
     Args:
         served: times on its own clock.
-        tenant: the co-tenant's requests, or None for no tenant.
+        held: tokens of the tenant in each second from `start_s` on, int64 [rows * window].
         window: W, seconds.
-        pool_tokens: of the tenant's KV pool.
-        offset_s: what is added to a served time to get the tenant's.
         start_s, stop_s: on the served clock; whole windows between them become rows.
 
     Returns:
@@ -109,7 +192,7 @@ def build(
     if not seen.any():
         raise InvalidTrace(f"{served.name}: no request in the train part")
     reserve = reserve_tokens(served.output_tokens[seen])
-    rows = int((stop_s - start_s) // window)
+    rows = whole_rows(start_s, stop_s, window)
     row = np.floor((served.arrival_s - start_s) / window).astype(np.int64) + 1
     inside = (row >= 0) & (row < rows)
     prompt, output = served.prompt_tokens, np.minimum(served.output_tokens, reserve)
@@ -121,26 +204,35 @@ def build(
 
     longest = np.zeros(rows, dtype=np.int64)
     np.maximum.at(longest, row[inside], prompt[inside])
-    held = np.zeros(rows * window, dtype=np.int64)
-    if tenant is not None:
-        held = tenant_tokens(
-            tenant.arrival_s,
-            tenant.prompt_tokens + tenant.output_tokens,
-            residence_s(tenant.prompt_tokens, tenant.output_tokens),
-            pool_tokens,
-            start_s + offset_s,
-            rows * window,
-        )
+    batch = summed(np.ones(len(row), dtype=np.int64))
+    # Arrivals ascend, so what is inside stands in the order of rows.
+    words = np.array(
+        [
+            f"{asked}/{answered}"
+            for asked, answered in zip(
+                prompt[inside].tolist(), output[inside].tolist(), strict=True
+            )
+        ],
+        dtype=object,
+    )
+    ends = np.cumsum(batch)
     return Series(
         window,
         reserve,
-        summed(np.ones(len(row), dtype=np.int64)),
+        batch,
         summed(prompt),
         summed(output),
         longest,
         held.reshape(rows, window),
+        _objects(
+            [" ".join(words[end - size : end]) for size, end in zip(batch, ends, strict=True)]
+        ),
         origin,
     )
+
+
+def _objects(texts: list[str]) -> NDArray[np.object_]:
+    return np.array(texts, dtype=object)
 
 
 def write(series: Series, path: Path) -> None:
@@ -153,13 +245,17 @@ def write(series: Series, path: Path) -> None:
     }
     columns = [getattr(series, name)[:, None] for name in DEMAND_COLUMNS]
     table = np.concatenate([*columns, series.tenant_tokens], axis=1)
-    lines = (",".join(map(str, row)) for row in table.tolist())
+    lines = (
+        ",".join([*map(str, row), requests])
+        for row, requests in zip(table.tolist(), series.requests, strict=True)
+    )
     with datafiles.written_aside(path) as file:
         file.write(headed.pack(header, [_names(series.window_s), *lines]))
 
 
 def _names(window: int) -> str:
-    return ",".join([*DEMAND_COLUMNS, *(f"tenant_tokens_{second}" for second in range(window))])
+    seconds = (f"tenant_tokens_{second}" for second in range(window))
+    return ",".join([*DEMAND_COLUMNS, *seconds, "requests"])
 
 
 def read(path: Path) -> Series:
@@ -174,13 +270,15 @@ def read(path: Path) -> Series:
         if header["schema"] != SCHEMA or not 0 < window < 1000 or lines[0] != _names(window):
             raise ValueError("its columns are not the ones that its header implies")
         width = len(DEMAND_COLUMNS) + window
-        table = np.array([line.split(",") for line in lines[1:]], dtype=np.int64)
+        cells = [line.split(",") for line in lines[1:]]
+        requests = _objects([row.pop() for row in cells])
+        table = np.array(cells, dtype=np.int64)
         if table.ndim != 2 or table.shape[1] != width:
             raise ValueError("a row has too few columns")
         batch, prompt, output, longest, *tenant = (np.ascontiguousarray(c) for c in table.T)
         reserve, origin = int(header["reserve_tokens"]), dict(header["origin"])
         held = np.stack(tenant, axis=1)
-        return Series(window, reserve, batch, prompt, output, longest, held, origin)
+        return Series(window, reserve, batch, prompt, output, longest, held, requests, origin)
     except FileNotFoundError:
         raise InvalidTrace(f"{path} is not there; make it with: rapgym scenarios build") from None
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:

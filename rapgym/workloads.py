@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
+
 from rapgym import series, servegen, sources
 from rapgym.errors import InvalidTrace
-from rapgym.loaders import load_requests
+from rapgym.loaders import load_requests, vllm_kvcache
 from rapgym.scenario import Scenario
 from rapgym.series import Series
 from rapgym.trace import RequestTrace
@@ -12,6 +14,11 @@ from rapgym.trace import RequestTrace
 SERVEGEN = "servegen:"  # how the trace of a synthetic workload begins
 SERVEGEN_DAYS = 4  # from the first day on: 2.8 train days, and the last one as test
 CONTEXT_TOKENS = 8192  # of Llama-3-8B, which both services of the synthetic scenario serve
+
+RECORDED = "vllm-kvcache"  # a recording of a KV pool in place of a tenant's requests
+RECORDED_STEP_S = 0.5  # between its samples
+# Its replays at 100 to 2,000 times the speed, slow and fast in turn, so that load does not just rise.
+RECORDED_RUNS = (100, 2000, 200, 1500, 300, 1000, 400, 900, 500, 800, 600, 700)
 
 
 def paired(story: Scenario) -> Series:
@@ -35,15 +42,48 @@ def paired(story: Scenario) -> Series:
         stop_s = min(stop_s, float(tenant.arrival_s[-1]) - offset_s)
         if stop_s <= start_s:
             raise InvalidTrace(f"{story.trace} and {story.tenant.trace} do not overlap in time")
+    seconds = series.whole_rows(start_s, stop_s, story.window_s) * story.window_s
+    held = np.zeros(seconds, dtype=np.int64)
+    if story.tenant is not None and tenant is not None:
+        pool = story.tenant.pool_tokens
+        held = series.queued_tokens(tenant, pool, start_s + offset_s, seconds)
     return series.build(
         served,
-        tenant,
+        held,
         window=story.window_s,
-        pool_tokens=story.tenant.pool_tokens if story.tenant else 0,
-        offset_s=offset_s,
         start_s=start_s,
         stop_s=stop_s,
-        origin=_origin(story, served, tenant),
+        origin=_origin(story, served.name, None if tenant is None else tenant.name),
+    )
+
+
+def recorded(story: Scenario) -> Series:
+    """The series of a scenario whose tenant is a recording of how full a KV pool was.
+
+    The recording's runs follow each other, slow and fast in turn, stretched in time so that they
+    cover the served trace once: nothing of the test part's tenant is in the train part.
+
+    Raises:
+        DataUnavailable: a raw trace is not on this machine.
+    """
+    assert story.tenant is not None
+    served = load_requests(story.trace).every(story.every)
+    stop_s = float(served.arrival_s[-1])
+    seconds = series.whole_rows(0.0, stop_s, story.window_s) * story.window_s
+    share = np.concatenate([vllm_kvcache(run).share for run in RECORDED_RUNS])
+    # The highest sample that falls into each second.
+    first = np.arange(seconds) * len(share) // seconds
+    highest = np.maximum.reduceat(share, first) if len(share) >= seconds else share[first]
+    held = np.floor(highest * story.tenant.pool_tokens).astype(np.int64)
+    stretch = seconds / (RECORDED_STEP_S * len(share))
+    return series.build(
+        served,
+        held,
+        window=story.window_s,
+        start_s=0.0,
+        stop_s=stop_s,
+        origin=_origin(story, served.name, RECORDED)
+        | {"recorded_runs": list(RECORDED_RUNS), "time_stretch": round(stretch, 4)},
     )
 
 
@@ -51,7 +91,8 @@ def drawn(story: Scenario) -> Series:
     """The series of a synthetic scenario: arrivals drawn from ServeGen's measured statistics.
 
     Both services share one simulated clock. Each request reaches one of `every` replicas at random;
-    requests that exceed the model's context are turned away, as a server would.
+    requests that exceed the model's context are turned away, as a server would. Single requests are
+    kept of the test rows alone: of all rows they take more room than the rest of the repository.
 
     Raises:
         DataUnavailable: ServeGen's statistics are not on this machine.
@@ -59,16 +100,19 @@ def drawn(story: Scenario) -> Series:
     assert story.tenant is not None
     served = _servegen(story.trace, story.every, seed=0)
     tenant = _servegen(story.tenant.trace, story.tenant.every, seed=1)
-    return series.build(
+    stop_s = SERVEGEN_DAYS * 86400.0
+    seconds = series.whole_rows(0.0, stop_s, story.window_s) * story.window_s
+    whole = series.build(
         served,
-        tenant,
+        series.queued_tokens(tenant, story.tenant.pool_tokens, 0.0, seconds),
         window=story.window_s,
-        pool_tokens=story.tenant.pool_tokens,
-        offset_s=0.0,
         start_s=0.0,
-        stop_s=SERVEGEN_DAYS * 86400.0,
-        origin=_origin(story, served, tenant) | {"days": SERVEGEN_DAYS, "synthetic": True},
+        stop_s=stop_s,
+        origin=_origin(story, served.name, tenant.name)
+        | {"days": SERVEGEN_DAYS, "synthetic": True},
     )
+    rows = np.arange(len(whole))
+    return whole.without_requests(np.setdiff1d(rows, series.split_rows(len(whole), "test")))
 
 
 def _servegen(trace: str, every: int, seed: int) -> RequestTrace:
@@ -84,17 +128,15 @@ def _servegen(trace: str, every: int, seed: int) -> RequestTrace:
     )
 
 
-def _origin(
-    story: Scenario, served: RequestTrace, tenant: RequestTrace | None
-) -> dict[str, object]:
+def _origin(story: Scenario, served: str, tenant: str | None) -> dict[str, object]:
     if story.trace.startswith(SERVEGEN):
         names = ["servegen-clients", "servegen-lengths"]
     else:
         names = [story.trace] + ([story.tenant.trace] if story.tenant else [])
     found = [sources.source_of(name) for name in names]
     return {
-        "served": served.name,
-        "tenant": tenant.name if tenant else None,
+        "served": served,
+        "tenant": tenant,
         "pool_tokens": story.tenant.pool_tokens if story.tenant else 0,
         "sources": {
             source.name: {
@@ -109,4 +151,8 @@ def _origin(
 
 def build(story: Scenario) -> Series:
     """The series of any scenario of the list, from raw traces or statistics."""
-    return drawn(story) if story.trace.startswith(SERVEGEN) else paired(story)
+    if story.trace.startswith(SERVEGEN):
+        return drawn(story)
+    if story.tenant is not None and story.tenant.trace == RECORDED:
+        return recorded(story)
+    return paired(story)

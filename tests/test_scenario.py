@@ -13,7 +13,7 @@ import toy_table
 import toy_world
 from reachable import snapshot, values
 
-from rapgym import memory, residence, scenario, series, suitability, table_file
+from rapgym import encoding, memory, residence, scenario, series, suitability, table_file
 from rapgym.errors import InvalidSpec
 from rapgym.loaders import load_requests
 from rapgym.policies.policy import Briefing, briefing
@@ -36,15 +36,31 @@ def test_numbers_are_frozen() -> None:
         )
         for story in SCENARIOS
     }  # fmt: skip
-    reference = "smollm2-135m"
-    assert told["chat-beside-code-v0"] == (
-        44, "llama2-7b", "azure-conv", 2, 0.5, 0, 7, None, reference, 16,
-        ("llama2-7b", "azure-code", 2, 8),
-    )  # fmt: skip
-    assert told["chat-gqa-v0"] == (
-        40, "llama3-8b", "azure-conv", 1, 0.5, 0, 7, None, reference, 16,
-        ("llama3-8b", "azure-code", 1, 8),
-    )  # fmt: skip
+    mha, gqa, conv, code = "llama2-7b", "llama3-8b", "azure-conv", "azure-code"
+    ms_large, ms_mid = "servegen:language/m-large", "servegen:language/m-mid"
+    same = (None, "smollm2-135m", 16)  # text domain, table, pairings
+    beside = (mha, code, 2, 8)
+    assert told == {
+        "chat-beside-code-v0": (44, mha, conv, 2, 0.5, 0, 7, *same, beside),
+        "chat-beside-code-disk-v0": (44, mha, conv, 2, 4.0, 0, 7, *same, beside),
+        "chat-beside-code-notice-v0": (44, mha, conv, 2, 0.5, 1, 7, *same, beside),
+        "chat-tight-v0": (40, mha, conv, 2, 0.5, 0, 7, *same, beside),
+        "chat-bursty-v0": (48, mha, conv, 2, 0.5, 0, 7, *same, (mha, code, 1, 16)),
+        "chat-gqa-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, (gqa, code, 1, 8)),
+        "chat-mixed-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, beside),
+        "code-beside-chat-v0": (44, mha, code, 2, 0.5, 0, 2, *same, (mha, conv, 2, 20)),
+        "chat-alone-v0": (32, mha, conv, 2, 0.5, 0, 7, *same, None),
+        "long-context-v0": (
+            72, gqa, "mooncake-conversation", 3, 0.5, 0, 18, *same, (gqa, "vllm-kvcache", 1, 32),
+        ),
+        "servegen-days-v0": (
+            40, gqa, ms_large, 25, 0.5, 0, 6, None, "smollm2-135m", 1, (gqa, ms_mid, 200, 8),
+        ),
+    }  # fmt: skip
+    assert [story.name for story in SCENARIOS if not story.headline] == ["long-context"]
+    assert {
+        (story.splits, story.told_domain, story.draw, story.ceiling) for story in SCENARIOS
+    } == {("time", None, None, None)}, "what sensitivity tables vary"
     assert [story.name for story in SCENARIOS if story.synthetic] == ["servegen-days"]
     assert len(told) == len(SCENARIOS), "no two of one id"
 
@@ -160,9 +176,9 @@ def other_test_columns() -> QualityTable:
 
 def other_test_rows(whole: Series) -> Series:
     """Everything after the train part is different."""
-    after = np.arange(len(whole)) >= series.split_rows(len(whole), "train").stop
+    after = np.arange(len(whole)) > series.split_rows(len(whole), "train")[-1]
     return replace(
-        whole,
+        whole.without_requests(np.flatnonzero(after)),
         batch=np.where(after, whole.batch + 3, whole.batch),
         prompt_tokens=np.where(after, whole.prompt_tokens + 7, whole.prompt_tokens),
         output_tokens=np.where(after, whole.output_tokens // 2 + 1, whole.output_tokens),
@@ -187,6 +203,49 @@ def changed(
 
         yield change
         path.write_bytes(was)
+
+
+def test_the_blocked_view_alternates_and_keeps_a_policys_view_apart() -> None:
+    for rows in (500, 513, 1712):
+        part = {name: series.split_rows(rows, name, "blocked") for name in series.SPLITS}
+        assert part["train"].tolist() == [*part["fit"], *part["validation"]]
+        both = np.zeros(rows, dtype=int)
+        both[part["train"]], both[part["test"]] = 1, 2
+        assert (both == 1).sum() == len(part["train"]), "no row is in train and in test"
+        assert abs(len(part["train"]) - len(part["test"])) <= 4
+        used = both[both > 0]
+        assert (np.diff(used) != 0).sum() == series.STRETCHES - 1, "they take turns"
+        for seam in np.flatnonzero(np.diff(np.flatnonzero(both)) > 1):
+            first, then = np.flatnonzero(both)[[seam, seam + 1]]
+            assert then - first > encoding.HISTORY, "no row's history reaches across"
+
+
+def test_the_blocked_view_is_served_without_its_gaps(toy_story: Scenario) -> None:
+    story = replace(toy_story, splits="blocked")
+    whole = scenario.workload(story)
+    rows = series.split_rows(len(whole), "test", "blocked")
+    told = scenario.world(story, "test").rows
+    assert told.batch.tolist() == whole.batch[rows].tolist()
+    assert len(told) != len(scenario.world(toy_story, "test").rows)
+
+
+def test_a_stated_price_of_tokens_that_are_not_served_counts_everywhere(
+    toy_story: Scenario,
+) -> None:
+    story = replace(toy_story, ceiling=1.5)
+    assert scenario.world(story, "test").ceiling == scenario.scoring_world(story).ceiling == 1.5
+    with pytest.raises(InvalidSpec, match="more than nothing"):
+        replace(toy_story, ceiling=0.0)
+
+
+def test_the_scorer_cuts_along_the_order_that_the_shield_was_told_of(toy_story: Scenario) -> None:
+    story = replace(toy_story, told_domain="specs")
+    told, scored = scenario.world(story, "test"), scenario.scoring_world(story)
+    assert told.quality.domain == "specs"
+    assert scored.quality.domain is None
+    assert scored.quality.split == "test"
+    assert (told.quality.order == scored.quality.order).all()
+    assert told.ceiling == scored.ceiling == scenario.world(toy_story, "test").ceiling
 
 
 def used_briefing(story: Scenario) -> Briefing:

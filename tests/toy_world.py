@@ -86,14 +86,21 @@ def toy_series(rows: int = 200, seed: int = 0) -> Series:
     batch = rng.integers(0, 3, rows)
     prompt = batch * rng.integers(1, 5, rows)
     burst = np.repeat(rng.integers(0, 41, rows * WINDOW_S // 3 + 1), 3)[: rows * WINDOW_S]
+    output = batch * rng.integers(0, 6, rows)
+    longest = prompt // np.maximum(batch, 1)
+    requests = []
+    for size, each, total in zip(batch.tolist(), longest.tolist(), output.tolist(), strict=True):
+        first = min(total, 5)  # the second request answers with what is left
+        requests.append(" ".join(f"{each}/{n}" for n in (first, total - first)[:size]))
     return Series(
         WINDOW_S,
         5,
         batch,
         prompt,
-        batch * rng.integers(0, 6, rows),
-        prompt // np.maximum(batch, 1),
+        output,
+        longest,
         burst.reshape(rows, WINDOW_S),
+        np.array(requests, dtype=object),
         {"note": "numbers from a seed, for tests"},
     )
 

@@ -52,8 +52,13 @@ class MeasuredSets:
 
 
 def samples_of(header: Header, split: str) -> list[Sample]:
-    """The samples of a split, the one with the most tokens first."""
-    chosen = [sample for sample in header.samples if sample.split == split]
+    """The samples of a split that its columns are made of, the one with the most tokens first.
+
+    Further draws, on which the orders were found once more, show how far orders agree: columns do
+    not hold their rows.
+    """
+    further = {orders.sample for orders in header.orders[1:]}
+    chosen = [s for s in header.samples if s.split == split and s.name not in further]
     return sorted(chosen, key=lambda sample: (-sum(sample.tokens), sample.name))
 
 
@@ -146,15 +151,18 @@ def best_sets(
     these counts, the crossing of the orders' prefixes.
     """
     at = lattice(sets, floor)
-    chosen = np.ones((*at.shape, len(floor)), dtype=bool)
-    for a in range(at.shape[0]):
-        for f in range(at.shape[1]):
-            chosen[a, f, [*attention_order[:a], *ffn_order[:f]]] = False
+    chosen = crossing(attention_order, ffn_order, len(floor))
     # The best of each pair of counts is written last.
     worst_first = np.lexsort((-at.above, -sets.nll[at.above], sets.judged[at.above]))
     for j in worst_first:
         chosen[at.attention[j], at.ffn[j]] = sets.kept[at.above[j]]
     return chosen
+
+
+def crossing(attention_order: IntArray, ffn_order: IntArray, n: int) -> BoolArray:
+    """The kept sets that lack a prefix of each order, bool [A + 1, F + 1, n]."""
+    attention, ffn = prefixes(attention_order, n), prefixes(ffn_order, n)
+    return attention[:, None] & ffn[None]
 
 
 def prefixes(order: IntArray, n: int) -> BoolArray:

@@ -5,17 +5,20 @@ columns, and neither can reach the other's numbers through what it was given (bu
 the grid, and the mean of the test predictor, come from calibration text in both).
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from rapgym import measured_sets, predictor, table_file
-from rapgym.errors import InvalidTable, WrongChecksum
+from rapgym.errors import InvalidTable, UnmeasuredSet, WrongChecksum
 from rapgym.measured_sets import MeasuredSets
 from rapgym.quality_columns import QualityColumns
-from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.specs import BF16, BoolArray, FloatArray, Format, IntArray
 from rapgym.table_file import Header, TableFile
+from rapgym.table_header import FormatQuality
 
 __all__ = ["QualityColumns", "QualityTable", "path_of", "shipped"]
 
@@ -27,7 +30,7 @@ class QualityTable:
 
     def __init__(self, name: str, file: TableFile) -> None:
         self.name, self.file = name, file
-        self._views: dict[tuple[str, str | None], QualityColumns] = {}
+        self._views: dict[tuple[str, str | None, int | None], QualityColumns] = {}
 
     @classmethod
     def load(cls, name: str | Path, sha256: str | None = None) -> Self:
@@ -83,19 +86,58 @@ class QualityTable:
         text = max(calib, key=lambda s: (s.name not in judged, sum(s.tokens), s.name))
         if domain is None:
             return float(np.mean(text.unigram_nll_pooled) - np.mean(text.dense_nll))
-        d = self.header.domains.index(domain)
+        d = self._domain(domain)
         return text.unigram_nll[d] - text.dense_nll[d]
 
-    def calibration(self, domain: str | None = None) -> QualityColumns:
+    def format_nll(self, form: Format, split: str, domain: str | None = None) -> float:
+        """Nats a token that the dense model loses in a format, above dense bf16.
+
+        On the sample of the split ("calib" or "test") that has the most tokens. What other
+        checkpoints lose may be more: one whose weights have been through four bits, as the
+        reference model's, gives a lower bound for int4.
+
+        Raises:
+            UnmeasuredSet: it is not measured on this split.
+            InvalidTable: there is no such domain.
+        """
+        if form == BF16:
+            return 0.0
+        nll = self._format(form, split).nll
+        return float(np.mean(nll if domain is None else nll[self._domain(domain)]))
+
+    def format_nll_se(self, form: Format, split: str, domain: str | None = None) -> float:
+        """Standard error of `format_nll`, and it raises as that does; domains are independent."""
+        if form == BF16:
+            return 0.0
+        se = self._format(form, split).nll_se
+        if domain is not None:
+            return se[self._domain(domain)]
+        return float(np.hypot.reduce(se)) / len(se)
+
+    def _format(self, form: Format, split: str) -> FormatQuality:
+        found = {f.sample: f for f in self.header.formats if Format(f.weights, f.kv) == form}
+        for sample in measured_sets.samples_of(self.header, split):
+            if sample.name in found:
+                return found[sample.name]
+        raise UnmeasuredSet(
+            f"{self.name} has no measurement of {form.weights} weights with {form.kv} KV on {split} "
+            f"text; add it with: rapgym measure {self.model} --design formats"
+        )
+
+    def calibration(self, domain: str | None = None, draw: int | None = None) -> QualityColumns:
         """What policies, the shield and rewards may read; no number in it is from test text.
 
         Args:
             domain: None for the mean of all.
+            draw: whose orders to give: None for the table's, with the best measured set at each
+                pair of counts as its grid; k for those found on draw k of calibration text, whose
+                grid is the crossing of its orders' prefixes, measured or not (0 included, so that
+                draws compare). What is measured, M and the floor stay the table's.
 
         Raises:
-            InvalidTable: no such domain, or a design is missing; the message names it.
+            InvalidTable: no such domain or draw, or a design is missing; the message names it.
         """
-        return self._view("calib", domain)
+        return self._view("calib", domain, draw)
 
     def test(self, domain: str | None = None) -> QualityColumns:
         """What the scorer reads, and it alone.
@@ -105,11 +147,15 @@ class QualityTable:
         """
         return self._view("test", domain)
 
-    def _view(self, split: str, domain: str | None) -> QualityColumns:
-        if (split, domain) not in self._views:
-            calib = None if split == "calib" else self.calibration(domain)
-            self._views[split, domain] = self._columns(split, domain, calib)
-        return self._views[split, domain]
+    def _view(self, split: str, domain: str | None, draw: int | None = None) -> QualityColumns:
+        if (split, domain, draw) not in self._views:
+            if draw is not None:
+                view = self._drawn(domain, draw)
+            else:
+                calib = None if split == "calib" else self.calibration(domain)
+                view = self._columns(split, domain, calib)
+            self._views[split, domain, draw] = view
+        return self._views[split, domain, draw]
 
     def _columns(
         self, split: str, domain: str | None, calib: QualityColumns | None
@@ -120,7 +166,7 @@ class QualityTable:
             np.array(order, dtype=np.int64)
             for order in (orders.attention, orders.ffn, orders.joint)
         )
-        ceiling = self.ceiling(domain)
+        ceiling, influence = self.ceiling(domain), self.header.block_influence
         if calib is None:
             kept = measured_sets.best_sets(sets, floor, attention, ffn)
             single = self._singles(sets, np.full(self.blocks, np.nan))
@@ -146,10 +192,64 @@ class QualityTable:
             grid_measured=sets.rows(kept) >= 0,
             single=single,
             importance=importance,
+            block_influence=np.array(influence, dtype=np.float64) if influence else None,
             ceiling=ceiling,
             predictor_settings=predictor.settings_of(self._fitted(split).get("settings")),
             mean=calib,
         )
+
+    def _drawn(self, domain: str | None, draw: int) -> QualityColumns:
+        """The table's calibration columns with the orders of one draw of text.
+
+        Blocks of the table's floor are passed over in that draw's orders; blocks above the floor
+        that it does not list go last, in the table's order.
+        """
+        first, draws = self.calibration(domain), self.header.orders
+        if not 0 <= draw < len(draws):
+            raise InvalidTable(
+                f"{self.name} has orders of {len(draws)} draws of calibration text, none of number "
+                f"{draw}: measure more with: rapgym measure {self.model} --draws 3"
+            )
+        own = draws[draw]
+        joint = _above_floor(first.order, own.joint)
+        attention = _above_floor(first.attention_order, own.attention)
+        ffn = _above_floor(first.ffn_order, own.ffn)
+        kept = measured_sets.crossing(attention, ffn, self.blocks)
+        return replace(
+            first,
+            order=joint,
+            attention_order=attention,
+            ffn_order=ffn,
+            grid_kept=kept,
+            grid_measured=first.sets.rows(kept) >= 0,
+            importance=first.importance
+            if draw == 0
+            else self._drawn_importance(first, draw, joint),
+        )
+
+    def _drawn_importance(self, first: QualityColumns, draw: int, joint: IntArray) -> FloatArray:
+        """Increments along a draw's joint order, measured on its own text as far as that has them.
+
+        The rest, and everything where the table lacks them, is what the table's columns say of the
+        prefixes of `joint`, the order above the floor.
+        """
+        on_the_way = first.nll(measured_sets.prefixes(joint, self.blocks))[0]
+        found = np.zeros(self.blocks)
+        found[joint] = np.diff(on_the_way)
+        own = self.header.orders[draw]
+        sets = measured_sets.of_samples(self.file, [self.header.sample(own.sample)], first.domain)
+        rows = sets.rows(measured_sets.prefixes(np.array(own.joint), self.blocks))
+        if (rows >= 0).all():
+            found[list(own.joint)] = np.diff(sets.nll[rows])
+        found[self.floor] = 0.0
+        found[self.floor] = 2 * max(first.ceiling, *found)
+        return found
+
+    def _domain(self, domain: str) -> int:
+        if domain not in self.header.domains:
+            known = ", ".join(self.header.domains)
+            raise InvalidTable(f"no domain {domain!r}; the table has {known}")
+        return self.header.domains.index(domain)
 
     def _fitted(self, split: str) -> dict[str, Any]:
         """What the header stores of one split's predictor."""
@@ -187,6 +287,12 @@ class QualityTable:
             f"{self.name} lacks prefixes of the joint order on calibration text: measure the "
             "design `joint-order`"
         )
+
+
+def _above_floor(order: IntArray, again: Sequence[int]) -> IntArray:
+    """The blocks of `order` as `again` orders them; those that it lacks last, in their old order."""
+    place = {block: rank for rank, block in enumerate(again)}
+    return np.array(sorted(order.tolist(), key=lambda b: place.get(b, len(place))), dtype=np.int64)
 
 
 def path_of(name: str | Path) -> Path:

@@ -38,6 +38,8 @@ class QualityColumns:
     importance: FloatArray  # increase of nll on calibration text when the order drops it, [N]
     ceiling: float  # C: what a token that is not served costs, from calibration text
     predictor_settings: predictor.Settings
+    # ShortGPT's block influence of each layer, from calibration text, [L]; None in older tables.
+    block_influence: FloatArray | None = None
     mean: "QualityColumns | None" = None  # where the predictor starts from; test columns have one
     _memo: dict[bytes, float] = field(default_factory=dict, repr=False)
 

@@ -19,9 +19,29 @@ import numpy as np
 from rapgym import blocks, datafiles, headed
 from rapgym.errors import DataUnavailable, InvalidTable
 from rapgym.specs import BoolArray, FloatArray, IntArray
-from rapgym.table_header import LARGEST, SCHEMA, Header, Orders, Sample, header_of, plain_name
+from rapgym.table_header import (
+    LARGEST,
+    SCHEMA,
+    FormatQuality,
+    Header,
+    Orders,
+    Sample,
+    header_of,
+    plain_name,
+)
 
-__all__ = ["Header", "Orders", "Rows", "Sample", "TableFile", "packed", "read", "unpacked", "write"]
+__all__ = [
+    "FormatQuality",
+    "Header",
+    "Orders",
+    "Rows",
+    "Sample",
+    "TableFile",
+    "packed",
+    "read",
+    "unpacked",
+    "write",
+]
 
 SUFFIX = ".csv.gz"
 

@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rapgym.errors import InvalidTable
+from rapgym.specs import KVFormat, WeightFormat
 
 SCHEMA = 1
 MAX_BLOCKS = 4096
@@ -35,6 +36,20 @@ class Orders:
 
 
 @dataclass(frozen=True, slots=True)
+class FormatQuality:
+    """What the dense model loses in a format of weights and KV, as differences from dense bf16."""
+
+    weights: WeightFormat
+    kv: KVFormat
+    sample: str
+    nll: tuple[float, ...]  # nats a token above dense bf16, of each domain
+    nll_se: tuple[float, ...]  # of each domain
+    kl: tuple[float, ...]  # of each domain
+    top1: tuple[float, ...]  # of each domain
+    nll_p95: float  # 95th percentile of the sequences' mean differences
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """What a table says of itself, apart from its rows."""
 
@@ -46,6 +61,8 @@ class Header:
     domains: tuple[str, ...]
     samples: tuple[Sample, ...]
     orders: tuple[Orders, ...]  # one a draw of calibration text; the first is the table's
+    formats: tuple[FormatQuality, ...] = ()  # of the dense model; one a format and sample
+    block_influence: tuple[float, ...] = ()  # of each layer, on the first order's text; or none
     predictors: dict[str, Any] = field(default_factory=dict)  # as `rapgym.predictor` writes them
     provenance: dict[str, Any] = field(default_factory=dict)  # for people; nothing computes with it
 
@@ -68,12 +85,16 @@ def header_of(found: Any) -> Header:
         raise InvalidTable("an odd number of blocks")
     domains = tuple(plain_name(domain, "domain") for domain in _list(found, "domains"))
     samples = tuple(_sample(entry, len(domains)) for entry in _list(found, "samples"))
-    names = {sample.name for sample in samples}
-    if not domains or len({*domains}) != len(domains) or len(names) != len(samples):
+    names = tuple(sample.name for sample in samples)
+    if not domains or len({*domains}) != len(domains) or len({*names}) != len(names):
         raise InvalidTable("domains and samples need names, each its own")
     orders = tuple(_orders(entry, n, names) for entry in _list(found, "orders"))
     if not orders:
         raise InvalidTable("no greedy order")
+    formats = tuple(_format(entry, len(domains), names) for entry in _list(found, "formats", ()))
+    if len({(f.weights, f.kv, f.sample) for f in formats}) != len(formats):
+        raise InvalidTable("a format has two records on one sample")
+    influence = _list(found, "block_influence", ())
     objects = {}
     for name in ("predictors", "provenance"):
         objects[name] = found.get(name, {})
@@ -88,6 +109,8 @@ def header_of(found: Any) -> Header:
         domains=domains,
         samples=samples,
         orders=orders,
+        formats=formats,
+        block_influence=_numbers(found, "block_influence", n // 2, 0.0) if influence else (),
         **objects,
     )
 
@@ -108,7 +131,7 @@ def _sample(entry: Any, domains: int) -> Sample:
     )
 
 
-def _orders(entry: Any, n: int, samples: set[str]) -> Orders:
+def _orders(entry: Any, n: int, samples: tuple[str, ...]) -> Orders:
     if not isinstance(entry, dict) or entry.get("sample") not in samples:
         raise InvalidTable("an order was found on no sample of the table")
     found = []
@@ -127,10 +150,29 @@ def _orders(entry: Any, n: int, samples: set[str]) -> Orders:
     return Orders(entry["sample"], attention, ffn, joint)
 
 
-def _list(found: dict[str, Any], name: str) -> list[Any]:
-    if not isinstance(found.get(name), list):
+def _format(entry: Any, domains: int, samples: tuple[str, ...]) -> FormatQuality:
+    if not isinstance(entry, dict) or entry.get("sample") not in samples:
+        raise InvalidTable("a format was measured on no sample of the table")
+    weights: Any = entry.get("weights")
+    kv: Any = entry.get("kv")
+    if weights not in get_args(WeightFormat) or kv not in get_args(KVFormat):
+        raise InvalidTable(f"a format of {weights!r} weights and {kv!r} KV")
+    least = {"nll": -LARGEST, "nll_se": 0.0, "kl": -LARGEST, "top1": 0.0}
+    return FormatQuality(
+        weights,
+        kv,
+        entry["sample"],
+        **{name: _numbers(entry, name, domains, floor) for name, floor in least.items()},
+        nll_p95=_numbers({"nll_p95": [entry.get("nll_p95")]}, "nll_p95", 1, -LARGEST)[0],
+    )
+
+
+def _list(found: dict[str, Any], name: str, otherwise: Any = None) -> list[Any]:
+    """The list of this name; `otherwise` where older tables have none."""
+    value = found.get(name, otherwise)
+    if not isinstance(value, list | tuple):
         raise InvalidTable(f"{name} is no list")
-    return list(found[name])
+    return list(value)
 
 
 def _text(found: dict[str, Any], name: str) -> str:

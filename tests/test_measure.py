@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from rapgym import blocks, corpus
 from rapgym.errors import InvalidTable
-from rapgym.runtime import campaign, designs, samples
-from rapgym.runtime.ledger import Ledger, Measurement
+from rapgym.runtime import campaign, designs, rounding, samples
+from rapgym.runtime.ledger import PLAIN, Ledger, Measurement, form_name, form_of
 from rapgym.runtime.loss import dense_reference, token_loss
 from rapgym.runtime.measure import Meter, standard_error
-from rapgym.specs import BoolArray
+from rapgym.specs import BoolArray, Format
 
 N = 2 * tiny_llama.LAYERS
 LENGTH = 48
@@ -181,6 +181,48 @@ def test_texts_of_different_purposes_share_no_sequence() -> None:
                 assert not order & other
 
 
+@pytest.mark.parametrize("form", campaign.FORMATS, ids=form_name)
+def test_a_format_is_measured_as_the_difference_from_dense_bf16(meter: Meter, form: Format) -> None:
+    sets = [designs.dense(N), designs.without(N, [1, 2])]
+    plain = meter.measure(sets, "test", "single")
+    dense = own_nll(meter, designs.dense(N), "test")
+    measured = meter.measure(sets, "test", "formats", form=form)
+    for kept in sets:
+        row = measured[blocks.key(kept)]
+        with rounding.rounded(meter.model.network, form):
+            expected = np.subtract(own_nll(meter, kept, "test"), dense)
+        np.testing.assert_allclose(row.nll, expected, atol=2e-5)
+        assert row.place == ("test", blocks.key(kept), form_name(form))
+        assert row.nll != plain[blocks.key(kept)].nll
+        assert row.kl is not None
+        assert min(row.kl) > 0
+    assert meter.measure(sets, "test", "again") == plain, "the plain rows are still there"
+
+
+def test_block_influence_is_how_far_a_layer_turns_the_stream(meter: Meter) -> None:
+    network, entered, left = meter.model.network, [], []
+
+    def watch(layer: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        entered.append(inputs[0])
+        left.append(output)
+
+    hooks = [layer.register_forward_hook(watch) for layer in network.model.layers]
+    network(torch.cat(meter.tokens("order-0")), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    row = meter.influence("order-0")
+    assert row.block_influence is not None
+    for before, after, found in zip(entered, left, row.block_influence, strict=True):
+        norms = before.norm(dim=-1) * after.norm(dim=-1)
+        expected = 1 - ((before * after).sum(-1) / norms).mean()
+        assert found == pytest.approx(float(expected), abs=2e-6)
+        assert found > 0.01
+    assert (row.design, row.blocks_run, row.nll) == ("influence", N, (0.0, 0.0, 0.0))
+    lines = meter.ledger.path.read_text()
+    assert meter.influence("order-0") == row
+    assert meter.ledger.path.read_text() == lines, "it is not measured again"
+
+
 # Greedy orders
 
 
@@ -215,7 +257,7 @@ def test_a_campaign_that_is_stopped_anywhere_ends_with_the_same_numbers(
         assert _numbers(resumed.ledger) == _numbers(meter.ledger)
 
 
-def _numbers(ledger: Ledger) -> dict[tuple[str, str], Measurement]:
+def _numbers(ledger: Ledger[Measurement]) -> dict[tuple[str, ...], Measurement]:
     """Rows without what depends on the order of work and on the clock."""
     return {place: replace(row, blocks_run=0, seconds=0) for place, row in ledger.found.items()}
 
@@ -227,14 +269,14 @@ def test_a_campaign_judges_the_whole_grid_and_both_texts(meter: Meter) -> None:
     grid = designs.grid(N, list(orders.attention), list(orders.ffn))
     wanted = [*grid, *designs.singles(N), designs.dense(N)]
     for sample in campaign.JUDGED_ON:
-        assert all((sample, blocks.key(kept)) in meter.ledger.found for kept in wanted)
+        assert all((sample, blocks.key(kept), PLAIN) in meter.ledger.found for kept in wanted)
 
 
 # The ledger
 
 
 def write(path: Path, rows: list[Measurement]) -> bytes:
-    with Ledger(path, ORIGIN) as ledger:
+    with Ledger(path, ORIGIN, Measurement) as ledger:
         for row in rows:
             ledger.add(row)
     return path.read_bytes()
@@ -251,18 +293,35 @@ def test_a_ledger_cut_anywhere_keeps_its_whole_lines_and_goes_on(
     cut = data.draw(st.integers(header, len(content)))
     path.write_bytes(content[:cut])
     whole = content[:cut].count(b"\n") - 1
-    with Ledger(path, ORIGIN) as ledger:
+    with Ledger(path, ORIGIN, Measurement) as ledger:
         assert list(ledger.found.values()) == ROWS[:whole]
         for row in ROWS[whole:]:
             ledger.add(row)
     assert path.read_bytes() == content
 
 
+def test_lines_of_plain_measurements_stay_as_older_versions_wrote_them(tmp_path: Path) -> None:
+    content = write(tmp_path / "plain.jsonl", [ROW]).decode()
+    assert "form" not in content
+    assert "influence" not in content
+    other = replace(ROW, form="int4/int8", block_influence=(0.5, 0.25))
+    write(tmp_path / "both.jsonl", [ROW, other])
+    with Ledger(tmp_path / "both.jsonl", ORIGIN, Measurement) as ledger:
+        assert list(ledger.found.values()) == [ROW, other]
+
+
+@pytest.mark.parametrize("form", campaign.FORMATS)
+def test_a_format_is_read_from_its_name(form: Format) -> None:
+    assert form_of(form_name(form)) == form
+    with pytest.raises(InvalidTable, match="no format"):
+        form_of("int4")
+
+
 def test_a_ledger_of_another_origin_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "work.jsonl"
     content = write(path, ROWS)
     with pytest.raises(InvalidTable, match=r"another origin \(texts differ\)"):
-        Ledger(path, ORIGIN | {"texts": {"wiki.test": "2"}})
+        Ledger(path, ORIGIN | {"texts": {"wiki.test": "2"}}, Measurement)
     assert path.read_bytes() == content
 
 
@@ -272,7 +331,7 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path, line: str) -> None:
     first, rest = write(path, ROWS).decode().split("\n", 1)
     path.write_text(f"{first}\n{line}\n{rest}")
     with pytest.raises(InvalidTable, match="damaged"):
-        Ledger(path, ORIGIN)
+        Ledger(path, ORIGIN, Measurement)
 
 
 def test_the_origin_names_what_decides_the_numbers(meter: Meter, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The toy table, checked by hand: its docstring lists every number that is asserted here."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from toy_table import (
     toy_table,
 )
 
-from rapgym import blocks, quality, table_file
+from rapgym import blocks, measured_sets, quality, table_file
 from rapgym.errors import DataUnavailable, InvalidTable, UnmeasuredSet, WrongChecksum
 from rapgym.quality import QualityTable
+from rapgym.specs import BF16, Format
+from rapgym.table_file import FormatQuality, Header, Orders, Rows
 
 ABOVE = [kept for kept in ALL_SETS if kept[FLOOR].all()]
 A1, F1, A2, F2 = 2, 3, 4, 5  # block numbers
@@ -217,6 +220,117 @@ def test_designs_that_are_missing_are_named() -> None:
         toy_table().calibration("news")
 
 
+# Formats, block influence, and other draws of calibration text
+
+
+def written(header: Header, rows: Rows | None = None) -> QualityTable:
+    content = table_file.packed(header, toy_rows() if rows is None else rows)
+    return QualityTable("toy", table_file.unpacked(content, "toy"))
+
+
+def quality_of(form: Format, sample: str, nll: tuple[float, float, float]) -> FormatQuality:
+    same = (0.01,) * 3
+    return FormatQuality(form.weights, form.kv, sample, nll, same, same, (0.9,) * 3, 0.5)
+
+
+def test_a_format_costs_what_was_measured_on_the_largest_sample_of_the_split() -> None:
+    int4, int8 = Format("int4", "int8"), Format("int8")
+    header = replace(
+        toy_header(),
+        formats=(
+            quality_of(int4, "order-0", (9.0, 9.0, 9.0)),
+            quality_of(int4, "calib", (0.1, 0.2, 0.6)),
+            quality_of(int4, "test", (0.4, 0.2, 0.3)),
+            quality_of(int8, "test", (0.0, 0.01, -0.01)),
+        ),
+    )
+    table = written(header)
+    assert table.format_nll(int4, "calib") == pytest.approx(0.3)
+    assert table.format_nll(int4, "calib", "wiki") == 0.6
+    assert table.format_nll(int4, "test", "books") == 0.4
+    assert table.format_nll(BF16, "calib") == table.format_nll(BF16, "test", "wiki") == 0.0
+    with pytest.raises(UnmeasuredSet, match="rapgym measure toy --design formats"):
+        table.format_nll(int8, "calib")
+    with pytest.raises(UnmeasuredSet, match="int8 weights with bf16 KV on test"):
+        toy_table().format_nll(int8, "test")
+    with pytest.raises(InvalidTable, match="no domain"):
+        table.format_nll(int4, "calib", "news")
+
+
+def test_block_influence_is_the_same_in_both_views_and_missing_from_older_tables() -> None:
+    table = written(replace(toy_header(), block_influence=(0.5, 0.25, 0.125)))
+    for view in (table.calibration(), table.test("books")):
+        assert view.block_influence is not None
+        assert view.block_influence.tolist() == [0.5, 0.25, 0.125]
+    assert toy_columns().block_influence is None
+
+
+def two_draws(measured: bool = True) -> QualityTable:
+    """The toy table with a second draw, which drops attn0, a block of the floor, and not attn1.
+
+    Its own text says of the prefixes of its joint order attn2 attn0 ffn2 ffn1: .4, 5.5, 5.9, 6.7.
+    """
+    header, rows = toy_header(), toy_rows()
+    again = Orders("order-1", (4, 0), (5, 3), (4, 0, 5, 3))
+    text = replace(header.samples[0], name="order-1")
+    header = replace(header, samples=(*header.samples, text), orders=(*header.orders, again))
+    if not measured:
+        return written(header)
+    more = np.array([0.4, 5.5, 5.9, 6.7])[:, None].repeat(3, axis=1)
+    kept = np.array([kept_without(*again.joint[:k]) for k in range(1, 5)])
+    return written(
+        header,
+        Rows(
+            kept=np.concatenate([rows.kept, kept]),
+            sample=rows.sample + ("order-1",) * 4,
+            design=rows.design + ("joint-order",) * 4,
+            nll_p95=np.concatenate([rows.nll_p95, more[:, 0]]),
+            tokens=np.concatenate([rows.tokens, np.full((4, 3), 100)]),
+            **{
+                name: np.concatenate([getattr(rows, name), more])
+                for name in ("nll", "nll_se", "kl", "top1")
+            },
+        ),
+    )
+
+
+def test_another_draw_orders_the_blocks_above_the_floor_and_the_rest_goes_last() -> None:
+    table = two_draws()
+    drawn, own = table.calibration(draw=1), table.calibration()
+    assert drawn.attention_order.tolist() == [A2, A1], "attn0 is of the floor, attn1 was not listed"
+    assert drawn.ffn_order.tolist() == [F2, F1]
+    assert drawn.order.tolist() == [A2, F2, F1, A1]
+    assert (drawn.floor == own.floor).all()
+    for a, f in np.ndindex(3, 3):
+        crossed = kept_without(*[A2, A1][:a], *[F2, F1][:f])
+        assert (drawn.grid_kept[a, f] == crossed).all()
+    assert drawn.grid_measured.all()
+    kept = np.array(ABOVE)
+    assert (drawn.nll(kept)[0] == own.nll(kept)[0]).all(), "what is measured stays"
+    assert (drawn.at_counts == own.at_counts).all()
+
+
+def test_importance_of_another_draw_is_what_its_own_text_says_of_its_order() -> None:
+    importance = two_draws().calibration(draw=1).importance
+    # Of attn1, which that draw did not drop, the table's columns: 0.65 less 0.50.
+    assert importance[[A2, F2, F1, A1]] == pytest.approx([0.4, 0.4, 0.8, 0.15])
+    assert importance[FLOOR] == pytest.approx([8.0, 8.0]), "2 C, whatever attn0 cost on the way"
+    unmeasured = two_draws(measured=False).calibration(draw=1).importance
+    assert unmeasured[[A2, F2, F1, A1]] == pytest.approx([0.3, 0.0, 0.2, 0.15])
+
+
+def test_the_first_draw_by_its_number_gives_the_crossing_of_its_orders() -> None:
+    table = two_draws()
+    first, own = table.calibration(draw=0), table.calibration()
+    assert (first.order == own.order).all()
+    assert (first.importance == own.importance).all()
+    assert (first.grid_kept[1, 1] == kept_without(A1, F1)).all()
+    assert (own.grid_kept[1, 1] == kept_without(A2, F2)).all(), "the best measured at these counts"
+    for number in (-1, 2):
+        with pytest.raises(InvalidTable, match="2 draws"):
+            table.calibration(draw=number)
+
+
 def test_the_memo_starts_anew_without_forgetting_what_is_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -230,3 +344,9 @@ def test_the_memo_starts_anew_without_forgetting_what_is_asked(
     again = toy_table(lacking).calibration()
     for _ in range(3):
         assert np.array_equal(again.nll(np.array(ABOVE))[0], wanted)
+
+
+def test_columns_are_not_made_of_a_further_draw() -> None:
+    names = [sample.name for sample in measured_sets.samples_of(two_draws().header, "calib")]
+    first = [sample.name for sample in measured_sets.samples_of(toy_header(), "calib")]
+    assert names == first

@@ -9,7 +9,7 @@ import pytest
 
 from rapgym import blocks
 from rapgym.errors import InvalidTable
-from rapgym.specs import BoolArray, IntArray
+from rapgym.specs import BoolArray, Format, IntArray
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -18,15 +18,18 @@ import tiny_llama
 
 from rapgym import corpus
 from rapgym.runtime import campaign, designs, samples, table
-from rapgym.runtime.ledger import Measurement
+from rapgym.runtime.ledger import PLAIN, Measurement
 from rapgym.runtime.measure import Meter
 from rapgym.table_file import Orders
 
 N = 6
 
 
-def row(kept: BoolArray, nll: float, sample: str = "order-0", design: str = "d") -> Measurement:
+def row(
+    kept: BoolArray, nll: float, sample: str = "order-0", design: str = "d", form: str = PLAIN
+) -> Measurement:
     return Measurement(
+        form=form,
         sample=sample,
         design=design,
         key=blocks.key(kept),
@@ -59,6 +62,11 @@ def test_an_order_that_is_cut_short_is_no_order() -> None:
         table.found_orders(on_paper()[:-1], N, "order-0", (2, 1))
     with pytest.raises(InvalidTable, match="order-1"):
         table.found_orders(on_paper(), N, "order-1")
+
+
+def test_rows_of_other_formats_say_nothing_of_orders() -> None:
+    spoiled = [row(designs.without(N, b), -9.0, form="int4/bf16") for b in range(N)]
+    assert table.found_orders(on_paper() + spoiled, N, "order-0", (2, 1)).joint == (2, 4, 3)
 
 
 def test_add_one_smoothing_by_hand() -> None:
@@ -95,19 +103,33 @@ def test_a_tiny_model_becomes_a_table_that_agrees_with_its_ledger(
     plan = designs.Plan(attention_drops=2, ffn_drops=1, random=3, near=0)
     orders = campaign.run(meter, plan, quiet=True)
     built = table.build(meter, orders, tmp_path / "tiny.csv.gz")
-    assert len(built.file.rows) == len(meter.ledger.found)
+    plain = [row for row in meter.ledger.found.values() if row.form == PLAIN]
+    assert len(built.file.rows) == len(plain)
     for split, view in (("calib", built.calibration()), ("test", built.test())):
-        for (sample, key), measured in meter.ledger.found.items():
-            kept = blocks.kept_of(key, N)
-            if sample == split and kept[built.floor].all() and not kept.all():
+        for measured in plain:
+            kept = blocks.kept_of(measured.key, N)
+            if measured.sample == split and kept[built.floor].all() and not kept.all():
                 nll, known = view.nll(kept)
                 assert known
                 assert nll == pytest.approx(measured.mean_nll, abs=2e-6)
     for text in built.header.samples:
         whole = [float(part.mean()) for part in meter.dense_nll(text.name)]
         assert text.dense_nll == pytest.approx(whole, abs=1e-5)
+    assert len(built.header.formats) == len(campaign.FORMATS) * len(campaign.FORMATS_ON)
+    int4 = meter.ledger.found["test-large", blocks.key(designs.dense(N)), "int4/bf16"]
+    assert built.format_nll(Format("int4"), "test") == pytest.approx(int4.mean_nll, abs=1e-9)
+    assert built.format_nll(Format("int4"), "test", "wiki") == int4.nll[2]
+    influence = meter.influence("order-0").block_influence
+    assert built.header.block_influence == influence
     assert built.header.provenance["origin"]["weights_sha256"] == "w"
-    assert {entry["design"] for entry in built.header.provenance["spent"]} >= {"grid", "single"}
+    assert "four bits" not in built.header.provenance["formats"], "nothing is known of this model"
+    assert {entry["design"] for entry in built.header.provenance["spent"]} >= {
+        "grid",
+        "single",
+        "formats",
+    }
+    (spent,) = (e for e in built.header.provenance["spent"] if e["design"] == "influence")
+    assert (spent["sample"], spent["rows"], spent["passes"]) == ("order-0", 1, 1.0)
     again = table.build(meter, None, tmp_path / "again.csv.gz")
     assert again.header.orders == built.header.orders, "the orders are in the ledger too"
     assert again.sha256 == built.sha256

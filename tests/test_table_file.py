@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,16 @@ from rapgym import headed, table_file
 from rapgym.errors import DataUnavailable, InvalidTable
 from rapgym.table_file import TableFile
 
+INT4 = {
+    "weights": "int4",
+    "kv": "bf16",
+    "sample": "test",
+    "nll": [0.2, 0.1, -0.03],
+    "nll_se": [0.01, 0.01, 0.02],
+    "kl": [0.2, 0.1, 0.1],
+    "top1": [0.9, 0.8, 0.9],
+    "nll_p95": 0.3,
+}
 CONTENT = table_file.packed(toy_header(), toy_rows())
 TEXT = gzip.decompress(CONTENT)
 
@@ -47,6 +57,21 @@ def test_the_same_table_gives_the_same_bytes() -> None:
     assert table_file.packed(toy_header(), toy_rows()) == CONTENT
     assert table_file.packed(read.header, read.rows) == CONTENT, "reading and writing again"
     assert CONTENT[4:8] == b"\0" * 4, "no time of writing in it"
+
+
+def test_formats_and_block_influence_are_read_back_and_older_tables_have_none() -> None:
+    header = table_file.unpacked(with_header(formats=[INT4], block_influence=[0.5, 0.25, 0]), "toy")
+    assert [asdict(entry) for entry in header.header.formats] == [
+        {name: tuple(v) if isinstance(v, list) else v for name, v in INT4.items()}
+    ]
+    assert header.header.block_influence == (0.5, 0.25, 0.0)
+    content = table_file.packed(header.header, header.rows)
+    assert table_file.unpacked(content, "toy").header == header.header
+    first, rest = TEXT.split(b"\n", 1)
+    described = json.loads(first[2:])
+    del described["formats"], described["block_influence"]
+    older = gzip.compress(b"# " + json.dumps(described).encode() + b"\n" + rest)
+    assert table_file.unpacked(older, "toy").header == toy_header()
 
 
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
@@ -106,6 +131,13 @@ def test_any_json_as_a_header_entry_is_read_or_refused(name: str, value: Any) ->
          "no attention block"),
         ({"orders": [{"sample": "order-0", "attention": [3], "ffn": [3], "joint": [3, 3]}]}, "kind"),
         ({"provenance": []}, "provenance"),
+        ({"formats": [{}]}, "no sample"),
+        ({"formats": [{"sample": "test", "weights": "int3", "kv": "bf16"}]}, "int3"),
+        ({"formats": [INT4 | {"nll": [0.1]}]}, "nll needs 3"),
+        ({"formats": [INT4 | {"nll_se": [-0.1] * 3}]}, "nll_se"),
+        ({"formats": [INT4, INT4]}, "two records"),
+        ({"block_influence": [0.1, 0.2]}, "block_influence needs 3"),
+        ({"block_influence": 3}, "no list"),
     ],
 )  # fmt: skip
 def test_a_header_that_contradicts_itself_is_refused(entries: dict[str, Any], says: str) -> None:

@@ -12,7 +12,10 @@ from rapgym.cli import Subparsers, at_least, require
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
 
 if TYPE_CHECKING:
+    from rapgym.runtime.ledger import Measurement
     from rapgym.runtime.measure import Meter
+    from rapgym.runtime.model import LoadedModel
+    from rapgym.specs import BoolArray
 
 # Shares of the layers that the orders go to where no number is given: 20 and 12 of SmolLM2's 30.
 ATTENTION_SHARE, FFN_SHARE = 2 / 3, 2 / 5
@@ -61,6 +64,14 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument("--device", default="cpu", help="where torch runs (cpu)")
     command.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads of torch")
     command.add_argument(
+        "--design",
+        choices=("formats", "influence", "choice"),
+        help="measure just this, of the dense model, and print it: formats of weights and KV, "
+        "ShortGPT's block influence, or the four-way choice of the true continuation (also of "
+        "--kept, in a ledger of its own); the next run without --design takes the first two into "
+        "the table",
+    )
+    command.add_argument(
         "--kept",
         nargs="+",
         metavar="KEY",
@@ -90,15 +101,18 @@ def add(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure what is missing, then write the table or print the sets of `--kept`."""
-    if arguments.sample and not (arguments.kept or arguments.kept_from):
-        raise InvalidSpec("--sample goes with --kept or --kept-from")
+    if arguments.sample and (arguments.design or not (arguments.kept or arguments.kept_from)):
+        raise InvalidSpec("--sample goes with --kept or --kept-from, not with --design")
+    if arguments.design in ("formats", "influence") and (arguments.kept or arguments.kept_from):
+        raise InvalidSpec(f"--design {arguments.design} is of the dense model: leave --kept away")
     require("device", "torch", "transformers")
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # torch reads it as it is imported
     from rapgym.runtime import campaign, model
 
     name = short_name(arguments.model)
-    work = arguments.work or datafiles.cache_folder() / "measure" / f"{name}.work.jsonl"
+    ledger = "choices" if arguments.design == "choice" else "work"
+    work = arguments.work or datafiles.cache_folder() / "measure" / f"{name}.{ledger}.jsonl"
     out = arguments.out or Path(f"{name}.csv.gz")
     if not out.name.endswith(".csv.gz"):
         raise InvalidSpec(f"--out {out}: a table's name ends in .csv.gz")
@@ -108,6 +122,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     except (OSError, ValueError) as error:  # transformers, of a folder or hub id it cannot read
         raise DataUnavailable(f"{arguments.model} cannot be loaded: {error}") from error
+    if arguments.design == "choice":
+        return _measure_choices(arguments, loaded, work)
     meter = campaign.open_meter(
         loaded,
         work,
@@ -116,6 +132,8 @@ def run(arguments: argparse.Namespace) -> int:
         domains=corpus.DOMAINS,
     )
     with meter.ledger:
+        if arguments.design:
+            return _measure_dense(arguments, meter)
         if arguments.kept or arguments.kept_from:
             return _measure_kept(arguments, meter)
         return _measure_all(arguments, meter, out)
@@ -148,15 +166,75 @@ def _measure_all(arguments: argparse.Namespace, meter: "Meter", out: Path) -> in
     return 0
 
 
-def _measure_kept(arguments: argparse.Namespace, meter: "Meter") -> int:
+def _asked(arguments: argparse.Namespace, n: int) -> "list[BoolArray]":
+    """The kept sets of n blocks that --kept and --kept-from name."""
     from rapgym import results
-    from rapgym.progress import Progress
-    from rapgym.runtime import campaign, samples
 
     keys = list(arguments.kept or [])
     if arguments.kept_from:
         keys += results.most_served(results.read(arguments.kept_from), arguments.most)
-    sets = [blocks.kept_of(key, meter.model.blocks) for key in keys]
+    return [blocks.kept_of(key, n) for key in keys]
+
+
+def _measure_dense(arguments: argparse.Namespace, meter: "Meter") -> int:
+    from rapgym.progress import Progress
+    from rapgym.runtime import campaign
+
+    on = campaign.FORMATS_ON if arguments.design == "formats" else campaign.ORDER_DRAWS[:1]
+    each = len(campaign.FORMATS) if arguments.design == "formats" else 1
+    total = each * sum(meter.weight(sample) for sample in on)
+    with Progress(f"measure {meter.model.name}", total, quiet=arguments.quiet) as progress:
+        if arguments.design == "formats":
+            rows = campaign.measure_formats(meter, on, progress)
+        else:
+            rows = [meter.influence(sample, progress) for sample in on]
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return 0
+    if arguments.design == "formats":
+        print("weights/KV, nats a token above dense bf16")
+    for row in rows:
+        if row.block_influence is None:
+            print(f"{row.form}  {row.sample:<12} {_shown(row)}")
+        else:
+            print(f"block influence of each layer on {row.sample}")
+            print(" ".join(f"{value:.4f}" for value in row.block_influence))
+    return 0
+
+
+def _measure_choices(arguments: argparse.Namespace, model: "LoadedModel", work: Path) -> int:
+    from rapgym.progress import Progress
+    from rapgym.runtime import campaign, choice, designs
+
+    dense, asked = designs.dense(model.blocks), _asked(arguments, model.blocks)
+    meter, total = choice.open_meter(model, work, dtype=arguments.dtype), 1.0 + len(asked)
+    total += len(campaign.FORMATS)
+    with meter.ledger, Progress(f"measure {model.name}", total, quiet=arguments.quiet) as progress:
+        rows = meter.measure([dense, *asked], progress=progress)
+        for form in campaign.FORMATS:
+            rows += meter.measure([dense], form, progress)
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return 0
+    print("share of items whose true continuation was the most likely of four")
+    for row in rows:
+        print(f"{row.key}  {row.form:<9} {row.right.count('1') / len(row.right):.4f}")
+    return 0
+
+
+def _shown(row: "Measurement") -> str:
+    """Difference from dense and its error, domain by domain."""
+    return "  ".join(
+        f"{domain} {nll:+.4f} (se {se:.4f})"
+        for domain, nll, se in zip(row.domains, row.nll, row.nll_se, strict=True)
+    )
+
+
+def _measure_kept(arguments: argparse.Namespace, meter: "Meter") -> int:
+    from rapgym.progress import Progress
+    from rapgym.runtime import campaign, samples
+
+    sets = _asked(arguments, meter.model.blocks)
     wanted = arguments.sample or campaign.JUDGED_ON
     for sample in wanted:
         if sample not in samples.SAMPLES:
@@ -174,9 +252,5 @@ def _measure_kept(arguments: argparse.Namespace, meter: "Meter") -> int:
         return 0
     print("nats a token above dense")
     for row in rows:
-        shown = "  ".join(
-            f"{domain} {nll:+.4f} (se {se:.4f})"
-            for domain, nll, se in zip(row.domains, row.nll, row.nll_se, strict=True)
-        )
-        print(f"{row.key}  {row.sample:<12} {shown}")
+        print(f"{row.key}  {row.sample:<12} {_shown(row)}")
     return 0

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+from dataclasses import asdict
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from rapgym.cli import Subparsers
@@ -27,7 +29,7 @@ def add(subparsers: Subparsers) -> None:
     listing.set_defaults(run=_list)
     show = actions.add_parser(
         "show",
-        help="provenance, orders, grid and the predictor's error",
+        help="provenance, orders and their spread, grid, formats, and the predictor's error",
         epilog=f"example: rapgym tables show {EXAMPLE}",
     )
     show.add_argument("name", metavar="NAME", help="a shipped table, or the path of a .csv.gz file")
@@ -74,7 +76,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def summary(table: "QualityTable") -> dict[str, Any]:
     """What `tables show --json` prints of a table."""
-    from rapgym import blocks
+    from rapgym import blocks, order_spread
 
     header, calib = table.header, table.calibration()
     splits = ["calib"]
@@ -115,6 +117,12 @@ def summary(table: "QualityTable") -> dict[str, Any]:
             }
             for orders in header.orders
         ],
+        "spread": [
+            asdict(spread) | {"tau": None if isnan(spread.tau) else round(spread.tau, 4)}
+            for spread in order_spread.spreads(header.orders)
+        ],
+        "block_influence": list(header.block_influence),
+        "formats": [asdict(form) for form in header.formats],
         "grid": {
             split: {
                 "shape": list(view.grid_measured.shape),
@@ -149,6 +157,7 @@ def _lines(shown: dict[str, Any]) -> list[str]:
         lines += [
             f"  {kind:<10} {' '.join(orders[kind])}" for kind in ("attention", "ffn", "joint")
         ]
+    lines += _spread_lines(shown) + _influence_lines(shown)
     for split, grid in shown["grid"].items():
         a, f = (count - 1 for count in grid["shape"])
         nll = grid["nll"]
@@ -158,9 +167,52 @@ def _lines(shown: dict[str, Any]) -> list[str]:
             f"  nats above dense: all attention {nll['attention']:.3f}, all FFN {nll['ffn']:.3f}, "
             f"all of both {nll['both']:.3f}, half of both {nll['half']:.3f}",
         ]
+    lines += _format_lines(shown)
     lines += ["", "predictor's error on sets held out of its fit, nats (below 2 nats in brackets)"]
     lines += [line for split in shown["predictor"] for line in _errors(split, shown)]
     lines += ["", "provenance", json.dumps(shown["provenance"], indent=2)]
+    return lines
+
+
+def _spread_lines(shown: dict[str, Any]) -> list[str]:
+    if not shown["spread"]:
+        return ["", "orders were found on one draw of calibration text: their spread is not known"]
+    lines = ["", "orders on different draws of calibration text: blocks in both, Kendall's tau"]
+    for entry in shown["spread"]:
+        one, other = entry["samples"]
+        length, tau = entry["length"], entry["tau"]
+        lines.append(
+            f"  {entry['kind']:<10} {one}, {other}: {entry['half_shared']} of the first "
+            f"{length // 2}, {entry['shared']} of {length}, tau {'-' if tau is None else f'{tau:.2f}'}"
+        )
+    return lines
+
+
+def _influence_lines(shown: dict[str, Any]) -> list[str]:
+    influence = shown["block_influence"]
+    if not influence:
+        return []
+    lowest_first = sorted(range(len(influence)), key=lambda layer: influence[layer])
+    ranked = " ".join(f"{layer} ({influence[layer]:.3f})" for layer in lowest_first)
+    return ["", f"layers by block influence (ShortGPT), lowest first, {shown['orders'][0]['sample']}",
+            f"  {ranked}"]  # fmt: skip
+
+
+def _format_lines(shown: dict[str, Any]) -> list[str]:
+    if not shown["formats"]:
+        return ["", f"formats are not measured: rapgym measure {shown['model']} --design formats"]
+    note = shown["provenance"].get("formats")
+    lines = [
+        "",
+        "formats of the dense model, nats above dense bf16" + (f" ({note})" if note else ""),
+    ]
+    for entry in shown["formats"]:
+        of_domains = "  ".join(f"{nll:+.4f} (se {se:.4f})"
+                               for nll, se in zip(entry["nll"], entry["nll_se"], strict=True))  # fmt: skip
+        lines.append(
+            f"  {entry['weights']} weights, {entry['kv']} KV  {entry['sample']:<11} {of_domains}  "
+            f"p95 {entry['nll_p95']:+.4f}  top-1 {sum(entry['top1']) / len(entry['top1']):.4f}"
+        )
     return lines
 
 

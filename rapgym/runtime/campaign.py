@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ import torch
 from rapgym import blocks, corpus
 from rapgym.progress import Progress
 from rapgym.runtime import designs, samples
-from rapgym.runtime.ledger import Ledger
+from rapgym.runtime.ledger import Ledger, Measurement
 from rapgym.runtime.measure import Meter
 from rapgym.runtime.model import LoadedModel
-from rapgym.specs import BoolArray
+from rapgym.specs import BoolArray, Format
 
 ORDER_DRAWS = ("order-0", "order-1", "order-2")
 JUDGED_ON = ("calib", "test")
+# Formats that serve the dense model as rivals of dropping blocks.
+FORMATS = (Format("int8"), Format("int4"), Format(kv="int8"), Format("int4", "int8"))
+FORMATS_ON = ("calib", "test", "test-large")
 
 
 def origin(
@@ -103,6 +106,19 @@ def find_orders(
     return Orders(tuple(found[0]), tuple(found[1]), tuple(joint))
 
 
+def measure_formats(
+    meter: Meter, on: Sequence[str] = FORMATS_ON, progress: Progress | None = None
+) -> list[Measurement]:
+    """What each format of weights and KV costs the dense model, on each sample."""
+    dense = [designs.dense(meter.model.blocks)]
+    return [
+        row
+        for sample in on
+        for form in FORMATS
+        for row in meter.measure(dense, sample, "formats", progress, form).values()
+    ]
+
+
 def run(meter: Meter, plan: designs.Plan, *, draws: int = 1, quiet: bool = False) -> Orders:
     """Measure everything that `plan` names; what the ledger has is not measured again.
 
@@ -113,15 +129,16 @@ def run(meter: Meter, plan: designs.Plan, *, draws: int = 1, quiet: bool = False
     per_draw = sum(plan.evaluations(n).values())
     judged = n + (plan.attention_drops + 1) * (plan.ffn_drops + 1) + plan.random + plan.near
     judged += plan.attention_drops + plan.ffn_drops
-    total = per_draw * draws * meter.weight("order-0") + sum(
-        judged * meter.weight(sample) for sample in JUDGED_ON
-    )
+    total = (per_draw * draws + 1) * meter.weight("order-0")
+    total += sum(judged * meter.weight(sample) for sample in JUDGED_ON)
+    total += sum(len(FORMATS) * meter.weight(sample) for sample in FORMATS_ON)
     with Progress(f"measure {meter.model.name}", total, quiet=quiet) as progress:
 
         def judge(sets: Callable[[], list[BoolArray]], design: str) -> None:
             for sample in JUDGED_ON:
                 meter.measure(sets(), sample, design, progress)
 
+        meter.influence(ORDER_DRAWS[0], progress)
         meter.measure(designs.singles(n), ORDER_DRAWS[0], "single", progress)
         orders = find_orders(meter, plan, ORDER_DRAWS[0], progress)
         attention, ffn, joint = (list(o) for o in (orders.attention, orders.ffn, orders.joint))
@@ -136,6 +153,7 @@ def run(meter: Meter, plan: designs.Plan, *, draws: int = 1, quiet: bool = False
         for sample in ORDER_DRAWS[1:draws]:
             meter.measure(designs.singles(n), sample, "single", progress)
             find_orders(meter, plan, sample, progress)
+        measure_formats(meter, FORMATS_ON, progress)
     return orders
 
 
@@ -144,4 +162,4 @@ def open_meter(
 ) -> Meter:
     """A meter whose ledger at `path` is started or resumed."""
     described = origin(model, length=length, domains=domains, dtype=dtype)
-    return Meter(model, Ledger(path, described), length=length, domains=domains)
+    return Meter(model, Ledger(path, described, Measurement), length=length, domains=domains)

@@ -16,20 +16,39 @@ class PrefixForward:
     sets in descending order of their keys to share the most.
     """
 
-    def __init__(self, network: Any, tokens: torch.Tensor) -> None:
-        """`tokens`: int64 [sequences, length], no padding, positions 0, 1, ... in each."""
+    def __init__(
+        self,
+        network: Any,
+        tokens: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        attends: torch.Tensor | None = None,
+    ) -> None:
+        """Embed the tokens.
+
+        Args:
+            tokens: int64 [sequences, length], no padding.
+            positions: of each token, the same in each sequence, int64 [length]; 0, 1, ... where
+                None.
+            attends: whether a token (first axis) sees another (second axis), bool
+                [length, length]; itself and all before it where None.
+        """
         self.network = network
         body = network.model
         self._layers = body.layers
-        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+        # Without a mask sdpa applies the causal one.
+        self._attends = None if attends is None else attends[None, None]
         embedded = body.embed_tokens(tokens)
-        self._rotary = body.rotary_emb(embedded, position_ids=positions)
+        self._rotary = body.rotary_emb(embedded, position_ids=positions[None])
         self._streams = [embedded]  # residual stream before block 0, 1, ...
         self._path: list[bool] = []
         self.blocks_run = 0
 
-    def stream(self, kept: BoolArray) -> torch.Tensor:
-        """Residual stream after the last block, [sequences, length, hidden]; bool [N]."""
+    def streams(self, kept: BoolArray) -> list[torch.Tensor]:
+        """Residual stream before each block and after the last; bool [N] -> N + 1 of
+        [sequences, length, hidden].
+        """
         wanted = [bool(k) for k in kept]
         shared = 0
         while shared < len(self._path) and self._path[shared] == wanted[shared]:
@@ -42,7 +61,11 @@ class PrefixForward:
                 self.blocks_run += 1
             self._streams.append(stream)
         self._path = wanted
-        return self._streams[-1]
+        return list(self._streams)
+
+    def stream(self, kept: BoolArray) -> torch.Tensor:
+        """Residual stream after the last block, [sequences, length, hidden]; bool [N]."""
+        return self.streams(kept)[-1]
 
     def normed(self, kept: BoolArray) -> torch.Tensor:
         """What the head reads: the final norm of the stream, [sequences, length, hidden]."""
@@ -54,11 +77,10 @@ class PrefixForward:
         if block % 2:
             out: torch.Tensor = layer.mlp(layer.post_attention_layernorm(stream))
             return out
-        # No mask: sdpa then applies the causal one.
         return layer.self_attn(
             hidden_states=layer.input_layernorm(stream),
             position_embeddings=self._rotary,
-            attention_mask=None,
+            attention_mask=self._attends,
         )[0]
 
 

@@ -2,17 +2,44 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Protocol, Self, TypeVar, get_args
 
 from rapgym import datafiles
 from rapgym.errors import InvalidTable
+from rapgym.specs import Format, KVFormat, WeightFormat
+
+PLAIN = "bf16/bf16"
+
+
+def form_name(form: Format) -> str:
+    """`int4/int8`: weights, then KV cache, as ledgers call a format."""
+    return f"{form.weights}/{form.kv}"
+
+
+def form_of(name: str) -> Format:
+    """The format that `form_name` gives this name."""
+    weights, _, kv = name.partition("/")
+    if weights not in get_args(WeightFormat) or kv not in get_args(KVFormat):
+        raise InvalidTable(f"no format is called {name!r}")
+    return Format(weights, kv)  # type: ignore[arg-type]
+
+
+class Finding(Protocol):
+    """A dataclass that a ledger keeps."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What it is a measurement of: a ledger answers with the last one of a place."""
+
+
+Found = TypeVar("Found", bound=Finding)
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One kept set on one sample. Differences are from dense on the same tokens."""
+    """One kept set in one format on one sample. Differences are from dense bf16 on the same tokens."""
 
     sample: str
     design: str  # what it was first measured for
@@ -26,26 +53,35 @@ class Measurement:
     sequences: tuple[float, ...]  # mean nll difference of each sequence, domain by domain
     blocks_run: int  # blocks computed, after sharing prefixes, over all sequences' batches
     seconds: float
+    form: str = PLAIN  # weights/KV
+    block_influence: tuple[float, ...] | None = None  # of each layer; of the dense model alone
 
     @property
     def mean_nll(self) -> float:
         """Mean over domains, each counting the same."""
         return sum(self.nll) / len(self.nll)
 
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Sample, key, format."""
+        return self.sample, self.key, self.form
 
-class Ledger:
-    """Append-only file of measurements; a line that was cut short by a kill is dropped."""
 
-    def __init__(self, path: Path, origin: dict[str, Any]) -> None:
+class Ledger(Generic[Found]):
+    """Append-only file of findings; a line that was cut short by a kill is dropped."""
+
+    def __init__(self, path: Path, origin: dict[str, Any], kind: type[Found]) -> None:
         """Open or start the file.
 
         Args:
             origin: model, texts, dtype, ...: measurements of another origin are refused.
+            kind: the dataclass of its lines.
 
         Raises:
             InvalidTable: the file holds measurements of another origin, or is damaged.
         """
-        self.path, self.found = path, {}
+        self.path, self.kind = path, kind
+        self.found: dict[tuple[str, ...], Found] = {}
         # A kill while the first line was written left nothing worth keeping.
         if path.exists() and b"\n" in path.read_bytes():
             self._read(origin)
@@ -53,8 +89,6 @@ class Ledger:
             with datafiles.written_aside(path) as file:
                 file.write(f"{json.dumps(origin, sort_keys=True)}\n".encode())
         self._file = path.open("a")
-
-    found: dict[tuple[str, str], Measurement]
 
     def _read(self, origin: dict[str, Any]) -> None:
         whole, _, cut = self.path.read_bytes().rpartition(b"\n")
@@ -66,8 +100,8 @@ class Ledger:
                 as_tuples: dict[str, Any] = {
                     k: tuple(v) if isinstance(v, list) else v for k, v in row.items()
                 }
-                measurement = Measurement(**as_tuples)
-                self.found[measurement.sample, measurement.key] = measurement
+                finding = self.kind(**as_tuples)
+                self.found[finding.place] = finding
         except (ValueError, TypeError, AttributeError) as error:
             raise InvalidTable(f"{self.path} is damaged ({error}); move it away") from error
         if recorded != json.loads(json.dumps(origin)):
@@ -80,11 +114,11 @@ class Ledger:
             with self.path.open("r+b") as file:
                 file.truncate(len(whole) + 1)
 
-    def add(self, measurement: Measurement) -> None:
-        """Keep one measurement; it survives a kill of this process once this returns."""
-        self._file.write(json.dumps(asdict(measurement)) + "\n")
+    def add(self, finding: Found) -> None:
+        """Keep one finding; it survives a kill of this process once this returns."""
+        self._file.write(json.dumps(_stated(finding)) + "\n")
         self._file.flush()
-        self.found[measurement.sample, measurement.key] = measurement
+        self.found[finding.place] = finding
 
     def close(self) -> None:
         self._file.flush()
@@ -96,3 +130,9 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _stated(finding: Any) -> dict[str, Any]:
+    """Its fields, less those that hold their default: lines stay as old versions wrote them."""
+    default = {f.name: f.default for f in fields(finding) if f.default is not MISSING}
+    return {k: v for k, v in asdict(finding).items() if k not in default or v != default[k]}

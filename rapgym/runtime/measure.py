@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,12 @@ import torch
 
 from rapgym import blocks, corpus
 from rapgym.progress import Progress
-from rapgym.runtime import samples
+from rapgym.runtime import rounding, samples
 from rapgym.runtime.forward import PrefixForward, prefix_order
-from rapgym.runtime.ledger import Ledger, Measurement
+from rapgym.runtime.ledger import PLAIN, Ledger, Measurement, form_name
 from rapgym.runtime.loss import DenseReference, TokenLoss, dense_reference, token_loss
 from rapgym.runtime.model import LoadedModel
-from rapgym.specs import BoolArray, FloatArray
+from rapgym.specs import BF16, BoolArray, FloatArray, Format
 
 SEGMENTS = 8  # a sequence is cut into this many stretches whose means are taken as independent
 GROUP = 3  # sequences run together: enough rows to fill two cores, few enough to stay in cache
@@ -37,7 +38,7 @@ class Meter:
     def __init__(
         self,
         model: LoadedModel,
-        ledger: Ledger,
+        ledger: Ledger[Measurement],
         *,
         length: int = 512,
         domains: Sequence[str] = corpus.DOMAINS,
@@ -80,46 +81,117 @@ class Meter:
         return [part.cpu().numpy() for part in nll.split(per_domain)]
 
     def measure(
-        self, sets: Iterable[BoolArray], sample: str, design: str, progress: Progress | None = None
+        self,
+        sets: Iterable[BoolArray],
+        sample: str,
+        design: str,
+        progress: Progress | None = None,
+        form: Format = BF16,
     ) -> dict[str, Measurement]:
-        """Measure each kept set on `sample` unless the ledger has it already.
+        """Measure each kept set in a format on `sample` unless the ledger has it already.
 
         Returns:
             Key -> measurement, for all of `sets`.
         """
-        wanted = {blocks.key(kept): kept for kept in sets}
+        wanted, name = {blocks.key(kept): kept for kept in sets}, form_name(form)
         missing = []
         for key, kept in wanted.items():
-            if (sample, key) in self.ledger.found:
+            if (sample, key, name) in self.ledger.found:
                 if progress:
                     progress.advance(self.weight(sample), skipped=True)
             else:
                 missing.append(kept)
-        for index in prefix_order(missing):
-            self.ledger.add(self._measure_one(missing[index], sample, design))
-            if progress:
-                progress.advance(self.weight(sample), note=f"{design} on {sample}")
-        return {key: self.ledger.found[sample, key] for key in wanted}
+        if missing:
+            self._measure_missing(missing, sample, design, progress, form)
+        return {key: self.ledger.found[sample, key, name] for key in wanted}
+
+    def _measure_missing(
+        self,
+        sets: list[BoolArray],
+        sample: str,
+        design: str,
+        progress: Progress | None,
+        form: Format,
+    ) -> None:
+        begun_s = time.perf_counter()
+        with torch.inference_mode():
+            groups = self._prepare(sample)  # with whole weights: differences are from dense bf16
+            if form != BF16:
+                network = self.model.network
+                groups = [
+                    replace(group, forward=PrefixForward(network, group.tokens)) for group in groups
+                ]
+            with rounding.rounded(self.model.network, form):
+                for index in prefix_order(sets):
+                    row = self._measure_one(sets[index], sample, groups)
+                    now_s = time.perf_counter()
+                    seconds, begun_s = round(now_s - begun_s, 3), now_s
+                    row = replace(row, design=design, form=form_name(form), seconds=seconds)
+                    self.ledger.add(row)
+                    if progress:
+                        progress.advance(self.weight(sample), note=f"{design} on {sample}")
+
+    def influence(self, sample: str, progress: Progress | None = None) -> Measurement:
+        """Block influence of each layer of the dense model, unless the ledger has it already.
+
+        It is one less the cosine of the angle by which a layer turns a token's residual stream,
+        mean over tokens: layers that turn it least are the ones that ShortGPT drops.
+
+        Source: arXiv:2403.03853, equation 1.
+        """
+        dense = np.ones(self.model.blocks, dtype=bool)
+        key = blocks.key(dense)
+        found = self.ledger.found.get((sample, key, PLAIN))
+        done = found is not None and found.block_influence is not None
+        if not done:
+            begun_s, turned, run = time.perf_counter(), [], 0
+            with torch.inference_mode():
+                tokens = torch.cat(self.tokens(sample)).to(self.model.network.device)
+                for group in tokens.split(GROUP):
+                    forward = PrefixForward(self.model.network, group)
+                    turned.append(_turned(forward.streams(dense)))
+                    run += forward.blocks_run
+            sequences, domains = len(tokens), len(self.domains)
+            predicted = (sequences // domains) * (self.length - 1)
+            row = Measurement(
+                sample=sample,
+                design="influence",
+                key=key,
+                domains=self.domains,
+                tokens=(predicted,) * domains,
+                nll=(0.0,) * domains,
+                nll_se=(0.0,) * domains,
+                kl=None,
+                top1=None,
+                sequences=(0.0,) * sequences,
+                blocks_run=run,
+                seconds=round(time.perf_counter() - begun_s, 3),
+                block_influence=_rounded(torch.cat(turned, dim=1).mean(dim=(1, 2))),
+            )
+            self.ledger.add(row)
+        if progress:
+            progress.advance(self.weight(sample), skipped=done, note=f"influence on {sample}")
+        return self.ledger.found[sample, key, PLAIN]
 
     def weight(self, sample: str) -> float:
         """Sequences run for one kept set: the unit in which progress is counted."""
         return float(len(samples.SAMPLES[sample].slots) * len(self.domains))
 
-    def _measure_one(self, kept: BoolArray, sample: str, design: str) -> Measurement:
-        start_s, run, losses, dense = time.perf_counter(), 0, [], []
-        with torch.inference_mode():
-            for group in self._prepare(sample):
-                before = group.forward.blocks_run
-                normed = group.forward.normed(kept)
-                run += group.forward.blocks_run - before
-                head = self.model.network.lm_head
-                losses.append(token_loss(head, normed, group.tokens, group.dense))
-                dense.append(group.dense_nll)
+    def _measure_one(self, kept: BoolArray, sample: str, groups: list[_Group]) -> Measurement:
+        """The measurement, its design, format and seconds left open."""
+        run, losses, dense = 0, [], []
+        for group in groups:
+            before = group.forward.blocks_run
+            normed = group.forward.normed(kept)
+            run += group.forward.blocks_run - before
+            head = self.model.network.lm_head
+            losses.append(token_loss(head, normed, group.tokens, group.dense))
+            dense.append(group.dense_nll)
         difference = (torch.cat([loss.nll for loss in losses]) - torch.cat(dense)).double()
         parts = difference.split(len(samples.SAMPLES[sample].slots))
         return Measurement(
             sample=sample,
-            design=design,
+            design="",
             key=blocks.key(kept),
             domains=self.domains,
             tokens=tuple(part.numel() for part in parts),
@@ -129,8 +201,18 @@ class Meter:
             top1=_means([loss.agrees for loss in losses], len(parts)),
             sequences=_rounded(difference.mean(1)),
             blocks_run=run,
-            seconds=round(time.perf_counter() - start_s, 3),
+            seconds=0.0,
         )
+
+
+def _turned(streams: list[torch.Tensor]) -> torch.Tensor:
+    """One less the cosine between each layer's input and output, [L, sequences, length]."""
+    depths = [stream.float() for stream in streams[::2]]
+    cosines = [
+        torch.nn.functional.cosine_similarity(before, after, dim=-1)
+        for before, after in pairwise(depths)
+    ]
+    return 1 - torch.stack(cosines)
 
 
 def standard_error(difference: FloatArray) -> float:

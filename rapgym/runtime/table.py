@@ -9,17 +9,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym import blocks, predictor_tuning, provenance, table_file
+from rapgym import blocks, models, predictor_tuning, provenance, table_file
 from rapgym.errors import InvalidTable
 from rapgym.predictor import Settings
 from rapgym.quality import QualityTable
 from rapgym.runtime import campaign, designs, samples
 from rapgym.runtime.forward import PrefixForward
-from rapgym.runtime.ledger import Measurement
+from rapgym.runtime.ledger import PLAIN, Measurement, form_of
 from rapgym.runtime.loss import token_loss
 from rapgym.runtime.measure import GROUP, Meter
 from rapgym.specs import FloatArray, IntArray
-from rapgym.table_file import Header, Orders, Rows, Sample
+from rapgym.table_file import FormatQuality, Header, Orders, Rows, Sample
+
+ROUNDED = (
+    "of the dense model: weights of the blocks' linear layers and KV, rounded in the forward pass"
+)
+THROUGH_4_BITS = (
+    "; the weights of this checkpoint have been through four bits before, so its int4 rows are a "
+    "lower bound on what int4 costs"
+)
 
 
 def build(meter: Meter, orders: campaign.Orders | None, out: Path) -> QualityTable:
@@ -35,13 +43,14 @@ def build(meter: Meter, orders: campaign.Orders | None, out: Path) -> QualityTab
     Raises:
         InvalidTable: a design is missing; the message names it.
     """
-    found = list(meter.ledger.found.values())
+    everything = list(meter.ledger.found.values())
+    found = [row for row in everything if row.form == PLAIN]
     draws = _draws(found, meter.model.blocks, orders)
     unigram = Unigram(meter)
     texts = [
         _sample(meter, unigram, name)
         for name in samples.SAMPLES
-        if any(row.sample == name for row in found)
+        if any(row.sample == name for row in everything)
     ]
     origin = campaign.origin(
         meter.model,
@@ -58,11 +67,14 @@ def build(meter: Meter, orders: campaign.Orders | None, out: Path) -> QualityTab
         domains=meter.domains,
         samples=tuple(texts),
         orders=draws,
+        formats=formats(everything, meter.model.blocks),
+        block_influence=next((r.block_influence for r in found if r.block_influence), ()),
         provenance={
             "metric": "nats a token above dense, mean over predicted tokens; kl and top1 from dense",
             "origin": origin,
             "surroundings": campaign.surroundings(meter.model.network.device),
-            "spent": spent(found, meter.model.blocks),
+            "formats": ROUNDED + (THROUGH_4_BITS if _is_4_bit(meter.model.name) else ""),
+            "spent": spent(everything, meter.model.blocks),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "commit": provenance.commit(),
         },
@@ -129,6 +141,34 @@ def _sample(meter: Meter, unigram: Unigram, name: str) -> Sample:
     )
 
 
+def _is_4_bit(name: str) -> bool:
+    known = models.known(name)
+    return known is not None and ".Q4" in known.member
+
+
+def formats(found: Sequence[Measurement], n: int) -> tuple[FormatQuality, ...]:
+    """What the dense model loses in each other format, on samples with KL and top-1 agreement."""
+    place = {name: index for index, name in enumerate(samples.SAMPLES)}
+    dense, records = blocks.key(designs.dense(n)), []
+    for row in sorted(found, key=lambda row: (place[row.sample], row.form)):
+        if row.form == PLAIN or row.key != dense or row.kl is None or row.top1 is None:
+            continue
+        form = form_of(row.form)
+        records.append(
+            FormatQuality(
+                weights=form.weights,
+                kv=form.kv,
+                sample=row.sample,
+                nll=row.nll,
+                nll_se=row.nll_se,
+                kl=row.kl,
+                top1=row.top1,
+                nll_p95=round(float(np.percentile(row.sequences, 95)), 6),
+            )
+        )
+    return tuple(records)
+
+
 def _six(values: Any) -> tuple[float, ...]:
     return tuple(round(float(value), 6) for value in values)
 
@@ -160,7 +200,7 @@ def found_orders(
     Raises:
         InvalidTable: an order is missing or unfinished.
     """
-    nll = {row.key: row.mean_nll for row in found if row.sample == draw}
+    nll = {row.key: row.mean_nll for row in found if (row.sample, row.form) == (draw, PLAIN)}
     kinds = []
     for kind in range(2):
         most = n // 2 - 1 if drops is None else drops[kind]

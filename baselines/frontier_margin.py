@@ -9,7 +9,7 @@ from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
 from rapgym.specs import BoolArray, FloatArray
 
-MARGINS = np.round(np.concatenate([np.arange(0, 0.05, 0.0025), np.arange(0.05, 0.31, 0.01)]), 4)
+MARGINS = np.round(np.concatenate([np.arange(0, 0.05, 0.0025), np.arange(0.05, 0.325, 0.01)]), 4)
 
 
 class FrontierMargin:
@@ -33,6 +33,5 @@ class FrontierMargin:
 
 
 def tune(briefing: Briefing) -> dict[str, Any]:
-    """The margin with the least cost on the train split."""
-    costs = rollout.train_costs(lambda: FrontierMargin(MARGINS), briefing, copies=len(MARGINS))
-    return {"margin": float(MARGINS[int(np.argmin(costs))])}
+    """The margin with the least cost on the briefing's split."""
+    return rollout.best_settings(FrontierMargin, {"margin": MARGINS}, briefing)

@@ -1,7 +1,8 @@
 """Greedy sequential importance in its fixed order: drop along it until the rest fits.
 
 The order is the joint greedy order of the quality table, found once by measuring; it knows nothing
-of the demand, so an FFN block goes before an attention block whatever the KV cache holds.
+of the demand, so an FFN block goes before an attention block whatever the KV cache holds. In two
+forms: repaired where memory falls inside a window, and refused.
 """
 
 import numpy as np
@@ -25,3 +26,9 @@ class GreedyOrder:
         freed = footprint.block_bytes(seen.tokens)[:, self._order]
         kept[:, self._order] = np.cumsum(freed, axis=1) - freed >= excess[:, None]
         return kept
+
+
+class GreedyOrderRefused(GreedyOrder):
+    """The same decision; where it stops fitting inside a window, the rest of the batch is refused."""
+
+    on_misfit = "refuse"

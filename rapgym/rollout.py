@@ -1,8 +1,9 @@
 """A policy serves rows: what it proposed, what was executed, what it cost."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,11 @@ from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.lanes import Lanes, Start
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.reference import FrontierLookup
+from rapgym.policies.tuning import TUNING_BUDGET
 from rapgym.scenario import Scenario, Split
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, FloatArray
-from rapgym.world import State, World
+from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.world import Outcome, State, World
 
 
 def refuses_misfit(policy: object) -> bool:
@@ -96,13 +98,22 @@ def run(
 def _serve_pairing(
     policy: Policy, lanes: Lanes, start: Start, briefing: Briefing, seed: list[int]
 ) -> EpisodeLog:
+    log = LogWriter()
+    for before, source, outcome in _served_rows(policy, lanes, start, briefing, seed):
+        log.add(lanes.world, before.row, before.limit_row, source, outcome)
+    return log.finish()
+
+
+def _served_rows(
+    policy: Policy, lanes: Lanes, start: Start, briefing: Briefing, seed: list[int]
+) -> Iterator[tuple[State, IntArray, Outcome]]:
+    """Row by row: the state before it, whose proposals were served, what happened."""
     for lane in range(lanes.count):
         lanes.restart(lane, start)
     reference = FrontierLookup()
     begin(policy, lanes.count, briefing)
     reference.reset(lanes.count, briefing)
     strict, rng = refuses_misfit(policy), np.random.default_rng(seed)
-    log = LogWriter()
     for _ in range(start.rows):
         observation, before = lanes.observe(), lanes.state
         proposal, readable = ask(policy, observation, rng, lanes.world.blocks)
@@ -110,9 +121,7 @@ def _serve_pairing(
             instead = reference.propose(observation, rng)
             proposal = np.where(readable[:, None], proposal, instead)
         source = np.where(readable, Reason.POLICY, Reason.FALLBACK)
-        outcome = lanes.serve(proposal, source=source, refuses_misfit=strict)
-        log.add(lanes.world, before.row, before.limit_row, source, outcome)
-    return log.finish()
+        yield before, source, lanes.serve(proposal, source=source, refuses_misfit=strict)
 
 
 def begin(policy: Policy, lanes: int, briefing: Briefing) -> None:
@@ -128,8 +137,8 @@ def begin(policy: Policy, lanes: int, briefing: Briefing) -> None:
 
 
 def first_fault(make: Callable[[], Policy], story: Scenario, briefing: Briefing) -> str | None:
-    """Why a policy's first answer on train cannot be read, for its author; None where it can."""
-    lanes, policy = Lanes(story, "train", 1), make()
+    """Why a policy's first answer cannot be read, for its author; None where it can."""
+    lanes, policy = Lanes(story, briefing.split, 1), make()
     lanes.restart(0, Start(0, 0, 1.0, 1))
     begin(policy, 1, briefing)
     try:
@@ -144,8 +153,8 @@ def first_fault(make: Callable[[], Policy], story: Scenario, briefing: Briefing)
 
 
 def decision_us(policy: Policy, story: Scenario, briefing: Briefing, rows: int = 256) -> FloatArray:
-    """Microseconds of single decisions on train rows, one lane, the first ten not counted."""
-    lanes = Lanes(story, "train", 1)
+    """Microseconds of single decisions on the briefing's rows, one lane, the first ten not counted."""
+    lanes = Lanes(story, briefing.split, 1)
     count = min(rows + 10, len(lanes.world.rows))
     lanes.restart(0, Start(0, 0, 1.0, count))
     begin(policy, 1, briefing)
@@ -160,17 +169,42 @@ def decision_us(policy: Policy, story: Scenario, briefing: Briefing, rows: int =
 
 
 def train_cost(make: Callable[[], Policy], briefing: Briefing) -> float:
-    """Cost on the whole train split, all pairings pooled: what free parameters are tuned by."""
+    """Cost on the briefing's whole split, pairings pooled: what free parameters are tuned by."""
     return float(train_costs(make, briefing, 1)[0])
 
 
 def train_costs(make: Callable[[], Policy], briefing: Briefing, copies: int) -> FloatArray:
-    """The same for a policy whose lanes try `copies` settings side by side, float64 [copies]."""
-    log = run(make, briefing.scenario, "train", briefing, copies=copies)
-    total = (log.cost * log.output_tokens).sum(axis=0).reshape(-1, copies).sum(axis=0)
-    output = log.output_tokens.sum(axis=0).reshape(-1, copies).sum(axis=0)
-    cost: FloatArray = total / np.maximum(output, 1)
-    return cost
+    """The same for a policy whose lanes try `copies` settings side by side, float64 [copies].
+
+    As in `run`, each pairing is served by a policy object and a random stream of its own; `make`
+    is called for one pairing after the other, in the order of `whole_split`.
+    """
+    story, lanes = briefing.scenario, Lanes(briefing.scenario, briefing.split, copies)
+    total, output = np.zeros(copies), np.zeros(copies)
+    for k, start in enumerate(whole_split(lanes.world, story.offsets)):
+        for _, _, outcome in _served_rows(make(), lanes, start, briefing, [0, k]):
+            total += outcome.terms.total * lanes.world.mean_output_tokens
+            output += outcome.output_tokens
+    return total / np.maximum(output, 1)
+
+
+def best_settings(
+    make: Callable[..., Policy], settings: Mapping[str, FloatArray | IntArray], briefing: Briefing
+) -> dict[str, Any]:
+    """The settings with the least cost on the briefing's split; the first of those that tie.
+
+    Args:
+        make: gives a policy object of arguments that are arrays, one entry a lane.
+        settings: values of each argument, [K]; entry i of all of them is one setting.
+
+    Raises:
+        InvalidPolicy: there are more settings than any method may try.
+    """
+    (count,) = {len(values) for values in settings.values()}
+    if count > TUNING_BUDGET:
+        raise InvalidPolicy(f"{count} settings to try; a method may try {TUNING_BUDGET}")
+    best = int(np.argmin(train_costs(lambda: make(**settings), briefing, count)))
+    return {name: values[best].item() for name, values in settings.items()}
 
 
 def fixed_sets_cost(

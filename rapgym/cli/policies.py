@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import sys
 
-from rapgym.cli import Subparsers
+from rapgym.cli import Subparsers, at_least
 
 
 def add(subparsers: Subparsers) -> None:
@@ -24,14 +25,24 @@ def add(subparsers: Subparsers) -> None:
     tune = actions.add_parser(
         "tune",
         help="find free parameters on the train split",
-        description="Tunes on the train split with calibration columns, and writes the settings "
-        "that bench uses into the package: run it in a clone, and commit what changed.",
+        description="Tunes with calibration columns, on the whole train split for test, and on its "
+        "first part for validation. The settings go into the package, where bench reads them: run "
+        "it in a clone, and commit what changed. What was tuned with the same table and workload "
+        "is left as it is.",
         epilog="example: rapgym policies tune frontier-margin --scenario chat-beside-code",
     )
     tune.add_argument(
         "name", nargs="*", metavar="NAME", help="all with free parameters unless named"
     )
     tune.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
+    tune.add_argument("--again", action="store_true", help="also what is tuned already")
+    tune.add_argument(
+        "--jobs",
+        type=at_least(1, 1024),
+        metavar="N",
+        help="processes side by side (one a processor)",
+    )
+    tune.add_argument("--quiet", action="store_true", help="no progress line")
     tune.set_defaults(run=_tune)
 
 
@@ -51,13 +62,25 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
+    from rapgym import parallel
     from rapgym.policies import registry, tuning
+    from rapgym.progress import Progress
     from rapgym.scenario import SCENARIOS, scenario
 
     stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
-    entries = [registry.entry(name) for name in arguments.name] or [
-        entry for entry in registry.POLICIES if entry.tune
-    ]
-    for found in tuning.tune(entries, stories):
-        print(f"{found.policy:<16} {found.scenario:<24} {found.settings}")
-    return 0
+    entries = [registry.entry(name) for name in arguments.name] or list(registry.POLICIES)
+    work = tuning.tasks(entries, stories, again=arguments.again)
+    faults = 0
+    with Progress("tune", len(work), quiet=arguments.quiet) as progress:
+        for found in tuning.tune(work, jobs=arguments.jobs or parallel.processors()):
+            where = f"{found.policy:<20} {found.scenario:<26}"
+            faults += bool(found.fault)
+            print(
+                f"{where} {found.fault or json.dumps(found.settings)}",
+                file=sys.stderr if found.fault else sys.stdout,
+                flush=True,
+            )
+            progress.advance(note=f"{found.policy} on {found.scenario}")
+    if not work:
+        print("nothing to tune; --again does it once more")
+    return 2 if faults else 0

@@ -1,7 +1,7 @@
 """What a policy is: two methods, and the public data it is given."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -14,14 +14,17 @@ from rapgym.scenario import Scenario
 from rapgym.specs import BoolArray, FloatArray
 from rapgym.world import Rows, World
 
+Told = Literal["train", "fit"]  # splits of which a policy may know every row
+
 
 @dataclass(frozen=True, slots=True)
 class Briefing:
     """What a policy is told of the world it will decide in: public data, train rows only."""
 
     scenario: Scenario
-    train: World  # rows of the train split and calibration columns: nothing of test is in it
+    train: World  # rows of `split` and calibration columns: nothing of test is in it
     layout: Layout  # of the observations that `propose` gets
+    split: Told = "train"  # "fit" where it will be judged on validation
 
     @property
     def footprint(self) -> Footprint:
@@ -37,7 +40,7 @@ class Briefing:
 
     @property
     def rows(self) -> Rows:
-        """The train rows, realised outputs included."""
+        """The rows of `split`, realised outputs included."""
         return self.train.rows
 
     def read(self, observation: FloatArray) -> Reading:
@@ -45,10 +48,14 @@ class Briefing:
         return encoding.read(self.layout, observation)
 
 
-def briefing(story: Scenario) -> Briefing:
-    """The briefing of a scenario, for observations without small steps."""
-    train = scenario.world(story, "train")
-    return Briefing(story, train, encoding.layout(train, card_bytes=card_bytes(story)))
+def briefing(story: Scenario, split: Told = "train") -> Briefing:
+    """The briefing of a scenario, for observations without small steps.
+
+    Args:
+        split: whose rows it holds: "train" before test, "fit" before validation.
+    """
+    train = scenario.world(story, split)
+    return Briefing(story, train, encoding.layout(train, card_bytes=card_bytes(story)), split)
 
 
 class Policy(Protocol):

@@ -31,17 +31,31 @@ _GRID = (
     "single", "attention-order", "ffn-order", "joint-order", "grid", "random", "near", "asked"
 )  # fmt: skip
 _ORDER = ("attention-order", "ffn-order", "joint-order")
+_INFLUENCE = (*_ORDER, "influence")  # the orders say which layers the table vouches for
 
 POLICIES = (
     Entry("static-best", "static", "rapgym.baselines.static_best:StaticBest",
           "the best single kept set, tuned on train, refused where it does not fit", _GRID,
           tune="rapgym.baselines.static_best:tune"),
+    Entry("static-best-repaired", "static", "rapgym.baselines.static_best:StaticRepaired",
+          "the best single kept set for this form; the shield cuts it where it does not fit", _GRID,
+          tune="rapgym.baselines.static_best:tune_repaired"),
+    Entry("static-layers", "static", "rapgym.baselines.static_layers:StaticLayers",
+          "whole layers by ShortGPT's block influence, their number tuned; layers that hold a floor "
+          "block stay; refused where it does not fit", _INFLUENCE,
+          tune="rapgym.baselines.static_layers:tune"),
     Entry("random", "reactive", "rapgym.baselines.random_drop:RandomDrop",
           "blocks at random until the rest fits", _ORDER),
     Entry("keep-all", "reactive", "rapgym.baselines.keep_all:KeepAll",
           "everything; the shield cuts along its fixed order", _ORDER),
+    Entry("attention-only", "reactive", "rapgym.baselines.one_kind:AttentionOnly",
+          "attention blocks in their greedy order until the rest fits; the shield goes on", _ORDER),
+    Entry("ffn-only", "reactive", "rapgym.baselines.one_kind:FfnOnly",
+          "FFN blocks in their greedy order until the rest fits; the shield goes on", _ORDER),
     Entry("gsi", "reactive", "rapgym.baselines.gsi:GreedyOrder",
           "greedy order until the rest fits", _ORDER),
+    Entry("gsi-refuse", "reactive", "rapgym.baselines.gsi:GreedyOrderRefused",
+          "the same; what stops fitting inside a window is refused, not repaired", _ORDER),
     Entry("gsi-per-byte", "reactive", "rapgym.baselines.gsi_per_byte:GreedyPerByte",
           "least greedy importance per byte freed at this demand until the rest fits", _ORDER),
     Entry("frontier", "reactive", "rapgym.policies.reference:FrontierLookup",
@@ -49,6 +63,16 @@ POLICIES = (
     Entry("frontier-margin", "heuristic", "rapgym.baselines.frontier_margin:FrontierMargin",
           "the best grid set that fits beside a margin tuned on train", _GRID,
           tune="rapgym.baselines.frontier_margin:tune"),
+    Entry("frontier-recent", "heuristic", "rapgym.baselines.frontier_recent:FrontierRecent",
+          "the best grid set that fits beside a margin and a share of the deepest recent fall, both tuned",
+          _GRID, tune="rapgym.baselines.frontier_recent:tune"),
+    Entry("frontier-hysteresis", "heuristic",
+          "rapgym.baselines.frontier_hysteresis:FrontierHysteresis",
+          "the lookup that drops at once and restores late: margin, headroom and rows to wait tuned",
+          _GRID, tune="rapgym.baselines.frontier_hysteresis:tune"),
+    Entry("forecast", "heuristic", "rapgym.baselines.forecast:Forecast",
+          "least expected cost over how the limit went on in train where the past was like now",
+          _GRID, tune="rapgym.baselines.forecast:tune"),
 )  # fmt: skip
 
 
@@ -78,19 +102,19 @@ def _load(target: str) -> Any:
 
 
 def tuning(found: Entry) -> Callable[[Briefing], dict[str, Any]] | None:
-    """What finds the free parameters of an entry on train, where it has any."""
+    """What finds the free parameters of an entry on the briefing's split, where it has any."""
     tune: Callable[[Briefing], dict[str, Any]] | None = _load(found.tune) if found.tune else None
     return tune
 
 
 def tuned() -> dict[str, Any]:
-    """The committed settings: policy -> scenario -> {"settings", "table_sha256", ...}."""
+    """The committed settings: policy -> scenario -> {"train", "fit", "table_sha256", ...}."""
     file = resources.files("rapgym.policies") / TUNED_FILE
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def settings(found: Entry, briefing: Briefing, table_sha256: str) -> dict[str, Any]:
-    """The settings of an entry for a scenario.
+    """The settings of an entry for a scenario, found on the briefing's split.
 
     Raises:
         InvalidPolicy: it was not tuned for this scenario with this table.
@@ -99,13 +123,14 @@ def settings(found: Entry, briefing: Briefing, table_sha256: str) -> dict[str, A
         return {}
     story = briefing.scenario
     kept = tuned().get(found.name, {}).get(story.id)
-    if kept is None or kept["table_sha256"] != table_sha256:
-        state = "was not tuned" if kept is None else "was tuned with another table"
+    if kept is None or briefing.split not in kept or kept["table_sha256"] != table_sha256:
+        stale = kept is not None and kept["table_sha256"] != table_sha256
+        state = "was tuned with another table" if stale else "was not tuned"
         raise InvalidPolicy(
             f"{found.name} {state} for {story.id}; run: rapgym policies tune {found.name} "
             f"--scenario {story.name}"
         )
-    return dict(kept["settings"])
+    return dict(kept[briefing.split])
 
 
 def build(found: Entry, options: dict[str, Any]) -> Policy:

@@ -1,46 +1,97 @@
-"""Find the free parameters of methods on the train split, and keep them with the package."""
+"""Find the free parameters of methods, and keep them with the package.
+
+Twice: on `fit`, for a run on validation, where champions are chosen; and on the whole of train, for
+a run on test.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from rapgym import datafiles, scenario
+from rapgym import datafiles, parallel, scenario, series
+from rapgym.errors import RapgymError
 from rapgym.policies import registry
-from rapgym.policies.policy import briefing
+from rapgym.policies.policy import Told, briefing
 from rapgym.scenario import Scenario
+
+# Settings that a method may try on a split: the same for all. What a static method chooses among are
+# kept sets, not settings: the best of them can be had at once, so all are tried.
+TUNING_BUDGET = 48
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What was found for one method on one scenario."""
+    """What was found for one method on one scenario, or why nothing was."""
 
     policy: str
     scenario: str
-    settings: dict[str, Any]
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # split -> settings
+    fault: str = ""
 
 
-def tune(entries: Sequence[registry.Entry], stories: Sequence[Scenario]) -> Iterator[Tuned]:
-    """Tune each method on each scenario; each finding is written at once."""
-    for story in stories:
-        told = briefing(story)
-        for entry in entries:
-            find = registry.tuning(entry)
-            if find is None:
-                continue
-            found = Tuned(entry.name, story.id, find(told))
-            _keep(found, scenario.table(story).sha256)
-            yield found
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One method to tune on one scenario."""
+
+    entry: registry.Entry
+    story: Scenario
+
+    @property
+    def basis(self) -> dict[str, str]:
+        """What the finding depends on besides code."""
+        workload = series.FOLDER / f"{self.story.workload}.csv.gz"
+        return {
+            "table_sha256": scenario.table(self.story).sha256,
+            "workload_sha256": datafiles.sha256_of(workload),
+        }
+
+    def find(self) -> Tuned:
+        """Tune on each split; what rapgym raises on purpose becomes a fault."""
+        find = registry.tuning(self.entry)
+        assert find is not None
+        try:
+            found = {split: find(briefing(self.story, split)) for split in get_args(Told)}
+        except RapgymError as error:
+            return Tuned(self.entry.name, self.story.id, fault=str(error))
+        return Tuned(self.entry.name, self.story.id, found)
 
 
-def _keep(found: Tuned, table_sha256: str) -> None:
+def tasks(
+    entries: Sequence[registry.Entry], stories: Sequence[Scenario], *, again: bool = False
+) -> list[Task]:
+    """What there is to tune, the longest workloads first.
+
+    Args:
+        again: also what was tuned with the same table and workload.
+    """
     kept = registry.tuned()
-    kept.setdefault(found.policy, {})[found.scenario] = {
-        "settings": found.settings,
-        "split": "train",
-        "table_sha256": table_sha256,
-    }
-    path = Path(__file__).with_name(registry.TUNED_FILE)
-    with datafiles.written_aside(path) as file:
-        file.write((json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
+    every = [Task(entry, story) for story in stories for entry in entries if entry.tune]
+
+    def is_done(task: Task) -> bool:
+        found = kept.get(task.entry.name, {}).get(task.story.id, {})
+        return {**found, **task.basis} == found and {*get_args(Told)} <= {*found}
+
+    open_ones = every if again else [task for task in every if not is_done(task)]
+    return sorted(open_ones, key=lambda task: -_served_rows(task.story))
+
+
+def _served_rows(story: Scenario) -> int:
+    return len(scenario.workload(story)) * story.offsets
+
+
+def tune(work: Sequence[Task], *, jobs: int = 1) -> Iterator[Tuned]:
+    """Do the tasks, `jobs` at once; each finding is written as it comes, and by this process alone."""
+    for place, found in parallel.results([task.find for task in work], jobs):
+        yield _kept(work[place], found)
+
+
+def _kept(task: Task, found: Tuned) -> Tuned:
+    """The finding, once it is in the file of settings."""
+    if not found.fault:
+        kept = registry.tuned()
+        kept.setdefault(found.policy, {})[found.scenario] = {**found.settings, **task.basis}
+        with datafiles.written_aside(Path(__file__).with_name(registry.TUNED_FILE)) as file:
+            file.write((json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
+    return found

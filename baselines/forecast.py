@@ -1,0 +1,314 @@
+"""Least expected cost over empirical futures: how the limit went on where the past was like now.
+
+Of the frontier's sets that fit now it proposes the one with the least J, nats an output token:
+
+    J(k) = loss(k) + stall(k) + later * back(k) + caution * E[worse(k) + later * more_back(k)]
+
+- loss(k) = min(nll(k), C);
+- stall(k) = C - loss(k), for the share of the row in which blocks come back that are not loaded;
+- back(k) = C, for the share of a row in which all that k lacks would come back: a row that ends
+  with few blocks is paid for by the rows after it;
+- worse(k) = C - loss(k') for each second of a future in which blocks have to go, and loss(k') -
+  loss(k) from then on, where k' is what the shield's order leaves of k; more_back(k) = back(k') -
+  back(k).
+
+A future is a stretch of the limit in train whose last seconds were near to the last seconds now;
+the nearer, the more it counts. With `caution` and `later` 0 this is the frontier lookup that counts
+stalls. Left out: what the shield gives back where the last block to go freed more than was missing,
+and that emergencies interrupt stalls.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from rapgym import rollout
+from rapgym.encoding import HISTORY, Reading
+from rapgym.errors import InvalidPolicy
+from rapgym.policies.policy import Briefing
+from rapgym.policies.reference import Frontier, frontier
+from rapgym.reward import token_loss
+from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.world import World
+
+NEIGHBOURS = 128  # futures that count; on chat, half and twice as many differ by under 1 %
+MOST_STRETCHES = 4096  # taken evenly from longer splits
+FOLDS = 6  # while tuning
+_tried = np.meshgrid((0.0, 1.0), (0.75, 1.0, 1.25), (0.0, 0.5, 1.0), indexing="ij")
+SETTINGS = {  # all 0 first: nearly the lookup
+    name: np.concatenate([[0.0], values.ravel()])
+    for name, values in zip(("shift", "caution", "later"), _tried, strict=True)
+}
+
+
+def features(past: IntArray) -> FloatArray:
+    """What the last seconds were like: limits int64 [..., S], oldest first -> float64 [..., 6].
+
+    The level, and how far it lies from one and from three seconds before, and from the mean, the
+    lowest and the highest of the last eight.
+    """
+    now, last = past[..., -1], past[..., -8:]
+    before = (
+        past[..., -2],
+        past[..., -4],
+        last.mean(axis=-1),
+        last.min(axis=-1),
+        last.max(axis=-1),
+    )
+    return np.stack([now, *(now - other for other in before)], axis=-1).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Futures:
+    """P stretches of a split's limit: what each was like until a second, and how it went on."""
+
+    past: FloatArray  # features in units of `unit`, [6, P]
+    unit: FloatArray  # bytes: twice the deviation of each feature, but once that of the level, [6]
+    level: IntArray  # limit in the last second of the past, [P]
+    ahead: IntArray  # limits in the seconds after it, [P, S]
+    lowest: int  # limit of all stretches
+    highest: int
+
+    @classmethod
+    def of(cls, world: World, without: slice = slice(0, 0)) -> Self:
+        """The stretches of a world's rows, beginning in any second.
+
+        Args:
+            without: rows that no stretch may touch, neither with its past nor with what follows.
+
+        Raises:
+            InvalidPolicy: none is left.
+        """
+        limit, window_s = world.rows.limit_bytes, world.window_s
+        past_s, ahead_s = _past_s(world), window_s - _known_s(world)
+        # As in observations, what was before the first row repeats its first second.
+        seconds = np.concatenate([np.repeat(limit[0, :1], past_s - 1), limit.ravel()])
+        stretches = sliding_window_view(seconds, past_s + ahead_s)
+        last = np.arange(len(stretches))  # second of the split in which the past ends
+        start, stop = without.start * window_s, without.stop * window_s
+        free = (last + ahead_s < start) | (last - past_s + 1 >= stop) | (start == stop)
+        chosen = np.flatnonzero(free)
+        if not len(chosen):
+            raise InvalidPolicy("too few rows: each row's futures would be taken from itself")
+        stretches = stretches[chosen[:: -(-len(chosen) // MOST_STRETCHES)]]
+        past, ahead = features(stretches[:, :past_s]), stretches[:, past_s:].copy()
+        unit = np.maximum(past.std(axis=0), 1.0) * np.array([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+        scaled = np.ascontiguousarray((past / unit).T)
+        level = stretches[:, past_s - 1].copy()
+        return cls(scaled, unit, level, ahead, int(stretches.min()), int(stretches.max()))
+
+    def after(self, past: IntArray, shift: float) -> tuple[IntArray, FloatArray]:
+        """How the limit may go on.
+
+        Args:
+            past: limits until the last second that is known.
+            shift: share of the difference in level, now less then, that is added to what followed.
+
+        Returns:
+            Limits of the seconds ahead, int64 [n, S], and weights that sum to 1, [n].
+        """
+        now = (features(past) / self.unit)[:, None]
+        distance = ((self.past - now) ** 2).sum(axis=0)
+        n = min(NEIGHBOURS, len(distance))
+        nearest = np.argpartition(distance, n - 1)[:n]
+        weight = 1.0 - distance[nearest] / max(1.01 * distance[nearest].max(), 1e-12)
+        moved = np.rint(shift * (past[-1] - self.level[nearest])).astype(np.int64)
+        ahead = np.clip(self.ahead[nearest] + moved[:, None], self.lowest, self.highest)
+        return ahead, weight / weight.sum()
+
+
+def _known_s(world: World) -> int:
+    """Seconds of a row whose limit is known when it is decided."""
+    return min(1 + world.notice_s, world.window_s)
+
+
+def _past_s(world: World) -> int:
+    """Seconds that a policy can look back on, the last that is known among them."""
+    return HISTORY * world.window_s + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """Of K sets, what is left of each as its blocks go one by one in the shield's order, [K, J]."""
+
+    attention: IntArray  # blocks kept; the first of J is the whole set
+    ffn: IntArray
+    loss: FloatArray
+    back: FloatArray
+
+    @classmethod
+    def of(cls, world: World, front: Frontier) -> Self:
+        order = world.quality.order
+        kept = np.repeat(front.kept[:, None], len(order) + 1, axis=1)
+        for gone, block in enumerate(order, start=1):
+            kept[:, gone:, block] = False
+        missing = np.where(kept, 0, world.footprint.weights).sum(axis=-1)
+        share = np.minimum(missing / world.restore_bytes_per_s / world.window_s, 1.0)
+        attention, ffn = kept[..., 0::2].sum(axis=-1), kept[..., 1::2].sum(axis=-1)
+        loss = token_loss(world.quality.nll(kept)[0], world.ceiling)
+        return cls(attention, ffn, loss, world.ceiling * share)
+
+    def used_bytes(self, world: World, tokens: int, prompt_tokens: int) -> IntArray:
+        """Bytes of each for one demand, margin included, [K, J]."""
+        footprint = world.footprint
+        fixed = footprint.overhead_bytes(np.array(prompt_tokens)) + footprint.margin_bytes
+        per_attention = footprint.attention_bytes + footprint.kv_token_bytes * tokens
+        used: IntArray = fixed + self.attention * per_attention + self.ffn * footprint.ffn_bytes
+        return used
+
+
+def expected_change(
+    world: World,
+    used_bytes: IntArray,
+    loss: FloatArray,
+    back: FloatArray,
+    limits: IntArray,
+    weight: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """E[worse] and E[more_back] of K sets that fit in the first second, float64 [K] each.
+
+    Args:
+        used_bytes, loss, back: of each set and what is left of it, [K, J].
+        limits: of all seconds of the row in each future, [n, W]; weight: [n].
+    """
+    lowest = np.minimum.accumulate(limits, axis=1)
+    falls = (lowest[:, 1:] < lowest[:, :-1]) & (lowest[:, 1:] < used_bytes[:, 0].max())
+    future, second = np.nonzero(falls)  # F falls, those of a future in a row
+    # How many blocks each set has lost after each fall, and after the fall before, [K, F].
+    over = used_bytes[:, :, None] > lowest[future, second + 1]
+    gone = over.view(np.uint8).sum(axis=1, dtype=np.uint8).astype(np.int64)  # J is below 256
+    before = np.zeros_like(gone)
+    before[:, 1:] = np.where(future[1:] == future[:-1], gone[:, :-1], 0)
+    # Where not even the last of J fits, the rest of the row is refused.
+    loss = np.pad(loss, ((0, 0), (0, 1)), constant_values=world.ceiling)
+    back = np.pad(back, ((0, 0), (0, 1)), mode="edge")
+    left = np.take_along_axis(loss, gone, axis=1)
+    seconds_left = world.window_s - 1 - second
+    worse = (left - np.take_along_axis(loss, before, axis=1)) * seconds_left
+    if world.notice_s < 1:
+        worse += (gone > before) * (world.ceiling - left)
+    more_back = np.take_along_axis(back, gone, axis=1) - np.take_along_axis(back, before, axis=1)
+    chance = weight[future]
+    return (worse * chance).sum(axis=1) / world.window_s, (more_back * chance).sum(axis=1)
+
+
+def worth_trying(used_bytes: IntArray, limit_bytes: int) -> IntArray:
+    """Of sets in the order of their nll those that fit and take less than every better one.
+
+    Returns:
+        Their indices, best first; the smallest set where none fits.
+    """
+    fits = np.flatnonzero(used_bytes <= limit_bytes)
+    if not len(fits):
+        return np.array([used_bytes.argmin()])
+    takes = used_bytes[fits]
+    return fits[np.r_[True, takes[1:] < np.minimum.accumulate(takes)[:-1]]]
+
+
+class Forecast:
+    """At each row the set of the frontier with the least expected cost J."""
+
+    def __init__(
+        self, shift: float | FloatArray, caution: float | FloatArray, later: float | FloatArray
+    ) -> None:
+        """[B] each where lanes try several settings.
+
+        Args:
+            shift: as `Futures.after` takes it.
+            caution: weight of what futures add to the cost of a row.
+            later: weight of what has to come back after it.
+        """
+        self._settings = (shift, caution, later)
+
+    def reset(self, batch: int, briefing: Briefing) -> None:
+        self._briefing, self._world = briefing, briefing.train
+        self._frontier = frontier(briefing.quality)
+        self._remains = Remains.of(self._world, self._frontier)
+        self._futures = self._all_futures()
+        lanes = (np.broadcast_to(values, batch).tolist() for values in self._settings)
+        self._lanes = [*zip(*lanes, strict=True)]
+
+    def _all_futures(self) -> Futures:
+        return Futures.of(self._world)
+
+    def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
+        seen = self._briefing.read(observation)
+        row_bytes = self._world.restore_bytes_per_s * self._world.window_s
+        known: dict[Any, tuple[IntArray, FloatArray]] = {}  # copies, while tuning, see the same
+        chosen = np.empty(len(observation), dtype=np.int64)
+        for lane, (shift, caution, later) in enumerate(self._lanes):
+            past, demand = self._past(seen, lane), (seen.tokens[lane], seen.prompt_tokens[lane])
+            key = (past.tobytes(), demand, shift)
+            if key not in known:
+                known[key] = self._outlook(past, *demand, shift)
+            sets, (loss, back, worse, more_back) = known[key]
+            missing = np.where(seen.loaded[lane], 0, self._world.footprint.weights)
+            returning = np.where(self._frontier.kept[sets], missing, 0).sum(axis=1)
+            stall = (self._world.ceiling - loss) * np.minimum(returning / row_bytes, 1.0)
+            cost = loss + stall + later * back + caution * (worse + later * more_back)
+            chosen[lane] = sets[cost.argmin()]
+        return self._frontier.kept[chosen]
+
+    def _past(self, seen: Reading, lane: int) -> IntArray:
+        """Limits until the last second that is known, [past_s]."""
+        announced = seen.announced_limit_bytes[lane, : _known_s(self._world) - 1]
+        known = (seen.recent_limit_bytes[lane], seen.limit_bytes[[lane]], announced)
+        return np.concatenate(known)[-_past_s(self._world) :]
+
+    def _outlook(
+        self, past: IntArray, tokens: int, prompt_tokens: int, shift: float
+    ) -> tuple[IntArray, FloatArray]:
+        """The sets worth trying, [K]; their loss, back, E[worse] and E[more_back], [4, K]."""
+        known = past[-_known_s(self._world) :]
+        used = self._remains.used_bytes(self._world, tokens, prompt_tokens)
+        sets = worth_trying(used[:, 0], known[0])
+        loss, back = self._remains.loss[sets], self._remains.back[sets]
+        ahead, weight = self._futures.after(past, shift)
+        limits = np.concatenate([np.tile(known, (len(ahead), 1)), ahead], axis=1)
+        change = expected_change(self._world, used[sets], loss, back, limits, weight)
+        return sets, np.stack([loss[:, 0], back[:, 0], *change])
+
+
+class CrossFitted(Forecast):
+    """For tuning on the very rows that futures are taken from.
+
+    It knows which row it decides, and takes the futures from stretches that touch none of the rows
+    around it.
+    """
+
+    def __init__(self, folds: Sequence[Futures], row: int, rows: int, **settings: Any) -> None:
+        """`folds`: one for each part of the rows; `row`: of the first limit, of `rows` in turn."""
+        super().__init__(**settings)
+        self._folds, self._row, self._rows = folds, row, rows
+
+    def _all_futures(self) -> Futures:
+        return self._folds[0]
+
+    def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
+        self._futures = self._folds[self._row * len(self._folds) // self._rows]
+        self._row = (self._row + 1) % self._rows
+        return super().propose(observation, rng)
+
+
+def folded(world: World, count: int) -> list[Futures]:
+    """For each of `count` neighbouring parts of the rows, the futures that touch none of it."""
+    rows = len(world.rows)
+    edges = [-(-fold * rows // count) for fold in range(count + 1)]
+    return [Futures.of(world, slice(start, stop)) for start, stop in pairwise(edges)]
+
+
+def tune(briefing: Briefing) -> dict[str, Any]:
+    """The settings with the least cost on the briefing's split, no row seeing its own future."""
+    world = briefing.train
+    folds, rows = folded(world, FOLDS), len(world.rows)
+    starts = iter(rollout.whole_split(world, briefing.scenario.offsets))
+
+    def make(**settings: Any) -> CrossFitted:
+        """A policy for the next pairing."""
+        return CrossFitted(folds, next(starts).offset, rows, **settings)
+
+    return rollout.best_settings(make, SETTINGS, briefing)

@@ -1,0 +1,51 @@
+"""Frontier lookup that leaves free what memory has lately lost within a row.
+
+The limit is seen at a row's first second and moves during the row. How far it fell below its first
+second in the worst of the rows that are seen says how far it may fall in this one: a share of that
+stays free, beside a fixed margin. Quiet times cost little margin, bursts bring more.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from rapgym import rollout
+from rapgym.policies.policy import Briefing
+from rapgym.policies.reference import frontier
+from rapgym.specs import BoolArray, FloatArray
+
+MARGINS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03)  # shares of the card
+SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the deepest recent fall
+_tried = np.meshgrid(MARGINS, SHARES, indexing="ij")
+SETTINGS = dict(zip(("margin", "share"), (a.ravel() for a in _tried), strict=True))
+
+
+class FrontierRecent:
+    """At each row the best set of the grid that fits beside a margin from the recent past."""
+
+    def __init__(self, margin: float | FloatArray, share: float | FloatArray) -> None:
+        """[B] each where lanes try several settings.
+
+        Args:
+            margin: share of the card that is always left free.
+            share: of the deepest fall within one of the rows seen, left free beside that.
+        """
+        self._margin, self._share = margin, share
+
+    def reset(self, batch: int, briefing: Briefing) -> None:
+        self._briefing = briefing
+        self._frontier = frontier(briefing.quality)
+
+    def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
+        seen, layout = self._briefing.read(observation), self._briefing.layout
+        recent = seen.recent_limit_bytes.reshape(len(observation), -1, layout.window_s)
+        deepest = (recent[:, :, 0] - recent.min(axis=2)).max(axis=1)
+        free = np.ceil(self._margin * layout.card_bytes + self._share * deepest).astype(np.int64)
+        used = self._frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
+        chosen = self._frontier.best_fitting(used, seen.limit_bytes - free)
+        return self._frontier.kept[chosen]
+
+
+def tune(briefing: Briefing) -> dict[str, Any]:
+    """The settings with the least cost on the briefing's split."""
+    return rollout.best_settings(FrontierRecent, SETTINGS, briefing)

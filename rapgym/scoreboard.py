@@ -1,19 +1,26 @@
-"""From results to the entries of `bench`: both scores with intervals, ties, and rankings at other C."""
+"""From results to the entries of `bench`: scores, champions, ties, break-even; rankings at other C."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from rapgym import rollout, scenario, score
-from rapgym.bench import BOUND, LOOKUP, STATIC
+from rapgym import champions, scenario, score, simulator, table_error
+from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidResult
-from rapgym.results import Cell, Results
+from rapgym.results import DECIMALS, Cell, Results
 from rapgym.scenario import Scenario
-from rapgym.score import Resamples
-from rapgym.specs import FloatArray, IntArray, model_spec
+from rapgym.score import Estimate, Resamples, Summed
+from rapgym.specs import BoolArray, FloatArray, IntArray, model_spec
+from rapgym.table_error import SetError
+from rapgym.world import State, World
 
 TERMS = ("quality", "stall", "emergency", "refused")
+RIVAL = "rival"  # another format, or no pruning at all: it has a cost, and no place on the scales
+ORACLE = "bound"  # the kind of what knows the future
+UNCALIBRATED = "random"  # what drops blocks without having looked at any text
 OTHER_CEILINGS = (1.0, 2.0, 3.9)  # and ln(vocabulary) - dense; nats
 
 
@@ -22,7 +29,7 @@ def entries(found: Results) -> list[dict[str, Any]]:
     listed = []
     for name in dict.fromkeys(cell.about["scenario"] for cell in found.cells):
         listed += _scenario_entries(found.of(name))
-    return listed
+    return champions.crowned(listed)
 
 
 def summary(found: Results) -> dict[str, Any]:
@@ -50,45 +57,180 @@ def by_policy(cells: list[Cell]) -> dict[str, list[Cell]]:
     return grouped
 
 
-def cost_of(cells: list[Cell]) -> FloatArray:
-    """Cost of each row with test columns, averaged over seeds, [T, K]."""
-    return np.mean([cell.test_cost for cell in cells], axis=0)
+def terms_of(cell: Cell) -> dict[str, FloatArray]:
+    """The four terms of each row with test columns, [T, K], rounded as they are stored.
+
+    So a file gives to the last bit what the run that wrote it gave.
+    """
+    columns = (cell.test_quality, cell.log.stall, cell.log.emergency, cell.log.refused)
+    rounded: dict[str, FloatArray] = {}
+    for name, values in zip(TERMS, columns, strict=True):
+        rounded[name] = np.round(values, DECIMALS)
+    return rounded
+
+
+@dataclass(frozen=True)
+class Served:
+    """One policy on one scenario, its seeds taken together.
+
+    Seeds count as in the interquartile mean of their costs, in every row alike: so terms add up to
+    the cost, and costs stay paired.
+    """
+
+    cells: list[Cell]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return self.cells[0].about
+
+    @property
+    def kind(self) -> str:
+        return str(self.about["kind"])
+
+    @property
+    def output(self) -> IntArray:
+        return self.cells[0].log.output_tokens
+
+    @cached_property
+    def weights(self) -> FloatArray:
+        """How much each seed counts."""
+        costs = [
+            score.mean_cost(np.asarray(sum(terms_of(cell).values())), self.output)
+            for cell in self.cells
+        ]
+        return score.middle_half(costs)
+
+    @cached_property
+    def terms(self) -> dict[str, FloatArray]:
+        """Mean cost of each row by term, [T, K]."""
+        found: dict[str, FloatArray] = {name: np.zeros(self.output.shape) for name in TERMS}
+        for weight, cell in zip(self.weights, self.cells, strict=True):
+            for name, values in terms_of(cell).items():
+                found[name] += weight * values
+        return found
+
+    @cached_property
+    def cost(self) -> FloatArray:
+        """[T, K]."""
+        return np.asarray(sum(self.terms.values()))
+
+    @property
+    def mean_cost(self) -> float:
+        return score.mean_cost(self.cost, self.output)
+
+    @property
+    def validation_cost(self) -> float | None:
+        """Cost on the validation part of train, None where a seed has none."""
+        costs = [cell.about.get("validation_cost") for cell in self.cells]
+        known = [float(cost) for cost in costs if cost is not None]
+        return score.interquartile_mean(known) if len(known) == len(costs) else None
+
+    @property
+    def fallback(self) -> float:
+        """Share of rows whose answer could not be read."""
+        return float(np.mean([cell.about.get("fallback", 0.0) for cell in self.cells]))
+
+    @property
+    def competes(self) -> bool:
+        """Whether it decides from the past alone, within the action space, and did answer."""
+        return self.kind not in (ORACLE, RIVAL) and not self.fallback
+
+    def shares(self, ceiling: float) -> dict[bytes, float] | None:
+        """Share of output tokens served from each kept set; None where no sets were executed."""
+        if self.kind == RIVAL or self.about["policy"] == BOUND:
+            return None
+        found: dict[bytes, float] = {}
+        for weight, cell in zip(self.weights, self.cells, strict=True):
+            for name, share in table_error.served_shares(cell.log, ceiling).items():
+                found[name] = found.get(name, 0.0) + float(weight) * share
+        return found
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All policies of one scenario on the same rows and the same resamples."""
+
+    story: Scenario
+    served: Mapping[str, Served]
+    blocks: int  # independent pieces of a draw
+    summed: Mapping[str, Summed]  # output tokens times cost of each policy
+    output: Summed  # output tokens
+
+    @cached_property
+    def shares(self) -> dict[str, dict[bytes, float] | None]:
+        ceiling = scenario.scoring_world(self.story).ceiling
+        return {name: served.shares(ceiling) for name, served in self.served.items()}
+
+    @cached_property
+    def errors(self) -> dict[bytes, SetError]:
+        """The table's errors of every set that served."""
+        world = scenario.scoring_world(self.story)
+        held_out = scenario.table(self.story).held_out("test", self.story.domain)
+        names = {name: None for found in self.shares.values() for name in found or {}}
+        return table_error.set_errors(
+            list(names), world.quality, table_error.predictor_error(held_out, world.ceiling)
+        )
+
+    def difference(self, one: str, other: str) -> Estimate:
+        """Cost of one less cost of the other."""
+        return score.difference(self.summed[one], self.summed[other], self.output, self.blocks)
+
+    def error(self, one: str, other: str) -> float | None:
+        """The table's standard error of that difference; None where the bound is one of them.
+
+        A rival serves from no set, but its format was measured on the same text: its own error is
+        taken as independent of the other's.
+        """
+        if BOUND in (one, other):
+            return None
+        a, b = self.shares[one] or {}, self.shares[other] or {}
+        formats = [self.served[name].about.get("quality_se") or 0.0 for name in {one, other}]
+        return float(np.hypot.reduce([table_error.difference_error(a, b, self.errors), *formats]))
+
+    def points(self, policy: str, reference: str) -> Estimate:
+        """Score of a policy, 0 being the reference and 100 the bound."""
+        policies = self.summed
+        return score.score(policies[policy], policies[reference], policies[BOUND], self.blocks)
+
+
+def _contest(cells: list[Cell]) -> Contest:
+    served = {name: Served(group) for name, group in by_policy(cells).items()}
+    missing = {STATIC, LOOKUP, BOUND} - served.keys()
+    if missing:
+        raise InvalidResult(f"scores need {', '.join(sorted(missing))} beside the other policies")
+    draws, output = draws_of(cells), cells[0].log.output_tokens
+    costs = [*(one.cost for one in served.values()), np.ones(output.shape)]
+    *sums, whole = draws.summed(costs, output)
+    story = scenario.scenario(cells[0].about["scenario"])
+    return Contest(story, served, draws.blocks, dict(zip(served, sums, strict=True)), whole)
 
 
 def _scenario_entries(cells: list[Cell]) -> list[dict[str, Any]]:
-    policies, draws = by_policy(cells), draws_of(cells)
-    missing = {STATIC, LOOKUP, BOUND} - policies.keys()
-    if missing:
-        raise InvalidResult(f"scores need {', '.join(sorted(missing))} beside the other policies")
-    output = cells[0].log.output_tokens
-    ends = {name: cost_of(policies[name]) for name in (STATIC, LOOKUP, BOUND)}
-    listed = [_entry(name, group, ends, output, draws) for name, group in policies.items()]
-    listed.sort(key=lambda entry: entry["cost"])
-    _name_ties(listed, policies, output, draws)
-    return listed
+    contest = _contest(cells)
+    best = min(
+        (name for name, served in contest.served.items() if served.competes),
+        key=lambda name: contest.served[name].mean_cost,
+    )
+    listed = [_entry(name, contest, best) for name in contest.served]
+    return sorted(listed, key=lambda entry: entry["cost"])
 
 
-def _entry(
-    name: str,
-    cells: list[Cell],
-    ends: dict[str, FloatArray],
-    output: IntArray,
-    draws: Resamples,
-) -> dict[str, Any]:
-    cost, about = cost_of(cells), cells[0].about
-    adaptivity = score.score(cost, ends[STATIC], ends[BOUND], output, draws)
-    foresight = score.score(cost, ends[LOOKUP], ends[BOUND], output, draws)
-    terms = {
-        "quality": score.mean_cost(np.mean([c.test_quality for c in cells], axis=0), output),
-        **{
-            term: score.mean_cost(np.mean([getattr(c.log, term) for c in cells], axis=0), output)
-            for term in TERMS[1:]
-        },
-    }
+def _entry(name: str, contest: Contest, best: str) -> dict[str, Any]:
+    """All that is said of one policy on one scenario, but what depends on other scenarios."""
+    served, about = contest.served[name], contest.served[name].about
+    nothing = Estimate(np.nan, np.nan, np.nan, np.nan)
+    rival, cost = served.kind == RIVAL, served.mean_cost
+    adaptivity = nothing if rival else contest.points(name, STATIC)
+    foresight = nothing if rival else contest.points(name, LOOKUP)
+    to_lookup, to_best = contest.error(name, LOOKUP), contest.error(name, best)
+    behind_best = score.with_error(contest.difference(name, best), to_best or 0.0)
+    own_error = about.get("quality_se") or 0.0
+    behind_bound = score.with_error(contest.difference(name, BOUND), own_error)
     return {
         "scenario": about["scenario"],
+        "headline": contest.story.headline,
         "policy": name,
-        "kind": about["kind"],
+        "kind": served.kind,
         "action_space": about.get("action_space", "kept set"),
         "adaptivity": _or_none(adaptivity.value),
         "adaptivity_low": _or_none(adaptivity.low),
@@ -96,15 +238,28 @@ def _entry(
         "foresight": _or_none(foresight.value),
         "low": _or_none(foresight.low),
         "high": _or_none(foresight.high),
-        "cost": score.mean_cost(cost, output),
-        **terms,
-        "unmeasured": 1 - float(np.mean([cell.test_measured.mean() for cell in cells])),
-        "fallback": float(np.mean([cell.about.get("fallback", 0.0) for cell in cells])),
+        "p_value": _or_none(foresight.p) if served.kind != ORACLE else None,
+        "cost": cost,
+        **{term: score.mean_cost(values, served.output) for term, values in served.terms.items()},
+        "validation_cost": served.validation_cost,
+        "table_error": to_lookup,
+        "tied_with_lookup": score.tied(contest.difference(name, LOOKUP), to_lookup or 0.0),
+        "behind_best": behind_best.value,
+        "behind_best_low": _or_none(behind_best.low),
+        "behind_best_high": _or_none(behind_best.high),
+        "tied_for_best": served.competes and score.tied(behind_best),
+        "behind_bound": behind_bound.value,
+        "behind_bound_low": _or_none(behind_bound.low),
+        "behind_bound_high": _or_none(behind_bound.high),
+        "unmeasured": 1 - float(np.mean([cell.test_measured.mean() for cell in served.cells])),
+        "fallback": served.fallback,
         "fault": about.get("fault"),
         "decision_us_p50": about["decision_us_p50"],
         "decision_us_p99": about["decision_us_p99"],
         "calibration_passes": about["calibration_passes"],
-        "seeds": len(cells),
+        "calibration_tokens": about.get("calibration_tokens"),
+        "break_even_tokens": break_even(about, cost, contest.served.get(UNCALIBRATED)),
+        "seeds": len(served.cells),
     }
 
 
@@ -112,21 +267,26 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _name_ties(
-    listed: list[dict[str, Any]],
-    policies: dict[str, list[Cell]],
-    output: IntArray,
-    draws: Resamples,
-) -> None:
-    """Say of each policy whether it can be told from the best one that is no oracle."""
-    # A policy whose answers could not be read was served by the reference policy instead.
-    real = [entry for entry in listed if entry["kind"] != "bound" and not entry["fallback"]]
-    best = cost_of(policies[real[0]["policy"]])
-    for entry in listed:
-        found = score.difference(cost_of(policies[entry["policy"]]), best, output, draws)
-        entry["behind_best"] = found.value
-        entry["behind_best_low"], entry["behind_best_high"] = found.low, found.high
-        entry["tied_for_best"] = entry in real and score.tied(found)
+def break_even(about: Mapping[str, Any], cost: float, without: Served | None) -> float | None:
+    """After how many served output tokens a method's calibration has paid for itself.
+
+    Ours: a token of calibration text takes the place of one that could be served, so it costs C
+    nats; what the method saves is what dropping blocks without calibration costs, less its own
+    cost, nats a served output token. That a token of a forward pass over text costs less time than
+    one that is generated is left out: this is an upper limit.
+
+    Args:
+        about: of a cell, with `calibration_tokens` and `ceiling` where they are known.
+        without: the uncalibrated policy on the same scenario, where it was run.
+
+    Returns:
+        None where it saves nothing, or where either number is not known.
+    """
+    tokens, ceiling = about.get("calibration_tokens"), about.get("ceiling")
+    if tokens is None or ceiling is None or without is None:
+        return None
+    saving = without.mean_cost - cost
+    return float(tokens * ceiling / saving) if saving > 0 else None
 
 
 def ceilings(story: Scenario) -> tuple[float, ...]:
@@ -139,20 +299,57 @@ def ceilings(story: Scenario) -> tuple[float, ...]:
 
 
 def rankings(found: Results) -> list[dict[str, Any]]:
-    """Costs of every policy at other values of C, from the same proposals."""
+    """Costs of every policy and rival at other values of C, from the same proposals."""
     listed = []
     for name in dict.fromkeys(cell.about["scenario"] for cell in found.cells):
         story = scenario.scenario(name)
-        world = scenario.scoring_world(story)
+        world, groups = scenario.scoring_world(story), by_policy(found.of(name))
         for ceiling in ceilings(story):
-            costs = {}
-            for policy, cells in by_policy(found.of(name)).items():
-                if policy == BOUND:
-                    continue
-                there = replace(world, ceiling=ceiling)
-                strict = cells[0].about["on_misfit"] == "refuse"
-                logs = [rollout.replay(there, cell.log, refuses_misfit=strict) for cell in cells]
-                costs[policy] = float(np.mean([log.mean_cost for log in logs]))
+            costs = {
+                policy: score.interquartile_mean([cost_at(cell, world, ceiling) for cell in cells])
+                for policy, cells in groups.items()
+                if policy != BOUND
+            }
             order = sorted(costs, key=lambda policy: costs[policy])
             listed.append({"scenario": name, "ceiling": ceiling, "costs": costs, "ranking": order})
     return listed
+
+
+def cost_at(cell: Cell, world: World, ceiling: float) -> float:
+    """What a cell's proposals cost where a token that is not served costs `ceiling`.
+
+    What happens does not depend on C: the three terms of tokens that are not served grow with it,
+    and the served term moves only where a token is worth C. Rows in which that may be are served
+    again. A rival's served term stands as it is: no format loses as much as C.
+
+    Args:
+        world: the scoring world of the cell's scenario.
+    """
+    quality, *lost = terms_of(cell).values()
+    cost = quality + np.asarray(sum(lost)) * (ceiling / world.ceiling)
+    if cell.about["kind"] != RIVAL:
+        again = _capped(cell, min(ceiling, world.ceiling))
+        if again.any():
+            cost[again] = _served_again(cell, replace(world, ceiling=ceiling), again)
+    return score.mean_cost(cost, cell.log.output_tokens)
+
+
+def _capped(cell: Cell, ceiling: float) -> BoolArray:
+    """Rows in which some set's loss may have been cut at `ceiling`, [T, K]."""
+    log = cell.log
+    changed = (log.kept != log.kept_end).any(axis=-1)
+    capped: BoolArray = changed | (log.refused > 0) | (np.round(cell.test_nll, DECIMALS) > ceiling)
+    return capped
+
+
+def _served_again(cell: Cell, world: World, rows: BoolArray) -> FloatArray:
+    """Cost of some rows of a cell in another world, [rows.sum()]."""
+    log = cell.log
+    before = np.concatenate([np.ones((1, *log.kept.shape[1:]), dtype=bool), log.kept_end[:-1]])
+    ones = np.ones(int(rows.sum()))
+    state = State(log.row[rows], log.limit_row[rows], ones, before[rows])
+    strict = ones.astype(bool) & (cell.about["on_misfit"] == "refuse")
+    _, outcome = simulator.step(world, state, log.proposal[rows], log.source[rows], strict)
+    spent = outcome.seconds
+    lost = spent.stall + spent.emergency + spent.refused
+    return (spent.loss + world.ceiling * lost) / world.window_s

@@ -2,30 +2,34 @@
 
 from typing import Any
 
+import pytest
+
 from rapgym import report
 
 
 def entry(policy: str, **more: Any) -> dict[str, Any]:
     return {
-        "scenario": "toy-v0", "policy": policy, "kind": "reactive", "adaptivity": 50.0,
-        "foresight": 12.5, "low": -1.0, "high": 20.0, "cost": 0.1, "quality": 0.04, "stall": 0.01,
-        "emergency": 0.05, "refused": 0.0, "decision_us_p50": 40.2, "decision_us_p99": 81.0,
-        "calibration_passes": 464.0, "unmeasured": 0.02, "fallback": 0.0, "fault": None,
-        "tied_for_best": False,
+        "scenario": "toy-v0", "headline": True, "policy": policy, "kind": "reactive",
+        "adaptivity": 50.0, "foresight": 12.5, "low": -1.0, "high": 20.0, "p_holm": None, "cost": 0.1,
+        "quality": 0.04, "stall": 0.01, "emergency": 0.05, "refused": 0.0, "decision_us_p50": 40.2,
+        "decision_us_p99": 81.0, "calibration_passes": 464.0, "break_even_tokens": None,
+        "unmeasured": 0.02, "fallback": 0.0, "fault": None, "tied_for_best": False, "champion": [],
     } | more  # fmt: skip
 
 
-def test_a_row_shows_score_interval_terms_time_and_calibration() -> None:
-    line = report.table([entry("mine")]).splitlines()[2]
+def test_a_row_shows_score_interval_p_terms_time_and_calibration() -> None:
+    line = report.table([entry("mine", p_holm=0.0042, break_even_tokens=8.1249e6)]).splitlines()[2]
     shown = [
         "mine",
         "50.0",
         "12.5 [-1.0, 20.0]",
+        "0.004",
         "0.1000",
         "0.0400",
         "0.0500",
         "40/81",
         "464",
+        "8.12M",
         "2%",
     ]
     assert all(text in line for text in shown)
@@ -41,10 +45,37 @@ def test_ties_and_policies_that_did_not_answer_are_marked() -> None:
     assert "late" in report.warnings([silent])
 
 
+def test_champions_are_marked_and_those_of_all_kinds_twice() -> None:
+    ofall = entry("best", champion=["heuristic", "all"], tied_for_best=True)
+    text = report.table([ofall, entry("other", champion=["reactive"])])
+    assert "best ++ =" in text
+    assert "other + " in text
+
+
 def test_what_has_no_score_shows_none() -> None:
     oracle = entry("bound", adaptivity=None, foresight=None, decision_us_p50=None,
                    decision_us_p99=None, calibration_passes=None)  # fmt: skip
-    assert report.table([oracle]).splitlines()[2].split()[2:4] == ["-", "-"]
+    assert report.table([oracle]).splitlines()[2].split()[2:5] == ["-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [(None, "-"), (0.0, "0"), (999.0, "999"), (1e3, "1k"), (8124.9, "8.12k"), (9.9996e5, "1M")],
+)
+def test_tokens_are_shown_to_three_digits(tokens: float | None, text: str) -> None:
+    assert report.shown_tokens(tokens) == text
+
+
+def test_a_p_value_is_not_rounded_to_the_limit() -> None:
+    assert report.shown_p(0.0499) == "0.0499"
+    assert report.shown_p(0.0012) == "0.001"
+    assert report.shown_p(0.87) == "0.87"
+
+
+def test_a_scenario_outside_the_headline_says_so() -> None:
+    aside = entry("mine", headline=False)
+    assert "toy-v0 (outside the headline)" in report.table([aside])
+    assert "toy-v0 (outside the headline)" in report.markdown([aside])
 
 
 def test_markdown_has_as_many_cells_as_titles() -> None:

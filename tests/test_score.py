@@ -6,19 +6,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapgym import score
-from rapgym.specs import FloatArray
+from rapgym.score import Estimate, Resamples, Summed
+from rapgym.specs import FloatArray, IntArray
 
 ONE = np.zeros(1, dtype=np.int64)
 
 
-def autoregressive(rng: np.random.Generator, rows: int, strength: float = 0.6) -> FloatArray:
-    """Rows that resemble their neighbours, mean 0, standard deviation 1."""
-    noise = rng.standard_normal(rows + 50) * np.sqrt(1 - strength**2)
-    values = np.empty(rows + 50)
-    values[0] = rng.standard_normal()
+def autoregressive(
+    rng: np.random.Generator, rows: int, runs: int, strength: float = 0.6
+) -> FloatArray:
+    """Rows that resemble their neighbours, mean 0, standard deviation 1, [rows, runs]."""
+    noise = rng.standard_normal((rows + 50, runs)) * np.sqrt(1 - strength**2)
+    values = np.empty((rows + 50, runs))
+    values[0] = rng.standard_normal(runs)
     for t in range(1, rows + 50):
         values[t] = strength * values[t - 1] + noise[t]
     return values[50:]
+
+
+def estimates(
+    offsets: int, runs: int, mean: float = 0.0, strength: float = 0.6, rows: int = 120
+) -> list[Estimate]:
+    """Differences of two policies' costs whose truth is `mean`, each on rows of its own.
+
+    Cells share their served row's luck and their tenant row's luck, as turned pairings do.
+    """
+    turned = np.array([k * rows // offsets for k in range(offsets)])
+    rng = np.random.default_rng([9, offsets])
+    served, tenant = (autoregressive(rng, rows, runs, strength) for _ in range(2))
+    luck = served[:, None] + np.stack([np.roll(tenant, -k, axis=0) for k in turned], axis=1)
+    costs = mean + luck + 0.5 * rng.standard_normal((rows, offsets, runs))
+    draws, output = score.resamples(rows, turned, 7), np.ones((rows, offsets), dtype=np.int64)
+    other = np.zeros((rows, offsets))
+    *one, two, whole = draws.summed([*np.moveaxis(costs, -1, 0), other, other + 1], output)
+    return [score.difference(each, two, whole, draws.blocks) for each in one]
+
+
+def scored(
+    policy: FloatArray, reference: FloatArray, bound: FloatArray, output: IntArray, draws: Resamples
+) -> Estimate:
+    one, two, three = draws.summed([policy, reference, bound], output)
+    return score.score(one, two, three, draws.blocks)
+
+
+def compared(a: FloatArray, b: FloatArray, output: IntArray, draws: Resamples) -> Estimate:
+    one, two, whole = draws.summed([a, b, np.ones_like(a)], output)
+    return score.difference(one, two, whole, draws.blocks)
 
 
 def test_score_is_0_at_the_reference_and_100_at_the_bound() -> None:
@@ -26,11 +59,11 @@ def test_score_is_0_at_the_reference_and_100_at_the_bound() -> None:
     bound, output = rng.random((40, 4)), rng.integers(1, 9, (40, 4))
     reference = bound + rng.random((40, 4))
     draws = score.resamples(40, np.array([0, 10, 20, 30]), 7)
-    at_reference = score.score(reference, reference, bound, output, draws)
-    at_bound = score.score(bound, reference, bound, output, draws)
-    assert (at_reference.value, at_reference.low, at_reference.high) == (0, 0, 0)
+    at_reference = scored(reference, reference, bound, output, draws)
+    at_bound = scored(bound, reference, bound, output, draws)
+    assert at_reference == Estimate(0, 0, 0, 1)
     assert (at_bound.value, at_bound.low, at_bound.high) == pytest.approx((100, 100, 100))
-    half = score.score((reference + bound) / 2, reference, bound, output, draws)
+    half = scored((reference + bound) / 2, reference, bound, output, draws)
     assert half.value == pytest.approx(50)
 
 
@@ -38,68 +71,138 @@ def test_score_is_a_ratio_of_sums_weighted_by_output() -> None:
     # Row 1 of 3 tokens gains 1 of 2 nats, row 2 of 1 token gains 0 of 1: 3 of 7 in all.
     policy, reference = np.array([[1.0], [1.0]]), np.array([[2.0], [1.0]])
     bound, output = np.array([[0.0], [0.0]]), np.array([[3], [1]])
-    found = score.score(policy, reference, bound, output, score.resamples(2, ONE, 7))
+    found = scored(policy, reference, bound, output, score.resamples(2, ONE, 7))
     assert found.value == pytest.approx(100 * 3 / 7)
 
 
 def test_nothing_to_win_is_no_score() -> None:
     same, output = np.ones((20, 1)), np.ones((20, 1), dtype=np.int64)
-    assert np.isnan(score.score(same, same, same, output, score.resamples(20, ONE, 7)).value)
+    assert np.isnan(scored(same, same, same, output, score.resamples(20, ONE, 7)).value)
 
 
 def test_equal_policies_are_tied_and_a_clear_lead_is_not() -> None:
     rng = np.random.default_rng(1)
-    a, output = rng.random((60, 1)), np.ones((60, 1), dtype=np.int64)
-    draws = score.resamples(60, ONE, 7)
-    assert score.tied(score.difference(a, a, output, draws))
-    assert not score.tied(score.difference(a + 0.1, a, output, draws))
+    a, output = rng.random((60, 16)), rng.integers(1, 99, (60, 16))
+    draws = score.resamples(60, np.arange(16), 7)
+    equal = compared(a, a.copy(), output, draws)
+    assert equal == Estimate(0, 0, 0, 1), "equal to the last bit, whatever else is summed beside it"
+    lead = compared(a + 0.1, a, output, draws)
+    assert score.tied(equal)
+    assert not score.tied(lead)
+    assert lead.p == pytest.approx(2 / (score.RESAMPLES + 1))
+
+
+def test_sums_that_differ_by_rounding_are_equal() -> None:
+    """Matrix products of equal columns may differ in their last bits; a tie must stay one."""
+    one = Summed(3.0, np.array([1.0, 2.0, 3.0]))
+    two = Summed(3.0 + 4e-16, np.array([1.0 + 2e-16, 2.0, 3.0 - 4e-16]))
+    assert (one - two).total == 0
+    assert (one - two).drawn.tolist() == [0, 0, 0]
+    assert (one - Summed(2.0, one.drawn - 1e-9)).drawn == pytest.approx([1e-9] * 3, rel=1e-6)
+
+
+def test_a_lead_within_the_tables_error_is_a_tie() -> None:
+    lead = Estimate(0.10, 0.04, 0.18, 0.01)
+    assert not score.tied(lead)
+    assert not score.tied(lead, error=0.03)
+    assert score.tied(lead, error=0.06)
+    # By hand: 0.06 below and 1.959964 x 0.04 in quadrature is 0.0987.
+    assert score.with_error(lead, 0.04).low == pytest.approx(0.10 - 0.09873, abs=1e-5)
+    assert score.with_error(lead, 0.0).high == pytest.approx(lead.high)
 
 
 @given(st.integers(1, 80), st.integers(0, 1000))
 def test_blocks_cross_no_seam(rows: int, seed: int) -> None:
-    counts = score.block_draws(rows, min(12, rows), np.random.default_rng(seed), 3)
+    counts = score.block_draws(rows, min(12, rows), np.random.default_rng(seed), 3).counts()
     assert counts.sum(axis=1).tolist() == [rows] * 3
     # Without wrapping, the first row is drawn by one block start only: never more than blocks there are.
     assert (counts <= -(-rows // min(score.BLOCK_ROWS, rows))).all()
 
 
+@given(st.integers(1, 80), st.integers(0, 1000))
+def test_sums_of_blocks_equal_counts_times_values(rows: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    draws, values = score.block_draws(rows, min(12, rows), rng, 3), rng.random((rows, 2))
+    assert draws.sums(values) == pytest.approx(draws.counts() @ values)
+
+
 def test_crossed_sums_equal_a_plain_loop() -> None:
     rng = np.random.default_rng(2)
     rows, offsets = 9, np.array([0, 3, 5])
-    draws, values = score.resamples(rows, offsets, 7, count=4), rng.random((rows, 3))
+    draws, values = score.resamples(rows, offsets, 7, count=4), rng.random((rows, 3, 2))
     assert draws.tenant is not None
+    served, tenant = draws.served.counts(), draws.tenant.counts()
     expected = [
         sum(
-            draws.served[r, t] * draws.tenant[r, (t + offset) % rows] * values[t, k]
+            served[r, t] * tenant[r, (t + offset) % rows] * values[t, k]
             for t in range(rows)
             for k, offset in enumerate(offsets)
         )
         for r in range(4)
     ]
-    assert draws.sums(values) == pytest.approx(expected)
+    assert draws.sums(values) == pytest.approx(np.array(expected))
+    assert draws.sums(values[..., 0]) == pytest.approx(np.array(expected)[:, 0])
 
 
-def coverage(offsets: int, runs: int, rows: int = 120) -> float:
-    """How often a nominal 95 % interval of a difference holds the truth, on autocorrelated rows.
-
-    Cells share their served row's luck and their tenant row's luck, as turned pairings do.
-    """
-    turned = np.array([k * rows // offsets for k in range(offsets)])
-    held, output = 0, np.ones((rows, offsets), dtype=np.int64)
-    for seed in range(runs):
-        rng = np.random.default_rng([9, offsets, seed])
-        served, tenant = autoregressive(rng, rows), autoregressive(rng, rows)
-        luck = served[:, None] + np.stack([np.roll(tenant, -k) for k in turned], axis=1)
-        cost = 0.3 + luck + 0.5 * rng.standard_normal((rows, offsets))
-        draws = score.resamples(rows, turned, 7, seed=seed, count=300)
-        found = score.difference(cost, np.zeros_like(cost), output, draws)
-        held += found.low <= 0.3 <= found.high
-    return held / runs
+@pytest.mark.parametrize("offsets", [1, 16])
+def test_intervals_cover_the_truth_on_one_pairing_and_on_turned_ones(offsets: int) -> None:
+    found = estimates(offsets, runs=600, mean=0.3)
+    assert 0.90 <= np.mean([each.low <= 0.3 <= each.high for each in found]) <= 0.98
 
 
-def test_intervals_cover_the_truth_on_one_pairing_and_on_turned_ones() -> None:
-    assert 0.90 <= coverage(1, runs=300) <= 0.98
-    assert 0.90 <= coverage(16, runs=300) <= 0.98
+@pytest.mark.parametrize("offsets", [1, 16])
+def test_without_a_difference_p_is_below_5_percent_in_about_5_percent(offsets: int) -> None:
+    found = estimates(offsets, runs=600)
+    assert 0.02 <= np.mean([each.p < 0.05 for each in found]) <= 0.10
+    assert 0.40 <= np.mean([each.p < 0.5 for each in found]) <= 0.60
+
+
+def test_a_real_difference_is_found() -> None:
+    found = estimates(1, runs=100, mean=1.0)
+    assert np.mean([each.p < 0.05 for each in found]) > 0.8
+
+
+@given(
+    st.integers(40, 4000),
+    st.integers(2, 60),
+    st.floats(-4, 4),
+    st.integers(0, 99),
+)
+def test_p_value_and_interval_say_the_same(
+    count: int, blocks: int, value: float, seed: int
+) -> None:
+    drawn = value + np.random.default_rng(seed).standard_normal(count)
+    found = score.estimate(value, drawn, blocks)
+    assert (found.p < 1 - score.LEVEL) == (not score.tied(found))
+
+
+def test_p_value_by_hand() -> None:
+    # With endless blocks nothing is widened: 9 of 199 draws are not above zero, so 2 x 10 / 200.
+    drawn = np.concatenate([np.linspace(-1, 0, 9), np.linspace(1, 3, 190)])
+    assert score.estimate(2.0, drawn, 10**9).p == pytest.approx(0.10)
+
+
+def test_too_few_draws_are_no_interval() -> None:
+    assert np.isnan(score.estimate(1.0, np.ones(39), 10).low)
+
+
+def test_holm_by_hand() -> None:
+    # Four p-values in order: 4 x .005, 3 x .01, 2 x .03, 1 x .04 raised to the one before it.
+    assert score.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert score.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert score.holm([]) == []
+
+
+@pytest.mark.parametrize("offsets", [1, 16])
+def test_a_dozen_scenarios_without_a_difference_rarely_show_one(offsets: int) -> None:
+    """The chance of any false finding, on rows as correlated as those of the shipped scenarios."""
+    p = np.array([each.p for each in estimates(offsets, runs=1200, strength=0.3)]).reshape(-1, 12)
+    assert np.mean([min(score.holm(family)) < 0.05 for family in p.tolist()]) <= 0.06
+    assert np.mean(p.min(axis=1) < 0.05) > 0.2, "without the correction some would be found"
+
+
+def test_the_least_p_value_can_pass_holm_over_fifty_scenarios() -> None:
+    assert 50 * 2 / (score.RESAMPLES + 1) < 0.05
 
 
 def test_blocks_are_as_long_as_the_split_allows() -> None:
@@ -108,29 +211,30 @@ def test_blocks_are_as_long_as_the_split_allows() -> None:
     assert score.block_rows(5, 7) == 5
 
 
-def test_intervals_of_few_blocks_are_wider_and_of_many_are_not() -> None:
-    # Student's t at 97.5 % with 9 degrees of freedom is 2.2622.
-    assert score.widening(10) == pytest.approx(2.2622 / 1.959964 * np.sqrt(10 / 9), rel=2e-3)
-    assert score.widening(2000) == pytest.approx(1, abs=2e-3)
+@pytest.mark.parametrize(("z", "t"), [(1.959964, 2.2622), (2.575829, 3.2498), (3.290527, 4.7809)])
+def test_quantiles_of_few_blocks_are_those_of_student(z: float, t: float) -> None:
+    # Student's t with 9 degrees of freedom at 97.5, 99.5 and 99.95 %, from printed tables.
+    found = score.widening(10, np.array([z, -z]))
+    assert found == pytest.approx([t / z * np.sqrt(10 / 9)] * 2, rel=2e-3)
+    assert score.widening(20_000, np.array([z])) == pytest.approx([1], abs=2e-3)
 
 
 def test_taking_pairings_for_independent_would_cover_far_less() -> None:
     """The reason for the crossed bootstrap: the mutation that this test is there to catch."""
-    rows, offsets, runs, held = 120, 16, 100, 0
+    rows, offsets, runs = 120, 16, 100
     turned = np.array([k * rows // offsets for k in range(offsets)])
-    for seed in range(runs):
-        rng = np.random.default_rng([9, offsets, seed])
-        served, tenant = autoregressive(rng, rows), autoregressive(rng, rows)
-        luck = served[:, None] + np.stack([np.roll(tenant, -k) for k in turned], axis=1)
-        cells = (luck + 0.5 * rng.standard_normal((rows, offsets))).ravel()
-        error = cells.std() / np.sqrt(len(cells))
-        held += abs(cells.mean()) <= 1.96 * error
-    assert held / runs < 0.7
+    rng = np.random.default_rng([9, offsets])
+    served, tenant = autoregressive(rng, rows, runs), autoregressive(rng, rows, runs)
+    luck = served[:, None] + np.stack([np.roll(tenant, -k, axis=0) for k in turned], axis=1)
+    cells = (luck + 0.5 * rng.standard_normal(luck.shape)).reshape(-1, runs)
+    error = cells.std(axis=0) / np.sqrt(len(cells))
+    assert np.mean(np.abs(cells.mean(axis=0)) <= 1.96 * error) < 0.7
 
 
 def test_interquartile_mean_drops_the_outer_quarters() -> None:
-    assert score.interquartile_mean(np.array([0.0, 1, 2, 100])) == pytest.approx(1.5)
-    assert score.interquartile_mean(np.array([5.0])) == 5
+    assert score.interquartile_mean([100, 0.0, 1, 2]) == pytest.approx(1.5)
+    assert score.interquartile_mean([5.0]) == 5
     # Five values: the outer ones go, the next count three quarters each.
     expected = (0.75 * 1 + 2 + 0.75 * 3) / 2.5
-    assert score.interquartile_mean(np.array([-9.0, 1, 2, 3, 99])) == pytest.approx(expected)
+    assert score.interquartile_mean([-9.0, 1, 2, 3, 99]) == pytest.approx(expected)
+    assert score.middle_half([99, -9.0, 3, 2, 1]) == pytest.approx([0, 0, 0.3, 0.4, 0.3])

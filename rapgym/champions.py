@@ -1,0 +1,77 @@
+"""The champion of each kind, chosen on validation, and what its test says after Holm's correction.
+
+A champion is chosen by its cost on the validation part of train, with calibration columns and
+settings tuned on the part before it: never by its score on test, where the best of many looks
+better than it is. Champions are then tested against the frontier lookup, and p-values corrected
+for the scenarios of the headline, in a family of their own for each kind.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rapgym import score
+
+ALL = "all"  # champion over every kind that does not learn
+NON_LEARNED = ("static", "reactive", "heuristic")
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    **{kind: (kind,) for kind in (*NON_LEARNED, "learned")},
+    ALL: NON_LEARNED,
+}
+ALPHA = 0.05  # 1 - score.LEVEL
+
+Entry = dict[str, Any]
+
+
+def chosen(entries: Sequence[Entry]) -> dict[str, str]:
+    """Family -> champion among one scenario's entries; families without a candidate are left out.
+
+    A policy without a validation cost, or whose answers could not always be read, is no candidate.
+    Of equal costs the first name wins, so that nothing of test decides.
+    """
+    candidates = [e for e in entries if e["validation_cost"] is not None and not e["fallback"]]
+    found = {}
+    for family, kinds in FAMILIES.items():
+        costs = [(e["validation_cost"], e["policy"]) for e in candidates if e["kind"] in kinds]
+        if costs:
+            found[family] = min(costs)[1]
+    return found
+
+
+def crowned(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries of all scenarios with `champion`, `p_holm` and `verdict`.
+
+    `champion` lists the families whose champion an entry is. `p_holm` is its adjusted p-value, the
+    largest where it is champion of several; None off the headline, for its p-value is no part of a
+    family there. `verdict` is what may be said of a champion against the lookup: better, worse or
+    tie; None where nothing was tested.
+    """
+    champions = {
+        name: chosen([e for e in entries if e["scenario"] == name])
+        for name in dict.fromkeys(e["scenario"] for e in entries)
+    }
+    adjusted: dict[tuple[str, str], list[float]] = {}
+    for family in FAMILIES:
+        tested = [
+            e
+            for e in entries
+            if e["headline"]
+            and e["p_value"] is not None
+            and champions[e["scenario"]].get(family) == e["policy"]
+        ]
+        for e, p in zip(tested, score.holm([e["p_value"] for e in tested]), strict=True):
+            adjusted.setdefault((e["scenario"], e["policy"]), []).append(p)
+    found = []
+    for e in entries:
+        families = [f for f, name in champions[e["scenario"]].items() if name == e["policy"]]
+        p_holm = max(adjusted.get((e["scenario"], e["policy"]), []), default=None)
+        found.append(e | {"champion": families, "p_holm": p_holm, "verdict": verdict(e, p_holm)})
+    return found
+
+
+def verdict(entry: Entry, p_holm: float | None) -> str | None:
+    """Better or worse than the lookup only where chance and the table's error are both ruled out."""
+    if p_holm is None:
+        return None
+    if p_holm >= ALPHA or entry["tied_with_lookup"]:
+        return "tie"
+    return "better" if entry["foresight"] > 0 else "worse"

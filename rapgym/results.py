@@ -1,6 +1,11 @@
-"""Results on disk: what was run, and every row of it, in one file that can be run again."""
+"""Results on disk: what was run, and every row of it, in one file that can be run again.
 
-from collections.abc import Iterator
+Each line after the header is a column: its name, then one entry a row. Rows stand in the order of
+scenario, pairing, step and cell, so that policies that agree stand side by side: a third of the
+bytes of a line a row. `pandas.read_csv(FILE, comment="#", header=None, index_col=0).T` reads it.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +16,14 @@ from rapgym import blocks, datafiles, headed
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult, RapgymError
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, FloatArray
+from rapgym.specs import BoolArray, FloatArray, IntArray
 
-SCHEMA = 1
-COLUMNS = (
-    "cell", "lane", "step", "row", "limit_row", "proposal", "source", "kept", "kept_end", "reason",
-    "limit_bytes", "used_bytes", "output_tokens", "nll", "measured", "quality", "stall",
-    "emergency", "refused", "test_nll", "test_measured", "test_quality",
-)  # fmt: skip
+SCHEMA = 2
+SETS = ("proposal", "kept", "kept_end")
+WHOLE = ("row", "limit_row", "source", "reason", "limit_bytes", "used_bytes", "output_tokens")
+COSTS = ("nll", "quality", "stall", "emergency", "refused", "test_nll", "test_quality")
+FLAGS = ("measured", "test_measured")
+COLUMNS = ("cell", "lane", "step", *WHOLE, *SETS, *FLAGS, *COSTS)
 DECIMALS = 9  # of a stored cost: far below any error, and stable across processors
 
 
@@ -50,40 +55,81 @@ class Results:
         return [cell for cell in self.cells if cell.about["scenario"] == scenario]
 
 
-def _number(value: float) -> str:
-    # Rounding -0.0 away keeps the same bytes for the same cost.
-    return repr(round(float(value), DECIMALS) + 0.0)
+def row_numbers(cells: Sequence[Cell]) -> list[IntArray]:
+    """Where each row of each cell stands in a results file, from 0: int64 [T, K] a cell.
+
+    Raises:
+        InvalidResult: cells of one scenario differ in their rows or pairings.
+    """
+    numbers: list[IntArray] = [np.empty(0, dtype=np.int64)] * len(cells)
+    before = 0
+    for members in _by_scenario(cells).values():
+        shapes = {cells[i].log.row.shape for i in members}
+        if len(shapes) != 1:
+            raise InvalidResult(
+                f"cells of {cells[members[0]].about['scenario']} differ in rows or pairings"
+            )
+        rows, lanes = shapes.pop()
+        place = np.arange(lanes * rows * len(members)).reshape(lanes, rows, len(members)) + before
+        for rank, i in enumerate(members):
+            numbers[i] = place[:, :, rank].T
+        before += place.size
+    return numbers
 
 
-def _lines(index: int, cell: Cell) -> Iterator[str]:
-    log, (rows, lanes) = cell.log, cell.log.row.shape
-    keys = {}
+def _by_scenario(cells: Sequence[Cell]) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = {}
+    for i, cell in enumerate(cells):
+        members.setdefault(cell.about["scenario"], []).append(i)
+    return members
 
-    def key(kept: BoolArray) -> str:
-        packed = kept.tobytes()
-        if packed not in keys:
-            keys[packed] = blocks.key(kept)
-        return keys[packed]
 
-    for lane in range(lanes):
-        for t in range(rows):
-            at = (t, lane)
-            fields = [index, lane, t, log.row[at], log.limit_row[at], key(log.proposal[at]),
-                      log.source[at], key(log.kept[at]), key(log.kept_end[at]), log.reason[at],
-                      log.limit_bytes[at], log.used_bytes[at], log.output_tokens[at],
-                      _number(log.nll[at]), int(log.measured[at]), _number(log.quality[at]),
-                      _number(log.stall[at]), _number(log.emergency[at]), _number(log.refused[at]),
-                      _number(cell.test_nll[at]), int(cell.test_measured[at]),
-                      _number(cell.test_quality[at])]  # fmt: skip
-            yield ",".join(map(str, fields))
+def _lines(cells: Sequence[Cell]) -> Iterator[str]:
+    """The file's columns as lines."""
+    numbers = row_numbers(cells)
+    total = sum(place.size for place in numbers)
+
+    def line(name: str, parts: Sequence[Any], text: Any) -> str:
+        column = np.empty(total, dtype=object)
+        for place, part in zip(numbers, parts, strict=True):
+            column[place.ravel()] = text(part)
+        return f"{name},{','.join(column)}"
+
+    shapes = [cell.log.row.shape for cell in cells]
+    yield line("cell", [np.full(shape, i) for i, shape in enumerate(shapes)], _integers)
+    yield line("lane", [np.broadcast_to(np.arange(k), (t, k)) for t, k in shapes], _integers)
+    yield line(
+        "step", [np.broadcast_to(np.arange(t)[:, None], (t, k)) for t, k in shapes], _integers
+    )
+    for name in COLUMNS[3:]:
+        parts = [getattr(cell if name.startswith("test_") else cell.log, name) for cell in cells]
+        yield line(name, parts, _keys if name in SETS else _costs if name in COSTS else _integers)
+
+
+def _integers(column: IntArray) -> list[str]:
+    return [str(value) for value in column.astype(np.int64).ravel().tolist()]
+
+
+def _costs(column: FloatArray) -> list[str]:
+    # Adding zero turns -0.0 into 0.0: the same bytes for the same cost.
+    return [repr(value + 0.0) for value in np.round(column.ravel(), DECIMALS).tolist()]
+
+
+def _keys(sets: BoolArray) -> list[str]:
+    flat = sets.reshape(-1, sets.shape[-1])
+    _, first, inverse = np.unique(
+        np.packbits(flat, axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    keys = np.array([blocks.key(flat[i]) for i in first], dtype=object)
+    named: list[str] = keys[inverse.ravel()].tolist()
+    return named
 
 
 def write(path: Path, results: Results) -> None:
     """Write results, complete or not at all."""
     header = {"schema": SCHEMA, **results.header, "cells": [cell.about for cell in results.cells]}
-    lines = [line for i, cell in enumerate(results.cells) for line in _lines(i, cell)]
     with datafiles.written_aside(path) as file:
-        file.write(headed.pack(header, [",".join(COLUMNS), *lines]))
+        file.write(headed.pack(header, _lines(results.cells)))
 
 
 def read(path: Path) -> Results:
@@ -94,23 +140,31 @@ def read(path: Path) -> Results:
     """
     try:
         header, lines = headed.unpack(path.read_bytes())
-        if header.get("schema") != SCHEMA or lines[0] != ",".join(COLUMNS):
+        if header.get("schema") != SCHEMA:
             raise ValueError("it is of another schema")
+        names, table = zip(*(line.partition(",")[::2] for line in lines), strict=True)
+        if names != COLUMNS:
+            raise ValueError("its columns are others")
         abouts = header.pop("cells")
         if any(type(header[name]) is not dict for name in ("scenarios", "tables", "workloads")):
             raise ValueError("its header does not say what was run")
         del header["schema"]
-        table = [line.split(",") for line in lines[1:]]
-        if any(len(row) != len(COLUMNS) for row in table):
-            raise ValueError("a line has too few or too many fields")
-        columns = dict(zip(COLUMNS, zip(*table, strict=True), strict=True)) if table else {}
-        if not columns:
-            raise ValueError("it has no rows")
-        index = np.array(columns["cell"], dtype=np.int64)
+        columns = {name: _column(name, line) for name, line in zip(names, table, strict=True)}
+        if len({len(column) for column in columns.values()}) != 1:
+            raise ValueError("its columns differ in length")
+        order = np.argsort(columns["cell"], kind="stable")
+        ends = np.searchsorted(columns["cell"][order], np.arange(len(abouts) + 1))
+        if not len(abouts) or ends[0] != 0 or ends[-1] != len(order):
+            raise ValueError("it has no cells, or rows of a cell that there is not")
         cells = tuple(
-            _cell(about, {name: np.array(values)[index == i] for name, values in columns.items()})
-            for i, about in enumerate(abouts)
+            _cell(about, {name: column[order[start:stop]] for name, column in columns.items()})
+            for about, start, stop in zip(abouts, ends, ends[1:], strict=False)
         )
+        for i, place in enumerate(row_numbers(cells)):
+            if (order[ends[i] : ends[i + 1]] != place.T.ravel()).any():
+                raise ValueError(
+                    "its rows are not in the order of scenario, pairing, step and cell"
+                )
         return Results(header, cells)
     except FileNotFoundError:
         raise InvalidResult(
@@ -120,52 +174,47 @@ def read(path: Path) -> Results:
         raise InvalidResult(f"{path} is no results file that can be read: {error}") from error
 
 
+def _column(name: str, line: str) -> Any:
+    kind = object if name in SETS else np.float64 if name in COSTS else np.int64
+    return np.array(line.split(","), dtype=object).astype(kind)
+
+
 def _cell(about: dict[str, Any], columns: dict[str, Any]) -> Cell:
-    n, lane, step = int(about["blocks"]), columns["lane"].astype(int), columns["step"].astype(int)
+    n, lane, step = int(about["blocks"]), columns["lane"], columns["step"]
     if not len(lane):
         raise ValueError(f"no rows of {about.get('policy')} on {about.get('scenario')}")
     rows, lanes = int(step.max()) + 1, int(lane.max()) + 1
     if rows * lanes != len(lane) or (lane * rows + step != np.arange(len(lane))).any():
         raise ValueError(f"rows of {about['policy']} are missing, doubled or out of order")
 
-    def shaped(name: str, kind: type) -> Any:
-        return columns[name].astype(kind).reshape(lanes, rows).T.copy()
+    def shaped(name: str) -> Any:
+        column = columns[name].reshape(lanes, rows).T.copy()
+        return column == 1 if name in FLAGS else column
 
     def sets(name: str) -> BoolArray:
-        known = {key: blocks.kept_of(str(key), n) for key in set(columns[name].tolist())}
-        kept = np.stack([known[key] for key in columns[name].tolist()])
-        return kept.reshape(lanes, rows, n).transpose(1, 0, 2).copy()
+        keys, inverse = np.unique(columns[name].astype(str), return_inverse=True)
+        known = np.stack([blocks.kept_of(str(key), n) for key in keys])
+        return known[inverse].reshape(lanes, rows, n).transpose(1, 0, 2).copy()
 
-    whole = ("row", "limit_row", "source", "reason", "limit_bytes", "used_bytes", "output_tokens")
-    costs = ("nll", "quality", "stall", "emergency", "refused")
-    integers = {name: shaped(name, np.int64) for name in whole}
-    if not set(np.unique([integers["source"], integers["reason"]])) <= set(Reason):
+    for name in COSTS:
+        if not np.isfinite(columns[name]).all():
+            raise ValueError(f"{name} of a row is no number")
+    if not set(np.unique([columns["source"], columns["reason"]])) <= set(Reason):
         raise ValueError("a row names a reason that there is not")
-    log = EpisodeLog(
-        **integers,
-        **{name: shaped(name, np.float64) for name in costs},
-        proposal=sets("proposal"),
-        kept=sets("kept"),
-        kept_end=sets("kept_end"),
-        measured=shaped("measured", np.int64) == 1,
-    )
-    return Cell(
-        about,
-        log,
-        shaped("test_nll", np.float64),
-        shaped("test_measured", np.int64) == 1,
-        shaped("test_quality", np.float64),
-    )
+    told: dict[str, Any] = {name: shaped(name) for name in (*WHOLE, *FLAGS, *COSTS)}
+    told |= {name: sets(name) for name in SETS}
+    judged: dict[str, Any] = {name: told.pop(name) for name in [*told] if name.startswith("test_")}
+    return Cell(about, EpisodeLog(**told), **judged)
 
 
 def most_served(found: Results, count: int) -> list[str]:
-    """Keys of the kept sets that served most output tokens, over all policies but random ones and oracles.
+    """Keys of the kept sets that served most output tokens, over all policies but random ones.
 
-    Sets in memory at the start and at the end of a row count alike.
+    Oracles and rivals do not count. Sets in memory at the start and at the end of a row count alike.
     """
     served: dict[str, int] = {}
     for cell in found.cells:
-        if cell.about["kind"] == "bound" or cell.about["policy"] == "random":
+        if cell.about["kind"] in ("bound", "rival") or cell.about["policy"] == "random":
             continue
         for sets in (cell.log.kept, cell.log.kept_end):
             flat = np.packbits(sets.reshape(-1, sets.shape[-1]), axis=1)

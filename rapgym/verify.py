@@ -7,12 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bench, datafiles, rollout, scenario, scoreboard, series
+from rapgym import cells, datafiles, results, rivals, rollout, scenario, scoreboard, series
+from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult
 from rapgym.results import Cell, Results
+from rapgym.scenario import Scenario
+from rapgym.specs import IntArray
 
+REPLAYED = tuple(
+    field.name
+    for field in fields(EpisodeLog)
+    if field.name not in ("row", "limit_row", "proposal", "source")
+)
+JUDGED = ("test_nll", "test_quality", "test_measured")
 TOLERANCE = 1e-6  # of costs and scores: far below any interval, above another processor's rounding
-HEADER_LINES = 2  # before the first row of a results file
 
 
 def differences(found: Results) -> Iterator[str]:
@@ -26,10 +34,8 @@ def differences(found: Results) -> Iterator[str]:
     undeclared = {cell.about["scenario"] for cell in found.cells} - found.header["scenarios"].keys()
     if undeclared:
         raise InvalidResult(f"cells of {', '.join(sorted(undeclared))} are not in the header")
-    line = HEADER_LINES
-    for cell in found.cells:
-        yield from _cell_differences(cell, line)
-        line += cell.log.row.size
+    for cell, numbers in zip(found.cells, results.row_numbers(found.cells), strict=True):
+        yield from _cell_differences(cell, numbers)
     yield from _entry_differences(found)
 
 
@@ -53,57 +59,53 @@ def _check_origin(found: Results, name: str) -> None:
             )
 
 
-def _cell_differences(cell: Cell, line: int) -> Iterator[str]:
+def _cell_differences(cell: Cell, numbers: IntArray) -> Iterator[str]:
     story = scenario.scenario(cell.about["scenario"])
-    strict = cell.about["on_misfit"] == "refuse"
     who = f"{cell.about['policy']} on {cell.about['scenario']}"
-    start = bench.test_start(scenario.scoring_world(story), story)
+    start = cells.test_start(scenario.scoring_world(story), story)
     rows = len(scenario.scoring_world(story).rows)
     steps = np.arange(rows)[:, None]
     if cell.log.row.shape != (rows, story.offsets):
-        yield f"line {line + 1}: {who} has {cell.log.row.shape} rows, not {(rows, story.offsets)}"
+        yield f"{who} has {cell.log.row.shape} rows, not {(rows, story.offsets)}"
         return
     places = {
         "row": (cell.log.row, (start.row + steps) % rows),
         "limit_row": (cell.log.limit_row, (start.limit_row + steps) % rows),
     }
-    misplaced = list(_array_differences(places, line, who))
+    misplaced = list(_array_differences(places, numbers, who))
     if misplaced:
         yield from misplaced
         return
-    # Only the bound is no sequence of executed rows.
-    if cell.about["policy"] == bench.BOUND:
-        again = bench.bound_cell(story)
-        bounds = {"bound": (cell.test_quality, again.test_quality)}
-        yield from _array_differences(bounds, line, who)
-        return
+    again = _again(story, cell)
+    columns = {name: (getattr(cell.log, name), getattr(again.log, name)) for name in REPLAYED}
+    columns |= {name: (getattr(cell, name), getattr(again, name)) for name in JUDGED}
+    yield from _array_differences(columns, numbers, who)
+
+
+def _again(story: Scenario, cell: Cell) -> Cell:
+    """The cell as its proposals, or its rule, give it here."""
+    if cell.about["policy"] == cells.BOUND:
+        return cells.bound_cell(story)
+    if cell.about["kind"] == "rival":
+        return cells.rival_cell(story, rivals.rival(cell.about["policy"]))
+    strict = cell.about["on_misfit"] == "refuse"
     told = rollout.replay(scenario.world(story, "test"), cell.log, refuses_misfit=strict)
-    judged = rollout.replay(scenario.scoring_world(story), cell.log, refuses_misfit=strict)
-    pairs: dict[str, tuple[Any, Any]] = {
-        field.name: (getattr(cell.log, field.name), getattr(told, field.name))
-        for field in fields(told)
-        if field.name not in ("row", "limit_row", "proposal", "source")
-    }
-    pairs |= {
-        "test_nll": (cell.test_nll, judged.nll),
-        "test_quality": (cell.test_quality, judged.quality),
-        "test_measured": (cell.test_measured, judged.measured),
-    }
-    yield from _array_differences(pairs, line, who)
+    return cells.scored(story, cell.about, told)
 
 
-def _array_differences(pairs: dict[str, tuple[Any, Any]], line: int, who: str) -> Iterator[str]:
-    for column, (recorded, again) in pairs.items():
+def _array_differences(
+    columns: dict[str, tuple[Any, Any]], numbers: IntArray, who: str
+) -> Iterator[str]:
+    for column, (recorded, again) in columns.items():
         if recorded.ndim == 3:
             differs = (recorded != again).any(axis=2)
         else:
             differs = np.abs(recorded.astype(float) - again.astype(float)) > TOLERANCE
         if differs.any():
             lane, step = np.argwhere(differs.T)[0]
-            at = line + 1 + int(lane) * differs.shape[0] + int(step)
             yield (
-                f"line {at}: {column} of {who}, pairing {lane}, row {step}, does not replay "
-                f"({int(differs.sum())} rows differ in this column)"
+                f"entry {numbers[step, lane] + 1} of column {column}: {who}, pairing {lane}, row "
+                f"{step}, does not replay ({int(differs.sum())} rows differ in this column)"
             )
 
 
@@ -111,8 +113,12 @@ def _entry_differences(found: Results) -> Iterator[str]:
     again = scoreboard.entries(found)
     recorded = found.header.get("entries", [])
     for entry in again:
-        least = min(e["cost"] for e in again if e["scenario"] == entry["scenario"])
-        if entry["policy"] == bench.BOUND and entry["cost"] > least + TOLERANCE:
+        least = min(
+            other["cost"]
+            for other in again
+            if other["scenario"] == entry["scenario"] and other["kind"] != "rival"
+        )
+        if entry["policy"] == cells.BOUND and entry["cost"] > least + TOLERANCE:
             yield f"a policy on {entry['scenario']} costs {least}, less than the bound {entry['cost']}"
     if found.header.get("rankings") != json.loads(json.dumps(scoreboard.rankings(found))):
         yield "the rankings at other values of C are not what the rows give"

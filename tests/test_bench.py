@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rapgym import (
     bench,
     blocks,
     bound,
+    cells,
     cli,
     headed,
     memory,
@@ -51,7 +53,7 @@ def _toy_settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
         "frontier-margin": {"margin": 0.05},
     }
     found = {
-        policy: {toy_story.id: {"settings": settings, "table_sha256": sha256}}
+        policy: {toy_story.id: {"train": settings, "fit": settings, "table_sha256": sha256}}
         for policy, settings in kept.items()
     }
     monkeypatch.setattr(registry, "tuned", lambda: found)
@@ -107,18 +109,19 @@ def test_verify_names_the_line_that_was_changed(
     column: str, finished: tuple[Path, Results], tmp_path: Path
 ) -> None:
     header, lines = headed.unpack(finished[0].read_bytes())
-    at = 1 + 57  # a row of the first cell
-    fields = lines[at].split(",")
+    of_cell = lines[results.COLUMNS.index("cell")].split(",")
+    at = [entry for entry, cell in enumerate(of_cell) if cell == "0"][57]  # a row of the first cell
     index = results.COLUMNS.index(column)
+    fields = lines[index].split(",")
     if column.startswith("kept"):
-        fields[index] = "c0" if fields[index] != "c0" else "fc"
+        fields[at] = "c0" if fields[at] != "c0" else "fc"
     else:
-        fields[index] = str(float(fields[index]) + 1).removesuffix(".0")
-    lines[at] = ",".join(fields)
+        fields[at] = str(float(fields[at]) + 1).removesuffix(".0")
+    lines[index] = ",".join(fields)
     path = tmp_path / "changed.csv.gz"
     path.write_bytes(headed.pack(header, lines))
     found = list(verify.differences(results.read(path)))
-    assert any(f"line {at + 2}: {column} " in sentence for sentence in found), found
+    assert any(f"entry {at} of column {column}: " in sentence for sentence in found), found
 
 
 def test_verify_finds_a_score_that_its_rows_do_not_give(finished: tuple[Path, Results]) -> None:
@@ -137,7 +140,7 @@ def test_verify_refuses_results_of_another_table(finished: tuple[Path, Results])
 
 
 def noting(ran: list[str], original: Callable[..., Any]) -> Callable[..., Any]:
-    """`bench.policy_cell`, which also writes down whom it ran."""
+    """`cells.policy_cell`, which also writes down whom it ran."""
 
     def cell(story: Scenario, entry: Any, seed: int) -> Any:
         ran.append(entry.name)
@@ -150,7 +153,7 @@ def test_a_stopped_bench_goes_on_where_it_stopped(
     toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, ran = tmp_path / "bench.csv.gz", list[str]()
-    original = bench.policy_cell
+    original = cells.policy_cell
 
     def counted(story: Scenario, entry: Any, seed: int) -> Any:
         if len(ran) == 2:
@@ -158,12 +161,12 @@ def test_a_stopped_bench_goes_on_where_it_stopped(
         ran.append(entry.name)
         return original(story, entry, seed)
 
-    monkeypatch.setattr(bench, "policy_cell", counted)
+    monkeypatch.setattr(cells, "policy_cell", counted)
     with pytest.raises(KeyboardInterrupt):
         bench.run([toy_story], NAMES, out, quiet=True)
     assert not out.exists()
     before = list(ran)
-    monkeypatch.setattr(bench, "policy_cell", noting(ran, original))
+    monkeypatch.setattr(cells, "policy_cell", noting(ran, original))
     found = bench.run([toy_story], NAMES, out, quiet=True)
     assert len(ran) == len(set(ran)), f"{before} ran twice"
     assert len(found.cells) == len(NAMES) + 4
@@ -180,15 +183,15 @@ def test_parts_of_another_origin_are_run_again(
     stale = {**first.header, "code_sha256": "another"}
     results.write(path, Results(stale, (first.cells[0],)))
     ran = list[str]()
-    original = bench.policy_cell
-    monkeypatch.setattr(bench, "policy_cell", noting(ran, original))
+    original = cells.policy_cell
+    monkeypatch.setattr(cells, "policy_cell", noting(ran, original))
     bench.run([toy_story], ["keep-all"], out, quiet=True)
     assert "keep-all" in ran
 
 
 def test_same_seed_same_rows(toy_story: Scenario) -> None:
     entry = registry.entry("random")
-    one, two, other = (bench.policy_cell(toy_story, entry, seed) for seed in (0, 0, 1))
+    one, two, other = (cells.policy_cell(toy_story, entry, seed) for seed in (0, 0, 1))
     assert (one.log.kept == two.log.kept).all()
     assert (one.log.kept != other.log.kept).any()
 
@@ -205,7 +208,7 @@ def test_the_best_plan_is_the_best_of_all_plans_in_a_small_world(toy_story: Scen
     candidates = np.array(
         [[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1], [1, 1, 0, 1, 0, 0]], dtype=bool
     )  # fmt: skip
-    start, rows = bench.test_start(world, toy_story), 4
+    start, rows = cells.test_start(world, toy_story), 4
     chosen = rollout.proposed(world, plan.best_plan(world, candidates, start, rows), start)
     every = np.stack(np.meshgrid(*[np.arange(3)] * rows, indexing="ij"), axis=-1).reshape(-1, rows)
     for lane in range(start.lanes):
@@ -225,8 +228,8 @@ def test_the_best_plan_is_the_best_of_all_plans_in_a_small_world(toy_story: Scen
 
 def test_the_bound_cell_is_the_bound(toy_story: Scenario) -> None:
     world = scenario.scoring_world(toy_story)
-    cell = bench.bound_cell(toy_story)
-    start = bench.test_start(world, toy_story)
+    cell = cells.bound_cell(toy_story)
+    start = cells.test_start(world, toy_story)
     least = bound.least_cost(world, world.quality.at_counts, start, len(world.rows))
     output = cell.log.output_tokens
     assert (cell.test_cost * output).sum(axis=0) / output.sum(axis=0) == pytest.approx(least)
@@ -237,23 +240,23 @@ def test_an_untuned_policy_says_how_to_tune_it(
 ) -> None:
     monkeypatch.setattr(registry, "tuned", dict)
     with pytest.raises(InvalidPolicy, match="rapgym policies tune static-best --scenario toy"):
-        bench.policy_cell(toy_story, registry.entry("static-best"), 0)
+        cells.policy_cell(toy_story, registry.entry("static-best"), 0)
 
 
 def test_tuning_finds_what_trying_every_setting_on_train_finds(
     toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "__file__", str(tmp_path / "tuning.py"))
-    (found,) = tuning.tune([registry.entry("static-best")], [toy_story])
+    (found,) = tuning.tune(tuning.tasks([registry.entry("static-best")], [toy_story]))
     told = briefing(toy_story)
     static = registry.entry("static-best")
     costs = {
         key: rollout.train_cost(partial(registry.build, static, {"kept": key}), told)
         for key in {blocks.key(kept) for kept in told.quality.grid_kept.reshape(-1, 6)}
     }
-    assert costs[found.settings["kept"]] == pytest.approx(min(costs.values()))
+    assert costs[found.settings["train"]["kept"]] == pytest.approx(min(costs.values()))
     written = json.loads((tmp_path / "tuned.json").read_text())
-    assert written["static-best"][toy_story.id]["settings"] == found.settings
+    assert written["static-best"][toy_story.id]["train"] == found.settings["train"]
 
 
 def test_a_users_policy_runs_by_its_name(
@@ -261,11 +264,11 @@ def test_a_users_policy_runs_by_its_name(
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
-    mine = bench.policy_cell(toy_story, registry.entry("mine:Mine"), 0)
-    keep_all = bench.policy_cell(toy_story, registry.entry("keep-all"), 0)
+    mine = cells.policy_cell(toy_story, registry.entry("mine:Mine"), 0)
+    keep_all = cells.policy_cell(toy_story, registry.entry("keep-all"), 0)
     assert (mine.log.kept == keep_all.log.kept).all()
     with pytest.raises(InvalidPolicy, match="cannot be loaded"):
-        bench.policy_cell(toy_story, registry.entry("mine:Yours"), 0)
+        cells.policy_cell(toy_story, registry.entry("mine:Yours"), 0)
 
 
 def test_damaged_results_are_refused_in_one_sentence(
@@ -358,16 +361,46 @@ def test_verify_refuses_rows_that_were_not_served_in_turn(
 ) -> None:
     """Forged: every row of the first cell is its easiest one."""
     header, lines = headed.unpack(finished[0].read_bytes())
+    of_cell = lines[results.COLUMNS.index("cell")].split(",")
     row = results.COLUMNS.index("row")
-    easy = lines[1].split(",")[row]
-    forged = [
-        ",".join([*fields[:row], easy, *fields[row + 1 :]]) if fields[0] == "0" else line
-        for line in lines[1:]
-        for fields in [line.split(",")]
-    ]
+    rows = lines[row].split(",")
+    easy = rows[1]
+    forged = [easy if cell == "0" else one for cell, one in zip(of_cell, rows, strict=True)]
+    lines[row] = ",".join(forged)
     path = tmp_path / "forged.csv.gz"
-    path.write_bytes(headed.pack(header, [lines[0], *forged]))
-    assert any(": row of" in sentence for sentence in verify.differences(results.read(path)))
+    path.write_bytes(headed.pack(header, lines))
+    found = list(verify.differences(results.read(path)))
+    assert any("of column row:" in sentence for sentence in found)
+
+
+def test_a_results_file_reads_with_pandas_alone(finished: tuple[Path, Results]) -> None:
+    out, found = finished
+    frame = pd.read_csv(out, comment="#", header=None, index_col=0, low_memory=False).T
+    assert [*frame.columns] == [*results.COLUMNS]
+    for i, (cell, numbers) in enumerate(
+        zip(found.cells, results.row_numbers(found.cells), strict=True)
+    ):
+        own = frame.iloc[numbers.ravel()]
+        assert (own["cell"].astype(int) == i).all()
+        assert own["limit_bytes"].astype(int).to_numpy() == pytest.approx(
+            cell.log.limit_bytes.ravel()
+        )
+
+
+@pytest.mark.parametrize("column", ["cell", "lane", "step"])
+def test_results_out_of_order_are_refused(
+    column: str, finished: tuple[Path, Results], tmp_path: Path
+) -> None:
+    header, lines = headed.unpack(finished[0].read_bytes())
+    index = results.COLUMNS.index(column)
+    name, *fields = lines[index].split(",")
+    swap = next(at for at in range(1, len(fields)) if fields[at] != fields[0])
+    fields[0], fields[swap] = fields[swap], fields[0]
+    lines[index] = ",".join([name, *fields])
+    path = tmp_path / "shuffled.csv.gz"
+    path.write_bytes(headed.pack(header, lines))
+    with pytest.raises(InvalidResult, match="order"):
+        results.read(path)
 
 
 def test_parts_left_half_written_do_not_stop_the_end(toy_story: Scenario, tmp_path: Path) -> None:
@@ -389,7 +422,7 @@ def test_the_command_finds_a_policy_in_the_folder_where_it_is_typed(
     (tmp_path / "typed_here.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    ask = ["bench", "--quiet", "--json", "--scenario", toy_story.name, "--policy"]
+    ask = ["bench", "--quiet", "--json", "--jobs", "1", "--scenario", toy_story.name, "--policy"]
     assert cli.main([*ask, "typed_here:Mine"]) == 0
     assert "typed_here:Mine" in {entry["policy"] for entry in json.loads(capsys.readouterr().out)}
     assert cli.main([*ask, "not_here:Mine"]) == 2

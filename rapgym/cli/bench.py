@@ -31,26 +31,33 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
     )
+    command.add_argument(
+        "--jobs",
+        type=at_least(1, 1024),
+        metavar="N",
+        help="processes side by side (one a processor)",
+    )
     command.add_argument("--json", action="store_true", help="print the entries as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import bench, report, scoreboard
+    from rapgym import bench, parallel, report, rivals, scoreboard
     from rapgym.policies import registry
     from rapgym.scenario import SCENARIOS, scenario
 
     if any(":" in name for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
     stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
-    names = arguments.policy or [entry.name for entry in registry.POLICIES]
+    names = arguments.policy or [each.name for each in (*registry.POLICIES, *rivals.RIVALS)]
     seeds = range(arguments.seeds)
     found = bench.run(
         stories,
         names,
         arguments.out,
         seeds=seeds,
+        jobs=arguments.jobs or parallel.processors(),
         summary=scoreboard.summary,
         quiet=arguments.quiet,
     )

@@ -1,0 +1,173 @@
+"""The cells of a bench: one policy, one rival or one oracle on one scenario's test split."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rapgym import bound, measured_sets, plan, rivals, rollout, scenario, simulator
+from rapgym.episode_log import EpisodeLog
+from rapgym.policies import registry
+from rapgym.policies.policy import briefing
+from rapgym.policies.reference import frontier
+from rapgym.quality import QualityTable
+from rapgym.results import Cell
+from rapgym.rivals import Rival
+from rapgym.scenario import Scenario
+from rapgym.shield import Reason
+from rapgym.specs import BoolArray
+from rapgym.world import State, World
+
+BOUND, BEST_PLAN = "bound", "best-plan"  # not policies: they know the future and the test columns
+# Which ends of the score scale a cost is measured between.
+STATIC, LOOKUP = "static-best", "frontier"
+
+
+def policy_cell(story: Scenario, entry: registry.Entry, seed: int) -> Cell:
+    """Serve the test split with a policy that is told of train and calibration columns alone."""
+    told = briefing(story)
+    table = scenario.table(story)
+    options = registry.settings(entry, told, table.sha256)
+    make = partial(registry.build, entry, options)
+    log = rollout.run(make, story, "test", told, seed)
+    fallback = float((log.source == Reason.FALLBACK).mean())
+    spent_us = rollout.decision_us(make(), story, told)
+    about = {
+        "policy": entry.name,
+        "kind": entry.kind,
+        "seed": seed,
+        "settings": options,
+        "on_misfit": "refuse" if rollout.refuses_misfit(make()) else "repair",
+        "fallback": fallback,
+        "fault": rollout.first_fault(make, story, told) if fallback else None,
+        "decision_us_p50": float(np.quantile(spent_us, 0.5)),
+        "decision_us_p99": float(np.quantile(spent_us, 0.99)),
+        "validation_cost": validation_cost(story, entry, seed),
+        **calibration_cost(table, entry.designs),
+    }
+    return scored(story, about, log)
+
+
+def validation_cost(story: Scenario, entry: registry.Entry, seed: int) -> float:
+    """Cost on the validation part of train, calibration columns, told of the rest of train alone:
+    what champions are chosen by.
+    """
+    told = briefing(story, "fit")
+    options = registry.settings(entry, told, scenario.table(story).sha256)
+    make = partial(registry.build, entry, options)
+    return rollout.run(make, story, "validation", told, seed).mean_cost
+
+
+def calibration_cost(table: QualityTable, designs: Sequence[str]) -> dict[str, float | None]:
+    """What these designs took of calibration text; both None where not recorded.
+
+    `calibration_tokens` went through the whole model, blocks that were reused counted once;
+    `calibration_passes` says the same in passes over 512-token sequences, one of each domain.
+    """
+    spent = table.header.provenance.get("spent")
+    if not isinstance(spent, list) or not designs:
+        return {"calibration_passes": None, "calibration_tokens": None}
+    calib = {each.name: each.tokens for each in measured_sets.samples_of(table.header, "calib")}
+    tokens = sum(
+        part["passes"] * sum(calib[part["sample"]])
+        for part in spent
+        if part["sample"] in calib and part["design"] in designs
+    )
+    unit = min(sum(each) for each in calib.values())
+    return {"calibration_passes": tokens / unit, "calibration_tokens": float(tokens)}
+
+
+def scored(story: Scenario, about: dict[str, Any], log: EpisodeLog) -> Cell:
+    """A cell with what the scorer adds: the same rows with test columns."""
+    judged = rollout.replay(
+        scenario.scoring_world(story), log, refuses_misfit=about["on_misfit"] == "refuse"
+    )
+    return Cell(_described(story, about), log, judged.nll, judged.measured, judged.quality)
+
+
+def test_start(world: World, story: Scenario) -> State:
+    """All pairings of a split before their first row."""
+    starts = rollout.whole_split(world, story.offsets)
+    rows = np.array([start.row for start in starts])
+    offsets = np.array([start.offset for start in starts])
+    return simulator.start(world, rows, (rows + offsets) % len(world.rows), np.ones(len(starts)))
+
+
+def bound_cell(story: Scenario) -> Cell:
+    """The bound: no rows are executed, so kept sets are empty and all its cost stands as quality."""
+    world = scenario.scoring_world(story)
+    start, rows = test_start(world, story), len(world.rows)
+    cost, output = bound.least_cost_rows(world, world.quality.at_counts, start, rows)
+    zeros, steps = np.zeros_like(output), np.arange(rows)[:, None]
+    nothing: BoolArray = np.zeros((*output.shape, world.blocks), dtype=bool)
+    nil = np.zeros(output.shape)
+    log = EpisodeLog(
+        row=(start.row + steps) % rows,
+        limit_row=(start.limit_row + steps) % rows,
+        proposal=nothing,
+        source=zeros,
+        kept=nothing,
+        kept_end=nothing,
+        reason=zeros,
+        limit_bytes=zeros,
+        used_bytes=zeros,
+        nll=nil,
+        measured=nil == 0,
+        output_tokens=output,
+        quality=cost,
+        stall=nil,
+        emergency=nil,
+        refused=nil,
+    )
+    return Cell(_described(story, _unasked(BOUND, "bound")), log, nil, nil == 0, cost)
+
+
+def plan_cell(story: Scenario) -> Cell:
+    """The best plan found that the environment executes, chosen with test rows and columns."""
+    world, told = scenario.scoring_world(story), scenario.world(story, "test")
+    start, rows = test_start(world, story), len(world.rows)
+    proposals = plan.best_plan(world, frontier(world.quality).kept, start, rows)
+    log = rollout.proposed(told, proposals, start)
+    return scored(story, _unasked(BEST_PLAN, "bound"), log)
+
+
+def rival_cell(story: Scenario, rival: Rival) -> Cell:
+    """A rival from outside the action space on the same rows; its kept sets say nothing.
+
+    `served_cost` of a static format is its cost in the served model's own bytes; `quality_se` the
+    standard error of what its rounding costs.
+    """
+    told = rivals.log(story, rival, "test", "calib")
+    judged = rivals.log(story, rival, "test", "test")
+    served = None
+    if rival.rule == "static":
+        nll = rivals.format_nll(story, rival, "test")
+        served = rivals.served_cost(story, rival, "test", nll)
+    about = _unasked(rival.name, "rival") | {
+        "settings": {"rule": rival.rule, "weights": rival.form.weights, "kv": rival.form.kv},
+        "served_cost": served,
+        "quality_se": rivals.format_nll_se(story, rival, "test"),
+    }
+    return Cell(_described(story, about), told, judged.nll, judged.measured, judged.quality)
+
+
+def _described(story: Scenario, about: dict[str, Any]) -> dict[str, Any]:
+    world = scenario.world(story, "test")
+    return {"scenario": story.id, "blocks": world.blocks, "ceiling": world.ceiling, **about}
+
+
+def _unasked(name: str, kind: str) -> dict[str, Any]:
+    """What describes a cell in which nobody decides row by row."""
+    return {
+        "policy": name,
+        "kind": kind,
+        "seed": 0,
+        "settings": {},
+        "on_misfit": "repair",
+        "decision_us_p50": None,
+        "decision_us_p99": None,
+        "validation_cost": None,
+        "calibration_passes": None,
+        "calibration_tokens": None,
+    }

@@ -1,0 +1,69 @@
+"""Independent calls on several processes, each result handed back as soon as it is there."""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from rapgym.errors import RapgymError
+
+Answer = TypeVar("Answer")
+
+# One thread a process: more only wait for each other where every core has a process.
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def processors() -> int:
+    """How many processes may run at a time on this machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def results(calls: Sequence[Callable[[], Answer]], jobs: int) -> Iterator[tuple[int, Answer]]:
+    """Each call's place and what it returned, in the order in which they end.
+
+    Args:
+        calls: with `jobs` above 1 they must be picklable, and so must what they return.
+        jobs: processes; with 1 the calls run here, one after the other.
+
+    Raises:
+        RapgymError: a process died. What a call raises is raised here.
+    """
+    if jobs == 1 or len(calls) < 2:
+        yield from ((i, call()) for i, call in enumerate(calls))
+        return
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # read when a new process imports numpy
+    try:
+        # Not forked: the parent's threads may hold locks.
+        pool = ProcessPoolExecutor(
+            min(jobs, len(calls)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_find_modules_in,
+            initargs=(list(sys.path),),
+        )
+        try:
+            places = {pool.submit(call): i for i, call in enumerate(calls)}
+            for done in as_completed(places):
+                yield places[done], done.result()
+        except BrokenProcessPool as error:
+            raise RapgymError(
+                "a worker process died, perhaps for want of memory; what was finished is kept: run "
+                "the same command again, with --jobs 1"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _find_modules_in(path: list[Any]) -> None:
+    sys.path[:] = path

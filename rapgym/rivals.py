@@ -1,0 +1,219 @@
+"""Rivals outside the action space: what else one could do where memory moves, in the same nats.
+
+They play the rows of the policies in all pairings, and nothing of them is tuned. All costs are
+nats an output token above dense in bf16; a static format costs what its rounding was measured to.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from rapgym import memory, rival_rules, rollout, scenario, series
+from rapgym.episode_log import EpisodeLog
+from rapgym.errors import InvalidSpec
+from rapgym.measured_sets import MeasuredSets
+from rapgym.predictor import Settings
+from rapgym.quality import QualityColumns
+from rapgym.scenario import Scenario, Split
+from rapgym.shield import Reason
+from rapgym.specs import BF16, BoolArray, Format, IntArray, ModelSpec, model_spec
+from rapgym.world import World
+
+Text = Literal["calib", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """One of the ways around pruning; its rule is in `rival_rules`."""
+
+    name: str
+    summary: str
+    rule: Literal["static", "partial-admission", "weight-streaming"]
+    form: Format = BF16
+
+
+RIVALS = (
+    Rival("int8", "static int8 weights", "static", Format("int8")),
+    Rival("int4", "static int4 weights", "static", Format("int4")),
+    Rival("int8-kv", "dense bf16 weights, int8 KV cache", "static", Format("bf16", "int8")),
+    Rival("int4-int8-kv", "static int4 weights, int8 KV cache", "static", Format("int4", "int8")),
+    Rival("partial-admission", "dense; the newest requests are refused", "partial-admission"),
+    Rival("weight-streaming", "dense; what does not fit is read each pass", "weight-streaming"),
+)
+
+
+def rival(name: str) -> Rival:
+    """The rival of this name.
+
+    Raises:
+        InvalidSpec: there is none; the message lists those there are.
+    """
+    for found in RIVALS:
+        if found.name == name:
+            return found
+    raise InvalidSpec(f"no rival is called {name!r}; there are {', '.join(r.name for r in RIVALS)}")
+
+
+def format_nll(story: Scenario, rival: Rival, text: Text) -> float:
+    """Nats a token above dense bf16 of the rival's format; 0 of bf16, by definition.
+
+    Raises:
+        UnmeasuredSet: the format was not measured on this text.
+    """
+    if rival.form == BF16:
+        return 0.0
+    return scenario.table(story).format_nll(rival.form, text, story.domain)
+
+
+def format_nll_se(story: Scenario, rival: Rival, text: Text) -> float:
+    """Standard error of `format_nll`, and it raises as that does; 0 of bf16."""
+    if rival.form == BF16:
+        return 0.0
+    return scenario.table(story).format_nll_se(rival.form, text, story.domain)
+
+
+def log(story: Scenario, rival: Rival, split: Split, text: Text = "calib") -> EpisodeLog:
+    """Every row of a split in all pairings, with the format's quality on calibration or test text.
+
+    As in a policy's log: but proposal and kept are whole, for every block takes part in every
+    answer, and kept_end is what is loaded (of weight streaming whole, wherever the weights lie).
+
+    Raises:
+        UnmeasuredSet: the format was not measured on this text.
+        InvalidTrace: the series keeps no single requests of these rows, and admission needs them.
+    """
+    return played(story, rival, split, format_nll(story, rival, text))
+
+
+def played(story: Scenario, rival: Rival, split: Split, nll: float) -> EpisodeLog:
+    """The same with a given quality of the format, nats a token above dense bf16."""
+    measured = model_spec(scenario.table(story).model)
+    world = scenario.world(story, split)
+    if rival.rule == "static":
+        world = in_format(world, measured, rival.form, nll)
+    return _log(world, _rule(story, rival, split, world), story.offsets, nll)
+
+
+def served_cost(story: Scenario, rival: Rival, split: Split, quality_nll: float) -> float:
+    """Cost of a static format in the served model's own bytes, rows unscaled, all pairings pooled.
+
+    Embeddings stay in bf16 in every format. They are 21 % of the reference model's weights, but 4
+    to 13 % of the 7B and 8B models it stands for, so in the scaled world formats free less.
+
+    Args:
+        quality_nll: of the format, nats a token above dense bf16; the measured model's.
+
+    Raises:
+        InvalidSpec: the rival is no static format.
+    """
+    if rival.rule != "static":
+        raise InvalidSpec(f"{rival.name} is no static format")
+    served, scaled = model_spec(story.served), scenario.world(story, split)
+    dense = memory.footprint(served, story.form)
+    world = replace(
+        scaled,
+        rows=scenario.rows(story, served, split),
+        restore_bytes_per_s=float(dense.weights.sum()) / story.restore_s,
+    )
+    world = in_format(world, served, rival.form, quality_nll)
+    return _log(world, rival_rules.static(world), story.offsets, quality_nll).mean_cost
+
+
+def _rule(story: Scenario, rival: Rival, split: Split, world: World) -> rival_rules.Rule:
+    if rival.rule == "static":
+        return rival_rules.static(world)
+    if rival.rule == "weight-streaming":
+        return rival_rules.weight_streaming(world)
+    return rival_rules.partial_admission(world, _batches(story, split, world))
+
+
+def in_format(world: World, model: ModelSpec, form: Format, nll: float) -> World:
+    """The world of a deployment that drops nothing: its bytes, one quality, all blocks its floor."""
+    footprint = memory.footprint(model, form)
+    return replace(world, footprint=footprint, quality=_constant(world, model.blocks, nll))
+
+
+def _constant(world: World, n: int, nll: float) -> QualityColumns:
+    """Columns that know the dense set alone, and say `nll` of it."""
+    none, whole = np.zeros(0, dtype=np.int64), np.ones((1, n), dtype=bool)
+    unknown = np.array([np.nan])
+    return QualityColumns(
+        name=world.quality.name,
+        split=world.quality.split,
+        domain=world.quality.domain,
+        sets=MeasuredSets(
+            kept=whole,
+            nll=np.array([nll]),
+            nll_se=unknown,
+            kl=unknown,
+            top1=unknown,
+            sample=("",),
+            design=("format",),
+            judged=np.array([True]),
+        ),
+        floor=whole[0],
+        order=none,
+        attention_order=none,
+        ffn_order=none,
+        at_counts=np.array([[nll]]),
+        grid_kept=whole[None],
+        grid_measured=np.array([[True]]),
+        single=np.full(n, np.nan),
+        importance=np.zeros(n),
+        ceiling=world.ceiling,
+        predictor_settings=Settings(),
+    )
+
+
+def _batches(story: Scenario, split: Split, world: World) -> rival_rules.Batches:
+    """The split's single requests, in the world's tokens, rounded as its rows are."""
+    whole = scenario.workload(story)
+    part = whole.part(series.split_rows(len(whole), split, story.splits))
+    single = part.single_requests()
+    scale = float(scenario.scales(story, model_spec(scenario.table(story).model)).tokens)
+    k = np.arange(int(part.batch.max()) + 1)
+    there = k <= part.batch[:, None]
+    at = np.minimum(single.first[:-1, None] + k, single.first[1:, None])
+
+    def first_k(tokens: IntArray) -> IntArray:
+        total = np.append(0, np.cumsum(tokens))
+        return total[at] - total[single.first[:-1], None]
+
+    def scaled(tokens: IntArray) -> IntArray:
+        return np.where(there, np.rint(tokens * scale).astype(np.int64), -1)
+
+    return rival_rules.batches(
+        world,
+        scaled(first_k(single.prompt_tokens)),
+        scaled(k * part.reserve_tokens),
+        first_k(single.output_tokens),
+    )
+
+
+def _log(world: World, rule: rival_rules.Rule, offsets: int, nll: float) -> EpisodeLog:
+    """Every row in all pairings, each from dense."""
+    rows, starts = len(world.rows), rollout.whole_split(world, offsets)
+    step = np.arange(rows)[:, None]
+    row = (step + np.array([start.row for start in starts])) % rows
+    limit_row = (row + np.array([start.offset for start in starts])) % rows
+    found = rival_rules.in_turn(rule, row, limit_row)
+    whole: BoolArray = np.ones((*row.shape, world.blocks), dtype=bool)
+    return EpisodeLog(
+        row=row,
+        limit_row=limit_row,
+        proposal=whole,
+        source=np.full(row.shape, Reason.POLICY, dtype=np.int64),
+        kept=whole,
+        kept_end=found.after.reshape(whole.shape) if found.after.dtype == bool else whole,
+        reason=found.reason.reshape(row.shape),
+        limit_bytes=world.rows.limit_bytes[limit_row][:, :, 0],
+        used_bytes=found.used_bytes.reshape(row.shape),
+        nll=np.full(row.shape, nll),
+        measured=np.ones(row.shape, dtype=bool),
+        output_tokens=world.rows.output_tokens[row],
+        quality=found.quality.reshape(row.shape),
+        stall=found.stall.reshape(row.shape),
+        emergency=found.emergency.reshape(row.shape),
+        refused=found.refused.reshape(row.shape),
+    )

@@ -1,0 +1,71 @@
+"""Calls on several processes: results as they come, errors and deaths told, surroundings restored."""
+
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from rapgym import bench, parallel, scenario
+from rapgym.errors import InvalidSpec, RapgymError
+
+
+def fail(message: str) -> None:
+    raise InvalidSpec(message)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_call_answers_once(jobs: int) -> None:
+    calls = [partial(pow, base, 2) for base in range(7)]
+    assert sorted(parallel.results(calls, jobs)) == [(base, base**2) for base in range(7)]
+
+
+def test_workers_are_other_processes_with_one_thread_each_and_leave_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text(
+        "import os\ndef seen(name): return os.getpid(), os.environ.get(name)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    import only_here  # type: ignore[import-not-found]
+
+    calls = [partial(only_here.seen, "OMP_NUM_THREADS") for _ in range(4)]
+    told = [answer for _, answer in parallel.results(calls, 2)]
+    del sys.modules["only_here"]
+    assert os.getpid() not in {process for process, _ in told}
+    assert {threads for _, threads in told} == {"1"}
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_call_raises_is_raised(jobs: int) -> None:
+    with pytest.raises(InvalidSpec, match="of this kind"):
+        list(parallel.results([partial(fail, "of this kind")] * 2, jobs))
+
+
+def test_a_worker_that_dies_is_told_in_one_sentence() -> None:
+    with pytest.raises(RapgymError, match="--jobs 1"):
+        list(parallel.results([die, die], 2))
+
+
+def test_two_processes_give_the_cells_of_one(tmp_path: Path) -> None:
+    story = scenario.scenario("long-context")
+    one, two = (
+        bench.run([story], ["random"], tmp_path / f"{jobs}.csv.gz", jobs=jobs, quiet=True)
+        for jobs in (1, 2)
+    )
+    assert [cell.about["policy"] for cell in one.cells] == [
+        cell.about["policy"] for cell in two.cells
+    ]
+    for a, b in zip(one.cells, two.cells, strict=True):
+        assert (a.log.kept == b.log.kept).all()
+        assert (a.test_cost == b.test_cost).all()

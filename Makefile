@@ -9,7 +9,7 @@ WORKERS := -n logical --maxprocesses 4 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check format lint types readme slow packaging clean
+.PHONY: bench test check format lint types readme sensitivity slow packaging clean
 .NOTPARALLEL:
 
 bench: $(VENV)/.core
@@ -29,7 +29,11 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-# The generated parts of README.md, from the results under benchmarks/.
+# What scores become where one number of a scenario is another: minutes; goes on where it stopped.
+sensitivity: $(VENV)/.core
+	$(BIN)/python benchmarks/sensitivity.py
+
+# The generated parts of README.md and benchmarks/RESULTS.md, from the results under benchmarks/.
 readme: $(VENV)/.dev
 	$(BIN)/python benchmarks/readme.py
 

@@ -1,12 +1,17 @@
-"""Is a scenario worth benchmarking? Its numbers, and a check that looks at the train split alone."""
+"""Is a scenario worth benchmarking? Its numbers, and a check that looks at the train split alone.
 
-from typing import Any
+The report of how train and test differ in load looks at both; nothing is decided by it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-from rapgym import bench, bound, rollout, scenario
+from rapgym import bound, cells, rollout, scenario, series
 from rapgym.episode_log import weighted_mean
 from rapgym.errors import InvalidSpec
+from rapgym.lanes import card_bytes
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario
@@ -60,6 +65,55 @@ def numbers(story: Scenario) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the rows of one split ask of the card, paired as the hour was; shares are of 1."""
+
+    rows: int
+    requests: float  # a row, mean
+    tokens: float  # in flight: prompt and reserved output of a row, of the served model, mean
+    tokens_p95: float  # 95th percentile over rows
+    left: float  # share of the card that the tenant leaves, mean over seconds
+    left_p5: float  # 5th percentile over seconds
+    falling_rows: float  # share of rows in which the limit falls below that of their first second
+    fall: (
+        float  # share of the card by which it falls at most in these, mean; 0 where there are none
+    )
+    fall_p95: float
+    dense_fits: float  # share of rows in which it does in every second
+    floor_fits: float
+
+
+def load(story: Scenario) -> dict[Literal["train", "test"], Load]:
+    """How train and test differ in load: a report for readers.
+
+    It looks at test, so nothing may be chosen by it: no policy is told, and `check` does not use it.
+    """
+    return {"train": _load(story, "train"), "test": _load(story, "test")}
+
+
+def _load(story: Scenario, split: Literal["train", "test"]) -> Load:
+    world, whole = scenario.world(story, split), scenario.workload(story)
+    part = whole.part(series.split_rows(len(whole), split, story.splits))
+    tokens = part.prompt_tokens + part.batch * part.reserve_tokens
+    left = world.rows.limit_bytes / card_bytes(story)
+    fall = left[:, 0] - left.min(axis=1)
+    falls = fall[fall > 0]
+    return Load(
+        rows=len(part),
+        requests=float(part.batch.mean()),
+        tokens=float(tokens.mean()),
+        tokens_p95=float(np.quantile(tokens, 0.95)),
+        left=float(left.mean()),
+        left_p5=float(np.quantile(left, 0.05)),
+        falling_rows=float((fall > 0).mean()),
+        fall=float(falls.mean()) if len(falls) else 0.0,
+        fall_p95=float(np.quantile(falls, 0.95)) if len(falls) else 0.0,
+        dense_fits=fitting_share(world, np.ones(world.blocks, dtype=bool)),
+        floor_fits=fitting_share(world, world.floor),
+    )
+
+
 def check(story: Scenario) -> str:
     """Say why a scenario is neither too easy nor too hard, by its train split.
 
@@ -74,7 +128,7 @@ def check(story: Scenario) -> str:
         raise InvalidSpec(f"{story.name} is too easy: dense fits in {dense:.0%} of train rows")
     if 1 - floor >= HARD_SHARE:
         raise InvalidSpec(f"{story.name} is too hard: the floor fits in {floor:.0%} of train rows")
-    start = bench.test_start(world, story)
+    start = cells.test_start(world, story)
     least, output = bound.least_cost_rows(world, told.quality.at_counts, start, len(world.rows))
     lookup = rollout.train_cost(FrontierLookup, told)
     room = 1 - weighted_mean(least, output) / lookup

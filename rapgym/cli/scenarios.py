@@ -1,4 +1,4 @@
-"""`rapgym scenarios`: the stories, their numbers, and the series made from raw traces."""
+"""`rapgym scenarios`: the stories, their numbers, their load, and the series made from raw traces."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from rapgym.cli import Subparsers
 
 
 def add(subparsers: Subparsers) -> None:
-    """Register `scenarios list | show | check | build`."""
+    """Register `scenarios list | show | check | load | build`."""
     command = subparsers.add_parser(
         "scenarios",
         help="physical stories and their numbers",
@@ -34,6 +34,15 @@ def add(subparsers: Subparsers) -> None:
     )
     check.add_argument("name", nargs="*", metavar="NAME", help="all unless named")
     check.set_defaults(run=_check)
+    load = actions.add_parser(
+        "load",
+        help="how train and test differ in load",
+        description="For readers: it looks at test, so nothing may be chosen by it.",
+        epilog="example: rapgym scenarios load chat-beside-code",
+    )
+    load.add_argument("name", nargs="*", metavar="NAME", help="all unless named")
+    load.add_argument("--json", action="store_true", help="print JSON")
+    load.set_defaults(run=_load)
     build = actions.add_parser(
         "build",
         help="make the series under traces/ from raw traces",
@@ -41,6 +50,11 @@ def add(subparsers: Subparsers) -> None:
         epilog="example: RAPGYM_DATA=/path/to/mirror rapgym scenarios build chat-beside-code",
     )
     build.add_argument("name", nargs="*", metavar="NAME", help="all unless named")
+    build.add_argument(
+        "--variants",
+        action="store_true",
+        help="instead, the series of the sensitivity table, cut into other windows",
+    )
     build.set_defaults(run=_build)
 
 
@@ -79,13 +93,63 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _build(arguments: argparse.Namespace) -> int:
-    from rapgym import series, workloads
+LOAD_COLUMNS = (
+    "scenario", "split", "rows", "req/row", "tokens", "p95", "left", "p5", "falls", "by", "p95",
+    "dense", "floor",
+)  # fmt: skip
+LOAD_LEGEND = """\
+tokens: in flight, prompt and reserved output of a row, of the served model, mean and 95th percentile;
+left: share of the card that the tenant leaves, mean and 5th percentile over seconds; falls: share of
+rows in which the limit falls below that of their first second, and by which share of the card, mean and
+95th percentile of those rows; dense, floor: share of rows in which they fit in every second."""
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     from rapgym.scenario import SCENARIOS, scenario
+    from rapgym.suitability import load
 
     stories = [scenario(name) for name in arguments.name] or list(SCENARIOS)
+    found = {story.name: load(story) for story in stories}
+    if arguments.json:
+        each = {name: {s: asdict(part) for s, part in both.items()} for name, both in found.items()}
+        print(json.dumps(each, indent=2))
+        return 0
+    rows: list[tuple[str, ...]] = [LOAD_COLUMNS]
+    for name, both in found.items():
+        for split, part in both.items():
+            counts = (f"{part.rows}", f"{part.requests:.1f}")
+            tokens = (f"{part.tokens:.0f}", f"{part.tokens_p95:.0f}")
+            shares = (part.left, part.left_p5, part.falling_rows, part.fall, part.fall_p95,
+                      part.dense_fits, part.floor_fits)  # fmt: skip
+            rows.append((name, split, *counts, *tokens, *(f"{share:.1%}" for share in shares)))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(LOAD_COLUMNS))]
+    for row in rows:
+        aligned = (
+            cell.ljust(w) if i < 2 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(aligned))
+    print(LOAD_LEGEND)
+    return 0
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from rapgym import sensitivity, series, workloads
+    from rapgym.scenario import SCENARIOS, scenario
+
+    if arguments.variants:
+        stories = sensitivity.window_stories(arguments.name or sensitivity.SCENARIOS)
+    else:
+        stories = [scenario(name) for name in arguments.name] or list(SCENARIOS)
     for story in {story.workload: story for story in stories}.values():
         path = series.FOLDER / f"{story.workload}.csv.gz"
-        series.write(workloads.build(story), path)
+        made = workloads.build(story)
+        if arguments.variants:  # no rival is run on them, so that single requests are not needed
+            made = made.without_requests(np.arange(len(made)))
+        series.write(made, path)
         print(path.name)
     return 0

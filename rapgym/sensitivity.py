@@ -1,0 +1,472 @@
+"""Does what was found hold where one number of a scenario is another? One thing changed at a time.
+
+A variant is a scenario in which a single choice differs. Every free parameter is tuned anew on the
+variant's train part, then its test part is served; beside that stands what the settings of the
+scenario as it is stated cost there. The `rankings` of a results file answer another question: they
+price the same proposals at other values of C.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapgym import bench, cells, datafiles, parallel, rollout, scenario, score, scoreboard, series
+from rapgym.cells import BOUND, LOOKUP, STATIC
+from rapgym.errors import InvalidSpec
+from rapgym.policies import registry
+from rapgym.policies.policy import Briefing, briefing
+from rapgym.progress import Progress
+from rapgym.results import Cell
+from rapgym.scenario import Scenario
+from rapgym.score import Estimate, Resamples
+from rapgym.specs import IntArray
+from rapgym.suitability import fitting_share
+
+# Days of traffic would take days of tuning: scenarios of an hour alone.
+SCENARIOS = ("chat-beside-code", "chat-gqa")
+METHODS = (STATIC, "keep-all", "gsi", LOOKUP, "frontier-margin", "forecast")
+FORESEEING = ("frontier-margin", "forecast")  # the ones whose settings are also carried over
+# Pairings on which settings are tuned, of a scenario's 16: all would take three times as long.
+TUNING_PAIRINGS = 4
+DECIMALS = 9  # of what is written: far below any error, and stable across processors
+
+WINDOWS_S = (5, 10)
+RESTORE_S = (0.1, 0.5, 2.0, 8.0)
+NOTICE_S = (0, 1, 3)
+CARD_MORE_GIB = (-4, -2, 2, 4)
+DRAWS = (0, 1, 2)
+
+Entry = dict[str, Any]
+Settings = Mapping[str, dict[str, Any]]  # policy -> its settings
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A scenario in which one thing is changed."""
+
+    base: str  # id of the scenario as it is stated
+    field: str  # of the scenario, which is changed; empty for the scenario as it is stated
+    value: Any
+    story: Scenario
+
+
+def changes(story: Scenario) -> dict[str, Sequence[Any]]:
+    """Field of a scenario -> the values that it takes."""
+    domains = scenario.table(story).header.domains
+    return {
+        "ceiling": scoreboard.ceilings(story),
+        "window_s": WINDOWS_S,
+        "restore_s": RESTORE_S,
+        "notice_s": NOTICE_S,
+        "card_gib": [story.card_gib + more for more in CARD_MORE_GIB],
+        "draw": DRAWS,
+        "told_domain": domains,
+        "domain": domains,
+        "splits": ("blocked",),
+    }
+
+
+def variants(story: Scenario, fields: Sequence[str] | None = None) -> list[Variant]:
+    """The scenario as it is stated, and every change of one of `fields` (all unless named).
+
+    Raises:
+        InvalidSpec: no such field is changed.
+    """
+    known = changes(story)
+    if unknown := {*(fields or ())} - known.keys():
+        raise InvalidSpec(
+            f"{', '.join(sorted(unknown))} is not varied; there are {', '.join(known)}"
+        )
+    found = [Variant(story.id, "", None, story)]
+    for field in known if fields is None else fields:
+        found += [
+            Variant(story.id, field, value, _changed(story, field, value))
+            for value in known[field]
+            if getattr(story, field) != value
+        ]
+    return found
+
+
+def _changed(story: Scenario, field: str, value: Any) -> Scenario:
+    change: dict[str, Any] = {field: value, "name": f"{story.name}:{field}={value}"}
+    if field == "window_s":
+        change["workload"] = f"{story.workload}-w{value}"
+    return replace(story, **change)
+
+
+def window_stories(names: Sequence[str] = SCENARIOS) -> list[Scenario]:
+    """The variants that need a series of their own, for `rapgym scenarios build --variants`."""
+    return [
+        variant.story
+        for name in names
+        for variant in variants(scenario.scenario(name), ["window_s"])
+        if variant.field
+    ]
+
+
+def why_not(variant: Variant) -> str | None:
+    """Why a variant cannot be measured here; None where it can."""
+    table, draw = scenario.table(variant.story), variant.story.draw
+    if draw is not None and draw >= len(table.header.orders):
+        return f"{table.name} holds orders of {len(table.header.orders)} draws of calibration text"
+    return None
+
+
+def entries() -> list[registry.Entry]:
+    """The methods that are compared, as far as the registry has them."""
+    known = {entry.name: entry for entry in registry.POLICIES}
+    return [known[name] for name in METHODS if name in known]
+
+
+def measured(variant: Variant, stated: Settings | None = None) -> Entry:
+    """Tune every method on a variant's train part, serve its test part, and score it.
+
+    Args:
+        stated: settings of the scenario as it is stated, where they shall be served too.
+
+    Returns:
+        What goes into the results: costs and scores by policy, those of the bound, and the share of
+        train rows in which dense fits.
+    """
+    story = variant.story
+    told = briefing(story)
+    tuned_on = briefing(replace(story, offsets=min(TUNING_PAIRINGS, story.offsets)))
+    settings = {entry.name: _tuned(entry, tuned_on) for entry in entries()}
+    served = {entry.name: _cell(entry, settings[entry.name], told) for entry in entries()}
+    served[BOUND] = cells.bound_cell(story)
+    scores = _scores(story, served)
+    for entry in entries():
+        scores[entry.name]["settings"] = settings[entry.name]
+        if entry.name in FORESEEING and stated is not None:
+            kept = stated[entry.name]
+            same = kept == settings[entry.name]
+            cell = served[entry.name] if same else _cell(entry, kept, told)
+            scores[entry.name]["stated_settings_cost"] = _cost(cell)
+    world = scenario.world(story, "train")
+    return _plain(
+        {
+            **_place(variant),
+            "dense_fits": fitting_share(world, np.ones(world.blocks, dtype=bool)),
+            "ceiling": world.ceiling,
+            "policies": scores,
+        }
+    )
+
+
+def _place(variant: Variant) -> Entry:
+    return {"scenario": variant.base, "field": variant.field, "value": variant.value}
+
+
+def _tuned(entry: registry.Entry, told: Briefing) -> dict[str, Any]:
+    tune = registry.tuning(entry)
+    return tune(told) if tune else {}
+
+
+def _cell(entry: registry.Entry, settings: dict[str, Any], told: Briefing) -> Cell:
+    make = partial(registry.build, entry, settings)
+    strict = rollout.refuses_misfit(make())
+    about = {"policy": entry.name, "on_misfit": "refuse" if strict else "repair"}
+    log = rollout.run(make, told.scenario, "test", told)
+    return cells.scored(told.scenario, about, log)
+
+
+def _cost(cell: Cell) -> float:
+    return score.mean_cost(cell.test_cost, cell.log.output_tokens)
+
+
+def _scores(story: Scenario, served: Mapping[str, Cell]) -> dict[str, Entry]:
+    """Cost and both scores of each policy, paired on the same resamples."""
+    log = served[BOUND].log
+    draws = resamples(story, (log.limit_row[0] - log.row[0]) % len(log))
+    sums = draws.summed([cell.test_cost for cell in served.values()], log.output_tokens)
+    summed = dict(zip(served, sums, strict=True))
+
+    def points(name: str, reference: str) -> Estimate:
+        return score.score(summed[name], summed[reference], summed[BOUND], draws.blocks)
+
+    found = {}
+    for name, cell in served.items():
+        adaptivity, foresight = points(name, STATIC), points(name, LOOKUP)
+        found[name] = {
+            "cost": _cost(cell),
+            "adaptivity": adaptivity.value,
+            "adaptivity_low": adaptivity.low,
+            "adaptivity_high": adaptivity.high,
+            "foresight": foresight.value,
+            "low": foresight.low,
+            "high": foresight.high,
+            "unmeasured": 1 - float(cell.test_measured.mean()),
+        }
+    return found
+
+
+def resamples(story: Scenario, offsets: IntArray) -> Resamples:
+    """Draws of test rows as `score.resamples` makes them, but that no block crosses a seam.
+
+    Raises:
+        InvalidSpec: every stretch of a blocked split is shorter than a block.
+    """
+    rows = series.split_rows(len(scenario.workload(story)), "test", story.splits)
+    drawn = score.resamples(len(rows), offsets, story.window_s)
+    if story.splits == "time":
+        return drawn
+    length = drawn.served.length
+    stretch = np.cumsum(np.diff(rows, prepend=rows[0]) > 1)
+    starts = np.flatnonzero(stretch[: len(rows) - length + 1] == stretch[length - 1 :])
+    if not len(starts):
+        raise InvalidSpec(f"{story.name}: its stretches are shorter than {length} rows")
+    rng = np.random.default_rng([1, len(rows)])
+
+    def within(blocks: score.BlockDraws) -> score.BlockDraws:
+        return replace(blocks, first=starts[rng.integers(len(starts), size=blocks.first.shape)])
+
+    tenant = None if drawn.tenant is None else within(drawn.tenant)
+    return replace(drawn, served=within(drawn.served), tenant=tenant)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: rounded, and None for what is not defined."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, float):
+        return round(value, DECIMALS) + 0.0 if np.isfinite(value) else None
+    return value
+
+
+def run(
+    wanted: Sequence[Variant], work: Path, *, jobs: int = 1, quiet: bool = False
+) -> dict[str, Any]:
+    """Measure what is not kept aside in `work` yet, so that a run that was killed goes on.
+
+    Args:
+        wanted: with every variant, the scenario as it is stated is measured too.
+        work: a JSON-lines file; what other code, table or series gave is not taken from it.
+        jobs: processes that measure variants side by side.
+
+    Returns:
+        What a file of results holds: `entries` in the order of `wanted`, `skipped` with a reason
+        each, and what they depend on.
+    """
+    work.parent.mkdir(parents=True, exist_ok=True)
+    possible = [variant for variant in wanted if why_not(variant) is None]
+    found: dict[int, Entry] = {}
+    with Progress("sensitivity", len(possible), quiet=quiet) as progress:
+        # First the scenarios as they are stated: the others are also served with their settings.
+        first = [i for i, variant in enumerate(possible) if not variant.field]
+        rest = [i for i, variant in enumerate(possible) if variant.field]
+        for part in (first, rest):
+            stated = {
+                found[i]["scenario"]: {
+                    name: each["settings"]
+                    for name, each in found[i]["policies"].items()
+                    if "settings" in each
+                }
+                for i in first
+                if i in found
+            }
+            found |= _measured_part(possible, part, stated, work, jobs, progress)
+    return {
+        **origin(possible),
+        "skipped": [{**_place(v), "why": why} for v in wanted if (why := why_not(v))],
+        "entries": [found[i] for i in range(len(possible))],
+    }
+
+
+def _measured_part(
+    every: Sequence[Variant],
+    part: Sequence[int],
+    stated: Mapping[str, Settings],
+    work: Path,
+    jobs: int,
+    progress: Progress,
+) -> dict[int, Entry]:
+    """Those of `every` variants whose places are in `part`."""
+    kept = list(_kept(work))
+    basis = {i: _basis(every[i], stated.get(every[i].base)) for i in part}
+    found = {i: entry for i in part for before, entry in kept if before == basis[i]}
+    for _ in found:
+        progress.advance(skipped=True)
+    left = [i for i in part if i not in found]
+    calls = [partial(measured, every[i], stated.get(every[i].base)) for i in left]
+    for place, entry in parallel.results(calls, jobs):
+        i = left[place]
+        found[i] = entry
+        with work.open("a") as file:
+            # It begins a line even after one that was cut off as it was written.
+            file.write("\n" + json.dumps({"basis": basis[i], "entry": entry}))
+        progress.advance(note=every[i].story.name)
+    return found
+
+
+def _basis(variant: Variant, stated: Settings | None) -> dict[str, Any]:
+    """All that an entry depends on, as JSON gives it back."""
+    story = variant.story
+    basis = {
+        "code_sha256": bench.code_sha256(),
+        "table_sha256": scenario.table(story).sha256,
+        "workload_sha256": datafiles.sha256_of(series.FOLDER / f"{story.workload}.csv.gz"),
+        "place": _place(variant),
+        "story": asdict(story),
+        "stated": stated,
+    }
+    found: dict[str, Any] = json.loads(json.dumps(basis))
+    return found
+
+
+def _kept(work: Path) -> Iterator[tuple[dict[str, Any], Entry]]:
+    """What earlier runs left: basis and entry."""
+    if not work.exists():
+        return
+    for line in work.read_text().splitlines():
+        try:
+            kept = json.loads(line)
+            yield kept["basis"], kept["entry"]
+        except (ValueError, KeyError, TypeError):
+            continue  # cut off as it was written: measured again
+
+
+def origin(measured_ones: Sequence[Variant]) -> dict[str, Any]:
+    """What the entries depend on, when and with what they were made."""
+    stories = [variant.story for variant in measured_ones]
+    return {
+        "rapgym": importlib.metadata.version("rapgym"),
+        **bench.surroundings(),
+        "code_sha256": bench.code_sha256(),
+        "tables": {story.table: scenario.table(story).sha256 for story in stories},
+        "workloads": {
+            story.workload: datafiles.sha256_of(series.FOLDER / f"{story.workload}.csv.gz")
+            for story in stories
+        },
+        "tuning_pairings": TUNING_PAIRINGS,
+    }
+
+
+LABELS = {
+    "": "as stated",
+    "ceiling": "C = {} nats",
+    "window_s": "W = {} s",
+    "restore_s": "restore_s = {}",
+    "notice_s": "notice_s = {}",
+    "card_gib": "card = {} GiB",
+    "draw": "orders of draw {}",
+    "told_domain": "told of {} alone",
+    "domain": "{} alone, told and scored",
+    "splits": "{} splits",
+}
+
+NOTE = """\
+Costs are nats an output token above dense, on test text, settings tuned anew for each line on {pairings}
+of its pairings (the bench tunes on all); in brackets what the settings of the scenario as stated cost there.
+Adaptivity of the lookup and foresight with 95 % intervals, not corrected for how many lines there are.
+C: policies are tuned at that C, where the rankings of a results file price the same proposals.
+Draws: the grid of each, draw 0 included, crosses that draw's orders; as stated, it names the best sets
+found. servegen-days is left out: it would take too long."""
+
+
+def label(entry: Entry) -> str:
+    """What is changed, in words."""
+    value = entry["value"]
+    return LABELS[entry["field"]].format(f"{value:g}" if isinstance(value, float) else value)
+
+
+def _columns(found: Sequence[Entry]) -> list[list[str]]:
+    """Heads, then one row an entry, of entries of one scenario."""
+    names = [name for name in METHODS if name in found[0]["policies"]]
+    foreseeing = [name for name in FORESEEING if name in names]
+    head = ["changed", "dense fits", *names, BOUND, f"adaptivity of {LOOKUP}"]
+    rows = [[*head, *(f"foresight of {name}" for name in foreseeing)]]
+    for entry in found:
+        policies = entry["policies"]
+        rows.append(
+            [
+                label(entry),
+                f"{entry['dense_fits']:.0%}",
+                *(_cost_text(policies[name]) for name in names),
+                f"{policies[BOUND]['cost']:.4f}",
+                _interval(*(policies[LOOKUP][f"adaptivity{end}"] for end in ("", "_low", "_high"))),
+                *(
+                    _interval(*(policies[name][end] for end in ("foresight", "low", "high")))
+                    for name in foreseeing
+                ),
+            ]
+        )
+    return rows
+
+
+def _cost_text(policy: Entry) -> str:
+    stated = policy.get("stated_settings_cost")
+    return f"{policy['cost']:.4f}" + ("" if stated is None else f" ({stated:.4f})")
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _by_scenario(found: Mapping[str, Any]) -> dict[str, list[Entry]]:
+    grouped: dict[str, list[Entry]] = {}
+    for entry in found["entries"]:
+        grouped.setdefault(entry["scenario"], []).append(entry)
+    return grouped
+
+
+def _note(found: Mapping[str, Any]) -> str:
+    skipped = [
+        f"Left out: {each['scenario']}, {label(each)} ({each['why']})." for each in found["skipped"]
+    ]
+    return "\n".join([NOTE.format(pairings=found["tuning_pairings"]), *skipped])
+
+
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """What holds on how many lines, one sentence a scenario and method."""
+    said = []
+    for name, group in _by_scenario(found).items():
+        for policy in FORESEEING:
+            ends = [
+                (entry["policies"][policy]["low"], entry["policies"][policy]["high"])
+                for entry in group
+                if policy in entry["policies"] and entry["policies"][policy]["low"] is not None
+            ]
+            if ends:
+                better, worse = sum(low > 0 for low, _ in ends), sum(high < 0 for _, high in ends)
+                said.append(
+                    f"{name}: `{policy}` is better than the lookup on {better} of {len(ends)} lines, "
+                    f"worse on {worse}, not told apart from it on {len(ends) - better - worse}."
+                )
+    return said
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The tables of all scenarios, for a terminal."""
+    parts = []
+    for name, group in _by_scenario(found).items():
+        rows = _columns(group)
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join(
+                text.rjust(width) if i else text.ljust(width)
+                for i, (text, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        parts.append("\n".join([name, *lines]))
+    return "\n\n".join([*parts, "\n".join([*sentences(found), "", _note(found)])])
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The same for the README."""
+    parts = []
+    for name, group in _by_scenario(found).items():
+        head, *rows = _columns(group)
+        lines = [f"**{name}**\n", f"| {' | '.join(head)} |"]
+        lines.append(f"| --- |{' ---: |' * (len(head) - 1)}")
+        parts.append("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
+    said = "\n".join(f"- {sentence}" for sentence in sentences(found))
+    return "\n\n".join([*parts, said, _note(found)])

@@ -39,13 +39,12 @@ def layer_order(quality: QualityColumns) -> IntArray:
     Raises:
         InvalidTable: the table holds no block influence.
     """
-    influence: FloatArray | None = getattr(quality, "block_influence", None)
-    if influence is None:
+    if quality.block_influence is None:
         raise InvalidTable(
             f"{quality.name} holds no block influence, by which layers are dropped whole; build it "
             "again with: rapgym measure"
         )
-    ascending = np.argsort(influence, kind="stable")
+    ascending = np.argsort(quality.block_influence, kind="stable")
     whole = np.flatnonzero(~quality.floor[0::2] & ~quality.floor[1::2])
     return ascending[np.isin(ascending, whole)]
 

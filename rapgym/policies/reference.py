@@ -1,13 +1,14 @@
 """The frontier lookup: the reference policy, which stands in wherever a policy's answer cannot."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from rapgym.memory import Footprint
 from rapgym.policies.policy import Briefing
 from rapgym.quality import QualityColumns
-from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,9 @@ class Frontier:
     nll: FloatArray  # ascending, [K]
     attention: IntArray  # attention blocks kept, [K]
     ffn: IntArray  # FFN blocks kept, [K]
+
+    def __post_init__(self) -> None:
+        freeze(self)  # policies share it
 
     def used_bytes(
         self, footprint: Footprint, tokens: IntArray, prompt_tokens: IntArray
@@ -42,6 +46,7 @@ class Frontier:
         return np.where(fits.any(axis=1), fits.argmax(axis=1), smallest)
 
 
+@lru_cache(maxsize=16)
 def frontier(quality: QualityColumns) -> Frontier:
     """The frontier of a table's grid, by the columns given."""
     kept = quality.grid_kept.reshape(-1, quality.grid_kept.shape[-1])

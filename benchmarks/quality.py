@@ -34,7 +34,13 @@ COUNTS = (
     (0, 2), (0, 4), (0, 8), (0, 12),
     (4, 2), (8, 4), (12, 6), (20, 12),
 )  # fmt: skip
-FORMATS = (Format("int8"), Format("int4"), Format(kv="int8"), Format("int4", "int8"))
+FORMATS = (
+    Format("int8"),
+    Format("int4"),
+    Format(kv="int8"),
+    Format("int8", "int8"),
+    Format("int4", "int8"),
+)
 
 
 @dataclass(frozen=True, slots=True)

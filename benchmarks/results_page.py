@@ -79,8 +79,8 @@ def origin(found: Results) -> str:
     return (
         "Made by `rapgym bench --out benchmarks/results/bench.csv.gz` on "
         f"{found.header['date'][:10]}, table `{'`, `'.join(found.header['tables'])}`; `rapgym verify` "
-        "of that file replays every row. Decision times are of the machine that ran it, with its "
-        "other core busy."
+        "of that file replays every row. Decision times are of the machine that ran it, all its cores "
+        "busy."
     )
 
 
@@ -92,7 +92,7 @@ def whole(found: Results, folder: Path) -> str:
     parts = [
         "# Results",
         "Made by `make readme` from the files under [results](results); the README explains the "
-        "words. Nothing here is typed by hand.",
+        "words. No result is typed by hand.",
         "## Scenarios and methods",
         origin(found),
         "\n".join(f"- {sentence}" for sentence in findings.sentences(entries)),
@@ -130,8 +130,8 @@ def rivals(found: Results) -> str:
     rows = []
     for name, group in groups.items():
         by = {entry["policy"]: entry for entry in group}
-        tried = min(e["cost"] for e in group if e["kind"] in findings.PRUNING)
-        cells = [f"{tried:.3f}", f"{by['bound']['cost']:.3f}"]
+        champion = next(entry for entry in group if "all" in entry["champion"])
+        cells = [f"`{champion['policy']}` {champion['cost']:.3f}", f"{by['bound']['cost']:.3f}"]
         for rival in names:
             own = served.get((name, rival))
             cells.append(
@@ -142,17 +142,17 @@ def rivals(found: Results) -> str:
         rows.append([f"`{name}`", *cells])
     told = (
         "Nats an output token above the full bf16 model. Rivals serve the full model: a static format "
-        "is refused where it does not fit, partial admission refuses the newest requests, weight "
-        "streaming reads what does not fit at every forward pass. In brackets the same format in the "
+        "is refused with its whole batch where it does not fit; with admission, only the newest requests "
+        "are; weight streaming reads what does not fit at every forward pass. In brackets the same format in the "
         "served model's own bytes: the reference model's embeddings, which stay bf16, are 21 % of its "
         "weights, those of the models it stands for 4 to 13 %, so formats free less in the scaled world "
         "(dropping blocks suffers likewise)."
     )
-    return told + "\n\n" + table(["scenario", "best policy tried", "bound", *names], rows)
+    return told + "\n\n" + table(["scenario", "champion", "bound", *names], rows)
 
 
 def ceilings(rankings: Sequence[Entry]) -> str:
-    """The five cheapest at each C, from the same proposals."""
+    """The six cheapest at each C, from the same proposals."""
     rows = [
         [
             f"`{ranking['scenario']}`",
@@ -189,7 +189,8 @@ def beyond(found: Entry) -> str:
     told = (
         f"Made by `python benchmarks/quality.py`. Nats a token above dense on "
         f"{found['sample']['tokens']:,} test tokens: mean over domains, worst domain, 95th percentile "
-        "over sequences; KL from dense, next-token top-1 agreement with dense; and a choice of the true "
+        "over its sequences of 511 tokens (there are few of them: it lies between the second and the "
+        "third worst); KL from dense, next-token top-1 agreement with dense; and a choice of the true "
         f"one of four continuations ({choice['items']} items, {choice['context_tokens']} tokens of "
         f"context, {choice['continuation_tokens']} of continuation, chance {choice['chance']:.0%}; "
         f"{choice['note']}). ± is one standard error."
@@ -252,7 +253,7 @@ def draws(found: Results) -> str:
         ]
         heads = ("order", "draws", "blocks in both", "in the first half of both", "Kendall's tau")
         parts.append(
-            f"The greedy orders of `{name}`, found on {len(orders)} draws of 1,533 tokens each; "
+            f"The greedy orders of `{name}`, found on {len(orders)} draws of text each; "
             "policies are told of the first.\n\n" + table(heads, rows, left=2)
         )
     return "\n\n".join(parts)

@@ -57,6 +57,7 @@ def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
     return {
         "rapgym": importlib.metadata.version("rapgym"),
         "code_sha256": code_sha256(),
+        "numpy": importlib.metadata.version("numpy"),
         "seeds": list(seeds),
         "scenarios": {story.id: asdict(story) for story in stories},
         "env_spec": {story.id: env_spec(story) for story in stories},
@@ -88,7 +89,7 @@ def env_spec(story: Scenario) -> dict[str, Any]:
 
 def surroundings() -> dict[str, Any]:
     """When and with what a result was made; two results may differ here and agree."""
-    packages = ("numpy", "gymnasium", "pandas")
+    packages = ("gymnasium", "pandas")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": provenance.commit(),
@@ -138,7 +139,8 @@ def run(
             results.write(paths[i], Results(origin_here, (cell,)))
             done[i] = cell
             progress.advance(note=f"{work[i].name} on {work[i].story.name}")
-    found = Results({**origin_here, **surroundings()}, tuple(done[i] for i in range(len(work))))
+    header = {**origin_here, **surroundings(), "names": list(names)}
+    found = Results(header, tuple(done[i] for i in range(len(work))))
     found = Results({**found.header, **summary(found)}, found.cells)
     results.write(out, found)
     shutil.rmtree(parts, ignore_errors=True)

@@ -26,27 +26,38 @@ STATIC, LOOKUP = "static-best", "frontier"
 
 def policy_cell(story: Scenario, entry: registry.Entry, seed: int) -> Cell:
     """Serve the test split with a policy that is told of train and calibration columns alone."""
-    told = briefing(story)
-    table = scenario.table(story)
-    options = registry.settings(entry, told, table.sha256)
-    make = partial(registry.build, entry, options)
+    told, known = briefing(story), policy_facts(story, entry, seed)
+    make = partial(registry.build, entry, known["settings"])
     log = rollout.run(make, story, "test", told, seed)
     fallback = float((log.source == Reason.FALLBACK).mean())
     spent_us = rollout.decision_us(make(), story, told)
-    about = {
-        "policy": entry.name,
-        "kind": entry.kind,
-        "seed": seed,
-        "settings": options,
-        "on_misfit": "refuse" if rollout.refuses_misfit(make()) else "repair",
+    about = known | {
         "fallback": fallback,
         "fault": rollout.first_fault(make, story, told) if fallback else None,
         "decision_us_p50": float(np.quantile(spent_us, 0.5)),
         "decision_us_p99": float(np.quantile(spent_us, 0.99)),
         "validation_cost": validation_cost(story, entry, seed),
-        **calibration_cost(table, entry.designs),
     }
     return scored(story, about, log)
+
+
+def policy_facts(story: Scenario, entry: registry.Entry, seed: int) -> dict[str, Any]:
+    """What describes a policy's cell before it is run.
+
+    Raises:
+        InvalidPolicy: it is not tuned for this scenario and table, or cannot be built.
+    """
+    table = scenario.table(story)
+    options = registry.settings(entry, briefing(story), table.sha256)
+    strict = rollout.refuses_misfit(registry.build(entry, options))
+    return _described(story) | {
+        "policy": entry.name,
+        "kind": entry.kind,
+        "seed": seed,
+        "settings": options,
+        "on_misfit": "refuse" if strict else "repair",
+        **calibration_cost(table, entry.designs),
+    }
 
 
 def validation_cost(story: Scenario, entry: registry.Entry, seed: int) -> float:
@@ -83,7 +94,7 @@ def scored(story: Scenario, about: dict[str, Any], log: EpisodeLog) -> Cell:
     judged = rollout.replay(
         scenario.scoring_world(story), log, refuses_misfit=about["on_misfit"] == "refuse"
     )
-    return Cell(_described(story, about), log, judged.nll, judged.measured, judged.quality)
+    return Cell(about, log, judged.nll, judged.measured, judged.quality)
 
 
 def test_start(world: World, story: Scenario) -> State:
@@ -120,7 +131,7 @@ def bound_cell(story: Scenario) -> Cell:
         emergency=nil,
         refused=nil,
     )
-    return Cell(_described(story, _unasked(BOUND, "bound")), log, nil, nil == 0, cost)
+    return Cell(oracle_facts(story, BOUND), log, nil, nil == 0, cost)
 
 
 def plan_cell(story: Scenario) -> Cell:
@@ -129,37 +140,47 @@ def plan_cell(story: Scenario) -> Cell:
     start, rows = test_start(world, story), len(world.rows)
     proposals = plan.best_plan(world, frontier(world.quality).kept, start, rows)
     log = rollout.proposed(told, proposals, start)
-    return scored(story, _unasked(BEST_PLAN, "bound"), log)
+    return scored(story, oracle_facts(story, BEST_PLAN), log)
 
 
 def rival_cell(story: Scenario, rival: Rival) -> Cell:
-    """A rival from outside the action space on the same rows; its kept sets say nothing.
+    """A rival from outside the action space on the same rows; its kept sets say nothing."""
+    told = rivals.log(story, rival, "test", "calib")
+    judged = rivals.log(story, rival, "test", "test")
+    about = rival_facts(story, rival)
+    return Cell(about, told, judged.nll, judged.measured, judged.quality)
+
+
+def rival_facts(story: Scenario, rival: Rival) -> dict[str, Any]:
+    """What describes a rival's cell.
 
     `served_cost` of a static format is its cost in the served model's own bytes; `quality_se` the
     standard error of what its rounding costs.
     """
-    told = rivals.log(story, rival, "test", "calib")
-    judged = rivals.log(story, rival, "test", "test")
     served = None
     if rival.rule == "static":
         nll = rivals.format_nll(story, rival, "test")
         served = rivals.served_cost(story, rival, "test", nll)
-    about = _unasked(rival.name, "rival") | {
+    return _undecided(story, rival.name, "rival") | {
         "settings": {"rule": rival.rule, "weights": rival.form.weights, "kv": rival.form.kv},
         "served_cost": served,
         "quality_se": rivals.format_nll_se(story, rival, "test"),
     }
-    return Cell(_described(story, about), told, judged.nll, judged.measured, judged.quality)
 
 
-def _described(story: Scenario, about: dict[str, Any]) -> dict[str, Any]:
+def oracle_facts(story: Scenario, name: str) -> dict[str, Any]:
+    """What describes the cell of the bound or of the best plan."""
+    return _undecided(story, name, "bound")
+
+
+def _described(story: Scenario) -> dict[str, Any]:
     world = scenario.world(story, "test")
-    return {"scenario": story.id, "blocks": world.blocks, "ceiling": world.ceiling, **about}
+    return {"scenario": story.id, "blocks": world.blocks, "ceiling": world.ceiling}
 
 
-def _unasked(name: str, kind: str) -> dict[str, Any]:
+def _undecided(story: Scenario, name: str, kind: str) -> dict[str, Any]:
     """What describes a cell in which nobody decides row by row."""
-    return {
+    return _described(story) | {
         "policy": name,
         "kind": kind,
         "seed": 0,

@@ -38,11 +38,11 @@ def chosen(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def crowned(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries of all scenarios with `champion`, `p_holm` and `verdict`.
+    """The entries of all scenarios with `champion`, `p_holm`, `holm_tests` and `verdict`.
 
     `champion` lists the families whose champion an entry is. `p_holm` is its adjusted p-value, the
     largest where it is champion of several; None off the headline, for its p-value is no part of a
-    family there. `verdict` is what may be said of a champion against the lookup: better, worse or
+    family there. `holm_tests` is how many scenarios that correction is for. `verdict` is what may be said of a champion against the lookup: better, worse or
     tie; None where nothing was tested.
     """
     champions = {
@@ -50,6 +50,7 @@ def crowned(entries: Sequence[Entry]) -> list[Entry]:
         for name in dict.fromkeys(e["scenario"] for e in entries)
     }
     adjusted: dict[tuple[str, str], list[float]] = {}
+    sizes: dict[tuple[str, str], int] = {}
     for family in FAMILIES:
         tested = [
             e
@@ -60,11 +61,21 @@ def crowned(entries: Sequence[Entry]) -> list[Entry]:
         ]
         for e, p in zip(tested, score.holm([e["p_value"] for e in tested]), strict=True):
             adjusted.setdefault((e["scenario"], e["policy"]), []).append(p)
+            sizes[e["scenario"], e["policy"]] = len(tested)
     found = []
     for e in entries:
         families = [f for f, name in champions[e["scenario"]].items() if name == e["policy"]]
         p_holm = max(adjusted.get((e["scenario"], e["policy"]), []), default=None)
-        found.append(e | {"champion": families, "p_holm": p_holm, "verdict": verdict(e, p_holm)})
+        tests = sizes.get((e["scenario"], e["policy"]))
+        found.append(
+            e
+            | {
+                "champion": families,
+                "p_holm": p_holm,
+                "holm_tests": tests,
+                "verdict": verdict(e, p_holm),
+            }
+        )
     return found
 
 

@@ -1,13 +1,13 @@
 """What the entries of a bench say, in sentences: no more than the statistics bear."""
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from rapgym.report import by_scenario, shown_p
 
 Entry = dict[str, Any]
 
-PRUNING = ("static", "reactive", "heuristic", "learned")
 RIVAL = "rival"
 FOUR_BITS = "int4"  # in the name of every rival with 4-bit weights
 
@@ -24,8 +24,8 @@ def overall(entries: Sequence[Entry]) -> list[str]:
     """What holds over the scenarios of the headline: adapting, foresight, 4 bits; in Markdown."""
     groups = [group for group in by_scenario(entries).values() if group[0]["headline"]]
     said = [_adapting(groups), _foresight(groups)]
-    four = "**int4**: the better of the static 4-bit rivals, beside the best pruning policy tried."
-    other = "**Any other way**: the cheapest rival of all, beside the best pruning policy tried."
+    four = "**int4**: the cheapest rival with weights of 4 bits, beside the champion."
+    other = "**Any other way**: the cheapest rival of all, beside the champion."
     said += [_beside(groups, four, FOUR_BITS), _beside(groups, other)]
     return [text for text in said if text]
 
@@ -39,12 +39,32 @@ def _adapting(groups: Sequence[Sequence[Entry]]) -> str:
     )
     if not points:
         return ""
-    middle = points[len(points) // 2]
-    return (
-        f"**Adapting at all** is worth {points[0]:.0f} to {points[-1]:.0f} of 100 points (median "
-        f"{middle:.0f}) over {len(points)} scenarios: that is what the frontier lookup, which looks "
-        "neither back nor ahead, wins over the best single static set."
+    text = (
+        f"**Adapting at all** is worth {_span(points)} of 100 points (median {median(points):.0f}) over "
+        f"{len(points)} scenarios, most of them variants of one hour of traffic: that is what the "
+        "frontier lookup, which looks neither back nor ahead, wins over the best single static set."
     )
+    admitting = sorted(score for group in groups if (score := _admitting(group)) is not None)
+    if admitting:
+        text += (
+            " A static set is refused with its whole batch where it does not fit; the full model that "
+            f"only refuses the newest requests would stand at {_span(admitting)} (median "
+            f"{median(admitting):.0f}) on that scale, without any pruning."
+        )
+    return text
+
+
+def _span(points: Sequence[float]) -> str:
+    return f"{points[0]:.0f} to {points[-1]:.0f}"
+
+
+def _admitting(group: Sequence[Entry]) -> float | None:
+    """Where partial admission of the full model stands between the best static set and the bound."""
+    cost = {entry["policy"]: entry["cost"] for entry in group}
+    static, bound = cost["static-best"], cost["bound"]
+    if "partial-admission" not in cost or static <= bound:
+        return None
+    return 100 * (static - cost["partial-admission"]) / (static - bound)
 
 
 def _foresight(groups: Sequence[Sequence[Entry]]) -> str:
@@ -80,25 +100,28 @@ def _beside(groups: Sequence[Sequence[Entry]], told: str, part: str = "") -> str
     said: dict[str, list[str]] = {}
     for group in groups:
         found = [e for e in group if e["kind"] == RIVAL and part in e["policy"]]
-        tried = [e["cost"] for e in group if e["kind"] in PRUNING and not e["fallback"]]
-        if found and tried:
+        champion = next((entry for entry in group if "all" in entry["champion"]), None)
+        if found and champion:
             best = min(found, key=lambda entry: entry["cost"])
-            costs = f"{_plain(best['scenario'])} ({best['policy']}, {best['cost']:.3f} against {min(tried):.3f})"
-            said.setdefault(_against(best), []).append(costs)
+            costs = f"{best['policy']}, {best['cost']:.3f} against {champion['cost']:.3f}"
+            said.setdefault(against(best), []).append(f"{_plain(best['scenario'])} ({costs})")
     if not said:
         return ""
     parts = [f"{what} on {len(names)}: {', '.join(names)}" for what, names in said.items()]
     return f"{told} It costs {'; it costs '.join(parts)}."
 
 
-def _against(rival: Entry) -> str:
-    if rival["behind_best_low"] > 0:
-        return "more"
-    if rival["behind_best_high"] >= 0:
-        return "as much, within error,"
+def against(rival: Entry) -> str:
+    """How a rival's cost stands to the champion's and to the bound, 95 % intervals, uncorrected."""
+    if rival["behind_champion_low"] > 0:
+        return "more than the champion"
+    if rival["behind_champion_high"] >= 0:
+        return "what cannot be told from the champion's cost"
     if rival["behind_bound_high"] < 0:
-        return "less, and less than the bound (pruning instead of it is pointless there),"
-    return "less, though not surely less than the bound,"
+        return "less than the bound, so that pruning instead of it has no point,"
+    if rival["behind_bound_low"] > 0:
+        return "less than the champion, though more than the bound,"
+    return "less than the champion, and what cannot be told from the bound"
 
 
 def _plain(scenario: str) -> str:
@@ -162,28 +185,16 @@ def best(group: Sequence[Entry]) -> str:
 
 
 def rivals(group: Sequence[Entry]) -> list[str]:
-    """What rivals cost beside the best pruning policy, and whether 4 bits make pruning pointless."""
+    """What the cheapest rival of all and the cheapest of 4 bits mean for pruning."""
     found = [entry for entry in group if entry["kind"] == RIVAL]
-    tried = [e for e in group if e["kind"] in PRUNING and not e["fallback"]]
-    if not found or not tried:
+    champion = next((entry for entry in group if "all" in entry["champion"]), None)
+    if not found or champion is None:
         return []
-    costs = ", ".join(f"`{entry['policy']}` {entry['cost']:.3f}" for entry in found)
-    text = [f"Rivals cost {costs}, where the best pruning policy costs {tried[0]['cost']:.3f}."]
-    four = [entry for entry in found if FOUR_BITS in entry["policy"]]
-    if four:
-        text.append(four_bits(min(four, key=lambda entry: entry["cost"])))
-    return text
-
-
-def four_bits(rival: Entry) -> str:
-    """What the best rival of 4 bits means for pruning, intervals paired on the same resamples."""
-    name = f"`{rival['policy']}`"
-    if rival["behind_best_low"] > 0:
-        return f"int4 does not make pruning pointless here: {name} costs more than the best policy tried."
-    if rival["behind_best_high"] >= 0:
-        return f"int4 does not make pruning pointless here: {name} ties with the best policy tried."
-    if rival["behind_bound_high"] < 0:
-        return f"int4 makes pruning pointless here: {name} costs less than every policy, the bound included."
-    if rival["behind_bound_low"] > 0:
-        return f"{name} is cheaper than every policy tried, but not than the bound."
-    return f"{name} is cheaper than every policy tried, and not told apart from the bound."
+    said = []
+    for told, part in (("The cheapest rival", ""), ("The cheapest rival of 4 bits", FOUR_BITS)):
+        some = [entry for entry in found if part in entry["policy"]]
+        if some:
+            best = min(some, key=lambda entry: entry["cost"])
+            costs = f"{best['cost']:.3f} against {champion['cost']:.3f}"
+            said.append(f"{told}, `{best['policy']}`, costs {against(best)} ({costs}).")
+    return said

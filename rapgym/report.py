@@ -22,7 +22,7 @@ def _cells(entry: Entry) -> list[str]:
         entry["kind"],
         _score(entry["adaptivity"]),
         _interval(entry["foresight"], entry["low"], entry["high"]),
-        "-" if p is None else shown_p(p),
+        "-" if p is None else f"{shown_p(p)} of {entry['holm_tests']}",
         f"{entry['cost']:.4f}",
         *(f"{entry[term]:.4f}" for term in ("quality", "stall", "emergency", "refused")),
         us,
@@ -99,12 +99,14 @@ LEGEND = """\
 adaptivity: 0 is the best static set, 100 the bound; foresight: 0 is the frontier lookup, 100 the bound.
 Costs are nats an output token above dense, on test text.
 '+': champion of its kind by cost on the validation part of train, '++': of all that do not learn;
-Holm p: of no difference from the lookup, corrected over the scenarios of the headline for champions;
+Holm p: of no difference from the lookup, corrected for champions over as many scenarios of the headline
+as stand behind "of";
 '=': not told apart from the lowest cost on test (95 %, the quality table's error included);
 '!': could not be read in some rows, which the reference policy served.
 us: microseconds of one decision; passes: forward passes that calibration took; pays after: served
-output tokens until what is saved against random drop has paid for the calibration text, each token of
-it at C nats; unmeas.: rows whose quality was predicted. Rivals have no place on the two scales."""
+output tokens until what is saved against random drop (which knows from calibration what may go) has
+paid for the calibration text, each token of it at C nats; unmeas.: rows whose quality was predicted.
+Rivals have no place on the two scales."""
 
 
 def warnings(entries: Sequence[Entry]) -> str:

@@ -133,8 +133,8 @@ def batches(
     return Batches(np.where(there, need, NEVER), share)
 
 
-def partial_admission(world: World, asked: Batches) -> Rule:
-    """Dense in bf16; the newest requests are refused until the rest fits in the first second.
+def partial_admission(world: World, asked: Batches, nll: float = 0.0) -> Rule:
+    """All blocks in one format; the newest requests are refused until the rest fits in the first second.
 
     Where the limit falls in mid-row, the newest of those admitted are evicted until the others fit:
     what they still had to say is refused, and the others lose that second, an emergency unless
@@ -145,8 +145,12 @@ def partial_admission(world: World, asked: Batches) -> Rule:
     output tokens that it would have had, which admission does not look at: long answers that came
     late are as likely to go as short ones. Evictions at once and free of charge favour this rival;
     that a refused request cannot be served a little later, when the limit is back, does not.
+
+    Args:
+        world: whose footprint is the format's.
+        nll: of the format, nats a token above dense bf16.
     """
-    foot = world.footprint
+    foot, loss = world.footprint, min(nll, world.ceiling)
 
     def play(row: IntArray, limit_row: IntArray, before: Memory) -> Played:
         limit = world.rows.limit_bytes[limit_row]
@@ -167,7 +171,7 @@ def partial_admission(world: World, asked: Batches) -> Rule:
         reason = np.where(first < whole, Reason.REPAIRED, Reason.POLICY)
         need = asked.need_bytes[row, np.maximum(first, 0)] - foot.margin_bytes
         return Played(
-            quality=np.zeros(len(row)),
+            quality=loss * (share * np.where(serving, 1 - stalled, 0.0)).mean(axis=1),
             stall=world.ceiling * (share * stalled).mean(axis=1),
             emergency=world.ceiling * (share * paused).mean(axis=1),
             refused=world.ceiling * (1 - share).mean(axis=1),

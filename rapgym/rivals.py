@@ -33,14 +33,28 @@ class Rival:
     form: Format = BF16
 
 
-RIVALS = (
-    Rival("int8", "static int8 weights", "static", Format("int8")),
-    Rival("int4", "static int4 weights", "static", Format("int4")),
-    Rival("int8-kv", "dense bf16 weights, int8 KV cache", "static", Format("bf16", "int8")),
-    Rival("int4-int8-kv", "static int4 weights, int8 KV cache", "static", Format("int4", "int8")),
-    Rival("partial-admission", "dense; the newest requests are refused", "partial-admission"),
-    Rival("weight-streaming", "dense; what does not fit is read each pass", "weight-streaming"),
-)
+_FORMATS = {
+    "int8": ("int8 weights", Format("int8")),
+    "int4": ("int4 weights", Format("int4")),
+    "int8-kv": ("bf16 weights, int8 KV cache", Format("bf16", "int8")),
+    "int8-int8-kv": ("int8 weights, int8 KV cache", Format("int8", "int8")),
+    "int4-int8-kv": ("int4 weights, int8 KV cache", Format("int4", "int8")),
+}
+RIVALS: tuple[Rival, ...] = (
+    *(
+        Rival(name, f"{told}; a batch that does not fit is refused", "static", form)
+        for name, (told, form) in _FORMATS.items()
+    ),
+    *(
+        Rival(f"{name}-admission", f"{told}; the newest requests are refused until the rest fits",
+              "partial-admission", form)
+        for name, (told, form) in _FORMATS.items()
+    ),
+    Rival("partial-admission", "bf16; the newest requests are refused until the rest fits",
+          "partial-admission"),
+    Rival("weight-streaming", "bf16; what does not fit is read at every forward pass",
+          "weight-streaming"),
+)  # fmt: skip
 
 
 def rival(name: str) -> Rival:
@@ -61,15 +75,11 @@ def format_nll(story: Scenario, rival: Rival, text: Text) -> float:
     Raises:
         UnmeasuredSet: the format was not measured on this text.
     """
-    if rival.form == BF16:
-        return 0.0
     return scenario.table(story).format_nll(rival.form, text, story.domain)
 
 
 def format_nll_se(story: Scenario, rival: Rival, text: Text) -> float:
     """Standard error of `format_nll`, and it raises as that does; 0 of bf16."""
-    if rival.form == BF16:
-        return 0.0
     return scenario.table(story).format_nll_se(rival.form, text, story.domain)
 
 
@@ -89,10 +99,8 @@ def log(story: Scenario, rival: Rival, split: Split, text: Text = "calib") -> Ep
 def played(story: Scenario, rival: Rival, split: Split, nll: float) -> EpisodeLog:
     """The same with a given quality of the format, nats a token above dense bf16."""
     measured = model_spec(scenario.table(story).model)
-    world = scenario.world(story, split)
-    if rival.rule == "static":
-        world = in_format(world, measured, rival.form, nll)
-    return _log(world, _rule(story, rival, split, world), story.offsets, nll)
+    world = in_format(scenario.world(story, split), measured, rival.form, nll)
+    return _log(world, _rule(story, rival, split, world, nll), story.offsets, nll)
 
 
 def served_cost(story: Scenario, rival: Rival, split: Split, quality_nll: float) -> float:
@@ -120,12 +128,14 @@ def served_cost(story: Scenario, rival: Rival, split: Split, quality_nll: float)
     return _log(world, rival_rules.static(world), story.offsets, quality_nll).mean_cost
 
 
-def _rule(story: Scenario, rival: Rival, split: Split, world: World) -> rival_rules.Rule:
+def _rule(
+    story: Scenario, rival: Rival, split: Split, world: World, nll: float
+) -> rival_rules.Rule:
     if rival.rule == "static":
         return rival_rules.static(world)
     if rival.rule == "weight-streaming":
         return rival_rules.weight_streaming(world)
-    return rival_rules.partial_admission(world, _batches(story, split, world))
+    return rival_rules.partial_admission(world, _batches(story, split, world), nll)
 
 
 def in_format(world: World, model: ModelSpec, form: Format, nll: float) -> World:

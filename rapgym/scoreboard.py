@@ -20,7 +20,9 @@ from rapgym.world import State, World
 TERMS = ("quality", "stall", "emergency", "refused")
 RIVAL = "rival"  # another format, or no pruning at all: it has a cost, and no place on the scales
 ORACLE = "bound"  # the kind of what knows the future
-UNCALIBRATED = "random"  # what drops blocks without having looked at any text
+# Drops blocks in no order. Even so it profits from calibration: what may go at all, and the shield's
+# order where an emergency cuts, follow from the greedy orders.
+UNORDERED = "random"
 OTHER_CEILINGS = (1.0, 2.0, 3.9)  # and ln(vocabulary) - dense; nats
 
 
@@ -211,12 +213,27 @@ def _scenario_entries(cells: list[Cell]) -> list[dict[str, Any]]:
         (name for name, served in contest.served.items() if served.competes),
         key=lambda name: contest.served[name].mean_cost,
     )
-    listed = [_entry(name, contest, best) for name in contest.served]
+    candidates = [
+        {
+            "policy": name,
+            "kind": served.kind,
+            "validation_cost": served.validation_cost,
+            "fallback": served.fallback,
+        }
+        for name, served in contest.served.items()
+    ]
+    champion = champions.chosen(candidates).get(champions.ALL)
+    listed = [_entry(name, contest, best, champion) for name in contest.served]
     return sorted(listed, key=lambda entry: entry["cost"])
 
 
-def _entry(name: str, contest: Contest, best: str) -> dict[str, Any]:
-    """All that is said of one policy on one scenario, but what depends on other scenarios."""
+def _entry(name: str, contest: Contest, best: str, champion: str | None) -> dict[str, Any]:
+    """All that is said of one policy on one scenario, but what depends on other scenarios.
+
+    Args:
+        best: the policy with the least cost on test.
+        champion: of all that do not learn, chosen on validation, where validation costs are known.
+    """
     served, about = contest.served[name], contest.served[name].about
     nothing = Estimate(np.nan, np.nan, np.nan, np.nan)
     rival, cost = served.kind == RIVAL, served.mean_cost
@@ -248,6 +265,7 @@ def _entry(name: str, contest: Contest, best: str) -> dict[str, Any]:
         "behind_best_low": _or_none(behind_best.low),
         "behind_best_high": _or_none(behind_best.high),
         "tied_for_best": served.competes and score.tied(behind_best),
+        **_behind_champion(name, contest, champion),
         "behind_bound": behind_bound.value,
         "behind_bound_low": _or_none(behind_bound.low),
         "behind_bound_high": _or_none(behind_bound.high),
@@ -258,8 +276,21 @@ def _entry(name: str, contest: Contest, best: str) -> dict[str, Any]:
         "decision_us_p99": about["decision_us_p99"],
         "calibration_passes": about["calibration_passes"],
         "calibration_tokens": about.get("calibration_tokens"),
-        "break_even_tokens": break_even(about, cost, contest.served.get(UNCALIBRATED)),
+        "break_even_tokens": break_even(about, cost, contest.served.get(UNORDERED)),
         "seeds": len(served.cells),
+    }
+
+
+def _behind_champion(name: str, contest: Contest, champion: str | None) -> dict[str, float | None]:
+    """Cost less the champion's, the table's error included; None where nobody is champion."""
+    found = Estimate(np.nan, np.nan, np.nan, np.nan)
+    if champion is not None:
+        error = contest.error(name, champion) or 0.0
+        found = score.with_error(contest.difference(name, champion), error)
+    return {
+        "behind_champion": _or_none(found.value),
+        "behind_champion_low": _or_none(found.low),
+        "behind_champion_high": _or_none(found.high),
     }
 
 
@@ -271,13 +302,14 @@ def break_even(about: Mapping[str, Any], cost: float, without: Served | None) ->
     """After how many served output tokens a method's calibration has paid for itself.
 
     Ours: a token of calibration text takes the place of one that could be served, so it costs C
-    nats; what the method saves is what dropping blocks without calibration costs, less its own
-    cost, nats a served output token. That a token of a forward pass over text costs less time than
-    one that is generated is left out: this is an upper limit.
+    nats; what the method saves is what dropping blocks at random costs, less its own cost, nats a
+    served output token. Random drop itself profits from calibration (what may go at all, the
+    shield's order), and a token of a forward pass over text takes less time than one that is
+    generated: both are left out, and both make this an upper limit.
 
     Args:
         about: of a cell, with `calibration_tokens` and `ceiling` where they are known.
-        without: the uncalibrated policy on the same scenario, where it was run.
+        without: random drop on the same scenario, where it was run.
 
     Returns:
         None where it saves nothing, or where either number is not known.

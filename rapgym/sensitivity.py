@@ -363,10 +363,12 @@ LABELS = {
 NOTE = """\
 Costs are nats an output token above dense, on test text, settings tuned anew for each line on {pairings}
 of its pairings (the bench tunes on all); in brackets what the settings of the scenario as stated cost there.
-Adaptivity of the lookup and foresight with 95 % intervals, not corrected for how many lines there are.
+Adaptivity of the lookup and foresight with 95 % intervals, not corrected for how many lines there are, and
+without the quality table's own error: the bench would call some of these leads ties.
 C: policies are tuned at that C, where the rankings of a results file price the same proposals.
 Draws: the grid of each, draw 0 included, crosses that draw's orders; as stated, it names the best sets
-found. servegen-days is left out: it would take too long."""
+found. Blocked: outputs are reserved by the first 70 % of the hour, and what policies see of the past crosses
+the seams between stretches. servegen-days is left out: it would take too long."""
 
 
 def label(entry: Entry) -> str:

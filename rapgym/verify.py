@@ -1,17 +1,31 @@
 """Run a results file again: every row replayed, every score computed anew."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from rapgym import cells, datafiles, results, rivals, rollout, scenario, scoreboard, series
+from rapgym import (
+    bench,
+    cells,
+    datafiles,
+    parallel,
+    results,
+    rivals,
+    rollout,
+    scenario,
+    scoreboard,
+    series,
+)
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult
+from rapgym.policies import registry
 from rapgym.results import Cell, Results
 from rapgym.scenario import Scenario
+from rapgym.shield import Reason
 from rapgym.specs import IntArray
 
 REPLAYED = tuple(
@@ -23,8 +37,18 @@ JUDGED = ("test_nll", "test_quality", "test_measured")
 TOLERANCE = 1e-6  # of costs and scores: far below any interval, above another processor's rounding
 
 
-def differences(found: Results) -> Iterator[str]:
-    """What does not hold in a results file, one sentence each, rows in order.
+def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterator[str]:
+    """What does not hold in a results file, one sentence each.
+
+    Rows are replayed from their proposals; what describes a cell, and every score, is computed
+    anew. That the named policy made these proposals, and its validation cost, is only known once it
+    has decided again: `again`, which takes as long as the bench did. Of a policy of a user's, whose
+    code may not be here, proposals are taken as they are. Decision times, the date and the commit
+    cannot be checked.
+
+    Args:
+        again: let every policy of rapgym's decide again, and search the best plan again.
+        jobs: processes for that.
 
     Raises:
         InvalidResult: it was made with another table, workload or scenario than those here.
@@ -34,9 +58,96 @@ def differences(found: Results) -> Iterator[str]:
     undeclared = {cell.about["scenario"] for cell in found.cells} - found.header["scenarios"].keys()
     if undeclared:
         raise InvalidResult(f"cells of {', '.join(sorted(undeclared))} are not in the header")
+    yield from _missing_cells(found)
     for cell, numbers in zip(found.cells, results.row_numbers(found.cells), strict=True):
+        yield from _described_differently(cell)
         yield from _cell_differences(cell, numbers)
+    if again:
+        yield from _decided_differently(found, jobs)
     yield from _entry_differences(found)
+
+
+def _missing_cells(found: Results) -> Iterator[str]:
+    """A cell for everything that the header says was run, once, and no other."""
+    header = found.header
+    stories = [scenario.scenario(name) for name in header["scenarios"]]
+    seeds = header.get("seeds", [])
+    wanted = [
+        (task.story.id, task.name) for task in bench.tasks(stories, header.get("names", []), seeds)
+    ]
+    present = [(cell.about["scenario"], _task_name(cell)) for cell in found.cells]
+    if sorted(wanted) != sorted(present):
+        lost = [" on ".join(reversed(each)) for each in sorted({*wanted} - {*present})]
+        more = [" on ".join(reversed(each)) for each in sorted({*present} - {*wanted})]
+        yield (
+            f"its cells are not those that its header names: {', '.join(lost) or 'none'} missing, "
+            f"{', '.join(more) or 'none'} added, {len(present) - len({*present})} doubled"
+        )
+    specs = {story.id: bench.env_spec(story) for story in stories}
+    if header.get("env_spec") != json.loads(json.dumps(specs)):
+        yield "its header names other environments than these scenarios have"
+
+
+def _task_name(cell: Cell) -> str:
+    name = str(cell.about["policy"])
+    single = cell.about["kind"] in ("bound", "rival")
+    return name if single else f"{name}.{cell.about['seed']}"
+
+
+def _facts(cell: Cell) -> dict[str, Any]:
+    """What the name of a cell implies, as JSON gives it back."""
+    story, name = scenario.scenario(cell.about["scenario"]), cell.about["policy"]
+    if name in (cells.BOUND, cells.BEST_PLAN):
+        facts = cells.oracle_facts(story, name)
+    elif name in {rival.name for rival in rivals.RIVALS}:
+        facts = cells.rival_facts(story, rivals.rival(name))
+    elif ":" in name:  # a user's: its settings and how it meets a misfit are its own
+        facts = {"kind": registry.entry(name).kind, "calibration_tokens": None}
+    else:
+        facts = cells.policy_facts(story, registry.entry(name), cell.about["seed"])
+    facts = {"ceiling": scenario.world(story, "test").ceiling, **facts}
+    found: dict[str, Any] = json.loads(json.dumps(facts))
+    return {key: value for key, value in found.items() if not key.startswith("decision_us")}
+
+
+def _described_differently(cell: Cell) -> Iterator[str]:
+    who = f"{cell.about['policy']} on {cell.about['scenario']}"
+    for key, value in _facts(cell).items():
+        recorded = cell.about.get(key)
+        if not _same(recorded, value):
+            yield f"{key} of {who} is {recorded}, but here {value}"
+    fallback = float((cell.log.source == Reason.FALLBACK).mean())
+    if not _same(cell.about.get("fallback", 0.0), fallback):
+        yield f"fallback of {who} is {cell.about.get('fallback')}, its rows give {fallback}"
+
+
+def _decided_differently(found: Results, jobs: int) -> Iterator[str]:
+    """Every policy of rapgym's asked again, and the best plan searched again."""
+    asked: list[tuple[Cell, Callable[[], Cell]]] = []
+    for cell in found.cells:
+        story, name = scenario.scenario(cell.about["scenario"]), cell.about["policy"]
+        if name == cells.BEST_PLAN:
+            asked.append((cell, partial(cells.plan_cell, story)))
+        elif cell.about["kind"] not in ("bound", "rival") and ":" not in name:
+            entry, seed = registry.entry(name), cell.about["seed"]
+            asked.append((cell, partial(cells.policy_cell, story, entry, seed)))
+    for place, now in parallel.results([call for _, call in asked], jobs):
+        cell = asked[place][0]
+        who = f"{cell.about['policy']} on {cell.about['scenario']}"
+        other = (cell.log.proposal != now.log.proposal).any(axis=-1)
+        if other.any():
+            yield f"{who} proposes something else in {int(other.sum())} rows"
+        if not _same(cell.about["validation_cost"], now.about["validation_cost"]):
+            yield (
+                f"validation_cost of {who} is {cell.about['validation_cost']}, but here "
+                f"{now.about['validation_cost']}"
+            )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other) <= TOLERANCE * max(1.0, abs(other))
+    return bool(one == other)
 
 
 def _check_origin(found: Results, name: str) -> None:
@@ -128,11 +239,5 @@ def _entry_differences(found: Results) -> Iterator[str]:
     for old, new in zip(recorded, again, strict=True):
         for name in new:
             a, b = old.get(name), new[name]
-            if (
-                isinstance(b, float)
-                and isinstance(a, float)
-                and abs(a - b) <= TOLERANCE * max(1, abs(b))
-            ):
-                continue
-            if a != b:
+            if not _same(a, b):
                 yield f"score {name} of {old['policy']} on {old['scenario']}: {a}, its rows give {b}"

@@ -4,6 +4,7 @@ import gzip
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,7 +42,7 @@ MINE = (  # a module of a user's, with one policy
     "    def propose(self, observation, rng):\n"
     "        return np.ones((len(observation), self.n), dtype=bool)\n"
 )
-NAMES = ["keep-all", "random", "frontier-margin"]
+NAMES = ["keep-all", "random", "frontier-margin", "partial-admission"]
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +123,88 @@ def test_verify_names_the_line_that_was_changed(
     path.write_bytes(headed.pack(header, lines))
     found = list(verify.differences(results.read(path)))
     assert any(f"entry {at} of column {column}: " in sentence for sentence in found), found
+
+
+def forged(
+    found: Results, change: Callable[[dict[str, Any]], dict[str, Any]], policy: str
+) -> Results:
+    """The results with one cell described otherwise, and scores that fit the description."""
+    cells_now = [
+        replace(cell, about=change(dict(cell.about))) if cell.about["policy"] == policy else cell
+        for cell in found.cells
+    ]
+    forgery = Results(dict(found.header), tuple(cells_now))
+    return Results(forgery.header | scoreboard.summary(forgery), forgery.cells)
+
+
+@pytest.mark.parametrize(
+    ("policy", "key", "value"),
+    [
+        ("keep-all", "kind", "learned"),
+        ("keep-all", "ceiling", 0.01),
+        ("keep-all", "fallback", 0.5),
+        ("keep-all", "calibration_tokens", 1.0),
+        ("frontier-margin", "settings", {"margin": 0.3}),
+        ("best-plan", "kind", "heuristic"),
+        ("partial-admission", "quality_se", 5.0),
+        ("partial-admission", "kind", "heuristic"),
+    ],
+)
+def test_verify_finds_a_cell_that_is_described_wrongly(
+    policy: str, key: str, value: Any, finished: tuple[Path, Results]
+) -> None:
+    forgery = forged(finished[1], lambda about: about | {key: value}, policy)
+    assert list(verify.differences(finished[1])) == []
+    assert any(policy in sentence for sentence in verify.differences(forgery))
+
+
+@pytest.mark.parametrize(
+    ("policy", "stands_for"),
+    [("best-plan", "frontier-margin"), ("best-plan", "genius"), ("frontier-margin", "best-plan")],
+)
+def test_verify_finds_a_cell_under_a_name_that_it_was_not_run_for(
+    policy: str, stands_for: str, finished: tuple[Path, Results]
+) -> None:
+    forgery = forged(finished[1], lambda about: about | {"policy": stands_for}, policy)
+    assert any(stands_for in sentence for sentence in verify.differences(forgery))
+
+
+@pytest.mark.parametrize("copies", [0, 2])
+def test_verify_finds_cells_that_are_missing_or_doubled(
+    copies: int, finished: tuple[Path, Results]
+) -> None:
+    found = finished[1]
+    kept = [
+        cell
+        for cell in found.cells
+        for _ in range(copies if cell.about["policy"] == "random" else 1)
+    ]
+    forgery = Results(dict(found.header), tuple(kept))
+    forgery = Results(forgery.header | scoreboard.summary(forgery), forgery.cells)
+    assert any("its cells are not those" in sentence for sentence in verify.differences(forgery))
+
+
+def test_only_deciding_again_finds_what_another_policy_proposed(
+    finished: tuple[Path, Results],
+) -> None:
+    """Rows of the best plan, which knows the future, under the name of a policy."""
+    (plan_cell,) = (cell for cell in finished[1].cells if cell.about["policy"] == "best-plan")
+    swapped = [
+        replace(plan_cell, about=cell.about) if cell.about["policy"] == "frontier-margin" else cell
+        for cell in finished[1].cells
+    ]
+    forgery = Results(dict(finished[1].header), tuple(swapped))
+    forgery = Results(forgery.header | scoreboard.summary(forgery), forgery.cells)
+    assert list(verify.differences(forgery)) == []
+    sentences = list(verify.differences(forgery, again=True))
+    assert any("frontier-margin on toy-v0 proposes something else" in each for each in sentences)
+    assert list(verify.differences(finished[1], again=True)) == []
+
+
+def test_deciding_again_finds_a_wrong_validation_cost(finished: tuple[Path, Results]) -> None:
+    forgery = forged(finished[1], lambda about: about | {"validation_cost": -1.0}, "keep-all")
+    sentences = list(verify.differences(forgery, again=True))
+    assert any("validation_cost of keep-all" in each for each in sentences)
 
 
 def test_verify_finds_a_score_that_its_rows_do_not_give(finished: tuple[Path, Results]) -> None:

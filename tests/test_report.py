@@ -18,12 +18,14 @@ def entry(policy: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_row_shows_score_interval_p_terms_time_and_calibration() -> None:
-    line = report.table([entry("mine", p_holm=0.0042, break_even_tokens=8.1249e6)]).splitlines()[2]
+    line = report.table(
+        [entry("mine", p_holm=0.0042, holm_tests=10, break_even_tokens=8.1249e6)]
+    ).splitlines()[2]
     shown = [
         "mine",
         "50.0",
         "12.5 [-1.0, 20.0]",
-        "0.004",
+        "0.004 of 10",
         "0.1000",
         "0.0400",
         "0.0500",

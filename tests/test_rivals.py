@@ -79,6 +79,10 @@ def test_partial_admission_by_hand() -> None:
     assert found.emergency.tolist() == [0]
     assert found.refused == pytest.approx([1.2])
 
+    # In a format that costs 0.5 nats, what is served costs that: 8 + 8 + 0 + 6 tokens of 40.
+    found = played(rival_rules.partial_admission(world, table_of(world, asked), 0.5), [0])
+    assert found.quality == pytest.approx([0.5 * 22 / 40])
+
 
 def test_partial_admission_evicts_weights_that_do_not_fit_and_pays_for_their_return() -> None:
     asked = [[(5, 0, 6)], [(5, 0, 6)], []]
@@ -278,7 +282,7 @@ def assert_same(found: Played, i: int, plain: Row, world: World) -> None:
 @given(cases())
 def test_partial_admission_equals_a_plain_loop(case: Case) -> None:
     world, lanes = case.world, case.row.shape[1]
-    rule = rival_rules.partial_admission(world, table_of(world, case.batches))
+    rule = rival_rules.partial_admission(world, table_of(world, case.batches), nll=0.3)
     found = rival_rules.in_turn(rule, case.row, case.limit_row)
     for lane in range(lanes):
         loaded = set(range(world.blocks))
@@ -288,6 +292,8 @@ def test_partial_admission_equals_a_plain_loop(case: Case) -> None:
             limits = world.rows.limit_bytes[turned].tolist()
             plain, loaded = plain_admission(world, case.batches[row], limits, loaded)
             assert_same(found, step * lanes + lane, plain, world)
+            quality = found.quality[step * lanes + lane]
+            assert quality == pytest.approx(0.3 * plain.served / world.window_s)
             assert set(np.flatnonzero(found.after[step * lanes + lane])) == loaded
 
 
@@ -405,11 +411,20 @@ def test_a_smaller_format_is_never_refused_where_a_larger_fits(story: Scenario) 
         ("int4", "int8"),
         ("int4-int8-kv", "int4"),
         ("int4-int8-kv", "int8-kv"),
+        ("int8-int8-kv", "int8"),
+        ("int8-int8-kv", "int8-kv"),
     ):
         if story.table != "toy":  # heads of one number: scales outweigh what int8 KV saves
             assert (by_name[smaller] <= by_name[larger]).all(), (smaller, larger)
     assert (by_name["int4"] <= by_name["bf16"]).all()
     assert (by_name["bf16"] > 0).any(), "else nothing was tried"
+
+
+def test_admitting_a_part_refuses_no_more_than_refusing_the_batch(story: Scenario) -> None:
+    for rival in STATIC:
+        whole = rivals.played(story, rival, "test", 0.1)
+        part = rivals.played(story, rivals.rival(f"{rival.name}-admission"), "test", 0.1)
+        assert (part.refused <= whole.refused + 1e-9).all(), rival.name
 
 
 def test_static_dense_is_the_policy_that_keeps_every_block_and_refuses(
@@ -427,7 +442,10 @@ def test_static_dense_is_the_policy_that_keeps_every_block_and_refuses(
 
 def test_partial_admission_counts_a_whole_batch_as_the_row_does(story: Scenario) -> None:
     """Scaled and rounded alike: dense bytes of all requests are those of the row."""
-    world, log = scenario.world(story, "test"), rivals.played(story, OTHERS[0], "test", 0.0)
+    world, log = (
+        scenario.world(story, "test"),
+        rivals.played(story, rivals.rival("partial-admission"), "test", 0.0),
+    )
     asked = simulator.demand_of(world, log.row, np.ones(log.row.shape))
     need = world.footprint.used_bytes(log.kept, asked.tokens, asked.prompt_tokens)
     fits = need + world.footprint.margin_bytes <= log.limit_bytes
@@ -475,11 +493,9 @@ def test_formats_cost_what_each_text_says(
     assert (told.nll == 0.25).all()
     assert (judged.nll == 0.5).all()
     assert (told.refused == judged.refused).all()
-    for other in OTHERS:
-        assert (rivals.log(toy_story, other, "test", "test").quality == 0).all(), (
-            "dense, unmeasured"
-        )
-    assert len(asked) == 2
+    for name in ("partial-admission", "weight-streaming"):
+        log = rivals.played(toy_story, rivals.rival(name), "test", 0.0)
+        assert (log.quality == 0).all(), "dense"
 
 
 def test_the_cost_in_the_served_models_own_bytes(shaped: QualityTable) -> None:
@@ -513,5 +529,7 @@ def test_the_served_cost_of_a_model_that_is_measured_itself(toy_story: Scenario)
 
 def test_an_unknown_rival_is_refused_by_name() -> None:
     assert [rivals.rival(rival.name) for rival in RIVALS] == [*RIVALS]
-    with pytest.raises(InvalidSpec, match="int4-int8-kv, partial-admission, weight-streaming"):
+    with pytest.raises(
+        InvalidSpec, match="int4-int8-kv-admission, partial-admission, weight-streaming"
+    ):
         rivals.rival("int2")

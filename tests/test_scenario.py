@@ -49,7 +49,7 @@ def test_numbers_are_frozen() -> None:
         "chat-gqa-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, (gqa, code, 1, 8)),
         "chat-mixed-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, beside),
         "code-beside-chat-v0": (44, mha, code, 2, 0.5, 0, 2, *same, (mha, conv, 2, 20)),
-        "chat-alone-v0": (32, mha, conv, 2, 0.5, 0, 7, *same, None),
+        "chat-alone-v0": (32, mha, conv, 2, 0.5, 0, 7, None, "smollm2-135m", 1, None),
         "long-context-v0": (
             72, gqa, "mooncake-conversation", 3, 0.5, 0, 18, *same, (gqa, "vllm-kvcache", 1, 32),
         ),
@@ -103,7 +103,7 @@ def test_limits_and_tokens_by_hand(toy_story: Scenario) -> None:
 
 
 def test_without_a_tenant_the_whole_card_is_there(toy_story: Scenario) -> None:
-    alone = replace(toy_story, tenant=None)
+    alone = replace(toy_story, tenant=None, offsets=1)
     assert (scenario.limit_bytes(alone, np.array([[3, 40]])) == 1000).all()
 
 

@@ -50,7 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     if any(":" in name for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
     stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
-    names = arguments.policy or [each.name for each in (*registry.POLICIES, *rivals.RIVALS)]
+    names = arguments.policy or [
+        *(entry.name for entry in registry.POLICIES),
+        *(rival.name for rival in rivals.RIVALS),
+    ]
     seeds = range(arguments.seeds)
     found = bench.run(
         stories,

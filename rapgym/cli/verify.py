@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from rapgym.cli import Subparsers
+from rapgym.cli import Subparsers, at_least
 
 
 def add(subparsers: Subparsers) -> None:
@@ -12,20 +12,33 @@ def add(subparsers: Subparsers) -> None:
     command = subparsers.add_parser(
         "verify",
         help="replay and re-score a results file",
-        description="Serves every row of a results file again and computes every score anew. "
-        "Exit code 1, and the lines that differ, where it does not hold.",
+        description="Serves every row of a results file again from its proposals, and computes "
+        "every score anew. Exit code 1, and what differs, where it does not hold.",
         epilog="example: rapgym verify results/bench.csv.gz",
     )
     command.add_argument("file", type=Path, metavar="FILE")
+    command.add_argument(
+        "--again",
+        action="store_true",
+        help="let the policies decide again too: that they made these proposals, and their "
+        "validation costs, cannot be known otherwise; takes as long as the bench",
+    )
+    command.add_argument(
+        "--jobs",
+        type=at_least(1, 1024),
+        metavar="N",
+        help="processes for --again (one a processor)",
+    )
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import results, verify
+    from rapgym import parallel, results, verify
 
     found = results.read(arguments.file)
-    differing = list(verify.differences(found))
+    jobs = arguments.jobs or parallel.processors()
+    differing = list(verify.differences(found, again=arguments.again, jobs=jobs))
     rows = sum(cell.log.row.size for cell in found.cells)
     if arguments.json:
         print(json.dumps({"rows": rows, "cells": len(found.cells), "differences": differing}))

@@ -8,7 +8,7 @@ from typing import Any
 from rapgym import findings, order_spread, report, scenario, sensitivity
 from rapgym.quality import QualityTable
 from rapgym.results import Results
-from rapgym.suitability import load
+from rapgym.suitability import Load, load
 
 Entry = dict[str, Any]
 
@@ -208,8 +208,8 @@ def loads() -> str:
         two = load(story)
         train, test = two["train"], two["test"]
 
-        def both(text: str, field: str, train: Any = train, test: Any = test) -> str:
-            return f"{text.format(train[field])} / {text.format(test[field])}"
+        def both(text: str, field: str, train: Load = train, test: Load = test) -> str:
+            return f"{text.format(getattr(train, field))} / {text.format(getattr(test, field))}"
 
         rows.append(
             [

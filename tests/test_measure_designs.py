@@ -18,7 +18,7 @@ from rapgym.quality import QualityTable
 from rapgym.runtime import choice
 from rapgym.table_file import FormatQuality
 
-FORMS = ["int8/bf16", "int4/bf16", "bf16/int8", "int4/int8"]
+FORMS = ["int8/bf16", "int4/bf16", "bf16/int8", "int8/int8", "int4/int8"]
 
 
 @pytest.fixture

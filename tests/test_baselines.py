@@ -56,7 +56,9 @@ CAREFUL: dict[str, Callable[[], Policy]] = {
 @pytest.mark.usefixtures("shaped", "toy_story")
 def test_careful_policies_propose_what_fits(make: Callable[[], Policy], name: str) -> None:
     story = scenario.scenario(name)
-    log = rollout.run(make, replace(story, offsets=min(2, story.offsets)), "validation", briefing(story))
+    log = rollout.run(
+        make, replace(story, offsets=min(2, story.offsets)), "validation", briefing(story)
+    )
     assert (log.source == Reason.POLICY).all(), "every answer could be read"
     assert {Reason(r) for r in np.unique(log.reason)} <= {Reason.POLICY, Reason.REFUSED}
     served = log.reason == Reason.POLICY

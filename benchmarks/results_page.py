@@ -37,7 +37,7 @@ def short(found: Results) -> str:
             "the bound; with a 95 % interval from a block bootstrap over rows, and the p-value of no "
             "difference after Holm's correction over the scenarios. `cheapest rival`: of what leaves the "
             "full model whole: weights of 8 or 4 bits, a KV cache of 8 bits, both, admitting fewer "
-            "requests, streaming weights. `int4`: the better of the two rivals of 4-bit weights. "
+            "requests, streaming weights. `int4`: the cheapest of the rivals of 4-bit weights. "
             "They are rounded without looking at text: GPTQ or AWQ may lose less; but this checkpoint "
             "has been through 4 bits before, so another may lose more.",
             "",

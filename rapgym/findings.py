@@ -23,10 +23,10 @@ def sentences(entries: Sequence[Entry]) -> list[str]:
 def overall(entries: Sequence[Entry]) -> list[str]:
     """What holds over the scenarios of the headline: adapting, foresight, 4 bits; in Markdown."""
     groups = [group for group in by_scenario(entries).values() if group[0]["headline"]]
-    said = [_adapting(groups), _foresight(groups)]
-    four = "**int4**: the cheapest rival with weights of 4 bits, beside the champion."
-    other = "**Any other way**: the cheapest rival of all, beside the champion."
-    said += [_beside(groups, four, FOUR_BITS), _beside(groups, other)]
+    other = "**Not pruning at all**: the cheapest rival of all, which leaves the model whole."
+    four = "**int4**: the cheapest rival with weights of 4 bits."
+    said = [_beside(groups, other), _adapting(groups), _foresight(groups)]
+    said.append(_beside(groups, four, FOUR_BITS))
     return [text for text in said if text]
 
 
@@ -103,11 +103,11 @@ def _beside(groups: Sequence[Sequence[Entry]], told: str, part: str = "") -> str
         champion = next((entry for entry in group if "all" in entry["champion"]), None)
         if found and champion:
             best = min(found, key=lambda entry: entry["cost"])
-            costs = f"{best['policy']}, {best['cost']:.3f} against {champion['cost']:.3f}"
-            said.setdefault(against(best), []).append(f"{_plain(best['scenario'])} ({costs})")
+            where = f"{_plain(best['scenario'])} ({best['policy']})"
+            said.setdefault(against(best), []).append(where)
     if not said:
         return ""
-    parts = [f"{what} on {len(names)}: {', '.join(names)}" for what, names in said.items()]
+    parts = [f"{what}, on {len(names)}: {', '.join(names)}" for what, names in said.items()]
     return f"{told} It costs {'; it costs '.join(parts)}."
 
 
@@ -118,9 +118,9 @@ def against(rival: Entry) -> str:
     if rival["behind_champion_high"] >= 0:
         return "what cannot be told from the champion's cost"
     if rival["behind_bound_high"] < 0:
-        return "less than the bound, so that pruning instead of it has no point,"
+        return "less than the bound, so that pruning instead of it has no point"
     if rival["behind_bound_low"] > 0:
-        return "less than the champion, though more than the bound,"
+        return "less than the champion, though more than the bound"
     return "less than the champion, and what cannot be told from the bound"
 
 
@@ -180,7 +180,7 @@ def best(group: Sequence[Entry]) -> str:
     """The lowest cost on test and what ties with it: printed, but no claim rests on it."""
     tied = [entry for entry in group if entry["tied_for_best"]]  # the lowest ties with itself
     names = ", ".join(f"`{entry['policy']}`" for entry in tied[1:])
-    text = f"The lowest cost on test has `{tied[0]['policy']}`, {tied[0]['cost']:.3f}"
+    text = f"`{tied[0]['policy']}` has the lowest cost on test, {tied[0]['cost']:.3f}"
     return f"{text}, not told apart from {names}." if names else f"{text}, alone."
 
 

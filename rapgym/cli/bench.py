@@ -23,7 +23,10 @@ def add(subparsers: Subparsers) -> None:
     )
     command.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
     command.add_argument(
-        "--policy", action="append", metavar="NAME", help="all unless named, or module:Class"
+        "--policy",
+        action="append",
+        metavar="NAME",
+        help="of a policy or a rival, or module:Class; all unless named",
     )
     command.add_argument(
         "--seeds", type=at_least(1, 1000), default=1, metavar="N", help="seeds 0 to N - 1 (1)"

@@ -48,16 +48,19 @@ def add(subparsers: Subparsers) -> None:
 
 def _list(arguments: argparse.Namespace) -> int:
     from rapgym.policies import registry
+    from rapgym.rivals import RIVALS
 
+    rows = [
+        {"name": e.name, "kind": e.kind, "target": e.target, "summary": e.summary}
+        for e in registry.POLICIES
+    ]
+    rows += [{"name": r.name, "kind": "rival", "target": "", "summary": r.summary} for r in RIVALS]
     if arguments.json:
-        rows = [
-            {"name": e.name, "kind": e.kind, "target": e.target, "summary": e.summary}
-            for e in registry.POLICIES
-        ]
         print(json.dumps(rows, indent=2))
         return 0
-    for entry in registry.POLICIES:
-        print(f"{entry.name:<16} {entry.kind:<10} {entry.summary}")
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        print(f"{row['name']:<{width}} {row['kind']:<10} {row['summary']}")
     return 0
 
 

@@ -64,8 +64,9 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([{"id": s.id, "story": s.story} for s in SCENARIOS], indent=2))
         return 0
+    width = max(len(story.name) for story in SCENARIOS)
     for story in SCENARIOS:
-        print(f"{story.name:<20} {story.story}")
+        print(f"{story.name:<{width}} {story.story}")
     return 0
 
 

@@ -20,8 +20,9 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--again",
         action="store_true",
-        help="let the policies decide again too: that they made these proposals, and their "
-        "validation costs, cannot be known otherwise; takes as long as the bench",
+        help="let rapgym's policies decide again too: that they made these proposals, and their "
+        "validation costs, cannot be known otherwise; takes as long as the bench. Proposals of a "
+        "policy of a user's are taken as they are",
     )
     command.add_argument(
         "--jobs",

@@ -89,7 +89,8 @@ def entry(name: str) -> Entry:
         return Entry(name, "heuristic", name, "a policy of the user's", ())
     known = ", ".join(each.name for each in POLICIES)
     raise InvalidPolicy(
-        f"no policy is called {name!r}; there are {known}, or name your own as module:Class"
+        f"no policy is called {name!r}; there are {known}, the rivals of `rapgym policies list`, or "
+        "name your own as module:Class"
     )
 
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -43,7 +44,7 @@ def results(calls: Sequence[Callable[[], Answer]], jobs: int) -> Iterator[tuple[
         pool = ProcessPoolExecutor(
             min(jobs, len(calls)),
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=_find_modules_in,
+            initializer=_begin,
             initargs=(list(sys.path),),
         )
         try:
@@ -65,5 +66,14 @@ def results(calls: Sequence[Callable[[], Answer]], jobs: int) -> Iterator[tuple[
                 os.environ[name] = value
 
 
-def _find_modules_in(path: list[Any]) -> None:
+def _begin(path: list[Any]) -> None:
+    """Find modules where the parent does, and end with it: a killed parent cannot say goodbye."""
     sys.path[:] = path
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

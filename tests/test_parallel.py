@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +58,50 @@ def test_what_a_call_raises_is_raised(jobs: int) -> None:
 def test_a_worker_that_dies_is_told_in_one_sentence() -> None:
     with pytest.raises(RapgymError, match="--jobs 1"):
         list(parallel.results([die, die], 2))
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import os, pathlib, time\n"
+        "def call(folder):\n"
+        "    pathlib.Path(folder, str(os.getpid())).touch()\n"
+        "    time.sleep(600)\n"
+    )
+    (tmp_path / "parent.py").write_text(
+        "from functools import partial\n"
+        "import slow\n"
+        "from rapgym import parallel\n"
+        "if __name__ == '__main__':\n"
+        f"    list(parallel.results([partial(slow.call, {str(tmp_path / 'pids')!r})] * 2, 2))\n"
+    )
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path)
+    try:
+        assert within_a_minute(lambda: len(list(folder.iterdir())) == 2), "both work"
+    finally:
+        parent.kill()
+        parent.wait()
+    workers = [int(path.name) for path in folder.iterdir()]
+    assert within_a_minute(lambda: not any(alive(process) for process in workers))
+
+
+def within_a_minute(holds: Callable[[], bool]) -> bool:
+    end_s = time.monotonic() + 60
+    while not holds() and time.monotonic() < end_s:
+        time.sleep(0.05)
+    return holds()
+
+
+def alive(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    if stat.parents[1].is_dir():  # a zombie that nobody has waited for is not alive
+        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_two_processes_give_the_cells_of_one(tmp_path: Path) -> None:

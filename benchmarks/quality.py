@@ -21,7 +21,7 @@ import numpy as np
 from rapgym import blocks, datafiles
 from rapgym.errors import UnmeasuredSet
 from rapgym.quality import QualityTable
-from rapgym.specs import BF16, FloatArray, Format
+from rapgym.specs import BF16, FORMATS, FloatArray, Format
 
 HERE = Path(__file__).parent
 NAME = "smollm2-135m"
@@ -34,13 +34,6 @@ COUNTS = (
     (0, 2), (0, 4), (0, 8), (0, 12),
     (4, 2), (8, 4), (12, 6), (20, 12),
 )  # fmt: skip
-FORMATS = (
-    Format("int8"),
-    Format("int4"),
-    Format(kv="int8"),
-    Format("int8", "int8"),
-    Format("int4", "int8"),
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,14 @@ class Format:
 
 
 BF16 = Format()
+# What the quality of the dense model is measured in beside bf16.
+FORMATS = (
+    Format("int8"),
+    Format("int4"),
+    Format(kv="int8"),
+    Format("int8", "int8"),
+    Format("int4", "int8"),
+)
 
 
 @dataclass(frozen=True, slots=True)

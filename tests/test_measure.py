@@ -18,7 +18,7 @@ from rapgym.runtime import campaign, designs, rounding, samples
 from rapgym.runtime.ledger import PLAIN, Ledger, Measurement, form_name, form_of
 from rapgym.runtime.loss import dense_reference, token_loss
 from rapgym.runtime.measure import Meter, standard_error
-from rapgym.specs import BoolArray, Format
+from rapgym.specs import FORMATS, BoolArray, Format
 
 N = 2 * tiny_llama.LAYERS
 LENGTH = 48
@@ -181,7 +181,7 @@ def test_texts_of_different_purposes_share_no_sequence() -> None:
                 assert not order & other
 
 
-@pytest.mark.parametrize("form", campaign.FORMATS, ids=form_name)
+@pytest.mark.parametrize("form", FORMATS, ids=form_name)
 def test_a_format_is_measured_as_the_difference_from_dense_bf16(meter: Meter, form: Format) -> None:
     sets = [designs.dense(N), designs.without(N, [1, 2])]
     plain = meter.measure(sets, "test", "single")
@@ -310,7 +310,7 @@ def test_lines_of_plain_measurements_stay_as_older_versions_wrote_them(tmp_path:
         assert list(ledger.found.values()) == [ROW, other]
 
 
-@pytest.mark.parametrize("form", campaign.FORMATS)
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_format_is_read_from_its_name(form: Format) -> None:
     assert form_of(form_name(form)) == form
     with pytest.raises(InvalidTable, match="no format"):

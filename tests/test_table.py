@@ -9,7 +9,7 @@ import pytest
 
 from rapgym import blocks
 from rapgym.errors import InvalidTable
-from rapgym.specs import BoolArray, Format, IntArray
+from rapgym.specs import FORMATS, BoolArray, Format, IntArray
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -115,7 +115,7 @@ def test_a_tiny_model_becomes_a_table_that_agrees_with_its_ledger(
     for text in built.header.samples:
         whole = [float(part.mean()) for part in meter.dense_nll(text.name)]
         assert text.dense_nll == pytest.approx(whole, abs=1e-5)
-    assert len(built.header.formats) == len(campaign.FORMATS) * len(campaign.FORMATS_ON)
+    assert len(built.header.formats) == len(FORMATS) * len(campaign.FORMATS_ON)
     int4 = meter.ledger.found["test-large", blocks.key(designs.dense(N)), "int4/bf16"]
     assert built.format_nll(Format("int4"), "test") == pytest.approx(int4.mean_nll, abs=1e-9)
     assert built.format_nll(Format("int4"), "test", "wiki") == int4.nll[2]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rapgym import blocks, corpus, datafiles, models
 from rapgym.cli import Subparsers, at_least, require
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
+from rapgym.specs import FORMATS
 
 if TYPE_CHECKING:
     from rapgym.runtime.ledger import Measurement
@@ -181,7 +182,7 @@ def _measure_dense(arguments: argparse.Namespace, meter: "Meter") -> int:
     from rapgym.runtime import campaign
 
     on = campaign.FORMATS_ON if arguments.design == "formats" else campaign.ORDER_DRAWS[:1]
-    each = len(campaign.FORMATS) if arguments.design == "formats" else 1
+    each = len(FORMATS) if arguments.design == "formats" else 1
     total = each * sum(meter.weight(sample) for sample in on)
     with Progress(f"measure {meter.model.name}", total, quiet=arguments.quiet) as progress:
         if arguments.design == "formats":
@@ -204,14 +205,14 @@ def _measure_dense(arguments: argparse.Namespace, meter: "Meter") -> int:
 
 def _measure_choices(arguments: argparse.Namespace, model: "LoadedModel", work: Path) -> int:
     from rapgym.progress import Progress
-    from rapgym.runtime import campaign, choice, designs
+    from rapgym.runtime import choice, designs
 
     dense, asked = designs.dense(model.blocks), _asked(arguments, model.blocks)
     meter, total = choice.open_meter(model, work, dtype=arguments.dtype), 1.0 + len(asked)
-    total += len(campaign.FORMATS)
+    total += len(FORMATS)
     with meter.ledger, Progress(f"measure {model.name}", total, quiet=arguments.quiet) as progress:
         rows = meter.measure([dense, *asked], progress=progress)
-        for form in campaign.FORMATS:
+        for form in FORMATS:
             rows += meter.measure([dense], form, progress)
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))

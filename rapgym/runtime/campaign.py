@@ -16,18 +16,10 @@ from rapgym.runtime import designs, samples
 from rapgym.runtime.ledger import Ledger, Measurement
 from rapgym.runtime.measure import Meter
 from rapgym.runtime.model import LoadedModel
-from rapgym.specs import BoolArray, Format
+from rapgym.specs import FORMATS, BoolArray
 
 ORDER_DRAWS = ("order-0", "order-1", "order-2")
 JUDGED_ON = ("calib", "test")
-# Formats that serve the dense model as rivals of dropping blocks.
-FORMATS = (
-    Format("int8"),
-    Format("int4"),
-    Format(kv="int8"),
-    Format("int8", "int8"),
-    Format("int4", "int8"),
-)
 FORMATS_ON = ("calib", "test", "test-large")
 
 

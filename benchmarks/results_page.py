@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import predictor_page
+
 from rapgym import findings, order_spread, report, scenario, sensitivity
+from rapgym.cli import validate
 from rapgym.quality import QualityTable
 from rapgym.results import Results
 from rapgym.suitability import Load, load
@@ -29,7 +32,8 @@ def short(found: Results) -> str:
             "",
             summary(entries),
             "",
-            "Costs are nats an output token above the full model, on test text. `static`: the best "
+            "Costs are nats an output token above the full model in the scenario's own format (bf16 "
+            "unless its story says otherwise), on test text. `static`: the best "
             "single kept set, tuned on train, as pruned models are deployed today. `lookup`: at each "
             "row the best measured set that fits. `champion`: the policy that does not learn with the "
             "least cost on the validation part of train. `bound`: what no plan can beat. Adaptivity of "
@@ -37,8 +41,9 @@ def short(found: Results) -> str:
             "the bound; with a 95 % interval from a block bootstrap over rows, and the p-value of no "
             "difference after Holm's correction over the scenarios. `cheapest rival`: of what leaves the "
             "full model whole: weights of 8 or 4 bits, a KV cache of 8 bits, both, admitting fewer "
-            "requests, streaming weights. `int4`: the cheapest of the rivals of 4-bit weights. "
-            "They are rounded without looking at text: GPTQ or AWQ may lose less; but this checkpoint "
+            "requests, streaming weights. `int4`: the cheapest of them with 4-bit weights. `8 bits, pruned`: "
+            "weights and KV cache of 8 bits, and the lookup drops blocks on top. Formats "
+            "are rounded without looking at text: GPTQ or AWQ may lose less; but this checkpoint "
             "has been through 4 bits before, so another may lose more.",
             "",
             origin(found),
@@ -52,7 +57,8 @@ def summary(entries: Sequence[Entry]) -> str:
     for name, group in report.by_scenario(entries).items():
         by = {entry["policy"]: entry for entry in group}
         champion = next(entry for entry in group if "all" in entry["champion"])
-        rivals = sorted((e["cost"], e["policy"]) for e in group if e["kind"] == findings.RIVAL)
+        rivals = sorted((e["cost"], e["policy"]) for e in findings.unpruned(group))
+        on_top = by.get(findings.EIGHT_BITS + findings.PRUNED)
         four = [cost for cost, rival in rivals if findings.FOUR_BITS in rival]
         low, high = champion["low"], champion["high"]
         rows.append(
@@ -67,10 +73,12 @@ def summary(entries: Sequence[Entry]) -> str:
                 "-" if champion["p_holm"] is None else report.shown_p(champion["p_holm"]),
                 f"`{rivals[0][1]}` {rivals[0][0]:.3f}" if rivals else "-",
                 f"{min(four):.3f}" if four else "-",
+                f"{on_top['cost']:.3f}" if on_top else "-",
             ]
         )
     heads = ("scenario", "static", "lookup", "champion", "bound", "adaptivity of the lookup",
-             "foresight of the champion", "Holm p", "cheapest rival", "int4")  # fmt: skip
+             "foresight of the champion", "Holm p", "cheapest rival", "int4",
+             "8 bits, pruned")  # fmt: skip
     return table(heads, rows)
 
 
@@ -107,12 +115,21 @@ def whole(found: Results, folder: Path) -> str:
         sensitivity.markdown(varied).strip(),
         "## Quality beyond perplexity",
         beyond(quality),
+        "## On a machine",
+        machine(json.loads((folder / "validate-cpu.json").read_text())),
+        "## Predictors",
+        predictor_page.section(json.loads((folder / "predictors.json").read_text())),
         "## How train and test differ in load",
         loads(),
         "## Draws of calibration text",
         draws(found),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def machine(found: Entry) -> str:
+    """Rows of a scenario on a live model, predicted against measured."""
+    return f"Printed by `rapgym validate`; `told` is the simulator.\n\n```text\n{validate.text(found)}\n```"
 
 
 def rivals(found: Results) -> str:
@@ -141,7 +158,10 @@ def rivals(found: Results) -> str:
             )
         rows.append([f"`{name}`", *cells])
     told = (
-        "Nats an output token above the full bf16 model. Rivals serve the full model: a static format "
+        "Nats an output token above the full model in the scenario's own format: bf16, but where its "
+        "story says otherwise, and there rivals are converted to it. Rivals serve the full model, but for "
+        "those that prune (by the frontier lookup, with a quality table of their format, of fewer sets and, "
+        "of some, less text than that in bf16: `rapgym tables list`): a static format "
         "is refused with its whole batch where it does not fit; with admission, only the newest requests "
         "are; weight streaming reads what does not fit at every forward pass. In brackets the same format in the "
         "served model's own bytes: the reference model's embeddings, which stay bf16, are 21 % of its "
@@ -241,6 +261,8 @@ def draws(found: Results) -> str:
     parts = []
     for name in dict.fromkeys(story["table"] for story in found.header["scenarios"].values()):
         orders = QualityTable.load(name).header.orders
+        if len(orders) < 2:
+            continue
         rows = [
             [
                 each.kind,

@@ -5,18 +5,20 @@ import importlib.metadata
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from rapgym import cells, datafiles, parallel, provenance, results, rivals, scenario, series
-from rapgym.errors import InvalidResult, InvalidSpec
-from rapgym.policies import registry
+from rapgym import cells, datafiles, parallel, provenance, recorded, results, rivals, scenario
+from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
+from rapgym.policies import registry, tuning
 from rapgym.progress import Progress
 from rapgym.results import Cell, Results
-from rapgym.scenario import Scenario
+from rapgym.scenario import Recorded, Scenario
+
+LONGEST_PLAIN = 80  # characters of a name in the name of a part's file
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +56,31 @@ def tasks(stories: Sequence[Scenario], names: Sequence[str], seeds: Sequence[int
 
 def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
     """What a result depends on: two runs of one origin give the same rows."""
-    return {
+    own = [story for story in stories if story.is_own]
+    return ({"traces": {story.id: trace_sha256(story) for story in own}} if own else {}) | {
         "rapgym": importlib.metadata.version("rapgym"),
         "code_sha256": code_sha256(),
         "numpy": importlib.metadata.version("numpy"),
         "seeds": list(seeds),
-        "scenarios": {story.id: asdict(story) for story in stories},
+        "scenarios": {story.id: scenario.described(story) for story in stories},
         "env_spec": {story.id: env_spec(story) for story in stories},
-        "tables": {story.table: scenario.table(story).sha256 for story in stories},
+        "tables": {name: sha for story in stories for name, sha in rivals.tables(story).items()},
         "workloads": {
-            story.workload: datafiles.sha256_of(series.FOLDER / f"{story.workload}.csv.gz")
-            for story in stories
+            story.workload: datafiles.sha256_of(scenario.workload_file(story)) for story in stories
         },
     }
+
+
+def trace_sha256(story: Scenario) -> dict[str, str]:
+    """The traces that a scenario on the user's own is made of, and their content: path -> sha256.
+
+    Raises:
+        DataUnavailable: one is not there.
+    """
+    names = [story.trace]
+    if isinstance(story.tenant, Recorded):
+        names.append(story.tenant.recording)
+    return {name: recorded.sha256(name) for name in names}
 
 
 @cache
@@ -97,6 +111,30 @@ def surroundings() -> dict[str, Any]:
     }
 
 
+def tune_own(
+    stories: Sequence[Scenario], names: Sequence[str], *, jobs: int = 1, quiet: bool = False
+) -> None:
+    """Tune what is asked for on the train part of each scenario on the user's own traces.
+
+    Nothing is tuned on them beforehand, and settings of other workloads would not be theirs. What was
+    found is kept on this machine.
+
+    Raises:
+        InvalidPolicy: a method finds no settings there.
+    """
+    outside = {rival.name for rival in rivals.RIVALS}
+    wanted = dict.fromkeys([*names, cells.STATIC, cells.LOOKUP])
+    entries = [registry.entry(name) for name in wanted if name not in outside]
+    work = tuning.tasks(entries, [story for story in stories if story.is_own])
+    if not work:
+        return
+    with Progress("tune", len(work), quiet=quiet) as progress:
+        for found in tuning.tune(work, jobs=jobs):
+            if found.fault:
+                raise InvalidPolicy(f"{found.policy} on {found.scenario}: {found.fault}")
+            progress.advance(note=found.policy)
+
+
 def run(
     stories: Sequence[Scenario],
     names: Sequence[str],
@@ -121,8 +159,9 @@ def run(
         raise InvalidSpec(f"{out} is a folder; --out names a file")
     parts = out.with_name(f"{out.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)  # says at once where nothing can be written
+    tune_own(stories, names, jobs=jobs, quiet=quiet)
     work = tasks(stories, names, seeds)
-    paths = [parts / f"{task.story.id}.{_plain(task.name)}.csv.gz" for task in work]
+    paths = [parts / f"{_plain(task.story.id)}.{_plain(task.name)}.csv.gz" for task in work]
     done: dict[int, Cell] = {}
     with Progress("bench", len(work), quiet=quiet) as progress:
         for i, (task, path) in enumerate(zip(work, paths, strict=True)):
@@ -148,7 +187,11 @@ def run(
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]", "-", name)
+    plain = re.sub(r"[^A-Za-z0-9.-]", "-", name)
+    if plain == name and len(plain) <= LONGEST_PLAIN:
+        return plain
+    # Two paths may differ in nothing but what is replaced, or be too long: a digest tells them apart.
+    return f"{plain[:LONGEST_PLAIN]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _finished(path: Path, origin_here: dict[str, Any]) -> Cell | None:

@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bound, measured_sets, plan, rivals, rollout, scenario, simulator
+from rapgym import (
+    bound,
+    format_pruning,
+    measured_sets,
+    plan,
+    rivals,
+    rollout,
+    scenario,
+    simulator,
+)
 from rapgym.episode_log import EpisodeLog
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
@@ -144,27 +153,37 @@ def plan_cell(story: Scenario) -> Cell:
 
 
 def rival_cell(story: Scenario, rival: Rival) -> Cell:
-    """A rival from outside the action space on the same rows; its kept sets say nothing."""
+    """A rival from outside the action space on the same rows; kept sets say something if it prunes."""
     told = rivals.log(story, rival, "test", "calib")
     judged = rivals.log(story, rival, "test", "test")
-    about = rival_facts(story, rival)
+    about = rival_facts(story, rival, judged)
     return Cell(about, told, judged.nll, judged.measured, judged.quality)
 
 
-def rival_facts(story: Scenario, rival: Rival) -> dict[str, Any]:
+def rival_facts(story: Scenario, rival: Rival, judged: EpisodeLog | None = None) -> dict[str, Any]:
     """What describes a rival's cell.
 
     `served_cost` of a static format is its cost in the served model's own bytes; `quality_se` the
-    standard error of what its rounding costs.
+    standard error of what its rounding costs; `sets_se` that of the sets from which one that prunes
+    serves, whose calibration is that of the lookup in its format.
+
+    Args:
+        judged: its log with test columns; played again where None.
     """
-    served = None
+    served, pruned, form = None, {}, rival.form_on(story)
     if rival.rule == "static":
         nll = rivals.format_nll(story, rival, "test")
         served = rivals.served_cost(story, rival, "test", nll)
+    if rival.prunes:
+        judged = rivals.log(story, rival, "test", "test") if judged is None else judged
+        designs = registry.entry(LOOKUP).designs
+        pruned = calibration_cost(scenario.format_table(story, form), designs)
+        pruned |= {"sets_se": format_pruning.sets_se(story, form, judged)}
     return _undecided(story, rival.name, "rival") | {
-        "settings": {"rule": rival.rule, "weights": rival.form.weights, "kv": rival.form.kv},
+        "settings": {"rule": rival.rule, "weights": form.weights, "kv": form.kv},
         "served_cost": served,
         "quality_se": rivals.format_nll_se(story, rival, "test"),
+        **pruned,
     }
 
 

@@ -2,12 +2,13 @@
 
 import lzma
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from rapgym import datafiles
 from rapgym.errors import DataUnavailable, WrongChecksum
 
 Split = Literal["calib", "test"]
+SPLITS: tuple[Split, Split] = ("calib", "test")
 DOMAINS = ("books", "specs", "wiki")
 
 
@@ -55,3 +56,33 @@ def read(domain: str, split: Split) -> str:
         return lzma.decompress(path.read_bytes()).decode()
     except (lzma.LZMAError, UnicodeDecodeError) as error:
         raise WrongChecksum(f"{path} cannot be unpacked: {error}") from error
+
+
+class Texts(Protocol):
+    """Text of some domains, each with a part for calibration and a disjoint one for test."""
+
+    @property
+    def domains(self) -> tuple[str, ...]: ...
+
+    def read(self, domain: str, split: Split) -> str:
+        """The characters of one text."""
+        ...
+
+    def sha256(self, domain: str, split: Split) -> str:
+        """What a ledger remembers it by."""
+        ...
+
+
+class Shipped:
+    """The three domains of `TEXTS`."""
+
+    domains = DOMAINS
+
+    def read(self, domain: str, split: Split) -> str:
+        return read(domain, split)
+
+    def sha256(self, domain: str, split: Split) -> str:
+        return text_of(domain, split).sha256
+
+
+SHIPPED = Shipped()

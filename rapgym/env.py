@@ -1,20 +1,47 @@
 """The Gymnasium environments: a thin shell around one lane, and their registration."""
 
+import importlib.util
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rapgym import scenario as scenarios
+from rapgym import simulator
 from rapgym.actions import actions as actions_of
-from rapgym.errors import InvalidSpec
-from rapgym.lanes import Lanes, row_info, start_of
-from rapgym.scenario import Split
+from rapgym.errors import InvalidSpec, MissingExtra
+from rapgym.lanes import Lanes, row_info, start_of, story_of
+from rapgym.scenario import Scenario, Split
+from rapgym.simulator import Step
 from rapgym.specs import BoolArray
 
 OBSERVATIONS = ("flat", "dict")
-BACKENDS = ("sim",)  # the device backend serves the same rows on a live model
+BACKENDS = ("sim", "device")  # the simulated world, or the same rows on a live model
+
+
+def backend_step(backend: str, story: Scenario, split: Split, device: str) -> Step:
+    """What serves the rows of an environment; whoever takes it calls its `close`, if it has one.
+
+    Raises:
+        InvalidSpec: there is no such backend.
+        MissingExtra, DataUnavailable: the device backend lacks packages, weights or texts.
+    """
+    if backend not in BACKENDS:
+        raise InvalidSpec(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    if backend == "sim":
+        return simulator.step
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtra("torch is not installed; run: pip install 'rapgym[device]'")
+    from rapgym.runtime.machine import opened
+
+    return opened(story, split, device)
+
+
+def close_step(step: Step) -> None:
+    """Let go of the model and the tenant of a device."""
+    close = getattr(step, "close", None)
+    if close is not None:
+        close()
 
 
 def observation_space(lanes: Lanes, kind: str, mask_size: int) -> spaces.Space[Any]:
@@ -57,7 +84,10 @@ class RapEnv(gymnasium.Env[Any, Any]):
     Episodes are undiscounted.
 
     **Arguments.** `scenario`, `split` (`train`, `fit`, `validation`, `test`), `offset`,
-    `observation` (`flat`, `dict`), `backend` (`sim`).
+    `observation` (`flat`, `dict`), `length_share` (of all lengths, and of what the card holds above
+    the dense weights), `device_profile` (name or file: what a device adds to bytes), `backend`
+    (`sim`, or `device`: the same rows on a live model, whose blocks, bytes and nats are real, on
+    the torch device that `device` names).
 
     **Version history.** v0: first version.
     """
@@ -72,11 +102,14 @@ class RapEnv(gymnasium.Env[Any, Any]):
         offset: int = 0,
         observation: str = "flat",
         backend: str = "sim",
+        length_share: float = 1.0,
+        device_profile: str | None = None,
+        device: str = "cpu",
     ) -> None:
-        if backend not in BACKENDS:
-            raise InvalidSpec(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
         self._offset, self._observation = offset, observation
-        self.lanes = Lanes(scenarios.scenario(scenario), split, 1, small_steps=actions == "blocks")
+        story = story_of(scenario, length_share, device_profile)
+        step = backend_step(backend, story, split, device)
+        self.lanes = Lanes(story, split, 1, small_steps=actions == "blocks", step=step)
         self.layout = self.lanes.layout
         self._actions = actions_of(actions, self.lanes)
         self.action_space = self._actions.space
@@ -104,6 +137,10 @@ class RapEnv(gymnasium.Env[Any, Any]):
         info = self._masked(row_info(outcome, asked, 0))
         ended = bool(self.lanes.ended[0])
         return self._observe(), float(outcome.reward[0]), False, ended, info
+
+    def close(self) -> None:
+        close_step(self.lanes.step)
+        super().close()
 
     def action_masks(self) -> BoolArray:
         """Legal actions as Stable-Baselines3's maskable policies want them, bool [M]."""

@@ -10,6 +10,8 @@ Entry = dict[str, Any]
 
 RIVAL = "rival"
 FOUR_BITS = "int4"  # in the name of every rival with 4-bit weights
+PRUNED = "-pruned"  # ends the name of a rival that prunes on top of its format
+EIGHT_BITS = "int8-int8-kv"  # the format with pruning on top of which a claim is made
 
 
 def sentences(entries: Sequence[Entry]) -> list[str]:
@@ -21,12 +23,12 @@ def sentences(entries: Sequence[Entry]) -> list[str]:
 
 
 def overall(entries: Sequence[Entry]) -> list[str]:
-    """What holds over the scenarios of the headline: adapting, foresight, 4 bits; in Markdown."""
+    """What holds over the scenarios of the headline, in Markdown: adapting, foresight, formats."""
     groups = [group for group in by_scenario(entries).values() if group[0]["headline"]]
-    other = "**Not pruning at all**: the cheapest rival of all, which leaves the model whole."
+    other = "**Not pruning at all**: the cheapest of the rivals that leave the model whole."
     four = "**int4**: the cheapest rival with weights of 4 bits."
     said = [_beside(groups, other), _adapting(groups), _foresight(groups)]
-    said.append(_beside(groups, four, FOUR_BITS))
+    said += [_beside(groups, four, FOUR_BITS), _on_top(groups)]
     return [text for text in said if text]
 
 
@@ -96,10 +98,10 @@ def _foresight(groups: Sequence[Sequence[Entry]]) -> str:
 
 
 def _beside(groups: Sequence[Sequence[Entry]], told: str, part: str = "") -> str:
-    """What the cheapest rival costs whose name holds `part`, scenario by scenario."""
+    """What the cheapest unpruned rival costs whose name holds `part`, scenario by scenario."""
     said: dict[str, list[str]] = {}
     for group in groups:
-        found = [e for e in group if e["kind"] == RIVAL and part in e["policy"]]
+        found = [entry for entry in unpruned(group) if part in entry["policy"]]
         champion = next((entry for entry in group if "all" in entry["champion"]), None)
         if found and champion:
             best = min(found, key=lambda entry: entry["cost"])
@@ -109,6 +111,55 @@ def _beside(groups: Sequence[Sequence[Entry]], told: str, part: str = "") -> str
         return ""
     parts = [f"{what}, on {len(names)}: {', '.join(names)}" for what, names in said.items()]
     return f"{told} It costs {'; it costs '.join(parts)}."
+
+
+def unpruned(group: Sequence[Entry]) -> list[Entry]:
+    """The rivals of a scenario that leave the model whole."""
+    return [e for e in group if e["kind"] == RIVAL and not e["policy"].endswith(PRUNED)]
+
+
+def pruned(group: Sequence[Entry]) -> list[Entry]:
+    """The rivals of a scenario that prune on top of a format."""
+    return [e for e in group if e["kind"] == RIVAL and e["policy"].endswith(PRUNED)]
+
+
+def _on_top(groups: Sequence[Sequence[Entry]]) -> str:
+    """Whether pruning on top of 8 bits has a point, where the cheapest rival that prunes nothing is."""
+    said: dict[str, list[str]] = {}
+    fits: list[str] = []
+    for group in groups:
+        by = {entry["policy"]: entry for entry in group}
+        own, whole = by.get(EIGHT_BITS + PRUNED), unpruned(group)
+        if own is None or not whole:
+            continue
+        best = min(whole, key=lambda entry: entry["cost"])
+        name = _plain(own["scenario"])
+        shown = f"{name} ({own['cost']:.3f}, {best['policy']} {best['cost']:.3f})"
+        said.setdefault(beside_unpruned(own), []).append(shown)
+        if EIGHT_BITS in by and by[EIGHT_BITS]["refused"] == 0:
+            fits.append(name)
+    if not said:
+        return ""
+    parts = [f"{what} on {len(names)}: {', '.join(names)}" for what, names in said.items()]
+    text = (
+        "**Pruning on top of 8 bits** (weights and KV; the frontier lookup drops blocks) costs "
+        f"{'; '.join(parts)}. Intervals of 95 %, not corrected for the number of scenarios."
+    )
+    if fits:
+        text += (
+            f" Without pruning the same format fits in every second of {len(fits)} "
+            f"({', '.join(fits)}): there is nothing to prune for."
+        )
+    return text
+
+
+def beside_unpruned(rival: Entry) -> str:
+    """How a rival's cost stands to that of the cheapest that prunes nothing, 95 % intervals."""
+    if rival["behind_unpruned_low"] > 0:
+        return "more than the cheapest rival that prunes nothing"
+    if rival["behind_unpruned_high"] < 0:
+        return "less than the cheapest rival that prunes nothing"
+    return "what cannot be told from the cheapest rival that prunes nothing"
 
 
 def against(rival: Entry) -> str:
@@ -185,16 +236,25 @@ def best(group: Sequence[Entry]) -> str:
 
 
 def rivals(group: Sequence[Entry]) -> list[str]:
-    """What the cheapest rival of all and the cheapest of 4 bits mean for pruning."""
-    found = [entry for entry in group if entry["kind"] == RIVAL]
+    """What the cheapest rivals that prune nothing mean for pruning, and what pruning adds to them."""
+    found = unpruned(group)
     champion = next((entry for entry in group if "all" in entry["champion"]), None)
     if not found or champion is None:
         return []
     said = []
-    for told, part in (("The cheapest rival", ""), ("The cheapest rival of 4 bits", FOUR_BITS)):
+    whole = "The cheapest rival that prunes nothing"
+    for told, part in ((whole, ""), (f"{whole}, of 4 bits", FOUR_BITS)):
         some = [entry for entry in found if part in entry["policy"]]
         if some:
             best = min(some, key=lambda entry: entry["cost"])
             costs = f"{best['cost']:.3f} against {champion['cost']:.3f}"
             said.append(f"{told}, `{best['policy']}`, costs {against(best)} ({costs}).")
+    on_top = pruned(group)
+    if on_top:
+        best = min(on_top, key=lambda entry: entry["cost"])
+        costs = f"{best['cost']:.3f} against {min(entry['cost'] for entry in found):.3f}"
+        said.append(
+            f"With pruning on top, the cheapest is `{best['policy']}`: it costs "
+            f"{beside_unpruned(best)} ({costs})."
+        )
     return said

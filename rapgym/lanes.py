@@ -13,6 +13,7 @@ from rapgym.encoding import Layout, Visible
 from rapgym.errors import InvalidSpec
 from rapgym.scenario import Scenario, Split
 from rapgym.shield import Reason
+from rapgym.simulator import Step
 from rapgym.specs import BoolArray, Demand, FloatArray, IntArray, model_spec
 from rapgym.world import Outcome, State, World
 
@@ -20,10 +21,23 @@ TRAIN_EPISODE_ROWS = 64
 TOKEN_SCALES = (0.9, 1.1)  # small scaling of a train episode's tokens, uniform
 
 
+def story_of(name: str, length_share: float = 1.0, device_profile: str | None = None) -> Scenario:
+    """The scenario of this name, on a device and at a share of its lengths.
+
+    Raises:
+        InvalidSpec: there is no such scenario or profile, or the share is none.
+    """
+    found = scenario.scenario(name)
+    if (length_share, device_profile) == (1.0, None):
+        return found
+    return replace(found, length_share=length_share, device_profile=device_profile)
+
+
 def card_bytes(story: Scenario) -> int:
     """The whole card in bytes of the measured model: the unit in which limits are seen."""
     measured = model_spec(scenario.table(story).model)
-    return int(story.card_gib * scenario.GIB * scenario.scales(story, measured).bytes)
+    card = int(story.card_gib * scenario.GIB * scenario.scales(story, measured).bytes)
+    return int(scenario.limit_scaled(story, measured, np.array(float(card))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +70,24 @@ def start_of(world: World, story: Scenario, split: Split, seed_rng: np.random.Ge
 
 
 class Lanes:
-    """The mutable half of an environment: one `State` that `simulator.step` replaces."""
+    """The mutable half of an environment: one `State` that a step replaces."""
 
     def __init__(
-        self, story: Scenario, split: Split, count: int, *, small_steps: bool = False
+        self,
+        story: Scenario,
+        split: Split,
+        count: int,
+        *,
+        small_steps: bool = False,
+        step: Step = simulator.step,
     ) -> None:
-        self.story, self.split, self.count = story, split, count
+        """Stand `count` lanes at the split's first row.
+
+        Args:
+            small_steps: observations say what a row's small steps have dropped so far.
+            step: what serves a row; the simulated world unless stated.
+        """
+        self.story, self.split, self.count, self.step = story, split, count, step
         self.world = scenario.world(story, split)
         self.layout: Layout = encoding.layout(
             self.world, card_bytes=card_bytes(story), small_steps=small_steps
@@ -118,7 +144,7 @@ class Lanes:
         )
         strict = np.full(part.lanes, refuses_misfit)
         source = np.full(part.lanes, Reason.POLICY) if source is None else source[lanes]
-        following, outcome = simulator.step(self.world, part, proposal[lanes], source, strict)
+        following, outcome = self.step(self.world, part, proposal[lanes], source, strict)
         row, limit_row = self.state.row.copy(), self.state.limit_row.copy()
         loaded = self.state.loaded.copy()
         row[lanes], limit_row[lanes] = following.row, following.limit_row

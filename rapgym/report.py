@@ -97,7 +97,7 @@ def table(entries: Sequence[Entry]) -> str:
 
 LEGEND = """\
 adaptivity: 0 is the best static set, 100 the bound; foresight: 0 is the frontier lookup, 100 the bound.
-Costs are nats an output token above dense, on test text.
+Costs are nats an output token above the dense model in the scenario's own format, on test text.
 '+': champion of its kind by cost on the validation part of train, '++': of all that do not learn;
 Holm p: of no difference from the lookup, corrected for champions over as many scenarios of the headline
 as stand behind "of";

@@ -148,7 +148,7 @@ def partial_admission(world: World, asked: Batches, nll: float = 0.0) -> Rule:
 
     Args:
         world: whose footprint is the format's.
-        nll: of the format, nats a token above dense bf16.
+        nll: of the format, nats a token above dense in the scenario's own.
     """
     foot, loss = world.footprint, min(nll, world.ceiling)
 
@@ -195,7 +195,7 @@ def _fitting(need_bytes: IntArray, row: IntArray, limit: IntArray) -> IntArray:
 
 
 def weight_streaming(world: World) -> Rule:
-    """Dense in bf16, KV in memory; block weights that do not fit are read at every forward pass.
+    """Dense in the scenario's format, KV in memory; block weights that do not fit are read at every forward pass.
 
     At the row's start as many bytes of weights as fit become resident, those that return at a stall,
     as blocks do. A decode step of the batch then takes 30 ms and the reading of what is missing over

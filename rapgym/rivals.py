@@ -1,23 +1,33 @@
 """Rivals outside the action space: what else one could do where memory moves, in the same nats.
 
-They play the rows of the policies in all pairings, and nothing of them is tuned. All costs are
-nats an output token above dense in bf16; a static format costs what its rounding was measured to.
+They play the rows of the policies in all pairings, and nothing of them is tuned. All costs are nats an
+output token above the dense model in the scenario's own format, as those of its policies are; another
+format costs the dense model what its rounding was measured to.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from rapgym import memory, rival_rules, rollout, scenario, series
+from rapgym import format_pruning, memory, quality, rival_rules, rollout, scenario, series
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidSpec
 from rapgym.measured_sets import MeasuredSets
 from rapgym.predictor import Settings
-from rapgym.quality import QualityColumns
-from rapgym.scenario import Scenario, Split
+from rapgym.quality_columns import QualityColumns
+from rapgym.scenario import SCENARIOS, Scenario, Split
 from rapgym.shield import Reason
-from rapgym.specs import BF16, BoolArray, Format, IntArray, ModelSpec, model_spec
+from rapgym.specs import (
+    IDEAL,
+    BoolArray,
+    DeviceProfile,
+    Format,
+    IntArray,
+    ModelSpec,
+    model_spec,
+)
 from rapgym.world import World
 
 Text = Literal["calib", "test"]
@@ -25,12 +35,20 @@ Text = Literal["calib", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """One of the ways around pruning; its rule is in `rival_rules`."""
+    """A way around pruning, whose rule is in `rival_rules`; or pruning on top of another format."""
 
     name: str
     summary: str
-    rule: Literal["static", "partial-admission", "weight-streaming"]
-    form: Format = BF16
+    rule: Literal["static", "partial-admission", "weight-streaming", "pruned"]
+    form: Format | None = None  # the scenario's own unless stated
+
+    @property
+    def prunes(self) -> bool:
+        return self.rule == "pruned"
+
+    def form_on(self, story: Scenario) -> Format:
+        """The format in which it serves a scenario."""
+        return story.form if self.form is None else self.form
 
 
 _FORMATS = {
@@ -39,6 +57,17 @@ _FORMATS = {
     "int8-kv": ("bf16 weights, int8 KV cache", Format("bf16", "int8")),
     "int8-int8-kv": ("int8 weights, int8 KV cache", Format("int8", "int8")),
     "int4-int8-kv": ("int4 weights, int8 KV cache", Format("int4", "int8")),
+}
+# Each needs a quality table of its format; `RIVALS` holds those whose table is shipped.
+PRUNED = tuple(
+    Rival(
+        f"{name}-pruned", f"{told}; on top of it the frontier lookup drops blocks", "pruned", form
+    )
+    for name, (told, form) in _FORMATS.items()
+)
+_PRUNED_TABLES = {
+    rival.name: {scenario.table_name(scenario.base_name(s), rival.form_on(s)) for s in SCENARIOS}
+    for rival in PRUNED
 }
 RIVALS: tuple[Rival, ...] = (
     *(
@@ -50,10 +79,11 @@ RIVALS: tuple[Rival, ...] = (
               "partial-admission", form)
         for name, (told, form) in _FORMATS.items()
     ),
-    Rival("partial-admission", "bf16; the newest requests are refused until the rest fits",
+    Rival("partial-admission", "the newest requests are refused until the rest fits",
           "partial-admission"),
-    Rival("weight-streaming", "bf16; what does not fit is read at every forward pass",
+    Rival("weight-streaming", "what does not fit is read at every forward pass",
           "weight-streaming"),
+    *(each for each in PRUNED if _PRUNED_TABLES[each.name] <= {*quality.shipped()}),
 )  # fmt: skip
 
 
@@ -61,45 +91,91 @@ def rival(name: str) -> Rival:
     """The rival of this name.
 
     Raises:
-        InvalidSpec: there is none; the message lists those there are.
+        InvalidSpec: there is none, and the message lists those there are; or its table is not here.
     """
     for found in RIVALS:
         if found.name == name:
             return found
+    for absent in PRUNED:
+        if absent.name == name and absent.form is not None:
+            form, tables = absent.form, ", ".join(sorted(_PRUNED_TABLES[name]))
+            raise InvalidSpec(
+                f"{name} needs the quality table {tables}, which is not shipped; `rapgym measure MODEL "
+                f"--format {form.weights}/{form.kv}` makes one"
+            )
     raise InvalidSpec(f"no rival is called {name!r}; there are {', '.join(r.name for r in RIVALS)}")
 
 
+def tables(story: Scenario) -> dict[str, str]:
+    """The quality tables on which a scenario's cells depend, name -> sha256.
+
+    Its own, the one in bf16, and those of the formats in which rivals prune, as far as they are here.
+    """
+    own = {
+        table.name: table.sha256 for table in (scenario.table(story), scenario.base_table(story))
+    }
+    for form in dict.fromkeys(rival.form_on(story) for rival in RIVALS if rival.prunes):
+        name = scenario.table_name(scenario.base_name(story), form)
+        if quality.path_of(name).is_file():
+            own[name] = scenario.format_table(story, form).sha256
+    return own
+
+
 def format_nll(story: Scenario, rival: Rival, text: Text) -> float:
-    """Nats a token above dense bf16 of the rival's format; 0 of bf16, by definition.
+    """Nats a token that the rival's format costs the dense model, above the scenario's own; 0 of that.
+
+    Both are measured as differences from bf16 on the same text, by the table in bf16.
 
     Raises:
-        UnmeasuredSet: the format was not measured on this text.
+        UnmeasuredSet: one of the two was not measured on this text.
     """
-    return scenario.table(story).format_nll(rival.form, text, story.domain)
+    form, base = rival.form_on(story), scenario.base_table(story)
+    if form == story.form:
+        return 0.0
+    above_bf16 = (base.format_nll(each, text, story.domain) for each in (form, story.form))
+    return next(above_bf16) - next(above_bf16)
 
 
 def format_nll_se(story: Scenario, rival: Rival, text: Text) -> float:
-    """Standard error of `format_nll`, and it raises as that does; 0 of bf16."""
-    return scenario.table(story).format_nll_se(rival.form, text, story.domain)
+    """Standard error of `format_nll`, and it raises as that does; 0 of the scenario's own format.
+
+    Of two formats that are not bf16, errors are taken as independent, which they are not: too much.
+    """
+    form, base = rival.form_on(story), scenario.base_table(story)
+    if form == story.form:
+        return 0.0
+    return math.hypot(
+        *(base.format_nll_se(each, text, story.domain) for each in (form, story.form))
+    )
 
 
 def log(story: Scenario, rival: Rival, split: Split, text: Text = "calib") -> EpisodeLog:
     """Every row of a split in all pairings, with the format's quality on calibration or test text.
 
-    As in a policy's log: but proposal and kept are whole, for every block takes part in every
-    answer, and kept_end is what is loaded (of weight streaming whole, wherever the weights lie).
+    As in a policy's log: but of rivals that prune nothing proposal and kept are whole, for every block
+    takes part in every answer, and kept_end is what is loaded (of weight streaming whole, wherever the
+    weights lie). One that prunes decides by calibration columns, whichever text is asked for.
 
     Raises:
         UnmeasuredSet: the format was not measured on this text.
         InvalidTrace: the series keeps no single requests of these rows, and admission needs them.
+        DataUnavailable: the rival prunes, and its format has no table.
     """
-    return played(story, rival, split, format_nll(story, rival, text))
+    nll = format_nll(story, rival, text)
+    if rival.prunes:
+        return format_pruning.log(story, rival.form_on(story), split, text, nll)
+    return played(story, rival, split, nll)
 
 
 def played(story: Scenario, rival: Rival, split: Split, nll: float) -> EpisodeLog:
-    """The same with a given quality of the format, nats a token above dense bf16."""
+    """The same of a rival that prunes nothing, with a given quality of its format.
+
+    Args:
+        nll: nats a token above the dense model in the scenario's own format.
+    """
     measured = model_spec(scenario.table(story).model)
-    world = in_format(scenario.world(story, split), measured, rival.form, nll)
+    form, profile = rival.form_on(story), scenario.profile_of(story)
+    world = in_format(scenario.world(story, split), measured, form, nll, profile)
     return _log(world, _rule(story, rival, split, world, nll), story.offsets, nll)
 
 
@@ -110,7 +186,7 @@ def served_cost(story: Scenario, rival: Rival, split: Split, quality_nll: float)
     to 13 % of the 7B and 8B models it stands for, so in the scaled world formats free less.
 
     Args:
-        quality_nll: of the format, nats a token above dense bf16; the measured model's.
+        quality_nll: of the format, nats a token above the scenario's own; the measured model's.
 
     Raises:
         InvalidSpec: the rival is no static format.
@@ -124,7 +200,7 @@ def served_cost(story: Scenario, rival: Rival, split: Split, quality_nll: float)
         rows=scenario.rows(story, served, split),
         restore_bytes_per_s=float(dense.weights.sum()) / story.restore_s,
     )
-    world = in_format(world, served, rival.form, quality_nll)
+    world = in_format(world, served, rival.form_on(story), quality_nll)
     return _log(world, rival_rules.static(world), story.offsets, quality_nll).mean_cost
 
 
@@ -138,9 +214,11 @@ def _rule(
     return rival_rules.partial_admission(world, _batches(story, split, world), nll)
 
 
-def in_format(world: World, model: ModelSpec, form: Format, nll: float) -> World:
+def in_format(
+    world: World, model: ModelSpec, form: Format, nll: float, profile: DeviceProfile = IDEAL
+) -> World:
     """The world of a deployment that drops nothing: its bytes, one quality, all blocks its floor."""
-    footprint = memory.footprint(model, form)
+    footprint = memory.footprint(model, form, profile)
     return replace(world, footprint=footprint, quality=_constant(world, model.blocks, nll))
 
 

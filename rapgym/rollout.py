@@ -89,15 +89,16 @@ def run(
     world = scenario.world(story, split)
     return joined(
         [
-            _serve_pairing(make(), Lanes(story, split, copies), start, briefing, [seed, k])
+            episode(make(), Lanes(story, split, copies), start, briefing, [seed, k])
             for k, start in enumerate(whole_split(world, story.offsets))
         ]
     )
 
 
-def _serve_pairing(
+def episode(
     policy: Policy, lanes: Lanes, start: Start, briefing: Briefing, seed: list[int]
 ) -> EpisodeLog:
+    """The log of one episode in every lane, whatever serves the rows: `lanes.step` may be a device."""
     log = LogWriter()
     for before, source, outcome in _served_rows(policy, lanes, start, briefing, seed):
         log.add(lanes.world, before.row, before.limit_row, source, outcome)

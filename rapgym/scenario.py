@@ -1,17 +1,27 @@
 """Scenarios: physical stories from which every number of a world follows; and the list of them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from functools import lru_cache
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from rapgym import memory, series
-from rapgym.errors import InvalidSpec
+from rapgym import datafiles, device_profiles, memory, recorded, series
+from rapgym.errors import InvalidSpec, InvalidTable
 from rapgym.quality import QualityColumns, QualityTable
 from rapgym.series import Series
-from rapgym.specs import BF16, Format, IntArray, ModelSpec, model_spec
+from rapgym.specs import (
+    BF16,
+    IDEAL,
+    DeviceProfile,
+    FloatArray,
+    Format,
+    IntArray,
+    ModelSpec,
+    model_spec,
+)
 from rapgym.world import Rows, World
 
 GIB = 1 << 30
@@ -33,6 +43,14 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """Other programs on the card, whose memory was recorded; they have priority."""
+
+    recording: str  # a file under traces/, or any other's path
+    sha256: str = ""  # of a file that is not part of rapgym
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """A card, the model served on it, its workload, and who else is there."""
 
@@ -42,7 +60,7 @@ class Scenario:
     served: str  # shape of the model whose memory the story speaks of
     trace: str
     every: int  # one of k replicas serves every k-th request
-    tenant: Tenant | None
+    tenant: Tenant | Recorded | None
     restore_s: float  # what the host link takes to bring every block back
     window_s: int  # W; see residence.window_s
     workload: str  # name of the series under traces/
@@ -59,6 +77,10 @@ class Scenario:
     splits: series.Scheme = "time"
     ceiling: float | None = None  # C, nats; what follows from the table unless stated
     headline: bool = True  # False: its numbers do not carry a claim, as its story says
+    # Of every length and of what the card holds above the dense weights: a small machine then
+    # serves a row in seconds.
+    length_share: float = 1.0
+    device_profile: str | None = None  # name or file of what a device adds; nothing unless stated
     version: int = 0
 
     def __post_init__(self) -> None:
@@ -70,10 +92,22 @@ class Scenario:
             raise InvalidSpec(f"{self.name}: without a tenant all pairings are the same: offsets=1")
         if self.notice_s < 0:
             raise InvalidSpec(f"{self.name}: notice_s cannot be negative")
+        if not 0 < self.length_share <= 1:
+            raise InvalidSpec(f"{self.name}: length_share is above 0, at most 1")
 
     @property
     def id(self) -> str:
         return f"{self.name}-v{self.version}"
+
+    @property
+    def pool_tokens(self) -> int:
+        """Of the tenant's KV pool; 0 where it has none."""
+        return self.tenant.pool_tokens if isinstance(self.tenant, Tenant) else 0
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is made of traces of the user's, as `BASE[memory=FILE]`: see `scenario`."""
+        return "[" in self.name
 
 
 # Numbers were chosen on train parts and frozen before the first run on test. W = 7 for the Azure
@@ -157,6 +191,18 @@ SCENARIOS = (
         workload="azure-conv2-alone",
         offsets=1,
     ),
+    # What 4 bits save of the served model's weights, 8.86 GiB, is taken off the card; its blocks cross
+    # the same link in 27 % of the time.
+    replace(
+        _BESIDE_CODE,
+        name="chat-int4",
+        story="The first hour with weights of 4 bits, on a card smaller by the 9 GiB that they save: what "
+        "is left for the KV cache is as before. Costs are above the full model in 4 bits.",
+        card_gib=35,
+        restore_s=0.13,
+        table="smollm2-135m-int4",
+        form=Format("int4"),
+    ),
     Scenario(
         "long-context",
         "Long conversations beside a recorded KV pool. Its quality table was measured at 512 tokens, "
@@ -186,20 +232,87 @@ SCENARIOS = (
         synthetic=True,
         offsets=1,
     ),
+    Scenario(
+        "laptop",
+        "A 7B model answers beside a programmer's work on a machine with 24 GB of shared memory, as we "
+        "recorded it for 45 minutes; blocks come back from its disk. Short and calm: outside the "
+        "headline.",
+        card_gib=23.5,
+        served="llama2-7b",
+        trace="azure-conv",
+        every=4,
+        tenant=Recorded("recordings/python-project.csv.gz"),
+        restore_s=4.0,
+        window_s=7,
+        workload="azure-conv4-python-project",
+        headline=False,
+    ),
 )
 
 
 def scenario(name: str) -> Scenario:
     """The scenario of this name, with or without its version.
 
+    `BASE[memory=FILE,requests=FILE,card=GIB,every=K]` is a scenario of the list with a recording of
+    memory in its tenant's place and, where stated, other requests, card and share of the requests.
+
     Raises:
         InvalidSpec: there is none; the message lists those there are.
+        DataUnavailable: a file that its name speaks of is not there.
     """
+    if "[" in name:
+        return _on_own_traces(*recorded.options_of(name))
     for found in SCENARIOS:
         if name in (found.name, found.id):
             return found
     known = ", ".join(each.name for each in SCENARIOS)
     raise InvalidSpec(f"no scenario is called {name!r}; there are {known}")
+
+
+def _on_own_traces(base_name: str, options: dict[str, str]) -> Scenario:
+    base, memory = scenario(base_name), options["memory"]
+    served = options.get("requests", base.trace)
+    try:
+        # The stated share of a trace is of that trace: of other requests all are served.
+        every = int(options.get("every", base.every if served == base.trace else 1))
+        card_gib = float(options.get("card", base.card_gib))
+    except ValueError as error:
+        raise InvalidSpec(f"card is a number of GiB, every a whole number: {error}") from error
+    return replace(
+        base,
+        name=recorded.name_of(base.name, options),
+        story=f"{base.name} with memory in use as {memory} recorded it.",
+        card_gib=card_gib,
+        trace=served,
+        every=every,
+        tenant=Recorded(memory, recorded.sha256(memory)),
+        workload=recorded.own_name(memory, served, every, base.window_s),
+        headline=False,
+        synthetic=False,
+    )
+
+
+# Fields that came after results were stored: at their defaults they are not recorded.
+LATER_FIELDS = ("length_share", "device_profile")
+
+
+def described(story: Scenario) -> dict[str, Any]:
+    """A scenario as results record it."""
+    initial = {field.name: field.default for field in fields(Scenario)}
+    return {
+        name: value
+        for name, value in asdict(story).items()
+        if name not in LATER_FIELDS or value != initial[name]
+    }
+
+
+def profile_of(story: Scenario) -> DeviceProfile:
+    """What the scenario's device adds.
+
+    Raises:
+        InvalidSpec: no profile has this name, or its file cannot be read.
+    """
+    return IDEAL if story.device_profile is None else device_profiles.read(story.device_profile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,22 +344,50 @@ def limit_bytes(story: Scenario, tenant_tokens: IntArray) -> IntArray:
     card = int(story.card_gib * GIB)
     if story.tenant is None:
         return np.full(tenant_tokens.shape, card)
+    if isinstance(story.tenant, Recorded):
+        return card - recorded.UNIT_BYTES * tenant_tokens
     model = model_spec(story.tenant.model)
     kv = _model_kv_token_bytes(model, BF16)
     return card - memory.weight_bytes(model) - kv * tenant_tokens
 
 
+def limit_scaled(story: Scenario, measured: ModelSpec, limit: FloatArray) -> FloatArray:
+    """A limit in bytes of the measured model, once lengths are multiplied by `length_share`.
+
+    What lies above (or below) the dense weights shrinks as the KV cache does: dense fits where it did.
+    """
+    if story.length_share == 1:
+        return limit
+    dense = memory.weight_bytes(measured, story.form)
+    return dense + story.length_share * (limit - dense)
+
+
+def workload_file(story: Scenario) -> Path:
+    """The file of a scenario's series: committed, or made of the user's traces and kept in the cache.
+
+    Raises:
+        DataUnavailable: a trace that it is made of is not there.
+        InvalidTrace: one is not valid.
+    """
+    if not (story.is_own and isinstance(story.tenant, Recorded)):
+        return series.FOLDER / f"{story.workload}.csv.gz"
+    path = datafiles.cache_folder() / "workloads" / f"{story.workload}.csv.gz"
+    if not path.is_file():
+        made = recorded.own(story.tenant.recording, story.trace, story.every, story.window_s)
+        series.write(made, path)
+    return path
+
+
 @lru_cache(maxsize=16)
 def workload(story: Scenario) -> Series:
-    """The committed series of a scenario; none of it depends on card, restore time or notice.
+    """The series of a scenario; none of it depends on card, restore time or notice.
 
     Raises:
         InvalidSpec: the series was cut into other windows than the scenario states.
     """
-    found = series.read(series.FOLDER / f"{story.workload}.csv.gz")
-    pool_tokens = story.tenant.pool_tokens if story.tenant else 0
-    made_for = (found.window_s, found.origin.get("pool_tokens", pool_tokens))
-    if made_for != (story.window_s, pool_tokens):
+    found = series.read(workload_file(story))
+    made_for = (found.window_s, found.origin.get("pool_tokens", story.pool_tokens))
+    if made_for != (story.window_s, story.pool_tokens):
         raise InvalidSpec(
             f"the series of {story.name} was made for other windows or another pool; run: rapgym "
             f"scenarios build {story.name}"
@@ -261,11 +402,12 @@ def rows(story: Scenario, measured: ModelSpec, split: Split) -> Rows:
     scale = scales(story, measured)
 
     def tokens(served: IntArray) -> IntArray:
-        return np.rint(served * float(scale.tokens)).astype(np.int64)
+        return np.rint(served * float(scale.tokens) * story.length_share).astype(np.int64)
 
     reserved = part.batch * part.reserve_tokens
     longest = part.longest_prompt_tokens + np.where(part.batch > 0, part.reserve_tokens, 0)
-    limit = np.floor(limit_bytes(story, part.tenant_tokens) * float(scale.bytes))
+    limit = limit_bytes(story, part.tenant_tokens) * float(scale.bytes)
+    limit = np.floor(limit_scaled(story, measured, limit))
     return Rows(
         batch=part.batch,
         prompt_tokens=tokens(part.prompt_tokens),
@@ -282,8 +424,45 @@ def _table(name: str) -> QualityTable:
 
 
 def table(story: Scenario) -> QualityTable:
-    """The quality table of a scenario."""
-    return _table(story.table)
+    """The quality table of a scenario: differences from the model that is dense in its own format.
+
+    Raises:
+        DataUnavailable: it is not here.
+        InvalidTable: it is of another format.
+    """
+    return _in_format(story.table, story.form)
+
+
+def base_table(story: Scenario) -> QualityTable:
+    """The table in bf16 of a scenario's model, which knows what each format costs it; raises likewise."""
+    return _in_format(base_name(story), BF16)
+
+
+def format_table(story: Scenario, form: Format) -> QualityTable:
+    """The table of a scenario's model in another format; raises likewise."""
+    return _in_format(table_name(base_name(story), form), form)
+
+
+def base_name(story: Scenario) -> str:
+    """The name of `base_table`."""
+    ending = table_name("", story.form)
+    return story.table.removesuffix(ending) if ending else story.table
+
+
+def table_name(base: str, form: Format) -> str:
+    """What a table in a format is called, beside the one in bf16: smollm2-135m-int8-int8kv."""
+    weights = "" if form.weights == "bf16" else f"-{form.weights}"
+    return base + weights + ("" if form.kv == "bf16" else f"-{form.kv}kv")
+
+
+def _in_format(name: str, form: Format) -> QualityTable:
+    found = _table(name)
+    if (found.header.weights, found.header.kv) != (form.weights, form.kv):
+        raise InvalidTable(
+            f"the table {name} is of {found.header.weights} weights and {found.header.kv} KV, where "
+            f"{form.weights} and {form.kv} are asked for: measure it with that format"
+        )
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -310,7 +489,11 @@ def scoring_world(story: Scenario, split: Split = "test") -> World:
 
 def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
     measured = model_spec(table(story).model)
-    footprint = memory.footprint(measured, story.form)
+    profile = profile_of(story)
+    footprint = memory.footprint(measured, story.form, profile)
+    restore_bytes_per_s = profile.restore_bytes_per_s
+    if restore_bytes_per_s is None:
+        restore_bytes_per_s = float(footprint.weights.sum()) / story.restore_s
     whole = workload(story)
     train = whole.output_tokens[series.split_rows(len(whole), "train", story.splits)]
     return World(
@@ -318,7 +501,7 @@ def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
         quality=quality,
         rows=rows(story, measured, split),
         ceiling=table(story).ceiling(story.domain) if story.ceiling is None else story.ceiling,
-        restore_bytes_per_s=float(footprint.weights.sum()) / story.restore_s,
+        restore_bytes_per_s=restore_bytes_per_s,
         mean_output_tokens=float(train.mean()),
         notice_s=story.notice_s,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import champions, scenario, score, simulator, table_error
+from rapgym import champions, format_pruning, rivals, scenario, score, simulator, table_error
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidResult
 from rapgym.results import DECIMALS, Cell, Results
@@ -19,6 +19,7 @@ from rapgym.world import State, World
 
 TERMS = ("quality", "stall", "emergency", "refused")
 RIVAL = "rival"  # another format, or no pruning at all: it has a cost, and no place on the scales
+PRUNED = "pruned"  # the rule of a rival that prunes on top of its format
 ORACLE = "bound"  # the kind of what knows the future
 # Drops blocks in no order. Even so it profits from calibration: what may go at all, and the shield's
 # order where an emergency cuts, follow from the greedy orders.
@@ -133,12 +134,37 @@ class Served:
         return float(np.mean([cell.about.get("fallback", 0.0) for cell in self.cells]))
 
     @property
+    def prunes(self) -> bool:
+        """Whether it is a rival that prunes on top of its format."""
+        return self.kind == RIVAL and self.about["settings"].get("rule") == PRUNED
+
+    @property
+    def format(self) -> tuple[str, str] | None:
+        """Weights and KV of a rival, None where a cell does not say, or is no rival's."""
+        told = self.about["settings"]
+        if self.kind != RIVAL or not {"weights", "kv"} <= told.keys():
+            return None
+        return str(told["weights"]), str(told["kv"])
+
+    @property
+    def sets_se(self) -> float:
+        """Standard error that a rival's cost has from the sets it serves from, 0 of other cells."""
+        return float(self.about.get("sets_se") or 0.0)
+
+    @property
+    def format_se(self) -> float:
+        """Standard error of what a rival's format costs the dense model, 0 of other cells."""
+        return float(self.about.get("quality_se") or 0.0)
+
+    @property
     def competes(self) -> bool:
         """Whether it decides from the past alone, within the action space, and did answer."""
         return self.kind not in (ORACLE, RIVAL) and not self.fallback
 
     def shares(self, ceiling: float) -> dict[bytes, float] | None:
-        """Share of output tokens served from each kept set; None where no sets were executed."""
+        """Share of output tokens served from each kept set of the scenario's table; None of a rival,
+        and where no sets were executed.
+        """
         if self.kind == RIVAL or self.about["policy"] == BOUND:
             return None
         found: dict[bytes, float] = {}
@@ -180,14 +206,19 @@ class Contest:
     def error(self, one: str, other: str) -> float | None:
         """The table's standard error of that difference; None where the bound is one of them.
 
-        A rival serves from no set, but its format was measured on the same text: its own error is
-        taken as independent of the other's.
+        A rival's format was measured on the same text, and so were the sets of one that prunes: its
+        own errors are taken as independent of the other's. But two rivals of one format share its
+        error, which goes out of their difference.
         """
         if BOUND in (one, other):
             return None
         a, b = self.shares[one] or {}, self.shares[other] or {}
-        formats = [self.served[name].about.get("quality_se") or 0.0 for name in {one, other}]
-        return float(np.hypot.reduce([table_error.difference_error(a, b, self.errors), *formats]))
+        both = [self.served[name] for name in {one, other}]
+        shared = len({served.format for served in both}) == 1 and both[0].format is not None
+        formats = [] if shared else [served.format_se for served in both]
+        own = [0.0] if len(both) == 1 else [served.sets_se for served in both]
+        sets = table_error.difference_error(a, b, self.errors)
+        return float(np.hypot.reduce([sets, *own, *formats]))
 
     def points(self, policy: str, reference: str) -> Estimate:
         """Score of a policy, 0 being the reference and 100 the bound."""
@@ -222,17 +253,32 @@ def _scenario_entries(cells: list[Cell]) -> list[dict[str, Any]]:
         }
         for name, served in contest.served.items()
     ]
-    champion = champions.chosen(candidates).get(champions.ALL)
-    listed = [_entry(name, contest, best, champion) for name in contest.served]
+    named = {
+        "champion": champions.chosen(candidates).get(champions.ALL),
+        "unpruned": cheapest_unpruned(contest.served),
+    }
+    listed = [_entry(name, contest, best, named) for name in contest.served]
     return sorted(listed, key=lambda entry: entry["cost"])
 
 
-def _entry(name: str, contest: Contest, best: str, champion: str | None) -> dict[str, Any]:
+def cheapest_unpruned(served: Mapping[str, Served]) -> str | None:
+    """The rival with the least cost on test of those that prune nothing; None where there is none.
+
+    Its luck on test is in its favour: what is found cheaper than it would be so than any of them.
+    """
+    whole = [name for name, one in served.items() if one.kind == RIVAL and not one.prunes]
+    return min(whole, key=lambda name: served[name].mean_cost, default=None)
+
+
+def _entry(
+    name: str, contest: Contest, best: str, named: Mapping[str, str | None]
+) -> dict[str, Any]:
     """All that is said of one policy on one scenario, but what depends on other scenarios.
 
     Args:
         best: the policy with the least cost on test.
-        champion: of all that do not learn, chosen on validation, where validation costs are known.
+        named: the champion of all that do not learn, chosen on validation, where validation costs are
+            known; and the cheapest rival that prunes nothing.
     """
     served, about = contest.served[name], contest.served[name].about
     nothing = Estimate(np.nan, np.nan, np.nan, np.nan)
@@ -241,7 +287,7 @@ def _entry(name: str, contest: Contest, best: str, champion: str | None) -> dict
     foresight = nothing if rival else contest.points(name, LOOKUP)
     to_lookup, to_best = contest.error(name, LOOKUP), contest.error(name, best)
     behind_best = score.with_error(contest.difference(name, best), to_best or 0.0)
-    own_error = about.get("quality_se") or 0.0
+    own_error = float(np.hypot(served.format_se, served.sets_se))
     behind_bound = score.with_error(contest.difference(name, BOUND), own_error)
     return {
         "scenario": about["scenario"],
@@ -265,7 +311,8 @@ def _entry(name: str, contest: Contest, best: str, champion: str | None) -> dict
         "behind_best_low": _or_none(behind_best.low),
         "behind_best_high": _or_none(behind_best.high),
         "tied_for_best": served.competes and score.tied(behind_best),
-        **_behind_champion(name, contest, champion),
+        **_behind("champion", name, contest, named["champion"]),
+        **_behind("unpruned", name, contest, named["unpruned"] if rival else None),
         "behind_bound": behind_bound.value,
         "behind_bound_low": _or_none(behind_bound.low),
         "behind_bound_high": _or_none(behind_bound.high),
@@ -281,16 +328,20 @@ def _entry(name: str, contest: Contest, best: str, champion: str | None) -> dict
     }
 
 
-def _behind_champion(name: str, contest: Contest, champion: str | None) -> dict[str, float | None]:
-    """Cost less the champion's, the table's error included; None where nobody is champion."""
+def _behind(what: str, name: str, contest: Contest, other: str | None) -> dict[str, float | None]:
+    """Cost less another's, the tables' errors included; None where there is no other.
+
+    Args:
+        what: the other is called in the entry.
+    """
     found = Estimate(np.nan, np.nan, np.nan, np.nan)
-    if champion is not None:
-        error = contest.error(name, champion) or 0.0
-        found = score.with_error(contest.difference(name, champion), error)
+    if other is not None:
+        error = contest.error(name, other) or 0.0
+        found = score.with_error(contest.difference(name, other), error)
     return {
-        "behind_champion": _or_none(found.value),
-        "behind_champion_low": _or_none(found.low),
-        "behind_champion_high": _or_none(found.high),
+        f"behind_{what}": _or_none(found.value),
+        f"behind_{what}_low": _or_none(found.low),
+        f"behind_{what}_high": _or_none(found.high),
     }
 
 
@@ -352,18 +403,32 @@ def cost_at(cell: Cell, world: World, ceiling: float) -> float:
 
     What happens does not depend on C: the three terms of tokens that are not served grow with it,
     and the served term moves only where a token is worth C. Rows in which that may be are served
-    again. A rival's served term stands as it is: no format loses as much as C.
+    again: of a rival that prunes, in its format's world. Of other rivals the served term stands as it
+    is: no format loses as much as C.
 
     Args:
         world: the scoring world of the cell's scenario.
     """
     quality, *lost = terms_of(cell).values()
     cost = quality + np.asarray(sum(lost)) * (ceiling / world.ceiling)
-    if cell.about["kind"] != RIVAL:
+    prunes = Served([cell]).prunes
+    if cell.about["kind"] != RIVAL or prunes:
         again = _capped(cell, min(ceiling, world.ceiling))
         if again.any():
-            cost[again] = _served_again(cell, replace(world, ceiling=ceiling), again)
+            offset = 0.0
+            if prunes:
+                world, offset = _format_world(cell)
+            there = replace(world, ceiling=ceiling - offset)
+            cost[again] = offset + _served_again(cell, there, again)
     return score.mean_cost(cost, cell.log.output_tokens)
+
+
+def _format_world(cell: Cell) -> tuple[World, float]:
+    """The scoring world of a rival that prunes, and what its format costs the dense model."""
+    story = scenario.scenario(cell.about["scenario"])
+    rival = rivals.rival(cell.about["policy"])
+    offset = rivals.format_nll(story, rival, "test")
+    return format_pruning.world(story, rival.form_on(story), "test", "test", offset), offset
 
 
 def _capped(cell: Cell, ceiling: float) -> BoolArray:

@@ -1,6 +1,7 @@
 """The world as a pure function: one trace row served in each of B lanes."""
 
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
@@ -57,77 +58,75 @@ def step(
         The state before the next row, rows advanced by one and turned at the end of the split,
         and what happened.
     """
-    lanes = state.lanes
-    source = np.full(lanes, Reason.POLICY) if source is None else source
-    strict = np.zeros(lanes, dtype=bool) if refuses_misfit is None else refuses_misfit
-    asked = demand(world, state)
-    limit = limits(world, state)
-    costs = world.footprint.block_bytes(asked.tokens)
-    taken = world.footprint.overhead_bytes(asked.prompt_tokens) + world.footprint.margin_bytes
-    budgets = limit - taken[:, None]
-    decision = shield.decide(proposal, costs, budgets[:, 0], world.quality.order, source, strict)
-    nll, measured = world.quality.nll(decision.kept)
-    row = _ServedRow(world, costs, budgets, strict, decision)
-    seconds = row.serve(state.loaded, nll)
-    row.unload_refused(state.loaded, proposal)
-    used = world.footprint.used_bytes(decision.kept, asked.tokens, asked.prompt_tokens)
-    output_tokens = world.rows.output_tokens[state.row]
-    weight = output_tokens / world.mean_output_tokens
-    outcome = Outcome(
-        proposal=proposal,
-        kept=decision.kept,
-        kept_end=row.kept,
-        refused=decision.refused,
-        reason=decision.reason,
-        limit_bytes=limit[:, 0],
-        used_bytes=np.where(decision.refused, 0, used),
-        nll=nll,
-        measured=(measured | decision.refused) & row.measured,
-        output_tokens=output_tokens,
-        seconds=seconds,
-        terms=reward.terms(seconds, world.window_s, world.ceiling, weight),
+    row = Row(world, state, proposal, source, refuses_misfit)
+    nll, measured = world.quality.nll(row.decision.kept)
+    seconds = row.serve(nll)
+    row.unload_refused()
+    used = world.footprint.used_bytes(
+        row.decision.kept, row.demand.tokens, row.demand.prompt_tokens
     )
-    rows = len(world.rows)
-    following = replace(
-        state,
-        row=(state.row + 1) % rows,
-        limit_row=(state.limit_row + 1) % rows,
-        loaded=row.kept,
-    )
-    return following, outcome
+    measured = (measured | row.decision.refused) & row.measured
+    return row.following, row.outcome(used, nll, measured, seconds)
 
 
-class _ServedRow:
-    """One row while its seconds pass, in all lanes at once: `kept` changes, the rest stays."""
+class Step(Protocol):
+    """What serves a row: `step` above in the simulated world, or a live model."""
+
+    def __call__(
+        self,
+        world: World,
+        state: State,
+        proposal: BoolArray,
+        source: IntArray | None = None,
+        refuses_misfit: BoolArray | None = None,
+        /,
+    ) -> tuple[State, Outcome]:
+        """As `step`."""
+
+
+class Row:
+    """One row in all lanes at once while its seconds pass: `kept` and `refused_from` change."""
 
     def __init__(
         self,
         world: World,
-        costs: IntArray,
-        budgets: IntArray,
-        strict: BoolArray,
-        decision: shield.Decision,
+        state: State,
+        proposal: BoolArray,
+        source: IntArray | None = None,
+        refuses_misfit: BoolArray | None = None,
     ) -> None:
-        self.world, self.costs, self.budgets, self.strict = world, costs, budgets, strict
-        self.kept = decision.kept.copy()
-        self.measured = np.ones(len(costs), dtype=bool)
+        """Let the shield decide; arguments as those of `step`."""
+        lanes = state.lanes
+        source = np.full(lanes, Reason.POLICY) if source is None else source
+        strict = np.zeros(lanes, dtype=bool) if refuses_misfit is None else refuses_misfit
+        self.world, self.state, self.proposal, self.strict = world, state, proposal, strict
+        self.demand = demand(world, state)
+        self.limits = limits(world, state)
+        self.costs = world.footprint.block_bytes(self.demand.tokens)
+        taken = world.footprint.overhead_bytes(self.demand.prompt_tokens)
+        self.budgets = self.limits - (taken + world.footprint.margin_bytes)[:, None]
+        self.decision = shield.decide(
+            proposal, self.costs, self.budgets[:, 0], world.quality.order, source, strict
+        )
+        self.kept = self.decision.kept.copy()
+        self.measured = np.ones(lanes, dtype=bool)
         # First second that is not served because the batch was refused; W where it never was.
-        self.refused_from = np.where(decision.refused, 0, world.window_s)
+        self.refused_from = np.where(self.decision.refused, 0, world.window_s)
 
     def spent(self, kept: BoolArray) -> IntArray:
         return np.where(kept, self.costs, 0).sum(axis=-1)
 
-    def serve(self, loaded: BoolArray, nll: FloatArray) -> Seconds:
+    def serve(self, nll: FloatArray) -> Seconds:
         """Let the row's seconds pass.
 
         Args:
-            loaded: blocks in memory before the row, [B, N].
             nll: of `kept` as it is now, [B].
         """
         window_s, lanes = self.world.window_s, len(self.costs)
         loss = reward.token_loss(nll, self.world.ceiling)
-        returning = np.where(self.kept & ~loaded, self.world.footprint.weights, 0).sum(axis=-1)
-        stall_left = returning / self.world.restore_bytes_per_s
+        returning = self.kept & ~self.state.loaded
+        returning_bytes = np.where(returning, self.world.footprint.weights, 0).sum(axis=-1)
+        stall_left = returning_bytes / self.world.restore_bytes_per_s
         eventful = (self.refused_from == 0) | (self.spent(self.kept) > self.budgets.min(axis=1))
         stall = np.where(eventful, 0.0, np.minimum(stall_left, window_s))
         seconds = Seconds(
@@ -140,25 +139,41 @@ class _ServedRow:
             self._serve_eventful(eventful, stall_left, loss, seconds)
         return seconds
 
+    def fall(self, second: int, lanes: BoolArray) -> BoolArray:
+        """Meet the limit of a second: blocks go at once, or the rest of the batch is refused.
+
+        Args:
+            lanes: which of them this is asked of, [B].
+
+        Returns:
+            Lanes in which blocks had to go, [B].
+        """
+        budget = self.budgets[:, second]
+        falls = lanes & (self.refused_from > second) & (self.spent(self.kept) > budget)
+        if falls.any():
+            smaller = shield.fit(self.kept, self.costs, budget, self.world.quality.order)
+            gives_up = falls & (self.strict | (self.spent(smaller) > budget))
+            self.refused_from[gives_up] = second
+            falls &= ~gives_up
+            self.kept[falls] = smaller[falls]
+        return falls
+
+    def pauses(self, falls: BoolArray) -> BoolArray:
+        """Which lanes that lose blocks are not served meanwhile, [B]."""
+        # Notice covers an emergency: the blocks are gone by the time the memory is taken.
+        return falls if self.world.notice_s < 1 else np.zeros_like(falls)
+
     def _serve_eventful(
         self, lanes: BoolArray, stall_left: FloatArray, loss: FloatArray, seconds: Seconds
     ) -> None:
         """Second by second, for lanes that are refused or lose memory in mid-row."""
         for second in range(self.world.window_s):
-            budget = self.budgets[:, second]
-            falls = lanes & (self.refused_from > second) & (self.spent(self.kept) > budget)
+            falls = self.fall(second, lanes)
             if falls.any():
-                smaller = shield.fit(self.kept, self.costs, budget, self.world.quality.order)
-                gives_up = falls & (self.strict | (self.spent(smaller) > budget))
-                self.refused_from[gives_up] = second
-                falls &= ~gives_up
-                self.kept[falls] = smaller[falls]
                 nll, measured = self.world.quality.nll(self.kept[falls])
                 loss[falls] = reward.token_loss(nll, self.world.ceiling)
                 self.measured[falls] &= measured
-            refused = lanes & (self.refused_from <= second)
-            # Notice covers an emergency: the blocks are gone by the time the memory is taken.
-            paused = falls if self.world.notice_s < 1 else np.zeros_like(falls)
+            refused, paused = lanes & (self.refused_from <= second), self.pauses(falls)
             serving = lanes & ~refused & ~paused
             stalled = np.where(serving, np.minimum(stall_left, 1.0), 0.0)
             stall_left -= stalled
@@ -167,7 +182,7 @@ class _ServedRow:
             seconds.stall[...] += stalled
             seconds.loss[...] += np.where(serving, (1.0 - stalled) * loss, 0.0)
 
-    def unload_refused(self, loaded: BoolArray, proposal: BoolArray) -> None:
+    def unload_refused(self) -> None:
         """What stays in memory after a refusal: the floor, or a strict policy's own set.
 
         Only blocks that were there can stay. They hold no KV cache now; where their weights still
@@ -177,13 +192,50 @@ class _ServedRow:
         if not refused.any():
             return
         floor, weights = self.world.floor, self.world.footprint.weights
-        present = np.where((self.refused_from == 0)[:, None], loaded, self.kept)
+        present = np.where((self.refused_from == 0)[:, None], self.state.loaded, self.kept)
         seconds_left = np.arange(self.world.window_s) >= self.refused_from[:, None]
         # `budgets` leaves room for the activations of prompts that are gone: a safe estimate.
         lowest = np.where(seconds_left, self.budgets, np.iinfo(np.int64).max).min(axis=1)
-        own = present & (proposal | floor)
+        own = present & (self.proposal | floor)
         own_fits = np.where(own, weights, 0).sum(axis=-1) <= lowest
         stays = np.where((self.strict & own_fits)[:, None], own, present & floor)
         last_first = np.concatenate([self.world.quality.order, np.flatnonzero(floor)[::-1]])
         stays = shield.fit(stays, np.broadcast_to(weights, stays.shape), lowest, last_first)
         self.kept[refused] = stays[refused]
+
+    @property
+    def following(self) -> State:
+        """The state before the next row, once this one has ended."""
+        rows = len(self.world.rows)
+        return replace(
+            self.state,
+            row=(self.state.row + 1) % rows,
+            limit_row=(self.state.limit_row + 1) % rows,
+            loaded=self.kept,
+        )
+
+    def outcome(
+        self, used_bytes: IntArray, nll: FloatArray, measured: BoolArray, seconds: Seconds
+    ) -> Outcome:
+        """What happened, once the row has ended.
+
+        Args:
+            used_bytes: of the kept set at the row's start; ignored where refused, [B].
+            nll, measured: as `Outcome` has them, [B].
+        """
+        output_tokens = self.world.rows.output_tokens[self.state.row]
+        weight = output_tokens / self.world.mean_output_tokens
+        return Outcome(
+            proposal=self.proposal,
+            kept=self.decision.kept,
+            kept_end=self.kept,
+            refused=self.decision.refused,
+            reason=self.decision.reason,
+            limit_bytes=self.limits[:, 0],
+            used_bytes=np.where(self.decision.refused, 0, used_bytes),
+            nll=nll,
+            measured=measured,
+            output_tokens=output_tokens,
+            seconds=seconds,
+            terms=reward.terms(seconds, self.world.window_s, self.world.ceiling, weight),
+        )

@@ -14,7 +14,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.lanes import card_bytes
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.scenario import Scenario
+from rapgym.scenario import Recorded, Scenario, Tenant
 from rapgym.specs import BoolArray, model_spec
 from rapgym.world import World
 
@@ -44,9 +44,7 @@ def numbers(story: Scenario) -> dict[str, Any]:
     return {
         "card_gib": story.card_gib,
         "served": f"{story.served}, every {story.every}. request of {story.trace}",
-        "tenant": story.tenant
-        and f"{story.tenant.model}, every {story.tenant.every}. request of {story.tenant.trace}, "
-        f"KV pool of {story.tenant.pool_gib} GiB",
+        "tenant": _tenant(story),
         "window_s": whole.window_s,
         "reserved_output_tokens": whole.reserve_tokens,
         "restore_s": story.restore_s,
@@ -63,6 +61,15 @@ def numbers(story: Scenario) -> dict[str, Any]:
         "origin": {k: v for k, v in whole.origin.items() if k != "sources"},
         "attribution": sorted({source["attribution"] for source in credited.values()}),
     }
+
+
+def _tenant(story: Scenario) -> str | None:
+    match story.tenant:
+        case Tenant(model, trace, every, pool_gib):
+            return f"{model}, every {every}. request of {trace}, KV pool of {pool_gib} GiB"
+        case Recorded(recording):
+            return f"memory in use as recorded in {recording}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Request and memory traces: validated columns, and rapgym's own file format for them.
 
 The format is CSV, gzip-packed where the file's name ends in .gz: `arrival_s,prompt_tokens,
-output_tokens` for requests, `t_s,used_bytes` for memory. Where the wall clock of a request trace is
-known, a first line `# start_wall_s=...` carries it.
+output_tokens` for requests, `t_s,used_bytes` for memory. Where the wall clock of a trace is known, a
+first line `# start_wall_s=...` carries it.
 """
 
 import gzip
@@ -51,8 +51,7 @@ class RequestTrace:
         if not (self.prompt_tokens + self.output_tokens).all():
             row = int(np.argmin(self.prompt_tokens + self.output_tokens)) + 1
             raise InvalidTrace(f"{self.name}: request {row} has neither prompt nor output tokens")
-        if math.isinf(self.start_wall_s) or abs(self.start_wall_s) > LARGEST["seconds"]:
-            raise InvalidTrace(f"{self.name}: start_wall_s={self.start_wall_s} is no point in time")
+        _check_wall(self.name, self.start_wall_s)
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -92,6 +91,7 @@ class MemoryTrace:
     name: str
     t_s: FloatArray  # float64 [S], strictly ascending, >= 0
     used_bytes: IntArray  # int64 [S], >= 0
+    start_wall_s: float = math.nan  # unix seconds (UTC) of t_s == 0; nan where unknown
 
     def __post_init__(self) -> None:
         _freeze(self, "t_s", "used_bytes")
@@ -99,6 +99,7 @@ class MemoryTrace:
         if (np.diff(self.t_s) == 0).any():
             raise InvalidTrace(f"{self.name}: t_s names one instant twice")
         _check_counts(self.name, "used_bytes", self.used_bytes, LARGEST["used_bytes"])
+        _check_wall(self.name, self.start_wall_s)
 
     def __len__(self) -> int:
         return len(self.t_s)
@@ -112,7 +113,7 @@ class MemoryTrace:
         first = max(int(np.searchsorted(self.t_s, start_s, side="right")) - 1, 0)
         rows = slice(first, int(np.searchsorted(self.t_s, stop_s)))
         name = f"{self.name}[{start_s:g}:{stop_s:g}]"
-        return MemoryTrace(name, self.t_s[rows], self.used_bytes[rows])
+        return replace(self, name=name, t_s=self.t_s[rows], used_bytes=self.used_bytes[rows])
 
 
 def read_requests(path: Path, name: str) -> RequestTrace:
@@ -122,13 +123,7 @@ def read_requests(path: Path, name: str) -> RequestTrace:
         DataUnavailable: the file cannot be opened.
         InvalidTrace: it is damaged, or not a valid trace; the message says where.
     """
-    start_wall_s, text = math.nan, columns.text_of(path, name)
-    if text.startswith("#"):
-        first, _, text = text.partition("\n")
-        found = re.fullmatch(r"# start_wall_s=(-?\d+(\.\d+)?)\r?", first, re.ASCII)
-        if not found:
-            raise InvalidTrace(f"{name}: its first line is {first[:40]!r}, not # start_wall_s=...")
-        start_wall_s = float(found[1])
+    start_wall_s, text = _noted_wall(path, name)
     return RequestTrace(
         name, **columns.parse(text, name, REQUEST_COLUMNS), start_wall_s=start_wall_s
     )
@@ -136,19 +131,42 @@ def read_requests(path: Path, name: str) -> RequestTrace:
 
 def read_memory(path: Path, name: str) -> MemoryTrace:
     """A memory trace in rapgym's own format; raises as `read_requests` does."""
-    return MemoryTrace(name, **columns.read(path, name, MEMORY_COLUMNS))
+    start_wall_s, text = _noted_wall(path, name)
+    return MemoryTrace(name, **columns.parse(text, name, MEMORY_COLUMNS), start_wall_s=start_wall_s)
 
 
 def write_requests(trace: RequestTrace, path: Path) -> None:
     """Write rapgym's own format: the same trace gives the same bytes, and reads back exactly."""
-    known = not math.isnan(trace.start_wall_s)
-    note = f"# start_wall_s={np.format_float_positional(trace.start_wall_s)}0\n" if known else ""
-    _write(path, note, REQUEST_COLUMNS, trace.arrival_s, trace.prompt_tokens, trace.output_tokens)
+    _write(
+        path,
+        _note(trace),
+        REQUEST_COLUMNS,
+        trace.arrival_s,
+        trace.prompt_tokens,
+        trace.output_tokens,
+    )
 
 
 def write_memory(trace: MemoryTrace, path: Path) -> None:
     """Write rapgym's own format: the same trace gives the same bytes, and reads back exactly."""
-    _write(path, "", MEMORY_COLUMNS, trace.t_s, trace.used_bytes)
+    _write(path, _note(trace), MEMORY_COLUMNS, trace.t_s, trace.used_bytes)
+
+
+def _noted_wall(path: Path, name: str) -> tuple[float, str]:
+    """What a first line `# start_wall_s=...` says, nan without one, and the rest of the file."""
+    text = columns.text_of(path, name)
+    if not text.startswith("#"):
+        return math.nan, text
+    first, _, text = text.partition("\n")
+    found = re.fullmatch(r"# start_wall_s=(-?\d+(\.\d+)?)\r?", first, re.ASCII)
+    if not found:
+        raise InvalidTrace(f"{name}: its first line is {first[:40]!r}, not # start_wall_s=...")
+    return float(found[1]), text
+
+
+def _note(trace: RequestTrace | MemoryTrace) -> str:
+    known = not math.isnan(trace.start_wall_s)
+    return f"# start_wall_s={np.format_float_positional(trace.start_wall_s)}0\n" if known else ""
 
 
 def _write(path: Path, note: str, header: Iterable[str], *arrays: NDArray[Any]) -> None:
@@ -182,6 +200,11 @@ def _freeze(trace: RequestTrace | MemoryTrace, time: str, *counts: str) -> None:
         object.__setattr__(trace, column, array)
     if not length:
         raise InvalidTrace(f"{trace.name} has no rows")
+
+
+def _check_wall(name: str, start_wall_s: float) -> None:
+    if math.isinf(start_wall_s) or abs(start_wall_s) > LARGEST["seconds"]:
+        raise InvalidTrace(f"{name}: start_wall_s={start_wall_s} is no point in time")
 
 
 def _check_time(name: str, column: str, time_s: FloatArray) -> None:

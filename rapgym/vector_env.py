@@ -9,11 +9,10 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rapgym import scenario as scenarios
 from rapgym.actions import actions as actions_of
-from rapgym.env import BACKENDS, observation_space
+from rapgym.env import backend_step, close_step, observation_space
 from rapgym.errors import InvalidSpec
-from rapgym.lanes import Lanes, row_info, start_of
+from rapgym.lanes import Lanes, row_info, start_of, story_of
 from rapgym.scenario import Split
 from rapgym.specs import BoolArray, FloatArray
 
@@ -36,16 +35,20 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
         observation: str = "flat",
         backend: str = "sim",
         max_episode_steps: int | None = None,
+        length_share: float = 1.0,
+        device_profile: str | None = None,
+        device: str = "cpu",
     ) -> None:
-        if backend not in BACKENDS:
-            raise InvalidSpec(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+        if backend == "device" and num_envs != 1:
+            raise InvalidSpec("a device serves one lane: num_envs=1")
         if max_episode_steps is not None:
             raise InvalidSpec("episodes end with their rows; max_episode_steps cannot be set")
         self.num_envs = num_envs
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
         self._offset, self._observation = offset, observation
-        story = scenarios.scenario(scenario)
-        self.lanes = Lanes(story, split, num_envs, small_steps=actions == "blocks")
+        story = story_of(scenario, length_share, device_profile)
+        step = backend_step(backend, story, split, device)
+        self.lanes = Lanes(story, split, num_envs, small_steps=actions == "blocks", step=step)
         self.layout = self.lanes.layout
         self._actions = actions_of(actions, self.lanes)
         size = self._actions.mask().shape[1]
@@ -92,6 +95,9 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
         self._ended = self.lanes.ended & served
         terminated = np.zeros(self.num_envs, dtype=bool)
         return self._observe(), reward, terminated, self._ended.copy(), self._masked(info)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        close_step(self.lanes.step)
 
     def action_masks(self) -> BoolArray:
         """Legal actions, bool [B, M]."""

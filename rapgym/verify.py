@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from rapgym import (
     rollout,
     scenario,
     scoreboard,
-    series,
 )
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult
@@ -51,13 +50,16 @@ def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterat
         jobs: processes for that.
 
     Raises:
-        InvalidResult: it was made with another table, workload or scenario than those here.
+        InvalidResult: it was made with another table, workload, trace or scenario than those here.
+        DataUnavailable: a trace of the user's that it was made with is not at its path.
     """
     for name in found.header["scenarios"]:
         _check_origin(found, name)
     undeclared = {cell.about["scenario"] for cell in found.cells} - found.header["scenarios"].keys()
     if undeclared:
         raise InvalidResult(f"cells of {', '.join(sorted(undeclared))} are not in the header")
+    stories = [scenario.scenario(name) for name in found.header["scenarios"]]
+    bench.tune_own(stories, found.header.get("names", []), jobs=jobs, quiet=True)
     yield from _missing_cells(found)
     for cell, numbers in zip(found.cells, results.row_numbers(found.cells), strict=True):
         yield from _described_differently(cell)
@@ -152,15 +154,21 @@ def _same(one: Any, other: Any) -> bool:
 
 def _check_origin(found: Results, name: str) -> None:
     story = scenario.scenario(name)
-    table = scenario.table(story)
+    if story.is_own:
+        for path, sha256 in bench.trace_sha256(story).items():
+            if found.header.get("traces", {}).get(name, {}).get(path) != sha256:
+                raise InvalidResult(
+                    f"the trace {path} has changed since the results were made: they cannot be replayed"
+                )
+    tables = found.header["tables"]
     here = {
-        f"table {story.table}": (found.header["tables"].get(story.table), table.sha256),
+        **{f"table {each}": (tables.get(each), sha) for each, sha in rivals.tables(story).items()},
         f"workload {story.workload}": (
             found.header["workloads"].get(story.workload),
-            datafiles.sha256_of(series.FOLDER / f"{story.workload}.csv.gz"),
+            datafiles.sha256_of(scenario.workload_file(story)),
         ),
     }
-    if found.header["scenarios"][name] != json.loads(json.dumps(asdict(story))):
+    if found.header["scenarios"][name] != json.loads(json.dumps(scenario.described(story))):
         raise InvalidResult(f"{name} is another scenario here: the results cannot be replayed")
     for what, (recorded, present) in here.items():
         if recorded != present:

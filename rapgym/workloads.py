@@ -1,16 +1,19 @@
 """Make the committed series of scenarios from raw traces: the command behind `traces/`."""
 
 import math
+from typing import Any
 
 import numpy as np
 
-from rapgym import series, servegen, sources
+from rapgym import series, servegen, sources, trace
 from rapgym.errors import InvalidTrace
 from rapgym.loaders import load_requests, vllm_kvcache
-from rapgym.scenario import Scenario
+from rapgym.recorded import beside, path_of, sha256
+from rapgym.scenario import Recorded, Scenario, Tenant
 from rapgym.series import Series
 from rapgym.trace import RequestTrace
 
+OURS = "recorded with `rapgym record` by the authors of rapgym"
 SERVEGEN = "servegen:"  # how the trace of a synthetic workload begins
 SERVEGEN_DAYS = 4  # from the first day on: 2.8 train days, and the last one as test
 CONTEXT_TOKENS = 8192  # of Llama-3-8B, which both services of the synthetic scenario serve
@@ -33,7 +36,7 @@ def paired(story: Scenario) -> Series:
     served = load_requests(story.trace).every(story.every)
     tenant, offset_s = None, 0.0
     start_s, stop_s = 0.0, float(served.arrival_s[-1])
-    if story.tenant is not None:
+    if isinstance(story.tenant, Tenant):
         tenant = load_requests(story.tenant.trace).every(story.tenant.every)
         offset_s = served.start_wall_s - tenant.start_wall_s
         if math.isnan(offset_s):
@@ -44,9 +47,8 @@ def paired(story: Scenario) -> Series:
             raise InvalidTrace(f"{story.trace} and {story.tenant.trace} do not overlap in time")
     seconds = series.whole_rows(start_s, stop_s, story.window_s) * story.window_s
     held = np.zeros(seconds, dtype=np.int64)
-    if story.tenant is not None and tenant is not None:
-        pool = story.tenant.pool_tokens
-        held = series.queued_tokens(tenant, pool, start_s + offset_s, seconds)
+    if tenant is not None:
+        held = series.queued_tokens(tenant, story.pool_tokens, start_s + offset_s, seconds)
     return series.build(
         served,
         held,
@@ -66,7 +68,6 @@ def recorded(story: Scenario) -> Series:
     Raises:
         DataUnavailable: a raw trace is not on this machine.
     """
-    assert story.tenant is not None
     served = load_requests(story.trace).every(story.every)
     stop_s = float(served.arrival_s[-1])
     seconds = series.whole_rows(0.0, stop_s, story.window_s) * story.window_s
@@ -74,7 +75,7 @@ def recorded(story: Scenario) -> Series:
     # The highest sample that falls into each second.
     first = np.arange(seconds) * len(share) // seconds
     highest = np.maximum.reduceat(share, first) if len(share) >= seconds else share[first]
-    held = np.floor(highest * story.tenant.pool_tokens).astype(np.int64)
+    held = np.floor(highest * story.pool_tokens).astype(np.int64)
     stretch = seconds / (RECORDED_STEP_S * len(share))
     return series.build(
         served,
@@ -87,6 +88,22 @@ def recorded(story: Scenario) -> Series:
     )
 
 
+def beside_memory(story: Scenario) -> Series:
+    """The series of a scenario whose tenant is memory that we recorded, as long as that lasts.
+
+    Raises:
+        DataUnavailable: a raw trace is not on this machine.
+    """
+    assert isinstance(story.tenant, Recorded)
+    name = story.tenant.recording
+    served = load_requests(story.trace).every(story.every)
+    memory = trace.read_memory(path_of(name), name)
+    source = {"sha256": sha256(name), "licence": "Apache-2.0", "attribution": OURS}
+    origin = _origin(story, served.name, name)
+    origin["sources"] = {**origin["sources"], name: source}
+    return beside(served, memory, window=story.window_s, origin=origin)
+
+
 def drawn(story: Scenario) -> Series:
     """The series of a synthetic scenario: arrivals drawn from ServeGen's measured statistics.
 
@@ -97,7 +114,7 @@ def drawn(story: Scenario) -> Series:
     Raises:
         DataUnavailable: ServeGen's statistics are not on this machine.
     """
-    assert story.tenant is not None
+    assert isinstance(story.tenant, Tenant)
     served = _servegen(story.trace, story.every, seed=0)
     tenant = _servegen(story.tenant.trace, story.tenant.every, seed=1)
     stop_s = SERVEGEN_DAYS * 86400.0
@@ -128,16 +145,16 @@ def _servegen(trace: str, every: int, seed: int) -> RequestTrace:
     )
 
 
-def _origin(story: Scenario, served: str, tenant: str | None) -> dict[str, object]:
+def _origin(story: Scenario, served: str, tenant: str | None) -> dict[str, Any]:
     if story.trace.startswith(SERVEGEN):
         names = ["servegen-clients", "servegen-lengths"]
     else:
-        names = [story.trace] + ([story.tenant.trace] if story.tenant else [])
+        names = [story.trace] + ([story.tenant.trace] if isinstance(story.tenant, Tenant) else [])
     found = [sources.source_of(name) for name in names]
     return {
         "served": served,
         "tenant": tenant,
-        "pool_tokens": story.tenant.pool_tokens if story.tenant else 0,
+        "pool_tokens": story.pool_tokens,
         "sources": {
             source.name: {
                 "sha256": source.sha256,
@@ -153,6 +170,8 @@ def build(story: Scenario) -> Series:
     """The series of any scenario of the list, from raw traces or statistics."""
     if story.trace.startswith(SERVEGEN):
         return drawn(story)
+    if isinstance(story.tenant, Recorded):
+        return beside_memory(story)
     if story.tenant is not None and story.tenant.trace == RECORDED:
         return recorded(story)
     return paired(story)

@@ -55,10 +55,19 @@ def _tables(**named: QualityTable) -> Iterator[pytest.MonkeyPatch]:
     _forget()
 
 
+@pytest.fixture(scope="session")
+def synthetic_formats() -> dict[str, QualityTable]:
+    """Synthetic tables of every format, by the names under which `_tables` takes them."""
+    made = [shaped_table.table(form) for form in specs.FORMATS]
+    return {table.name.replace("-", "_"): table for table in made}
+
+
 @pytest.fixture(scope="module")
-def shaped(synthetic_table: QualityTable) -> Iterator[QualityTable]:
-    """Every scenario reads a synthetic table of the reference model's shape."""
-    with _tables(smollm2_135m=synthetic_table):
+def shaped(
+    synthetic_table: QualityTable, synthetic_formats: dict[str, QualityTable]
+) -> Iterator[QualityTable]:
+    """Every scenario reads a synthetic table of the reference model's shape, in each format."""
+    with _tables(smollm2_135m=synthetic_table, **synthetic_formats):
         yield synthetic_table
 
 

@@ -2,20 +2,23 @@
 
 Sixty blocks. Dropping block b costs `single(b)`: the first two layers and the last cost nats, most
 others hundredths, and sets cost the sum plus a little for each pair of neighbours. 20 attention and
-12 FFN blocks may be dropped.
+12 FFN blocks may be dropped. In another format dense costs `FORMAT_NLL` more than in bf16, and on top of
+that each dropped block a tenth more than there.
 """
 
 import numpy as np
 
-from rapgym import table_file
+from rapgym import scenario, table_file
 from rapgym.quality import QualityTable
-from rapgym.specs import BoolArray, FloatArray
-from rapgym.table_file import Header, Orders, Rows, Sample
+from rapgym.specs import BF16, FORMATS, BoolArray, FloatArray, Format
+from rapgym.table_file import FormatQuality, Header, Orders, Rows, Sample
 
 N = 60
 DOMAINS = ("books", "specs", "wiki")
 MORE = {"books": 0.002, "specs": -0.001, "wiki": 0.0}  # for each dropped block
 TEST_MORE = 0.003
+FORMAT_NLL = dict(zip(FORMATS, (0.01, 0.3, 0.004, 0.015, 0.31), strict=True)) | {BF16: 0.0}
+FORMAT_TEST_MORE = 0.02  # what dense loses more in each of these on test text
 
 
 def single() -> FloatArray:
@@ -64,11 +67,40 @@ def kept_sets() -> BoolArray:
     return np.unique(np.array(sets), axis=0)
 
 
-def table() -> QualityTable:
+def format_nll(form: Format, split: str, domain: str) -> float:
+    """Nats that a format costs dense on one domain's text of a split."""
+    if form == BF16:
+        return 0.0
+    more = FORMAT_TEST_MORE if split == "test" else 0.0
+    return round(FORMAT_NLL[form] + more + MORE[domain], 6)
+
+
+def format_qualities() -> tuple[FormatQuality, ...]:
+    """What the table in bf16 says of every format."""
+    return tuple(
+        FormatQuality(
+            form.weights,
+            form.kv,
+            sample,
+            nll=tuple(format_nll(form, sample, domain) for domain in DOMAINS),
+            nll_se=(0.003,) * 3,
+            kl=(0.01,) * 3,
+            top1=(0.98,) * 3,
+            nll_p95=0.5,
+        )
+        for form in FORMATS
+        for sample in ("calib", "test")
+    )
+
+
+def table(form: Format = BF16) -> QualityTable:
     """Singles on calibration text alone, everything else on test text too."""
+    worse = 1.0 if form == BF16 else 1.1
 
     def sample(name: str, split: str, tokens: int) -> Sample:
-        return Sample(name, split, (tokens,) * 3, (3.2, 3.0, 3.4), (7.1, 6.9, 7.3), (7.2, 7.0, 7.4))  # type: ignore[arg-type]
+        dense = zip((3.2, 3.0, 3.4), DOMAINS, strict=True)
+        lost = tuple(round(nll + format_nll(form, split, domain), 6) for nll, domain in dense)
+        return Sample(name, split, (tokens,) * 3, lost, (7.1, 6.9, 7.3), (7.2, 7.0, 7.4))  # type: ignore[arg-type]
 
     kept = kept_sets()
     several = np.count_nonzero(~kept, axis=1) > 1
@@ -76,7 +108,7 @@ def table() -> QualityTable:
     bits = np.concatenate([part for _, part, _ in parts])
     dropped = np.count_nonzero(~bits, axis=1)
     more = np.concatenate([np.full(len(part), extra) for _, part, extra in parts])
-    values = np.stack([nll(bits) + dropped * (more + MORE[d]) for d in DOMAINS], axis=1)
+    values = worse * np.stack([nll(bits) + dropped * (more + MORE[d]) for d in DOMAINS], axis=1)
     rows = Rows(
         kept=bits,
         sample=tuple(name for name, part, _ in parts for _ in range(len(part))),
@@ -92,13 +124,15 @@ def table() -> QualityTable:
         model="smollm2-135m",
         blocks=N,
         sequence_tokens=512,
-        weights="bf16",
-        kv="bf16",
+        weights=form.weights,
+        kv=form.kv,
         domains=DOMAINS,
         samples=(sample("order-0", "calib", 500), sample("calib", "calib", 1000),
                  sample("test", "test", 1000)),
         orders=(orders(),),
+        formats=format_qualities() if form == BF16 else (),
         provenance={"note": "numbers by a formula, for tests"},
     )  # fmt: skip
     content = table_file.packed(header, rows)
-    return QualityTable("smollm2-135m", table_file.unpacked(content, "synthetic"))
+    name = scenario.table_name("smollm2-135m", form)
+    return QualityTable(name, table_file.unpacked(content, "synthetic"))

@@ -106,11 +106,60 @@ def test_rivals_stand_where_their_intervals_say(
     champion_ends: Any, bound_ends: Any, says: str
 ) -> None:
     found = said(champion("tie"), rival("int4", 0.11, champion_ends, bound_ends))
-    assert f"The cheapest rival, `int4`, costs {says}" in found
-    assert f"The cheapest rival of 4 bits, `int4`, costs {says}" in found
+    assert f"The cheapest rival that prunes nothing, `int4`, costs {says}" in found
+    assert f"The cheapest rival that prunes nothing, of 4 bits, `int4`, costs {says}" in found
     assert "(0.110 against 0.150)" in found, "the champion's cost, not that of the luckiest on test"
     others = [other for _, _, other in CASES if other != says]
     assert not any(other in found for other in others)
+
+
+ON_TOP = [
+    ((0.01, 0.2), "more than the cheapest rival that prunes nothing"),
+    ((0.0, 0.0), "what cannot be told from the cheapest rival that prunes nothing"),
+    ((-0.1, 0.1), "what cannot be told from the cheapest rival that prunes nothing"),
+    ((-0.2, -0.01), "less than the cheapest rival that prunes nothing"),
+]
+
+
+def pruned(name: str, cost: float, ends: tuple[float, float]) -> dict[str, Any]:
+    low, high = ends
+    unpruned = {"behind_unpruned_low": low, "behind_unpruned_high": high}
+    return rival(name, cost, (-1, -1), (-1, -1)) | unpruned
+
+
+@pytest.mark.parametrize(("ends", "says"), ON_TOP)
+def test_pruning_on_top_of_8_bits_is_told_from_the_best_without(
+    ends: tuple[float, float], says: str
+) -> None:
+    refused = rival("int8-int8-kv", 0.05, (-1, -1), (-1, -1)) | {"refused": 0.04}
+    least = rival("int8-int8-kv-admission", 0.04, (-1, -1), (-1, -1))
+    over = pruned("int8-int8-kv-pruned", 0.03, ends), pruned("int4-pruned", 0.02, (-1, -1))
+    listed = group(champion("tie"), refused, least, *over)
+    *_, text = findings.overall(listed)
+    assert f"costs {says} on 1: toy (0.030, int8-int8-kv-admission 0.040)." in text
+    assert "not corrected" in text
+    assert not any(other in text for _, other in ON_TOP if other != says)
+    assert "fits in every second" not in text
+    assert "int4" not in text, "a claim on one format, chosen before"
+    for each in listed:
+        if each["policy"] == "int8-int8-kv":
+            each["refused"] = 0.0
+    assert "fits in every second of 1 (toy)" in findings.overall(listed)[-1]
+
+
+def test_rivals_that_prune_do_not_speak_for_those_that_do_not() -> None:
+    whole = rival("int8", 0.11, (0.1, 0.2), (0.01, 0.02))
+    over = pruned("int4-pruned", 0.01, (-0.2, -0.01))
+    found = said(champion("tie"), whole, over)
+    assert "The cheapest rival that prunes nothing, `int8`, costs more than the champion" in found
+    assert "With pruning on top, the cheapest is `int4-pruned`: it costs less than the" in found
+    assert "(0.010 against 0.110)" in found
+    assert "of 4 bits" not in found
+    other, *_ = findings.overall(group(champion("tie"), whole, over))
+    assert "toy (int8)" in other
+    assert not any(
+        "Pruning on top" in text for text in findings.overall(group(champion("tie"), whole))
+    )
 
 
 def test_other_rivals_do_not_speak_for_int4() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rapgym.policies.policy import Briefing, briefing
 from rapgym.quality import QualityTable
 from rapgym.scenario import GIB, SCENARIOS, Scenario, Split
 from rapgym.series import Series
-from rapgym.specs import model_spec
+from rapgym.specs import BF16, WeightFormat, model_spec
 
 every_story = pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
 
@@ -31,8 +31,7 @@ def test_numbers_are_frozen() -> None:
         story.id: (
             story.card_gib, story.served, story.trace, story.every, story.restore_s, story.notice_s,
             story.window_s, story.domain, story.table, story.offsets,
-            story.tenant
-            and (story.tenant.model, story.tenant.trace, story.tenant.every, story.tenant.pool_gib),
+            story.tenant and astuple(story.tenant),
         )
         for story in SCENARIOS
     }  # fmt: skip
@@ -50,18 +49,21 @@ def test_numbers_are_frozen() -> None:
         "chat-mixed-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, beside),
         "code-beside-chat-v0": (44, mha, code, 2, 0.5, 0, 2, *same, (mha, conv, 2, 20)),
         "chat-alone-v0": (32, mha, conv, 2, 0.5, 0, 7, None, "smollm2-135m", 1, None),
+        "chat-int4-v0": (35, mha, conv, 2, 0.13, 0, 7, None, "smollm2-135m-int4", 16, beside),
         "long-context-v0": (
             72, gqa, "mooncake-conversation", 3, 0.5, 0, 18, *same, (gqa, "vllm-kvcache", 1, 32),
         ),
         "servegen-days-v0": (
             40, gqa, ms_large, 25, 0.5, 0, 6, None, "smollm2-135m", 1, (gqa, ms_mid, 200, 8),
         ),
+        "laptop-v0": (23.5, mha, conv, 4, 4.0, 0, 7, *same, ("recordings/python-project.csv.gz", "")),
     }  # fmt: skip
-    assert [story.name for story in SCENARIOS if not story.headline] == ["long-context"]
+    assert [story.name for story in SCENARIOS if not story.headline] == ["long-context", "laptop"]
     assert {
         (story.splits, story.told_domain, story.draw, story.ceiling) for story in SCENARIOS
     } == {("time", None, None, None)}, "what sensitivity tables vary"
     assert [story.name for story in SCENARIOS if story.synthetic] == ["servegen-days"]
+    assert [story.name for story in SCENARIOS if story.form != BF16] == ["chat-int4"]
     assert len(told) == len(SCENARIOS), "no two of one id"
 
 
@@ -76,6 +78,28 @@ def test_scales_keep_the_ratios(served: str, dense_tokens: int) -> None:
     # At so many tokens dense KV takes as much as the weights, before scaling and after.
     assert float(dense_tokens * scale.tokens) == pytest.approx(11_676.65, abs=0.7)
     assert memory.weight_bytes(model_spec(served)) * scale.bytes == memory.weight_bytes(measured)
+
+
+@pytest.mark.usefixtures("shaped")
+def test_the_card_and_the_link_of_int4_follow_from_the_first_scenario() -> None:
+    """What 4 bits save is taken off the card: the whole model fits in the same rows, but for a few."""
+    first, int4 = scenario.scenario("chat-beside-code"), scenario.scenario("chat-int4")
+    served = model_spec(first.served)
+    saved = memory.weight_bytes(served) - memory.weight_bytes(served, int4.form)
+    assert int4.card_gib == round(first.card_gib - saved / GIB)
+    forms: tuple[WeightFormat, ...] = ("bf16", "int4")
+    blocks_bytes = [
+        memory.attention_bytes(served, form) + memory.ffn_bytes(served, form) for form in forms
+    ]
+    assert int4.restore_s == round(first.restore_s * blocks_bytes[1] / blocks_bytes[0], 2)
+    same = {"name", "story", "card_gib", "restore_s", "form", "table"}
+    assert {f for f in asdict(first) if getattr(first, f) != getattr(int4, f)} == same
+    exact = replace(int4, card_gib=first.card_gib - saved / GIB)
+    worlds = [scenario.world(story, "train") for story in (first, exact, int4)]
+    whole = np.ones(60, dtype=bool)
+    fits = [suitability.fitting_share(world, whole) for world in worlds]
+    assert fits[1] == pytest.approx(fits[0], abs=1e-9)
+    assert fits[2] == pytest.approx(fits[0], abs=0.02)
 
 
 @pytest.mark.usefixtures("raw_data")
@@ -125,7 +149,11 @@ def test_every_scenario_builds_every_split(story: Scenario) -> None:
             world.rows.longest_tokens <= world.rows.prompt_tokens + world.rows.reserved_tokens + 1
         ).all()
         assert world.restore_bytes_per_s * story.restore_s == pytest.approx(
-            30 * (memory.attention_bytes(measured) + memory.ffn_bytes(measured))
+            30
+            * (
+                memory.attention_bytes(measured, story.form.weights)
+                + memory.ffn_bytes(measured, story.form.weights)
+            )
         )
     whole = len(scenario.workload(story))
     assert rows["train"] == rows["fit"] + rows["validation"] == int(0.7 * whole)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_world import toy_series
 
-from rapgym import headed, scenario, series, workloads
+from rapgym import headed, recorded, scenario, series, workloads
 from rapgym.errors import InvalidSpec, InvalidTrace
-from rapgym.scenario import SCENARIOS, Scenario
+from rapgym.scenario import SCENARIOS, Recorded, Scenario
 from rapgym.series import Series
 from rapgym.trace import RequestTrace
 
@@ -265,10 +265,14 @@ def test_columns_that_contradict_each_other_are_refused(change: dict[str, Any]) 
 @pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
 def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
     found = scenario.workload(story)
-    pool_tokens = story.tenant.pool_tokens if story.tenant else 0
     assert found.window_s == story.window_s
-    assert found.origin["pool_tokens"] == pool_tokens
-    assert (found.tenant_tokens <= pool_tokens).all(), "never above the pool"
+    assert found.origin["pool_tokens"] == story.pool_tokens
+    if isinstance(story.tenant, Recorded):
+        assert found.origin["tenant_unit_bytes"] == recorded.UNIT_BYTES
+        card_units = story.card_gib * scenario.GIB / recorded.UNIT_BYTES
+        assert (found.tenant_tokens < card_units).all(), "others never had more than there is"
+    else:
+        assert (found.tenant_tokens <= story.pool_tokens).all(), "never above the pool"
     assert all(
         source["attribution"] and source["licence"] for source in found.origin["sources"].values()
     )

@@ -25,8 +25,10 @@ COMMANDS = (
     "policies",
     "tables",
     "traces",
+    "record",
     "models",
     "measure",
+    "validate",
     "verify",
     "doctor",
 )

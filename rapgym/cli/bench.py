@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rapgym.cli import Subparsers, at_least
 
+OWN_BASE = "laptop"  # whose card and story stand where only a trace is named
 DEFAULT_OUT = Path("results/bench.csv.gz")
 
 
@@ -19,9 +20,27 @@ def add(subparsers: Subparsers) -> None:
         "and writes a results file that can be run again. A run that was stopped goes on where it "
         "stopped.",
         epilog="example: rapgym bench --scenario chat-beside-code --policy frontier-margin; your "
-        "own: rapgym bench --policy my_module:MyPolicy",
+        "own: rapgym bench --policy my_module:MyPolicy; your own traces: rapgym bench --trace "
+        "memory.csv.gz --requests requests.csv.gz --card 80 --policy frontier-margin",
     )
     command.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
+    command.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="a recording of memory (see rapgym record): it takes the tenant's place in the scenarios "
+        "named, laptop unless named. What policies tune is tuned on its train part first",
+    )
+    command.add_argument(
+        "--requests",
+        metavar="FILE",
+        help="with --trace: serve these requests, all of them, instead of the scenario's",
+    )
+    command.add_argument(
+        "--card", type=float, metavar="GIB", help="with --trace: all memory there is, GiB"
+    )
+    command.add_argument(
+        "--every", type=at_least(1), metavar="K", help="with --trace: every K-th request only"
+    )
     command.add_argument(
         "--policy",
         action="append",
@@ -52,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if any(":" in name for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
-    stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
+    stories = [scenario(name) for name in _names(arguments, [s.name for s in SCENARIOS])]
     names = arguments.policy or [
         *(entry.name for entry in registry.POLICIES),
         *(rival.name for rival in rivals.RIVALS),
@@ -78,3 +97,19 @@ def run(arguments: argparse.Namespace) -> int:
     print(report.ranking_lines(rankings))
     print(f"\nwrote {arguments.out}; check it with: rapgym verify {arguments.out}")
     return 0
+
+
+def _names(arguments: argparse.Namespace, every: list[str]) -> list[str]:
+    """The names of the scenarios that are asked for; on own traces, what they are called."""
+    from rapgym import recorded
+    from rapgym.errors import InvalidSpec
+
+    told = {key: getattr(arguments, key) for key in ("requests", "card", "every")}
+    told = {key: f"{value:g}" if key == "card" else str(value) for key, value in told.items()
+            if value is not None}  # fmt: skip
+    if arguments.trace is None:
+        if told:
+            raise InvalidSpec(f"--{next(iter(told))} needs --trace, a recording of memory")
+        return arguments.scenario or every
+    options = {"memory": arguments.trace, **told}
+    return [recorded.name_of(base, options) for base in arguments.scenario or [OWN_BASE]]

@@ -10,7 +10,7 @@ from rapgym.errors import DataUnavailable, WrongChecksum
 from rapgym.sources import Source
 
 if TYPE_CHECKING:
-    from rapgym.trace import RequestTrace
+    from rapgym.trace import MemoryTrace, RequestTrace
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
@@ -39,7 +39,7 @@ def add(subparsers: Subparsers) -> None:
         "name",
         metavar="NAME",
         help="a name that `rapgym traces list` prints, or the path of a .csv or .csv.gz file with "
-        "columns arrival_s, prompt_tokens, output_tokens",
+        "columns arrival_s, prompt_tokens, output_tokens, or t_s, used_bytes",
     )
     show.set_defaults(run=_show)
     pull = actions.add_parser(
@@ -73,11 +73,13 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from rapgym import loaders
+    from rapgym import loaders, recorded, trace
 
     known = {source.name: source for source in sources.SOURCES}
     name: str = arguments.name
-    if name in loaders.REQUEST_TRACES or name.endswith((".csv", ".csv.gz")):
+    if _is_memory(name):
+        summary = _of_memory(trace.read_memory(recorded.path_of(name), name))
+    elif name in loaders.REQUEST_TRACES or name.endswith((".csv", ".csv.gz")):
         summary = _of_requests(loaders.load_requests(name))
     else:
         summary = _of_columns(sources.source_of(name).name)
@@ -110,6 +112,34 @@ def _origin(source: Source) -> dict[str, Any]:
         "url": source.url,
         "sha256": source.sha256,
         "content_sha256": source.content_sha256,
+    }
+
+
+def _is_memory(name: str) -> bool:
+    """Whether a file holds memory in use; one that cannot be read is left to others to refuse."""
+    from rapgym import columns, recorded
+    from rapgym.trace import MEMORY_COLUMNS
+
+    if not name.endswith((".csv", ".csv.gz")):
+        return False
+    lines = columns.text_of(recorded.path_of(name), name).split("\n", 2)
+    header = lines[1] if lines[0].startswith("#") and len(lines) > 1 else lines[0]
+    return {*MEMORY_COLUMNS} <= {*header.strip().split(",")}
+
+
+def _of_memory(trace: "MemoryTrace") -> dict[str, Any]:
+    """Samples, duration, the time between samples, and what was in use."""
+    import numpy as np
+
+    gib = trace.used_bytes / (1 << 30)
+    steps = np.diff(trace.t_s)
+    return {
+        "name": trace.name,
+        "rows": len(trace),
+        "duration_s": round(float(trace.t_s[-1] - trace.t_s[0]), 6),
+        "start_wall_s": None if np.isnan(trace.start_wall_s) else trace.start_wall_s,
+        "interval_s": _spread(steps) if len(steps) else None,
+        "used_gib": _spread(gib),
     }
 
 

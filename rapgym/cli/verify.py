@@ -3,8 +3,12 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rapgym.cli import Subparsers, at_least
+
+if TYPE_CHECKING:
+    from rapgym.results import Results
 
 
 def add(subparsers: Subparsers) -> None:
@@ -30,6 +34,19 @@ def add(subparsers: Subparsers) -> None:
         metavar="N",
         help="processes for --again (one a processor)",
     )
+    command.add_argument(
+        "--against",
+        type=Path,
+        metavar="OTHER",
+        help="compare with another results file instead, row by row: decisions must be the same, "
+        "bytes and nats within tolerances; for a device's rows against simulated ones",
+    )
+    command.add_argument(
+        "--bytes-tolerance", type=float, default=0.02, metavar="SHARE", help="for --against (0.02)"
+    )
+    command.add_argument(
+        "--nats-tolerance", type=float, default=0.02, metavar="NATS", help="for --against (0.02)"
+    )
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run)
 
@@ -38,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym import parallel, results, verify
 
     found = results.read(arguments.file)
+    if arguments.against:
+        return _compare(found, arguments)
     jobs = arguments.jobs or parallel.processors()
     differing = list(verify.differences(found, again=arguments.again, jobs=jobs))
     rows = sum(cell.log.row.size for cell in found.cells)
@@ -48,3 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
             "\n".join(differing) or f"{rows} rows in {len(found.cells)} cells replay, scores hold"
         )
     return 1 if differing else 0
+
+
+def _compare(found: "Results", arguments: argparse.Namespace) -> int:
+    from rapgym import against, results
+
+    within = against.Tolerances(arguments.bytes_tolerance, arguments.nats_tolerance)
+    comparison = against.compared(found, results.read(arguments.against), within)
+    if arguments.json:
+        print(json.dumps({"rows": comparison.rows, "differences": comparison.differences}))
+    else:
+        print("\n".join(comparison.differences) or f"{comparison.rows} rows agree")
+    return 1 if comparison.differences else 0

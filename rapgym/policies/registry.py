@@ -2,13 +2,17 @@
 
 import importlib
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
+from rapgym import datafiles
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing, Policy
+from rapgym.scenario import Scenario
 
 Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
 TUNED_FILE = "tuned.json"  # in rapgym/policies, written by `rapgym policies tune`
@@ -114,6 +118,32 @@ def tuned() -> dict[str, Any]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
+def own_file() -> Path:
+    """Where settings for scenarios on the user's own traces are kept: on this machine alone."""
+    return datafiles.cache_folder() / TUNED_FILE
+
+
+def own_tuned() -> dict[str, Any]:
+    """What `own_file` holds; as `tuned` otherwise. A damaged file holds nothing: it is found anew."""
+    try:
+        found = json.loads(own_file().read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def kept_for(found: Entry, story: Scenario) -> dict[str, Any] | None:
+    """What was found for an entry on a scenario, each split's settings and their basis; or nothing."""
+    every = own_tuned() if story.is_own else tuned()
+    kept: dict[str, Any] | None = every.get(found.name, {}).get(settings_key(story))
+    return kept
+
+
+def settings_key(story: Scenario) -> str:
+    """What settings are kept under: of the user's traces, what is in them counts as well."""
+    return f"{story.id} {story.workload}" if story.is_own else story.id
+
+
 def settings(found: Entry, briefing: Briefing, table_sha256: str) -> dict[str, Any]:
     """The settings of an entry for a scenario, found on the briefing's split.
 
@@ -123,13 +153,13 @@ def settings(found: Entry, briefing: Briefing, table_sha256: str) -> dict[str, A
     if not found.tune:
         return {}
     story = briefing.scenario
-    kept = tuned().get(found.name, {}).get(story.id)
+    kept = kept_for(found, story)
     if kept is None or briefing.split not in kept or kept["table_sha256"] != table_sha256:
         stale = kept is not None and kept["table_sha256"] != table_sha256
         state = "was tuned with another table" if stale else "was not tuned"
         raise InvalidPolicy(
             f"{found.name} {state} for {story.id}; run: rapgym policies tune {found.name} "
-            f"--scenario {story.name}"
+            f"--scenario {shlex.quote(story.name)}"
         )
     return dict(kept[briefing.split])
 

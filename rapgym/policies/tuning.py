@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from rapgym import datafiles, parallel, scenario, series
+from rapgym import datafiles, parallel, scenario
 from rapgym.errors import RapgymError
 from rapgym.policies import registry
 from rapgym.policies.policy import Told, briefing
@@ -41,10 +41,9 @@ class Task:
     @property
     def basis(self) -> dict[str, str]:
         """What the finding depends on besides code."""
-        workload = series.FOLDER / f"{self.story.workload}.csv.gz"
         return {
             "table_sha256": scenario.table(self.story).sha256,
-            "workload_sha256": datafiles.sha256_of(workload),
+            "workload_sha256": datafiles.sha256_of(scenario.workload_file(self.story)),
         }
 
     def find(self) -> Tuned:
@@ -66,11 +65,10 @@ def tasks(
     Args:
         again: also what was tuned with the same table and workload.
     """
-    kept = registry.tuned()
     every = [Task(entry, story) for story in stories for entry in entries if entry.tune]
 
     def is_done(task: Task) -> bool:
-        found = kept.get(task.entry.name, {}).get(task.story.id, {})
+        found = registry.kept_for(task.entry, task.story) or {}
         return {**found, **task.basis} == found and {*get_args(Told)} <= {*found}
 
     open_ones = every if again else [task for task in every if not is_done(task)]
@@ -90,8 +88,11 @@ def tune(work: Sequence[Task], *, jobs: int = 1) -> Iterator[Tuned]:
 def _kept(task: Task, found: Tuned) -> Tuned:
     """The finding, once it is in the file of settings."""
     if not found.fault:
-        kept = registry.tuned()
-        kept.setdefault(found.policy, {})[found.scenario] = {**found.settings, **task.basis}
-        with datafiles.written_aside(Path(__file__).with_name(registry.TUNED_FILE)) as file:
+        is_own = task.story.is_own
+        kept = registry.own_tuned() if is_own else registry.tuned()
+        key = registry.settings_key(task.story)
+        kept.setdefault(found.policy, {})[key] = {**found.settings, **task.basis}
+        path = registry.own_file() if is_own else Path(__file__).with_name(registry.TUNED_FILE)
+        with datafiles.written_aside(path) as file:
             file.write((json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
     return found

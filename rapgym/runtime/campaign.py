@@ -1,84 +1,26 @@
 """One resumable measurement of a model: every design of a plan, in the order of their use."""
 
-import importlib.metadata
-import platform
-import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from rapgym import blocks, corpus
+from rapgym.errors import InvalidSpec
 from rapgym.progress import Progress
 from rapgym.runtime import designs, samples
 from rapgym.runtime.ledger import Ledger, Measurement
 from rapgym.runtime.measure import Meter
 from rapgym.runtime.model import LoadedModel
-from rapgym.specs import FORMATS, BoolArray
+from rapgym.runtime.origins import origin, surroundings
+from rapgym.specs import BF16, FORMATS, BoolArray, Format
+
+__all__ = ["DESIGNS", "Orders", "measure_formats", "open_meter", "origin", "run", "surroundings"]
 
 ORDER_DRAWS = ("order-0", "order-1", "order-2")
 JUDGED_ON = ("calib", "test")
 FORMATS_ON = ("calib", "test", "test-large")
-
-
-def origin(
-    model: LoadedModel, *, length: int, domains: tuple[str, ...], dtype: str
-) -> dict[str, Any]:
-    """What decides the numbers of a ledger: measurements of two origins never mix."""
-    return {
-        "ledger": 1,
-        "model": model.name,
-        "weights_sha256": model.weights_sha256,
-        "tokenizer_sha256": model.tokenizer_sha256,
-        "blocks": model.blocks,
-        "sequence_tokens": length,
-        "texts": {
-            f"{domain}.{split}": corpus.text_of(domain, split).sha256
-            for domain in domains
-            for split in ("calib", "test")
-        },
-        "samples": {name: list(sample.slots) for name, sample in samples.SAMPLES.items()},
-        "dtype": dtype,
-        "attention_implementation": model.network.config._attn_implementation,
-        "device_kind": model.network.device.type,
-    }
-
-
-def surroundings(device: torch.device) -> dict[str, Any]:
-    """Versions and machine, for the provenance of a table."""
-    packages = ("torch", "transformers", "tokenizers", "numpy", "gguf")
-    found = {
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-    }
-    if device.type == "cuda":
-        return found | {
-            "device": torch.cuda.get_device_name(device),
-            "cuda": torch.version.cuda,
-            "driver": _driver_version(),
-        }
-    return found | {"device": _processor_name(), "driver": None}
-
-
-def _processor_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return f"CPU, {line.partition(':')[2].strip()}"
-    return f"CPU, {platform.processor() or platform.machine()}"
-
-
-def _driver_version() -> str:
-    done = subprocess.run(
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.strip()
+DESIGNS = ("single", "pairs", "orders", "grid", "random", "near", "formats", "influence")
+ON_ORDERS = ("orders", "grid", "random", "near")  # what cannot be measured before orders are known
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +30,9 @@ class Orders:
     attention: tuple[int, ...]
     ffn: tuple[int, ...]
     joint: tuple[int, ...]
+    # Where they come from: on what sample they were found, and in which table if not here.
+    sample: str = ORDER_DRAWS[0]
+    found_in: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_orders(
@@ -101,7 +46,7 @@ def find_orders(
         found.append(designs.greedy_order(meter, sample, design, candidates, drops, progress))
     both = sorted(found[0] + found[1])
     joint = designs.greedy_order(meter, sample, "joint-order", both, len(both), progress)
-    return Orders(tuple(found[0]), tuple(found[1]), tuple(joint))
+    return Orders(tuple(found[0]), tuple(found[1]), tuple(joint), sample)
 
 
 def measure_formats(
@@ -117,47 +62,149 @@ def measure_formats(
     ]
 
 
-def run(meter: Meter, plan: designs.Plan, *, draws: int = 1, quiet: bool = False) -> Orders:
+def usual(meter: Meter, orders: Orders | None = None) -> tuple[str, ...]:
+    """The designs of a whole table: pairs on an accelerator alone, where they take minutes.
+
+    Where `orders` are given, another table has block influence and the formats already.
+    """
+    wanted = DESIGNS if orders is None else ("single", "pairs", "orders", "grid", "random", "near")
+    on_cpu = meter.model.network.device.type == "cpu"
+    return tuple(design for design in wanted if design != "pairs" or not on_cpu)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judging:
+    """Kept sets that are measured on the samples by which a table judges."""
+
+    design: str  # as rows call it
+    count: int
+    sets: Callable[[], list[BoolArray]]
+    on: tuple[str, ...] = JUDGED_ON
+
+
+def run(
+    meter: Meter,
+    plan: designs.Plan,
+    *,
+    only: Collection[str] = (),
+    orders: Orders | None = None,
+    draws: int = 1,
+    quiet: bool = False,
+) -> Orders | None:
     """Measure everything that `plan` names; what the ledger has is not measured again.
 
     Args:
+        only: the designs of `DESIGNS` to measure, with what they rest on; `usual` ones if empty.
+        orders: those of another table; found by greedy search where None. Single removals are
+            then measured on the first draw of calibration text alone.
         draws: on how many draws of calibration text the orders are found; the first one's count.
+
+    Returns:
+        The orders; None where no design needed them.
+
+    Raises:
+        OutOfTime: as `Meter.measure`.
     """
-    n = meter.model.blocks
-    per_draw = sum(plan.evaluations(n).values())
-    judged = n + (plan.attention_drops + 1) * (plan.ffn_drops + 1) + plan.random + plan.near
-    judged += plan.attention_drops + plan.ffn_drops
-    total = (per_draw * draws + 1) * meter.weight("order-0")
-    total += sum(judged * meter.weight(sample) for sample in JUDGED_ON)
-    total += sum(len(FORMATS) * meter.weight(sample) for sample in FORMATS_ON)
+    n, first = meter.model.blocks, ORDER_DRAWS[0]
+    wanted = set(only or usual(meter, orders))
+    search = orders is None and bool(wanted.intersection(ON_ORDERS))
+    further = ORDER_DRAWS[1:draws] if search and "orders" in wanted else ()
+    single = "single" in wanted or (search and "orders" in wanted)
+
+    def joint() -> list[int]:
+        assert orders is not None
+        return list(orders.joint)
+
+    def crossing(step: int) -> list[BoolArray]:
+        assert orders is not None
+        return designs.grid(n, list(orders.attention), list(orders.ffn), step)
+
+    def near() -> list[BoolArray]:
+        assert orders is not None
+        kinds = list(orders.attention), list(orders.ffn)
+        return designs.near_sets(n, *kinds, plan.near, plan.seed)
+
+    a, f = plan.attention_drops, plan.ffn_drops
+    coarse = max(2, plan.grid_step)
+    # What decisions rest on first: a ledger that is cut short already makes a table.
+    listed = {
+        "orders": [
+            _Judging("dense", 1, lambda: [designs.dense(n)]),
+            _Judging("joint-order", a + f,
+                     lambda: [designs.without(n, joint()[:k]) for k in range(1, a + f + 1)]),
+        ],
+        "grid": [_Judging("grid", designs.grid_size(a, f, coarse), lambda: crossing(coarse))],
+        "single": [_Judging("single", n, lambda: designs.singles(n))] if orders is None else [],
+        "random": [_Judging("random", plan.random, lambda: designs.random_sets(
+            n, sorted(joint()), plan.random, plan.seed))],
+        "fine grid": [_Judging("grid", designs.grid_size(a, f), lambda: crossing(1))]
+        if plan.grid_step == 1 else [],
+        "near": [_Judging("near", plan.near, near)],
+        "pairs": [_Judging("pair", n * (n - 1) // 2, lambda: designs.pairs(n))],
+    }  # fmt: skip
+    steps = [step for name, some in listed.items() if name.split()[-1] in wanted for step in some]
+    per_draw = plan.evaluations(n)
+    searching = sum(per_draw.values()) - per_draw["single"]
+    total = sum(step.count * meter.weight(sample) for step in steps for sample in step.on)
+    total += (searching * (search + len(further)) + n * (single + len(further))) * meter.weight(
+        first
+    )
+    total += ("influence" in wanted) * meter.weight(first)
+    if "formats" in wanted:
+        total += sum(len(FORMATS) * meter.weight(sample) for sample in FORMATS_ON)
     with Progress(f"measure {meter.model.name}", total, quiet=quiet) as progress:
-
-        def judge(sets: Callable[[], list[BoolArray]], design: str) -> None:
-            for sample in JUDGED_ON:
-                meter.measure(sets(), sample, design, progress)
-
-        meter.influence(ORDER_DRAWS[0], progress)
-        meter.measure(designs.singles(n), ORDER_DRAWS[0], "single", progress)
-        orders = find_orders(meter, plan, ORDER_DRAWS[0], progress)
-        attention, ffn, joint = (list(o) for o in (orders.attention, orders.ffn, orders.joint))
-        droppable = sorted(joint)
-        judge(lambda: [designs.dense(n)], "dense")
-        judge(lambda: designs.grid(n, attention, ffn, step=2), "grid")
-        judge(lambda: [designs.without(n, joint[:k]) for k in range(1, len(joint))], "joint-order")
-        judge(lambda: designs.singles(n), "single")
-        judge(lambda: designs.random_sets(n, droppable, plan.random, plan.seed), "random")
-        judge(lambda: designs.grid(n, attention, ffn), "grid")
-        judge(lambda: designs.near_sets(n, attention, ffn, plan.near, plan.seed), "near")
-        for sample in ORDER_DRAWS[1:draws]:
+        if "influence" in wanted:
+            meter.influence(first, progress)
+        if single:
+            meter.measure(designs.singles(n), first, "single", progress)
+        if search:
+            orders = find_orders(meter, plan, first, progress)
+        for step in steps:
+            sets = step.sets()
+            for sample in step.on:
+                meter.measure(sets, sample, step.design, progress)
+        for sample in further:
             meter.measure(designs.singles(n), sample, "single", progress)
             find_orders(meter, plan, sample, progress)
-        measure_formats(meter, FORMATS_ON, progress)
+        if "formats" in wanted:
+            measure_formats(meter, FORMATS_ON, progress)
     return orders
 
 
 def open_meter(
-    model: LoadedModel, path: Path, *, length: int, dtype: str, domains: tuple[str, ...]
+    model: LoadedModel,
+    path: Path,
+    *,
+    length: int,
+    dtype: str,
+    domains: tuple[str, ...],
+    texts: corpus.Texts = corpus.SHIPPED,
+    form: Format = BF16,
+    chosen: Mapping[str, samples.Sample] = samples.SAMPLES,
+    together: int | None = None,
 ) -> Meter:
-    """A meter whose ledger at `path` is started or resumed."""
-    described = origin(model, length=length, domains=domains, dtype=dtype)
-    return Meter(model, Ledger(path, described, Measurement), length=length, domains=domains)
+    """A meter whose ledger at `path` is started or resumed; the rest as for `Meter`.
+
+    Raises:
+        InvalidSpec: the model was made for shorter sequences.
+        InvalidTable: the ledger holds measurements of another origin.
+    """
+    most = getattr(model.network.config, "max_position_embeddings", None)
+    if most is not None and length > most:
+        raise InvalidSpec(
+            f"{model.name} takes {most} tokens at most: sequences of {length} are too long (--seq)"
+        )
+    described = origin(
+        model, length=length, domains=domains, dtype=dtype, texts=texts, form=form, chosen=chosen
+    )
+    ledger = Ledger(path, described, Measurement)
+    return Meter(
+        model,
+        ledger,
+        length=length,
+        domains=domains,
+        texts=texts,
+        form=form,
+        chosen=chosen,
+        together=together,
+    )

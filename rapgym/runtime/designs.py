@@ -20,6 +20,7 @@ class Plan:
     random: int = 200
     near: int = 60
     seed: int = 0
+    grid_step: int = 1  # every so manieth count of each order, full counts included
 
     def evaluations(self, n: int) -> dict[str, int]:
         """Kept sets that each greedy design measures on its draw of text."""
@@ -48,6 +49,11 @@ def singles(n: int) -> list[BoolArray]:
     return [without(n, block) for block in range(n)]
 
 
+def pairs(n: int) -> list[BoolArray]:
+    """Every removal of two blocks."""
+    return [without(n, [one, other]) for one in range(n) for other in range(one + 1, n)]
+
+
 def greedy_order(
     meter: Meter,
     sample: str,
@@ -73,9 +79,17 @@ def greedy_order(
 
 def grid(n: int, attention: list[int], ffn: list[int], step: int = 1) -> list[BoolArray]:
     """The crossing of two orders' prefixes: every `step`-th count of each, full counts included."""
-    a_counts = sorted({*range(0, len(attention) + 1, step), len(attention)})
-    f_counts = sorted({*range(0, len(ffn) + 1, step), len(ffn)})
+    a_counts, f_counts = (_counts(len(order), step) for order in (attention, ffn))
     return [without(n, [*attention[:a], *ffn[:f]]) for a in a_counts for f in f_counts]
+
+
+def grid_size(attention_drops: int, ffn_drops: int, step: int = 1) -> int:
+    """How many kept sets `grid` gives."""
+    return len(_counts(attention_drops, step)) * len(_counts(ffn_drops, step))
+
+
+def _counts(most: int, step: int) -> list[int]:
+    return sorted({*range(0, most + 1, step), most})
 
 
 TRIES = 50  # draws for each set that is asked for; a small model has fewer distinct ones

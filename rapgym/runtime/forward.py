@@ -43,22 +43,27 @@ class PrefixForward:
         self._rotary = body.rotary_emb(embedded, position_ids=positions[None])
         self._streams = [embedded]  # residual stream before block 0, 1, ...
         self._path: list[bool] = []
-        self.blocks_run = 0
+        self.ran = [0, 0]  # attention and FFN blocks computed
+
+    @property
+    def blocks_run(self) -> int:
+        """Blocks computed so far, each over all sequences."""
+        return sum(self.ran)
 
     def streams(self, kept: BoolArray) -> list[torch.Tensor]:
         """Residual stream before each block and after the last; bool [N] -> N + 1 of
-        [sequences, length, hidden].
+        [sequences, length, hidden]. Of a prefix of a kept set, bool [n], the first n + 1.
         """
         wanted = [bool(k) for k in kept]
         shared = 0
-        while shared < len(self._path) and self._path[shared] == wanted[shared]:
+        while shared < min(len(self._path), len(wanted)) and self._path[shared] == wanted[shared]:
             shared += 1
         del self._streams[shared + 1 :]
         for block in range(shared, len(wanted)):
             stream = self._streams[-1]
             if wanted[block]:
-                stream = stream + self._block(block, stream)
-                self.blocks_run += 1
+                stream = stream + self.block(block, stream)
+                self.ran[block % 2] += 1
             self._streams.append(stream)
         self._path = wanted
         return list(self._streams)
@@ -72,7 +77,8 @@ class PrefixForward:
         normed: torch.Tensor = self.network.model.norm(self.stream(kept))
         return normed
 
-    def _block(self, block: int, stream: torch.Tensor) -> torch.Tensor:
+    def block(self, block: int, stream: torch.Tensor) -> torch.Tensor:
+        """What a block adds to the stream before it, [any number of sequences, length, hidden]."""
         layer = self._layers[block // 2]
         if block % 2:
             out: torch.Tensor = layer.mlp(layer.post_attention_layernorm(stream))

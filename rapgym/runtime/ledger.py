@@ -39,7 +39,11 @@ Found = TypeVar("Found", bound=Finding)
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One kept set in one format on one sample. Differences are from dense bf16 on the same tokens."""
+    """One kept set in one format on one sample.
+
+    Differences are from dense on the same tokens: dense bf16, or, in a ledger whose origin names
+    a format, dense in that format.
+    """
 
     sample: str
     design: str  # what it was first measured for
@@ -55,6 +59,8 @@ class Measurement:
     seconds: float
     form: str = PLAIN  # weights/KV
     block_influence: tuple[float, ...] | None = None  # of each layer; of the dense model alone
+    flop: int = 0  # floating-point operations of blocks and head, after sharing; 0: not recorded
+    product_per_s: float = 0.0  # operations a second of a matrix product in the same run, likewise
 
     @property
     def mean_nll(self) -> float:
@@ -83,7 +89,7 @@ class Ledger(Generic[Found]):
         self.path, self.kind = path, kind
         self.found: dict[tuple[str, ...], Found] = {}
         # A kill while the first line was written left nothing worth keeping.
-        if path.exists() and b"\n" in path.read_bytes():
+        if _has_a_line(path):
             self._read(origin)
         else:
             with datafiles.written_aside(path) as file:
@@ -91,28 +97,34 @@ class Ledger(Generic[Found]):
         self._file = path.open("a")
 
     def _read(self, origin: dict[str, Any]) -> None:
-        whole, _, cut = self.path.read_bytes().rpartition(b"\n")
-        lines = whole.decode().split("\n")
+        recorded, whole_bytes, cut = None, 0, False
         try:
-            recorded = json.loads(lines[0]) if lines[0] else None
-            rows = [json.loads(line) for line in lines[1:]]
-            for row in rows:
-                as_tuples: dict[str, Any] = {
-                    k: tuple(v) if isinstance(v, list) else v for k, v in row.items()
-                }
-                finding = self.kind(**as_tuples)
-                self.found[finding.place] = finding
+            with self.path.open("rb") as file:  # a line at a time: it may hold a million
+                for number, line in enumerate(file):
+                    if not line.endswith(b"\n"):
+                        cut = True
+                        break
+                    whole_bytes += len(line)
+                    if number == 0:
+                        recorded = json.loads(line) if line.strip() else None
+                        continue
+                    finding = self._finding(json.loads(line))
+                    self.found[finding.place] = finding
         except (ValueError, TypeError, AttributeError) as error:
             raise InvalidTable(f"{self.path} is damaged ({error}); move it away") from error
         if recorded != json.loads(json.dumps(origin)):
-            differing = sorted(k for k in origin if (recorded or {}).get(k) != origin[k])
+            old = recorded or {}
+            differing = sorted(k for k in {*origin, *old} if old.get(k) != origin.get(k))
             raise InvalidTable(
                 f"{self.path} holds measurements of another origin ({', '.join(differing)} "
                 "differ); name another file with --work or move it away"
             )
         if cut:
             with self.path.open("r+b") as file:
-                file.truncate(len(whole) + 1)
+                file.truncate(whole_bytes)
+
+    def _finding(self, row: dict[str, Any]) -> Found:
+        return self.kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
 
     def add(self, finding: Found) -> None:
         """Keep one finding; it survives a kill of this process once this returns."""
@@ -130,6 +142,13 @@ class Ledger(Generic[Found]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _has_a_line(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")
 
 
 def _stated(finding: Any) -> dict[str, Any]:

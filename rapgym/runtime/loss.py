@@ -7,6 +7,8 @@ import torch
 
 # Logits of this many tokens stay in a CPU's last-level cache; larger and smaller are slower.
 CHUNK = 128
+# On an accelerator a chunk's logits are as many numbers: enough to keep it busy.
+DEVICE_LOGITS = 1 << 27
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +24,16 @@ class TokenLoss:
 class DenseReference:
     """What divergence is measured against, for the predicted tokens in order."""
 
-    probabilities: list[torch.Tensor]  # chunks of [CHUNK, vocabulary], in the model's dtype
+    probabilities: list[torch.Tensor]  # chunks of [tokens, vocabulary], in the model's dtype
     negentropy: torch.Tensor  # sum of p ln p, [tokens]
     top: torch.Tensor  # most probable token, [tokens]
 
 
 def _chunks(head: Any, normed: torch.Tensor) -> Any:
-    for rows in normed[:, :-1].reshape(-1, normed.shape[-1]).split(CHUNK):
+    tokens = CHUNK
+    if normed.device.type != "cpu":
+        tokens = max(CHUNK, DEVICE_LOGITS // head.weight.shape[0])
+    for rows in normed[:, :-1].reshape(-1, normed.shape[-1]).split(tokens):
         yield head(rows)
 
 

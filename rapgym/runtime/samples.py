@@ -1,6 +1,6 @@
 """Which token sequences a kept set is measured on: spread over the text, disjoint between purposes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,29 @@ SAMPLES = {
 }
 
 
-def token_ids(tokenizer: Any, domain: str, split: corpus.Split) -> IntArray:
+# Stretches on which no order is found, in the order in which a judging sample takes them.
+JUDGING_SLOTS = (2, 5, 0, 3, 7)
+
+
+def judging(sequences: int, divergence: bool = True) -> dict[str, Sample]:
+    """All samples, with so many sequences of each domain in `calib` and `test` (2 as shipped).
+
+    Args:
+        divergence: whether samples that measure KL and top-1 agreement go on to do so.
+    """
+    slots = tuple(sorted(JUDGING_SLOTS[:sequences]))
+    chosen = SAMPLES | {name: replace(SAMPLES[name], slots=slots) for name in ("calib", "test")}
+    return {
+        name: replace(sample, divergence=sample.divergence and divergence)
+        for name, sample in chosen.items()
+    }
+
+
+def token_ids(
+    tokenizer: Any, domain: str, split: corpus.Split, texts: corpus.Texts = corpus.SHIPPED
+) -> IntArray:
     """The whole text as token ids, without any added special token; int64 [tokens]."""
-    text = corpus.read(domain, split)
+    text = texts.read(domain, split)
     return np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
 
 
@@ -52,6 +72,9 @@ def sequences(ids: IntArray, sample: Sample, length: int) -> IntArray:
     """
     whole = len(ids) // length
     if whole < SLOTS:
-        raise InvalidSpec(f"{len(ids)} tokens are too few for {SLOTS} sequences of {length}")
+        raise InvalidSpec(
+            f"a {sample.split} text of {len(ids)} tokens is too short for {SLOTS} sequences of "
+            f"{length}: measure at fewer tokens a sequence (--seq), or give a longer text (--text)"
+        )
     starts = [int((slot + 0.5) / SLOTS * whole) * length for slot in sample.slots]
     return np.stack([ids[start : start + length] for start in starts])

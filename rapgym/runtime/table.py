@@ -13,12 +13,12 @@ from rapgym import blocks, models, predictor_tuning, provenance, table_file
 from rapgym.errors import InvalidTable
 from rapgym.predictor import Settings
 from rapgym.quality import QualityTable
-from rapgym.runtime import campaign, designs, samples
+from rapgym.runtime import campaign, designs, flops, origins, samples
 from rapgym.runtime.forward import PrefixForward
-from rapgym.runtime.ledger import PLAIN, Measurement, form_of
+from rapgym.runtime.ledger import PLAIN, Measurement, form_name, form_of
 from rapgym.runtime.loss import token_loss
 from rapgym.runtime.measure import GROUP, Meter
-from rapgym.specs import FloatArray, IntArray
+from rapgym.specs import BF16, FloatArray, IntArray
 from rapgym.table_file import FormatQuality, Header, Orders, Rows, Sample
 
 ROUNDED = (
@@ -31,49 +31,61 @@ THROUGH_4_BITS = (
 
 
 def build(meter: Meter, orders: campaign.Orders | None, out: Path) -> QualityTable:
-    """Write the table of everything that the meter's ledger holds.
+    """Write the table of everything that the meter's ledger holds in the meter's own format.
 
     Costs one dense forward pass over the samples' text, and a minute of fitting.
 
     Args:
-        orders: the table's orders, of the first draw of calibration text; found again among the
-            measurements where None.
+        orders: the table's orders, of the first draw of calibration text or of another table;
+            found again among the measurements where None.
         out: its file, `NAME.csv.gz`.
 
     Raises:
         InvalidTable: a design is missing; the message names it.
     """
     everything = list(meter.ledger.found.values())
-    found = [row for row in everything if row.form == PLAIN]
+    own = form_name(meter.form)
+    found = [row for row in everything if row.form == own]
     draws = _draws(found, meter.model.blocks, orders)
     unigram = Unigram(meter)
     texts = [
         _sample(meter, unigram, name)
         for name in samples.SAMPLES
-        if any(row.sample == name for row in everything)
+        if any(row.sample == name for row in everything) or name == draws[0].sample
     ]
-    origin = campaign.origin(
+    origin = origins.origin(
         meter.model,
         length=meter.length,
         domains=meter.domains,
         dtype=str(meter.model.network.dtype).removeprefix("torch."),
+        texts=meter.texts,
+        form=meter.form,
+        chosen=meter.samples,
     )
+    told: dict[str, Any] = {}
+    if orders is not None and orders.found_in:
+        told["orders_from"] = dict(orders.found_in)
+    if reached := flops.achieved(found):
+        told["flops"] = reached
+    if meter.form != BF16:
+        told["dense"] = f"nll is the difference from the dense model in {own}, not from bf16"
     header = Header(
         model=meter.model.name,
         blocks=meter.model.blocks,
         sequence_tokens=meter.length,
-        weights="bf16",
-        kv="bf16",
+        weights=meter.form.weights,
+        kv=meter.form.kv,
         domains=meter.domains,
         samples=tuple(texts),
         orders=draws,
-        formats=formats(everything, meter.model.blocks),
+        formats=formats(everything, meter.model.blocks) if meter.form == BF16 else (),
         block_influence=next((r.block_influence for r in found if r.block_influence), ()),
         provenance={
             "metric": "nats a token above dense, mean over predicted tokens; kl and top1 from dense",
             "origin": origin,
-            "surroundings": campaign.surroundings(meter.model.network.device),
+            "surroundings": origins.surroundings(meter.model.network.device),
             "formats": ROUNDED + (THROUGH_4_BITS if _is_4_bit(meter.model.name) else ""),
+            **told,
             "spent": spent(everything, meter.model.blocks),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "commit": provenance.commit(),
@@ -92,7 +104,8 @@ class Unigram:
         vocabulary = int(meter.model.network.config.vocab_size)
         counts = [
             np.bincount(
-                samples.token_ids(meter.model.tokenizer, domain, "calib"), minlength=vocabulary
+                samples.token_ids(meter.model.tokenizer, domain, "calib", meter.texts),
+                minlength=vocabulary,
             )
             for domain in meter.domains
         ]
@@ -133,7 +146,7 @@ def _sample(meter: Meter, unigram: Unigram, name: str) -> Sample:
     own, pooled = unigram.nll([ids.numpy() for ids in tokens])
     return Sample(
         name=name,
-        split=samples.SAMPLES[name].split,
+        split=meter.samples[name].split,
         tokens=tuple(ids[:, 1:].numel() for ids in tokens),
         dense_nll=dense_nll(meter, tokens),
         unigram_nll=own,
@@ -175,14 +188,17 @@ def _six(values: Any) -> tuple[float, ...]:
 
 def _draws(found: list[Measurement], n: int, orders: campaign.Orders | None) -> tuple[Orders, ...]:
     first, *others = campaign.ORDER_DRAWS
+    form = found[0].form if found else PLAIN
     if orders is None:
-        main = found_orders(found, n, first)
+        main = found_orders(found, n, first, form=form)
     else:
-        main = Orders(first, orders.attention, orders.ffn, orders.joint)
+        main = Orders(orders.sample, orders.attention, orders.ffn, orders.joint)
+        if orders.found_in:  # nothing was searched for here
+            return (main,)
     draws = [main]
     for draw in others:
         try:
-            again = found_orders(found, n, draw, (len(main.attention), len(main.ffn)))
+            again = found_orders(found, n, draw, (len(main.attention), len(main.ffn)), form)
         except InvalidTable:
             continue  # not measured, or not to its end
         draws.append(again)
@@ -190,9 +206,13 @@ def _draws(found: list[Measurement], n: int, orders: campaign.Orders | None) -> 
 
 
 def found_orders(
-    found: Sequence[Measurement], n: int, draw: str, drops: tuple[int, int] | None = None
+    found: Sequence[Measurement],
+    n: int,
+    draw: str,
+    drops: tuple[int, int] | None = None,
+    form: str = PLAIN,
 ) -> Orders:
-    """The greedy orders that the measurements of one draw contain.
+    """The greedy orders that the measurements of one draw in one format contain.
 
     Args:
         drops: how far the attention and FFN orders go; as far as measured where None.
@@ -200,7 +220,7 @@ def found_orders(
     Raises:
         InvalidTable: an order is missing or unfinished.
     """
-    nll = {row.key: row.mean_nll for row in found if (row.sample, row.form) == (draw, PLAIN)}
+    nll = {row.key: row.mean_nll for row in found if (row.sample, row.form) == (draw, form)}
     kinds = []
     for kind in range(2):
         most = n // 2 - 1 if drops is None else drops[kind]

@@ -1,0 +1,138 @@
+"""How many tokens an answer of an OpenAI-compatible server had, read as it passes; text is not kept."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+LARGEST_ANSWER_BYTES = 64 << 20  # of one that is not streamed; a longer one is not read
+CHARACTERS_PER_TOKEN = 4  # where the server tells no count: a rule of thumb for English
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of one request."""
+
+    prompt_tokens: int
+    output_tokens: int
+    estimated: bool  # at least one was not told by the server
+
+
+class Answer:
+    """Reads an answer piece by piece.
+
+    What the server says in `usage` counts; of a stream, the last one (sent where the client asks for
+    `stream_options: {"include_usage": true}`). Where it says nothing, a streamed event that brings
+    text counts as one token, text that is not streamed as a token each `CHARACTERS_PER_TOKEN`
+    characters, and so does the prompt.
+    """
+
+    def __init__(self, is_stream: bool) -> None:
+        self.is_stream = is_stream
+        self.usage: dict[str, Any] = {}
+        self.events = 0  # that brought text
+        self.characters = 0  # of text that came at once
+        self._rest = b""
+        self._too_long = False
+
+    def feed(self, piece: bytes) -> None:
+        """Read the next bytes."""
+        if self._too_long:
+            return
+        self._rest += piece
+        if self.is_stream:
+            *lines, self._rest = self._rest.split(b"\n")
+            for line in lines:
+                self._read_event(line)
+        if len(self._rest) > LARGEST_ANSWER_BYTES:
+            self._too_long, self._rest = True, b""
+
+    def end(self) -> None:
+        """Nothing follows, whether the answer is whole or not."""
+        if self.is_stream:
+            self._read_event(self._rest)
+        else:
+            self._read_object(self._rest)
+        self._rest = b""
+
+    def lengths(self, prompt_characters: int) -> Lengths:
+        """Tokens of the request, by the server's count where it told one.
+
+        Args:
+            prompt_characters: of the request's text, in case it told none.
+        """
+        told = [_told(self.usage, "prompt_tokens", "input_tokens"),
+                _told(self.usage, "completion_tokens", "output_tokens")]  # fmt: skip
+        counted = (_tokens(prompt_characters), self.events + _tokens(self.characters))
+        prompt, output = (c if t is None else t for t, c in zip(told, counted, strict=True))
+        return Lengths(prompt, output, None in told)
+
+    def _read_event(self, line: bytes) -> None:
+        field, _, data = line.strip().partition(b":")
+        if field == b"data" and data.strip() != b"[DONE]":
+            self._read_object(data)
+
+    def _read_object(self, data: bytes) -> None:
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError):
+            return  # an answer that was cut, or is none of JSON
+        if not isinstance(found, dict):
+            return
+        inner = found.get("response")  # what the events of /v1/responses wrap
+        for part in (found, inner if isinstance(inner, dict) else {}):
+            if isinstance(part.get("usage"), dict):
+                self.usage = part["usage"]
+        characters = _characters(found.get("choices")) + _characters(found.get("delta"))
+        if self.is_stream:
+            self.events += characters > 0
+        else:
+            self.characters += characters + _characters(found.get("output"))
+
+
+def prompt_characters(body: bytes) -> int:
+    """Characters of text in a request: of `prompt`, `messages`, `input` or `instructions`."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return 0
+    if not isinstance(found, dict):
+        return 0
+    return sum(
+        _characters(found.get(name)) for name in ("prompt", "messages", "input", "instructions")
+    )
+
+
+TEXT = ("content", "text", "reasoning_content", "reasoning", "arguments")  # keys whose text counts
+HOLDERS = (
+    "delta",
+    "message",
+    "function",
+    "function_call",
+    "tool_calls",
+)  # keys that hold such keys
+
+
+def _characters(value: Any, depth: int = 0) -> int:
+    """Characters of the texts in a message, a choice or a list of them."""
+    if isinstance(value, str):
+        return len(value)
+    if depth > 8:
+        return 0
+    if isinstance(value, list):
+        return sum(_characters(each, depth + 1) for each in value)
+    if isinstance(value, dict):
+        return sum(_characters(value.get(key), depth + 1) for key in (*TEXT, *HOLDERS))
+    return 0
+
+
+def _told(usage: dict[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = usage.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31:
+            return value
+    return None
+
+
+def _tokens(characters: int) -> int:
+    return math.ceil(characters / CHARACTERS_PER_TOKEN)

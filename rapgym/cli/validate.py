@@ -1,0 +1,221 @@
+"""`rapgym validate`: rows of a scenario on a live model, predicted against measured."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rapgym.cli import Subparsers, at_least, require
+
+if TYPE_CHECKING:
+    from rapgym.runtime.validate import Settings
+    from rapgym.scenario import Scenario
+
+DEFAULT_OUT = Path("results/validate.json")
+
+
+def add(subparsers: Subparsers) -> None:
+    """Register `validate`."""
+    command = subparsers.add_parser(
+        "validate",
+        help="replay rows on a live model: predicted against measured",
+        description="Serves rows of a scenario on a live model on this machine: blocks really leave "
+        "and return, another process takes the tenant's bytes, and the memory limit is enforced. "
+        "Prints bytes, nats and seconds as the simulator predicts and as they are measured. Texts "
+        "are read from the folder that RAPGYM_DATA names. A run that was stopped goes on where it "
+        "stopped.",
+        epilog="example: rapgym validate --scenario chat-tight --rows 8 --length-share 0.2",
+    )
+    command.add_argument("--scenario", default="chat-beside-code", metavar="NAME")
+    command.add_argument("--split", choices=("test", "validation"), default="test")
+    command.add_argument(
+        "--rows", type=at_least(1, 10000), default=10, metavar="N", help="rows to replay (10)"
+    )
+    command.add_argument(
+        "--policies", nargs="+", metavar="NAME", help="whose decisions are replayed (seven)"
+    )
+    command.add_argument(
+        "--length-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of every length, and of what the card holds above the dense weights, so that a row "
+        "takes seconds (1)",
+    )
+    command.add_argument(
+        "--device-profile", metavar="NAME", help="that predicts, by name or file (the ideal one)"
+    )
+    command.add_argument(
+        "--fit-profile",
+        metavar="NAME",
+        help="fit a profile of this device on rows of the train split, write it to NAME.json, and "
+        "replay nothing else",
+    )
+    command.add_argument("--device", default="cpu", help="where torch runs (cpu)")
+    command.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="of torch (1)")
+    command.add_argument(
+        "--chunk", type=at_least(1), default=128, metavar="TOKENS", help="of a prefill chunk (128)"
+    )
+    command.add_argument(
+        "--no-limit", action="store_true", help="measure alone: enforce no memory limit"
+    )
+    command.add_argument(
+        "--work", type=Path, metavar="FOLDER", help="finished rows (in the cache folder)"
+    )
+    command.add_argument(
+        "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
+    )
+    command.add_argument("--json", action="store_true", help="print the report as JSON")
+    command.add_argument("--quiet", action="store_true", help="no progress line")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fit a profile, or replay rows and write a report."""
+    require("device", "torch", "transformers")
+    from rapgym import datafiles, lanes
+    from rapgym.runtime.validate import Settings
+
+    settings = Settings(
+        arguments.device, arguments.threads, arguments.chunk, not arguments.no_limit
+    )
+    story = lanes.story_of(arguments.scenario, arguments.length_share, arguments.device_profile)
+    work = arguments.work or datafiles.cache_folder() / "validate"
+    if arguments.fit_profile:
+        return _fit(arguments, story, settings, work)
+    return _validate(arguments, story, settings, work)
+
+
+def _fit(arguments: argparse.Namespace, story: "Scenario", settings: "Settings", work: Path) -> int:
+    from rapgym import device_profiles
+    from rapgym.progress import Progress
+    from rapgym.runtime import calibration
+
+    total = len(calibration.fit_plan(story))
+    with Progress("calibration rows", total, quiet=arguments.quiet) as progress:
+        found = calibration.fit(
+            arguments.fit_profile, story, settings, work,
+            lambda skipped: progress.advance(skipped=skipped),
+        )  # fmt: skip
+    path = calibration.profile_file(arguments.fit_profile)
+    device_profiles.write(found, path)
+    if arguments.json:
+        print(path.read_text(), end="")
+    else:
+        profile, fit = found.profile, found.provenance["fit"]
+        print(
+            f"{profile.context_bytes / 1e6:.1f} MB of context, "
+            f"{profile.activation_bytes_per_token / 1e3:.1f} kB a prompt token, margin "
+            f"{profile.margin_bytes / 1e6:.1f} MB; peaks within {fit['peak_relative']:.1%} on "
+            f"{fit['rows']} calibration rows"
+        )
+        print(f"wrote {path}; use it with: --device-profile {path}")
+    return 0
+
+
+def _validate(
+    arguments: argparse.Namespace, story: "Scenario", settings: "Settings", work: Path
+) -> int:
+    from rapgym.progress import Progress
+    from rapgym.runtime import validate
+
+    if any(":" in name for name in arguments.policies or []):
+        sys.path.insert(0, "")
+    names = arguments.policies or list(validate.POLICIES)
+    planned = validate.plan(story, arguments.split, names, arguments.rows)
+    total = len(planned.measured) + len(planned.unshielded)
+    if not arguments.quiet:
+        print(
+            f"{story.id} at {story.length_share:g} of its lengths: {len(planned.rows)} rows, "
+            f"{len(names)} policies, {len(planned.measured)} distinct trials",
+            file=sys.stderr,
+        )
+    with Progress("rows", total, quiet=arguments.quiet) as progress:
+        report = validate.run(
+            planned, settings, work, lambda skipped: progress.advance(skipped=skipped)
+        )
+    validate.write(report, arguments.out)
+    if arguments.json:
+        print(json.dumps(report, indent=1))
+    else:
+        print(text(report))
+        print(f"\nwrote {arguments.out}")
+    return 0
+
+
+def text(report: dict[str, Any]) -> str:
+    """A report for people."""
+    total, lines = report["total"], []
+    lines.append("row  tokens dropped  peak MB told/seen   nats told/seen (error)   policies")
+    for row in sorted(report["rows"], key=lambda each: each["row"]):
+        peak, nats = row["peak_bytes"], row["nats"]
+        lines.append(
+            f"{row['row']:<4} {row['tokens']:>6} {row['dropped'][0]:>3}+{row['dropped'][1]:<3} "
+            f"{peak['predicted'] / 1e6:>7.1f} {peak['measured'] / 1e6:>7.1f}   "
+            f"{_nats(nats['predicted'])} {_nats(nats['measured'])} ({_nats(row['nats_se'])})   "
+            f"{row['reason']}: {', '.join(row['policies'])}"
+        )
+    lines.append("")
+    size, nats = total["bytes"], total["nats"]
+    lines.append(
+        f"bytes    {size['mean_relative']:.1%} off on average, {size['worst_relative']:+.1%} at worst"
+    )
+    if nats["difference"] is not None:
+        lines.append(
+            f"nats     {nats['predicted']:.3f} predicted, {nats['measured']:.3f} measured, "
+            f"{nats['difference']:+.3f} (standard error {_nats(nats['se'])}); weighed by place as "
+            f"the table is: {_nats(nats['by_position']['at_table_lengths'])}"
+        )
+    for kind, each in total["seconds"].items():
+        told = "-" if each["predicted"] is None else f"{each['predicted']:.2f}"
+        off = "" if each["relative"] is None else f", {each['relative']:+.1%}"
+        lines.append(f"{kind:<8} {told} s predicted, {each['measured']:.2f} s measured{off}")
+    lines += [
+        f"{name:<12} {total[name]['predicted']:.2f} predicted, {total[name]['measured']:.2f} measured"
+        for name in ("emergency_s", "refused_s", "stall_s")
+    ]
+    lines.append("")
+    lines += _ranking_lines(report["policies"])
+    lines.append("")
+    lines += [_verdict_line(each) for each in report["verdicts"]]
+    lines += _limit_lines(report["limit"])
+    return "\n".join(lines)
+
+
+def _nats(value: float | None) -> str:
+    return "    -" if value is None else f"{value:.3f}"
+
+
+def _ranking_lines(ranks: dict[str, Any]) -> list[str]:
+    lines = ["policy            cost predicted  measured"]
+    lines += [
+        f"{each['policy']:<20} {each['predicted']:>8.4f} {each['measured']:>10.4f}"
+        for each in sorted(ranks["costs"], key=lambda one: one["measured"])
+    ]
+    order = "-" if ranks["spearman"] is None else f"{ranks['spearman']:.3f}"
+    lines.append(
+        f"rank correlation {order}; what differs by less than {ranks['error']:.4f} is a tie"
+    )
+    lines += [
+        f"{' and '.join(pair['policies'])} are the other way round: {pair['predicted']:+.4f} "
+        f"predicted, {pair['measured']:+.4f} measured"
+        for pair in ranks["pairs"]
+        if pair["verdict"] == "other order"
+    ]
+    return lines
+
+
+def _verdict_line(each: dict[str, Any]) -> str:
+    found = "-" if each["found"] is None else f"{each['found']:.4f}"
+    limit = "" if each["limit"] is None else f" (goal {each['limit']:g})"
+    return f"{each['goal']:<20} {found}{limit}: {each['verdict']}"
+
+
+def _limit_lines(limit: dict[str, Any]) -> list[str]:
+    lines = [f"limit enforced by {limit['enforced_by'] or 'nothing'}: exceeded with the shield in "
+             f"{limit['exceeded_with_shield']} trials"]  # fmt: skip
+    off = limit.get("unshielded")
+    if off:
+        lines.append(f"without it in {off['exceeded']} of {off['trials']} trials")
+    return lines

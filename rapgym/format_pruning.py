@@ -1,0 +1,158 @@
+"""Pruning on top of a format: the reference policy in the world of other weights and another KV cache.
+
+A format's table holds differences from the model that is dense *in that format*; a scenario's costs
+are above the model that is dense in the scenario's own. The two differ by what the format costs the
+dense model, an offset that holds for every token alike. With U what a unigram model loses, D what
+dense loses in the scenario's format and D' = D + offset in the other, a token that is not served
+costs C = U - D here and C' = U - D' = C - offset there, and a served one
+min(nll' + offset, C) = min(nll', C - offset) + offset: what it costs there, plus the offset. So rows
+are played with C' in the format's world, and the offset is added to all tokens: served at C or below
+it, or not at all.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from rapgym import encoding, memory, rollout, scenario, simulator, table_error
+from rapgym.episode_log import EpisodeLog
+from rapgym.lanes import card_bytes
+from rapgym.policies.policy import Briefing
+from rapgym.policies.reference import FrontierLookup
+from rapgym.quality import QualityColumns
+from rapgym.scenario import Scenario, Split
+from rapgym.shield import Reason
+from rapgym.specs import BoolArray, FloatArray, Format, IntArray, model_spec
+from rapgym.world import World
+
+
+def world(story: Scenario, form: Format, split: Split, text: str, offset: float) -> World:
+    """The rows and the card of a scenario, served by its model in another format.
+
+    Args:
+        text: whose columns of the format's table it holds, "calib" or "test".
+        offset: what the format costs the dense model, nats a token above the scenario's own.
+
+    Raises:
+        DataUnavailable: the format has no table.
+        InvalidTable: the table of its name is of another format.
+    """
+    stated = scenario.world(story, split)
+    model, profile = model_spec(scenario.table(story).model), scenario.profile_of(story)
+    return replace(
+        stated,
+        footprint=memory.footprint(model, form, profile),
+        quality=_columns(story, form, text),
+        ceiling=stated.ceiling - offset,
+    )
+
+
+def _columns(story: Scenario, form: Format, text: str) -> QualityColumns:
+    table = scenario.format_table(story, form)
+    told = table.calibration(story.told_domain or story.domain)
+    if text == "calib":
+        return told
+    judged = table.test(story.domain)
+    # The shield cuts along the order that it was told of, whatever text scores.
+    return judged if (judged.order == told.order).all() else replace(judged, order=told.order)
+
+
+def log(story: Scenario, form: Format, split: Split, text: str, offset: float) -> EpisodeLog:
+    """Every row of a split in all pairings, as the frontier lookup serves them in a format.
+
+    It decides by calibration columns; `text` says which columns the rows are priced with. Costs and
+    nll are above the dense model in the scenario's own format.
+
+    Args:
+        offset: on that text; raises as `world` does.
+    """
+    told = world(story, form, split, "calib", offset)
+    priced = world(story, form, split, text, offset)
+    rows, starts = len(told.rows), rollout.whole_split(told, story.offsets)
+    step = np.arange(rows)[:, None]
+    row = (step + np.array([start.row for start in starts])) % rows
+    limit_row = (row + np.array([start.offset for start in starts])) % rows
+    proposals = looked_up(story, told, row, limit_row)
+    return above_stated(in_turn(priced, row, limit_row, proposals), priced.ceiling, offset)
+
+
+def looked_up(story: Scenario, told: World, row: IntArray, limit_row: IntArray) -> BoolArray:
+    """What the reference policy proposes in rows [T, B], bool [T, B, N].
+
+    It looks neither back nor ahead, so that all are asked at once.
+    """
+    state = simulator.start(told, row.ravel(), limit_row.ravel(), np.ones(row.size))
+    layout = encoding.layout(told, card_bytes=card_bytes(story))
+    policy = FrontierLookup()
+    policy.reset(row.size, Briefing(story, told, layout))
+    seen = encoding.visible(told, state, np.zeros(row.size, dtype=np.int64))
+    proposals = policy.propose(encoding.observe(told, layout, seen), np.random.default_rng(0))
+    return proposals.reshape(*row.shape, -1)
+
+
+def in_turn(priced: World, row: IntArray, limit_row: IntArray, proposals: BoolArray) -> EpisodeLog:
+    """Serve rows [T, B] after one another in each lane, every block in memory before the first.
+
+    All are served at once, as if everything were in memory before each; then again from what was
+    found to be there, until nothing changes: row t is right after at most t repetitions, and few rows
+    need any.
+    """
+    whole, nil = np.ones_like(proposals), np.zeros(row.shape)
+    none = np.full(row.shape, Reason.POLICY, dtype=np.int64)
+    log = EpisodeLog(
+        row=row,
+        limit_row=limit_row,
+        proposal=proposals,
+        source=none,
+        kept=whole,
+        kept_end=whole,
+        reason=none,
+        limit_bytes=none,
+        used_bytes=none,
+        nll=nil,
+        measured=nil == 0,
+        output_tokens=none,
+        quality=nil,
+        stall=nil,
+        emergency=nil,
+        refused=nil,
+    )
+    while True:
+        found = rollout.replay(priced, log, refuses_misfit=False)
+        if (found.kept_end == log.kept_end).all():
+            return found
+        log = found
+
+
+def above_stated(played: EpisodeLog, ceiling: float, offset: float) -> EpisodeLog:
+    """A log of a format's world, above the dense model of the scenario's own format.
+
+    Args:
+        ceiling: C' of the format's world.
+    """
+    lost: FloatArray = (played.stall + played.emergency + played.refused) / ceiling
+    price = (ceiling + offset) / ceiling
+    return replace(
+        played,
+        nll=played.nll + offset,
+        quality=played.quality + offset * (1 - lost),
+        stall=played.stall * price,
+        emergency=played.emergency * price,
+        refused=played.refused * price,
+    )
+
+
+def sets_se(story: Scenario, form: Format, priced: EpisodeLog) -> float:
+    """Standard error of a log's cost that stems from the kept sets' rows in the format's table.
+
+    What the format costs the dense model has an error of its own, which is not in it.
+
+    Args:
+        priced: as `log` gives it, with test columns.
+    """
+    columns, table = _columns(story, form, "test"), scenario.format_table(story, form)
+    shares = table_error.served_shares(priced, scenario.world(story, "test").ceiling)
+    held_out = table.held_out("test", story.domain)
+    missed = table_error.predictor_error(held_out, columns.ceiling)
+    errors = table_error.set_errors(list(shares), columns, missed)
+    return table_error.difference_error(shares, {}, errors)

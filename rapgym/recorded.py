@@ -1,0 +1,168 @@
+"""A workload beside recorded memory: requests as they came, and what other programs held meanwhile.
+
+What they held stands in a series in place of a tenant's tokens, in MiB, rounded up.
+"""
+
+import hashlib
+import math
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapgym import datafiles, loaders, series, sources, trace
+from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
+from rapgym.series import Series
+from rapgym.specs import IntArray
+from rapgym.trace import MemoryTrace, RequestTrace
+
+UNIT_BYTES = 1 << 20
+SMALLEST_ROWS = 64  # of which 16 are test: as many as there are pairings
+RULES = 1  # of this module: a change gives every workload that was made by it another name
+_NAME = re.compile(r"(?P<base>[^\[\]]+)\[(?P<options>[^\[\]]+)\](-v\d+)?")
+OPTIONS = ("memory", "requests", "card", "every")
+
+
+def path_of(recording: str) -> Path:
+    """The file of a recording: one of rapgym's by its name under traces/, any other by its path."""
+    shipped = series.FOLDER / recording
+    return shipped if shipped.is_file() else Path(recording)
+
+
+def held_units(memory: MemoryTrace, start_s: float, seconds: int) -> IntArray:
+    """MiB in use in each second from `start_s` on its clock: the highest at any instant of it.
+
+    Each sample holds until the next, the last one to the end; before the first, nothing is known and
+    the first stands.
+    """
+    edges = start_s + np.arange(seconds)
+    at_edge = np.maximum(np.searchsorted(memory.t_s, edges, side="right") - 1, 0)
+    highest = memory.used_bytes[at_edge]
+    second = np.floor(memory.t_s - start_s).astype(np.int64)
+    inside = (second >= 0) & (second < seconds)
+    np.maximum.at(highest, second[inside], memory.used_bytes[inside])
+    return -(-highest // UNIT_BYTES)
+
+
+def beside(
+    served: RequestTrace, memory: MemoryTrace, *, window: int, origin: dict[str, Any]
+) -> Series:
+    """The series of requests served beside what was recorded, as long as both last.
+
+    Recordings of the same time pair by wall clock; all others begin together.
+
+    Raises:
+        InvalidTrace: what both cover is shorter than `SMALLEST_ROWS` windows.
+    """
+    offset_s, pairing = served.start_wall_s - memory.start_wall_s, "by wall clock"
+    last_s = float(memory.t_s[-1])
+    start_s, stop_s = _common(served, last_s, offset_s)
+    if stop_s <= start_s:
+        offset_s, pairing = 0.0, "both from their start"
+        start_s, stop_s = _common(served, last_s, offset_s)
+    rows = series.whole_rows(start_s, stop_s, window)
+    if rows < SMALLEST_ROWS:
+        raise InvalidTrace(
+            f"{served.name} and {memory.name} have {max(stop_s - start_s, 0):.0f} s in common, but "
+            f"{SMALLEST_ROWS} windows of {window} s are needed: record at least "
+            f"{SMALLEST_ROWS * window} s"
+        )
+    held = held_units(memory, start_s + offset_s, rows * window)
+    return series.build(
+        served,
+        held,
+        window=window,
+        start_s=start_s,
+        stop_s=stop_s,
+        origin={
+            "pool_tokens": 0,
+            "tenant_unit_bytes": UNIT_BYTES,
+            "pairing": pairing,
+            "from_s": start_s,
+            "to_s": stop_s,
+        }
+        | origin,
+    )
+
+
+def _common(served: RequestTrace, memory_s: float, offset_s: float) -> tuple[float, float]:
+    """From when to when both are known, on the served clock; nothing where clocks are unknown."""
+    if math.isnan(offset_s):
+        return 0.0, 0.0
+    return max(0.0, -offset_s), min(float(served.arrival_s[-1]), memory_s - offset_s)
+
+
+def options_of(name: str) -> tuple[str, dict[str, str]]:
+    """What `laptop[memory=FILE,requests=FILE,card=GIB,every=K]` says; all but the first may be absent.
+
+    Raises:
+        InvalidSpec: it cannot be read.
+    """
+    found = _NAME.fullmatch(name)
+    told = dict(part.partition("=")[::2] for part in found["options"].split(",")) if found else {}
+    if found is None or not told.get("memory") or not all(told.values()) or {*told} - {*OPTIONS}:
+        raise InvalidSpec(
+            f"{name!r} names no scenario: one on your own traces is called "
+            "BASE[memory=FILE,requests=FILE,card=GIB,every=K], of which only memory must be there"
+        )
+    return found["base"], told
+
+
+def name_of(base: str, options: dict[str, str]) -> str:
+    """The name that `options_of` reads.
+
+    Raises:
+        InvalidSpec: a path holds a character that the name cannot.
+    """
+    name = f"{base}[{','.join(f'{key}={value}' for key, value in options.items())}]"
+    if any(set(value) & set(",=[]") for value in options.values()):
+        raise InvalidSpec(f"{name}: a path must not hold any of , = [ ]; rename the file")
+    return name
+
+
+def own(memory: str, served: str, every: int, window: int) -> Series:
+    """The series of traces that are not rapgym's, by path, or by name for requests.
+
+    Raises:
+        DataUnavailable: a file is not there.
+        InvalidTrace: one is no valid trace, or they are too short together.
+    """
+    found = trace.read_memory(path_of(memory), Path(memory).name)
+    requests = loaders.load_requests(served).every(every)
+    # No path: the same content gives the same series, wherever it lies.
+    origin = {"memory_sha256": sha256(memory), "requests_sha256": sha256(served), "every": every}
+    return beside(requests, found, window=window, origin=origin)
+
+
+def own_name(memory: str, served: str, every: int, window: int) -> str:
+    """What the series of such traces is called: by what is in the files, not by where they are."""
+    text = f"{RULES} {sha256(memory)} {sha256(served)} {every} {window}"
+    return f"own-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def sha256(name: str) -> str:
+    """Of a trace's content: a file of the user's or of rapgym's, or a raw trace known by name.
+
+    Raises:
+        DataUnavailable: it is not there; the message says what to do.
+    """
+    if name in loaders.REQUEST_TRACES:
+        return sources.source_of(name).sha256
+    path = path_of(name)
+    try:
+        state = path.stat()
+    except (OSError, ValueError) as error:
+        raise DataUnavailable(
+            f"{name} is not there ({error}): put the trace back where it was, or go to the folder "
+            "that its path starts from"
+        ) from error
+    if not path.is_file():
+        raise DataUnavailable(f"{name} is no file: a trace is a .csv or .csv.gz file")
+    return _sha256(path.resolve(), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed_ns: int) -> str:
+    return datafiles.sha256_of(path)

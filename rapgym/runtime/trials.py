@@ -1,0 +1,173 @@
+"""Which rows of a scenario a device replays, and from which state: rows spread over the load."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from rapgym import blocks, rollout, scenario, series, simulator
+from rapgym.episode_log import EpisodeLog
+from rapgym.errors import InvalidTrace
+from rapgym.policies import registry
+from rapgym.policies.policy import Briefing, briefing
+from rapgym.scenario import Scenario, Split
+from rapgym.shield import Reason
+from rapgym.specs import BoolArray, IntArray
+from rapgym.world import State, World
+
+# Shares of the chosen rows; the rest is spread over the load, from light to heavy.
+EMERGENCY_SHARE, DEEP_SHARE, REFUSED_SHARE = 0.3, 0.2, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One row from a given state under a given proposal: all that decides what happens in it."""
+
+    row: int
+    limit_row: int
+    loaded: str  # key of the blocks in memory before
+    proposal: str  # key
+    strict: bool = False  # a misfit is refused rather than repaired
+    source: int = Reason.POLICY
+
+    def state(self, n: int) -> State:
+        """The lane before the row."""
+        row, limit_row = np.array([self.row]), np.array([self.limit_row])
+        return State(row, limit_row, np.ones(1), blocks.kept_of(self.loaded, n)[None])
+
+    def arguments(self, n: int) -> tuple[State, BoolArray, IntArray, BoolArray]:
+        """What a step is called with, beside its world."""
+        proposal = blocks.kept_of(self.proposal, n)[None]
+        return self.state(n), proposal, np.array([self.source]), np.array([self.strict])
+
+
+def policy_log(story: Scenario, split: Split, name: str, seed: int = 0) -> EpisodeLog:
+    """What a policy does in the simulated world on the split as it was, one pairing.
+
+    Settings are those tuned on train; on validation, those tuned on the rest of train.
+    """
+    alone = replace(story, offsets=1)
+    told: Briefing = briefing(alone, "fit" if split == "validation" else "train")
+    entry = registry.entry(name)
+    options = registry.settings(entry, told, scenario.table(story).sha256)
+    return rollout.run(partial(registry.build, entry, options), alone, split, told, seed)
+
+
+def is_strict(story: Scenario, split: Split, name: str) -> bool:
+    """Whether a policy's misfit is refused."""
+    told = briefing(replace(story, offsets=1), "fit" if split == "validation" else "train")
+    entry = registry.entry(name)
+    options = registry.settings(entry, told, scenario.table(story).sha256)
+    return rollout.refuses_misfit(registry.build(entry, options))
+
+
+def chosen_rows(
+    world: World, logs: Mapping[str, EpisodeLog], kept: IntArray, count: int
+) -> list[int]:
+    """Rows to replay: emergencies, deep rows and refusals where there are some, else by load.
+
+    Args:
+        kept: rows whose single requests the series keeps.
+    """
+    output = world.rows.output_tokens > 0
+    lawful = np.zeros(len(world.rows), dtype=bool)
+    lawful[kept] = output[kept]
+    tokens = world.rows.prompt_tokens + world.rows.reserved_tokens
+    every = list(logs.values())
+    emergency = np.max([log.emergency[:, 0] for log in every], axis=0)
+    refused = np.max([log.refused[:, 0] for log in every], axis=0)
+    depth = np.max([(~log.kept[:, 0]).sum(axis=-1) for log in every], axis=0)
+    found: list[int] = []
+
+    def take(marked: BoolArray, rank: IntArray, most: int) -> None:
+        candidates = np.flatnonzero(marked & lawful & ~np.isin(np.arange(len(marked)), found))
+        best = candidates[np.argsort(-rank[candidates], kind="stable")]
+        found.extend(best[:most].tolist())
+
+    take(emergency > 0, depth, round(EMERGENCY_SHARE * count))
+    take(refused > 0, tokens, round(REFUSED_SHARE * count))
+    take(depth > 0, depth, round(DEEP_SHARE * count))
+    rest = np.flatnonzero(lawful & ~np.isin(np.arange(len(lawful)), found))
+    by_load = rest[np.argsort(tokens[rest], kind="stable")]
+    left = min(count - len(found), len(by_load))
+    if left > 0:
+        found.extend(by_load[np.linspace(0, len(by_load) - 1, left).round().astype(int)].tolist())
+    return sorted(found)
+
+
+def rows_with_requests(story: Scenario, split: Split) -> IntArray:
+    """Rows of a split whose single requests are kept.
+
+    Raises:
+        InvalidTrace: there is none.
+    """
+    whole = scenario.workload(story)
+    part = whole.part(series.split_rows(len(whole), split, story.splits))
+    found = np.flatnonzero(part.requests != series.NOT_KEPT)
+    if not len(found):
+        raise InvalidTrace(f"{story.name} keeps no single requests: a device cannot serve it")
+    return found
+
+
+def trials(log: EpisodeLog, rows: Sequence[int], strict: bool) -> dict[int, Trial]:
+    """Row -> the trial that a policy's simulated run makes of it."""
+    dense = np.ones_like(log.kept_end[0, 0])
+    return {
+        row: Trial(
+            row=int(log.row[row, 0]),
+            limit_row=int(log.limit_row[row, 0]),
+            loaded=blocks.key(log.kept_end[row - 1, 0] if row else dense),
+            proposal=blocks.key(log.proposal[row, 0]),
+            strict=strict,
+            source=int(log.source[row, 0]),
+        )
+        for row in rows
+    }
+
+
+def alike(world: World, trial: Trial) -> tuple[object, ...]:
+    """What two trials share that a device cannot tell apart: measured once."""
+    state, proposal, source, strict = trial.arguments(world.blocks)
+    _, outcome = simulator.step(world, state, proposal, source, strict)
+    seconds = outcome.seconds
+    return (
+        trial.row, trial.limit_row, trial.loaded, blocks.key(outcome.kept[0]),
+        blocks.key(outcome.kept_end[0]), bool(outcome.refused[0]), float(seconds.emergency[0]),
+        float(seconds.refused[0]),
+    )  # fmt: skip
+
+
+def fit_trials(world: World, rows: Sequence[int]) -> list[Trial]:
+    """Trials from which a profile is fitted: sets of all depths, along the table's grid.
+
+    Each row is served dense and under two sets, which leave from dense and return to it, so that
+    drops and restores of many sizes are seen.
+    """
+    attention, ffn = (size - 1 for size in world.quality.at_counts.shape)
+    corners = [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (1.0, 1.0), (0.25, 0.75), (0.75, 0.25)]
+    found, dense = [], blocks.key(np.ones(world.blocks, dtype=bool))
+    for index, row in enumerate(rows):
+        first, second = (corners[(2 * index + k) % len(corners)] for k in range(2))
+        sets = [
+            blocks.key(world.quality.grid_kept[round(a * attention), round(f * ffn)])
+            for a, f in (first, second)
+        ]
+        found += [
+            Trial(row, row, loaded=dense, proposal=sets[0]),
+            Trial(row, row, loaded=sets[0], proposal=sets[1]),
+            Trial(row, row, loaded=sets[1], proposal=dense),
+        ]
+    return found
+
+
+def dense_trials(world: World, rows: Sequence[int]) -> list[tuple[int, Trial]]:
+    """Each row served dense: by how many bytes it exceeds the lowest limit, the most first."""
+    dense = np.ones(world.blocks, dtype=bool)
+    found = []
+    for row in rows:
+        demand = simulator.demand_of(world, np.array(row), np.array(1.0))
+        used = world.footprint.used_bytes(dense, demand.tokens, demand.prompt_tokens)
+        over = int(used) - int(world.rows.limit_bytes[row].min())
+        found.append((over, Trial(row, row, blocks.key(dense), blocks.key(dense))))
+    return sorted(found, key=lambda each: -each[0])

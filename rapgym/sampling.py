@@ -1,0 +1,46 @@
+"""A meter read by a steady clock, into the work file of a recording."""
+
+import math
+import time
+from collections.abc import Callable
+
+from rapgym.errors import InvalidSpec
+from rapgym.memory_meters import Meter
+from rapgym.recording import WorkFile
+
+SHORTEST_S = 0.01  # between samples: times are kept in milliseconds
+
+
+def sample(
+    meter: Meter,
+    work: WorkFile,
+    interval_s: float,
+    seconds: float = math.inf,
+    *,
+    told: Callable[[float, int], None] = lambda t_s, used_bytes: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Read the meter at every multiple of `interval_s`, until `seconds` have passed.
+
+    A row bears the time at which it was read. Lateness does not add up: a reading that was late does
+    not put off the next, and instants that passed meanwhile, as on a machine that slept, are left out:
+    in a trace the sample before them holds. It also ends when what is measured is gone (None).
+
+    Args:
+        told: called with each row once it is safe.
+    """
+    if not SHORTEST_S <= interval_s < math.inf or not seconds > 0:
+        raise InvalidSpec(f"--interval is at least {SHORTEST_S} s, and --seconds above 0")
+    last_s, tick = -1.0, 0
+    while tick * interval_s < seconds:
+        wait_s = tick * interval_s - (time.monotonic() - work.start_s)
+        if wait_s > 0:
+            sleep(wait_s)
+        t_s, used_bytes = work.elapsed_s(), meter()
+        if used_bytes is None:
+            return
+        if t_s > last_s:
+            work.append(t_s, used_bytes)
+            told(t_s, used_bytes)
+            last_s = t_s
+        tick = max(tick + 1, math.ceil((time.monotonic() - work.start_s) / interval_s))

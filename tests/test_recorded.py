@@ -1,0 +1,187 @@
+"""Workloads beside recorded memory: seconds by hand, pairing, names, series that depend on content alone."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rapgym import cli, datafiles, lanes, recorded, scenario, series, trace
+from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
+from rapgym.scenario import GIB, Recorded
+from rapgym.trace import MemoryTrace, RequestTrace
+
+MIB = 1 << 20
+
+
+def memory(*samples: tuple[float, int], start_wall_s: float = math.nan) -> MemoryTrace:
+    t_s, used_bytes = zip(*samples, strict=True)
+    return MemoryTrace("memory", np.array(t_s), np.array(used_bytes), start_wall_s=start_wall_s)
+
+
+def requests(seconds: int, start_wall_s: float = math.nan) -> RequestTrace:
+    """One request a second, its prompt as long as the second's number."""
+    at = np.arange(seconds)
+    return RequestTrace("requests", at + 0.5, at + 1, np.full(seconds, 2), start_wall_s)
+
+
+def test_a_second_holds_the_highest_of_its_instants_in_whole_mib() -> None:
+    told = memory((0.0, MIB), (0.5, 5 * MIB), (0.75, 2 * MIB + 1), (3.0, MIB), (3.5, 0))
+    # What held at 0.75 holds through seconds 1 and 2; the last sample holds to the end.
+    assert recorded.held_units(told, 0.0, 6).tolist() == [5, 3, 3, 1, 0, 0]
+    # Seconds that begin between samples; a sample at the very end of one belongs to the next.
+    assert recorded.held_units(told, 0.5, 3).tolist() == [5, 3, 3]
+    assert recorded.held_units(told, 0.6, 3).tolist() == [5, 3, 3]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 80), st.integers(0, 9)), min_size=1, unique_by=lambda s: s[0]),
+    st.integers(0, 8),
+)  # fmt: skip
+def test_held_units_equal_the_plain_loop(samples: list[tuple[int, int]], start: int) -> None:
+    # Quarters of a second, exact in binary.
+    told = sorted((quarter / 4, mib * MIB) for quarter, mib in samples)
+    plain = []
+    for second in range(12):
+        begin, end = start / 4 + second, start / 4 + second + 1
+        before = [used for t_s, used in told if t_s <= begin]
+        inside = [used for t_s, used in told if begin < t_s < end]
+        plain.append(max([before[-1] if before else told[0][1], *inside]) // MIB)
+    assert recorded.held_units(memory(*told), start / 4, 12).tolist() == plain
+
+
+def beside(served: RequestTrace, told: MemoryTrace) -> series.Series:
+    return recorded.beside(served, told, window=1, origin={"note": "a test"})
+
+
+def test_recordings_of_one_time_pair_by_wall_clock() -> None:
+    # The memory begins 10 s after the requests, and says how old it is.
+    told = memory(*((float(t), t * MIB) for t in range(100)), start_wall_s=1010.0)
+    made = beside(requests(100, start_wall_s=1000.0), told)
+    assert made.origin["pairing"] == "by wall clock"
+    assert made.tenant_tokens[:, 0].tolist() == list(range(len(made)))
+    # The first row holds what came in the second before it: from 9 to 10, number 10.
+    assert made.prompt_tokens[0] == 10
+    assert len(made) == 89, "until the requests end, at 99.5 of their clock"
+
+
+@pytest.mark.parametrize("wall_s", [math.nan, 5e8])
+def test_recordings_of_different_times_begin_together(wall_s: float) -> None:
+    told = memory(*((float(t), t * MIB) for t in range(101)), start_wall_s=wall_s)
+    made = beside(requests(90, start_wall_s=1000.0), told)
+    assert made.origin["pairing"] == "both from their start"
+    assert made.tenant_tokens[:, 0].tolist() == list(range(89))
+    assert made.prompt_tokens.tolist() == list(range(89)), "row t holds what came before second t"
+    shorter = memory(*((float(t), MIB) for t in range(71)))
+    assert len(beside(requests(90), shorter)) == 70, "as long as both last"
+
+
+def test_what_is_too_short_to_split_is_refused() -> None:
+    with pytest.raises(InvalidTrace, match=r"have 50 s in common.*record at least 64 s"):
+        beside(requests(90), memory((0.0, 1), (50.0, 2)))
+
+
+def test_a_name_reads_back_and_says_what_it_may_hold() -> None:
+    options = {"memory": "runs/m.csv.gz", "requests": "r.csv", "card": "80", "every": "2"}
+    name = recorded.name_of("chat-gqa", options)
+    assert recorded.options_of(name) == ("chat-gqa", options)
+    assert recorded.options_of(f"{name}-v0") == ("chat-gqa", options)
+    with pytest.raises(InvalidSpec, match="rename the file"):
+        recorded.name_of("laptop", {"memory": "a,b.csv"})
+    for wrong in ("laptop[]", "laptop[requests=r.csv]", "laptop[memory=]", "laptop[memory=m,x=1]",
+                  "laptop[memory=m.csv", "[memory=m.csv]", "laptop[memory=m.csv][memory=m.csv]"):  # fmt: skip
+        with pytest.raises(InvalidSpec, match="names no scenario"):
+            scenario.scenario(wrong)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a scenario on two small recordings in the folder where one works."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAPGYM_CACHE", str(tmp_path / "cache"))
+    told = memory(*((float(t), (2 + t % 3) * GIB) for t in range(500)))
+    trace.write_memory(told, Path("m.csv.gz"))
+    trace.write_requests(requests(500), Path("r.csv.gz"))
+    scenario.workload.cache_clear()
+    return "chat-beside-code[memory=m.csv.gz,requests=r.csv.gz,card=30]"
+
+
+@pytest.mark.usefixtures("shaped")
+def test_the_limit_is_the_card_less_what_was_recorded(own: str) -> None:
+    story = scenario.scenario(own)
+    assert story.every == 1, "the share of the scenario's own trace is not that of other requests"
+    assert not story.headline
+    whole = scenario.workload(story)
+    assert whole.window_s == 7
+    limit = scenario.limit_bytes(story, whole.tenant_tokens)
+    second = np.arange(limit.size).reshape(limit.shape)
+    assert (limit == (30 - 2 - second % 3) * GIB).all()
+    assert scenario.scenario(story.id) == lanes.story_of(own) == story
+    assert (scenario.world(story, "train").rows.limit_bytes > 0).all()
+
+
+def test_the_same_content_gives_the_same_series_wherever_it_lies(own: str, tmp_path: Path) -> None:
+    first = scenario.scenario(own)
+    content = scenario.workload_file(first).read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("m.csv.gz", "r.csv.gz"):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    moved = scenario.scenario(own.replace("=m", "=elsewhere/m").replace("=r", "=elsewhere/r"))
+    assert moved.workload == first.workload
+    scenario.workload_file(first).unlink()
+    assert scenario.workload_file(moved).read_bytes() == content
+    assert scenario.workload(moved).origin["memory_sha256"] == datafiles.sha256_of(
+        Path("elsewhere/m.csv.gz")
+    )
+
+
+def test_other_content_is_another_workload(own: str) -> None:
+    before = scenario.scenario(own)
+    Path("m.csv.gz").unlink()
+    trace.write_memory(memory(*((float(t), GIB) for t in range(500))), Path("m.csv.gz"))
+    after = scenario.scenario(own)
+    assert after.workload != before.workload
+    assert isinstance(before.tenant, Recorded)
+    assert isinstance(after.tenant, Recorded)
+    assert after.tenant.sha256 != before.tenant.sha256
+    every = scenario.scenario(own.replace("]", ",every=2]"))
+    assert every.workload != after.workload
+
+
+def test_what_is_not_there_or_no_number_is_refused(own: str) -> None:
+    with pytest.raises(DataUnavailable, match="put the trace back"):
+        scenario.scenario(own.replace("=m.", "=absent."))
+    Path("folder").mkdir()
+    with pytest.raises(DataUnavailable, match="folder is no file"):
+        scenario.scenario(own.replace("m.csv.gz", "folder"))
+    for wrong in ("card=big", "card=0", "every=1.5", "every=0"):
+        with pytest.raises(InvalidSpec):
+            scenario.scenario(own.replace("card=30", wrong))
+    with pytest.raises(InvalidSpec, match="no scenario is called"):
+        scenario.scenario(own.replace("chat-beside-code", "absent"))
+
+
+def test_our_recording_is_what_the_scenario_says() -> None:
+    story = scenario.scenario("laptop")
+    assert isinstance(story.tenant, Recorded)
+    told = trace.read_memory(recorded.path_of(story.tenant.recording), "ours")
+    assert told.t_s[-1] >= 600, "ten minutes at least"
+    assert np.diff(told.t_s).max() < 5, "no hole"
+    assert told.used_bytes.max() < story.card_gib * GIB
+    assert told.start_wall_s > 1.7e9
+    whole = scenario.workload(story)
+    seconds = whole.tenant_tokens.size
+    assert (whole.tenant_tokens.ravel() == recorded.held_units(told, 0.0, seconds)).all()
+    assert told.t_s[-1] - seconds < story.window_s, "all of it is used"
+
+
+@pytest.mark.usefixtures("own")
+def test_traces_show_tells_of_a_recording_of_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["traces", "show", "m.csv.gz"]) == 0
+    told = capsys.readouterr().out
+    assert "500" in told
+    assert "used_gib" in told
+    assert cli.main(["traces", "show", "r.csv.gz"]) == 0
+    assert "prompt_tokens" in capsys.readouterr().out

@@ -15,11 +15,13 @@ import tiny_llama
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rapgym import blocks, corpus
 from rapgym.progress import Progress
-from rapgym.runtime import campaign, designs, flops, forward_batch
+from rapgym.quality import QualityTable
+from rapgym.runtime import campaign, designs, flops, forward_batch, table
 from rapgym.runtime.forward import PrefixForward, prefix_order
 from rapgym.runtime.forward_batch import BatchForward
 from rapgym.runtime.ledger import Ledger, Measurement
@@ -144,9 +146,9 @@ def test_operations_are_those_that_torch_counts() -> None:
     scores = 2 * sequences * length**2 * config.num_attention_heads * config.head_dim
     embedded = network.model.embed_tokens(TOKENS)
     for block in range(2):
-        with FlopCounterMode(display=False) as counter:
+        # As plain products torch counts all of the scores, of which the causal half is needed.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             forward.block(block, embedded)
-        # torch counts all of the scores, of which the causal half is needed.
         assert stated[block] == counter.get_total_flops() - (scores if block == 0 else 0)
     with FlopCounterMode(display=False) as counter:
         network.lm_head(embedded[:, :-1])
@@ -164,7 +166,7 @@ def test_rows_record_their_operations_and_a_statement_sums_them_up(tmp_path: Pat
     # In prefix order: dense first, for which nothing is left to run; then the last block's removal.
     assert rows[0].flop == 2 * flops.head_flop(network, *shape)
     per_block = 2 * flops.block_flop(network, *shape)
-    assert rows[N - 1].flop == per_block[0] + rows[0].flop, "without the last but one block"
+    assert rows[N - 1].flop == per_block[1] + rows[0].flop, "just the FFN block behind it runs"
     found = flops.achieved(rows)
     assert found["flop"] == sum(row.flop for row in rows)
     assert found["share"] == pytest.approx(
@@ -271,7 +273,7 @@ def test_reading_a_large_ledger_holds_its_rows_and_hardly_more(large: Path) -> N
 
 def test_thousands_of_sets_are_measured_together_and_the_ledger_resumes(tmp_path: Path) -> None:
     model = tiny_llama.loaded(layers=7)
-    told: dict[str, Any] = {"length": 8, "dtype": "float32", "domains": ("wiki",), "together": 64}
+    told: dict[str, Any] = {"length": 16, "dtype": "float32", "domains": ("wiki",), "together": 64}
     sets = designs.random_sets(14, list(range(14)), 2000, seed=0)
     path = tmp_path / "many.jsonl"
     with campaign.open_meter(model, path, **told).ledger as ledger:
@@ -289,3 +291,15 @@ def test_thousands_of_sets_are_measured_together_and_the_ledger_resumes(tmp_path
     with one.ledger:
         for key, row in one.measure(sets[::100], "order-0", "random").items():
             np.testing.assert_allclose(found[key].nll, row.nll, atol=3e-6)
+
+
+def test_a_table_of_more_rows_than_can_be_held_out_states_the_error_of_a_spread_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shipped = QualityTable.load("smollm2-135m-int4").file
+    monkeypatch.setattr(table, "MOST_HELD_OUT", 80)
+    whole = shipped.header.predictors["calib"]
+    part = table.with_predictors(shipped.header, shipped.rows).predictors["calib"]
+    assert ("of_rows" in whole, part["of_rows"]) == (False, 80)
+    counted = [sum(e["all"]["sets"] for e in found["held_out"]["mean"]) for found in (whole, part)]
+    assert 20 < counted[1] <= 80 < counted[0]

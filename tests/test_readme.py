@@ -5,7 +5,6 @@ import re
 import runpy
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def test_committed_results_are_of_the_tables_and_workloads_here() -> None:
         assert header["tables"][story.table] == scenario.table(story).sha256
         workload = series.FOLDER / f"{story.workload}.csv.gz"
         assert header["workloads"][story.workload] == datafiles.sha256_of(workload)
-        assert header["scenarios"][story.id] == json.loads(json.dumps(asdict(story)))
+        assert header["scenarios"][story.id] == json.loads(json.dumps(scenario.described(story)))
 
 
 def test_the_other_results_are_of_the_table_here() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from rapgym import blocks, models, predictor_tuning, provenance, table_file
 from rapgym.errors import InvalidTable
-from rapgym.predictor import Settings
+from rapgym.predictor import Sets, Settings
 from rapgym.quality import QualityTable
 from rapgym.runtime import campaign, designs, flops, origins, samples
 from rapgym.runtime.forward import PrefixForward
@@ -28,6 +28,9 @@ THROUGH_4_BITS = (
     "; the weights of this checkpoint have been through four bits before, so its int4 rows are a "
     "lower bound on what int4 costs"
 )
+
+# Leaving rows out takes the inverse of a matrix of all of them: more are as many as tell the error.
+MOST_HELD_OUT = 4000
 
 
 def build(meter: Meter, orders: campaign.Orders | None, out: Path) -> QualityTable:
@@ -291,6 +294,14 @@ def spent(found: Sequence[Measurement], n: int) -> list[dict[str, Any]]:
     return entries
 
 
+def _spread(sets: Sets, of_design: tuple[str, ...]) -> tuple[Sets, tuple[str, ...]]:
+    """At most `MOST_HELD_OUT` rows, evenly spread over the descending order of their keys."""
+    if len(sets.nll) <= MOST_HELD_OUT:
+        return sets, of_design
+    rows = np.linspace(0, len(sets.nll) - 1, MOST_HELD_OUT).astype(np.int64)
+    return sets.part(rows), tuple(of_design[row] for row in rows)
+
+
 def with_predictors(header: Header, rows: Rows) -> Header:
     """The header with the predictors' settings and their held-out errors, domain by domain.
 
@@ -308,7 +319,7 @@ def with_predictors(header: Header, rows: Rows) -> Header:
         settings, errors = None, {}
         for domain in (None, *header.domains):
             columns = view(domain)
-            sets, of_design = columns.fitted_sets()
+            sets, of_design = _spread(*columns.fitted_sets())
             settings = settings or predictor_tuning.tune(sets, columns.known_nll)
             names = columns.sets.names(sets.kept)
             # A set without a row has none on calibration text either: the mean must not see it.
@@ -316,6 +327,8 @@ def with_predictors(header: Header, rows: Rows) -> Header:
             said = predictor_tuning.left_out(sets, of_design, settings, columns.known_nll, unseen)
             blind[domain] = dict(zip(names, said.tolist(), strict=True))
             errors[domain or "mean"] = predictor_tuning.held_out(sets, of_design, said)
-        found = {"settings": asdict(settings or Settings()), "held_out": errors}
+        found: dict[str, Any] = {"settings": asdict(settings or Settings()), "held_out": errors}
+        if len(columns.fitted_sets()[0].nll) > MOST_HELD_OUT:
+            found["of_rows"] = MOST_HELD_OUT  # the errors are those of a fit to so many
         header = replace(header, predictors=header.predictors | {split: found})
     return header

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -33,6 +34,17 @@ def _forget() -> None:
     """Worlds made of another table must not outlive it."""
     for remembered in (scenario._table, scenario.world, scenario.scoring_world, scenario.workload):
         remembered.cache_clear()
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start hear the signals that tests send them.
+
+    Under nohup, or behind a shell's `&`, these are ignored, and children inherit that. They do not
+    inherit a handler: one that does nothing leaves this process as deaf as it was.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

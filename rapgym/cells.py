@@ -1,6 +1,7 @@
 """The cells of a bench: one policy, one rival or one oracle on one scenario's test split."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,6 @@ from rapgym.results import Cell
 from rapgym.rivals import Rival
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray
 from rapgym.world import State, World
 
 BOUND, BEST_PLAN = "bound", "best-plan"  # not policies: they know the future and the test columns
@@ -119,28 +119,9 @@ def bound_cell(story: Scenario) -> Cell:
     world = scenario.scoring_world(story)
     start, rows = test_start(world, story), len(world.rows)
     cost, output = bound.least_cost_rows(world, world.quality.at_counts, start, rows)
-    zeros, steps = np.zeros_like(output), np.arange(rows)[:, None]
-    nothing: BoolArray = np.zeros((*output.shape, world.blocks), dtype=bool)
-    nil = np.zeros(output.shape)
-    log = EpisodeLog(
-        row=(start.row + steps) % rows,
-        limit_row=(start.limit_row + steps) % rows,
-        proposal=nothing,
-        source=zeros,
-        kept=nothing,
-        kept_end=nothing,
-        reason=zeros,
-        limit_bytes=zeros,
-        used_bytes=zeros,
-        nll=nil,
-        measured=nil == 0,
-        output_tokens=output,
-        quality=cost,
-        stall=nil,
-        emergency=nil,
-        refused=nil,
-    )
-    return Cell(oracle_facts(story, BOUND), log, nil, nil == 0, cost)
+    blank = EpisodeLog.blank(*rollout.paired_rows(world, story.offsets), world.blocks)
+    log = replace(blank, output_tokens=output, quality=cost)
+    return Cell(oracle_facts(story, BOUND), log, log.nll, log.measured, cost)
 
 
 def plan_cell(story: Scenario) -> Cell:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,6 +30,33 @@ class EpisodeLog:
     stall: FloatArray
     emergency: FloatArray
     refused: FloatArray
+
+    @classmethod
+    def blank(cls, row: IntArray, limit_row: IntArray, blocks: int) -> Self:
+        """Rows [T, B] of which nothing is known yet: no block proposed or kept, nothing paid.
+
+        Their proposals count as a policy's own (`shield.Reason.POLICY` is 0), and as measured.
+        """
+        nothing: BoolArray = np.zeros((*row.shape, blocks), dtype=bool)
+        none, nil = np.zeros(row.shape, dtype=np.int64), np.zeros(row.shape)
+        return cls(
+            row=row,
+            limit_row=limit_row,
+            proposal=nothing,
+            source=none,
+            kept=nothing,
+            kept_end=nothing,
+            reason=none,
+            limit_bytes=none,
+            used_bytes=none,
+            nll=nil,
+            measured=nil == 0,
+            output_tokens=none,
+            quality=nil,
+            stall=nil,
+            emergency=nil,
+            refused=nil,
+        )
 
     def __len__(self) -> int:
         return len(self.row)

@@ -21,7 +21,6 @@ from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import QualityColumns
 from rapgym.scenario import Scenario, Split
-from rapgym.shield import Reason
 from rapgym.specs import BoolArray, FloatArray, Format, IntArray, model_spec
 from rapgym.world import World
 
@@ -68,10 +67,7 @@ def log(story: Scenario, form: Format, split: Split, text: str, offset: float) -
     """
     told = world(story, form, split, "calib", offset)
     priced = world(story, form, split, text, offset)
-    rows, starts = len(told.rows), rollout.whole_split(told, story.offsets)
-    step = np.arange(rows)[:, None]
-    row = (step + np.array([start.row for start in starts])) % rows
-    limit_row = (row + np.array([start.offset for start in starts])) % rows
+    row, limit_row = rollout.paired_rows(told, story.offsets)
     proposals = looked_up(story, told, row, limit_row)
     return above_stated(in_turn(priced, row, limit_row, proposals), priced.ceiling, offset)
 
@@ -97,25 +93,10 @@ def in_turn(priced: World, row: IntArray, limit_row: IntArray, proposals: BoolAr
     found to be there, until nothing changes: row t is right after at most t repetitions, and few rows
     need any.
     """
-    whole, nil = np.ones_like(proposals), np.zeros(row.shape)
-    none = np.full(row.shape, Reason.POLICY, dtype=np.int64)
-    log = EpisodeLog(
-        row=row,
-        limit_row=limit_row,
+    log = replace(
+        EpisodeLog.blank(row, limit_row, priced.blocks),
         proposal=proposals,
-        source=none,
-        kept=whole,
-        kept_end=whole,
-        reason=none,
-        limit_bytes=none,
-        used_bytes=none,
-        nll=nil,
-        measured=nil == 0,
-        output_tokens=none,
-        quality=nil,
-        stall=nil,
-        emergency=nil,
-        refused=nil,
+        kept_end=np.ones_like(proposals),
     )
     while True:
         found = rollout.replay(priced, log, refuses_misfit=False)

@@ -4,9 +4,10 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rapgym.errors import RapgymError
@@ -37,9 +38,7 @@ def results(calls: Sequence[Callable[[], Answer]], jobs: int) -> Iterator[tuple[
     if jobs == 1 or len(calls) < 2:
         yield from ((i, call()) for i, call in enumerate(calls))
         return
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # read when a new process imports numpy
-    try:
+    with environment(dict.fromkeys(_ONE_THREAD, "1")):  # read when a new process imports numpy
         # Not forked: the parent's threads may hold locks.
         pool = ProcessPoolExecutor(
             min(jobs, len(calls)),
@@ -58,6 +57,15 @@ def results(calls: Sequence[Callable[[], Answer]], jobs: int) -> Iterator[tuple[
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """While this lasts, new processes find these variables; afterwards all is as it was."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
     finally:
         for name, value in before.items():
             if value is None:

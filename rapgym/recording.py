@@ -11,12 +11,13 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rapgym import columns, trace
+from rapgym.closing import Closing
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.trace import MemoryTrace, RequestTrace
 
@@ -35,7 +36,7 @@ def work_path(out: Path) -> Path:
     return out.with_name(out.name + ENDING)
 
 
-class WorkFile:
+class WorkFile(Closing):
     """The rows of one recording, appended as they come, by one recorder. Threads may share it.
 
     Raises:
@@ -93,12 +94,6 @@ class WorkFile:
                 if not self.rows:
                     work_path(self.out).unlink()
                 os.close(self._file)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True)

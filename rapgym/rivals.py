@@ -281,10 +281,7 @@ def _batches(story: Scenario, split: Split, world: World) -> rival_rules.Batches
 
 def _log(world: World, rule: rival_rules.Rule, offsets: int, nll: float) -> EpisodeLog:
     """Every row in all pairings, each from dense."""
-    rows, starts = len(world.rows), rollout.whole_split(world, offsets)
-    step = np.arange(rows)[:, None]
-    row = (step + np.array([start.row for start in starts])) % rows
-    limit_row = (row + np.array([start.offset for start in starts])) % rows
+    row, limit_row = rollout.paired_rows(world, offsets)
     found = rival_rules.in_turn(rule, row, limit_row)
     whole: BoolArray = np.ones((*row.shape, world.blocks), dtype=bool)
     return EpisodeLog(

@@ -65,6 +65,13 @@ def whole_split(world: World, offsets: int) -> list[Start]:
     return [Start(0, k * rows // offsets, 1.0, rows) for k in range(offsets)]
 
 
+def paired_rows(world: World, offsets: int) -> tuple[IntArray, IntArray]:
+    """Rows of demand and of the limit of a whole split in all its pairings, int64 [T, B] each."""
+    starts, rows = whole_split(world, offsets), len(world.rows)
+    row = (np.arange(rows)[:, None] + np.array([start.row for start in starts])) % rows
+    return row, (row + np.array([start.offset for start in starts])) % rows
+
+
 def run(
     make: Callable[[], Policy],
     story: Scenario,

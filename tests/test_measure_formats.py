@@ -12,9 +12,8 @@ pytest.importorskip("transformers")
 
 import tiny_llama
 
-from rapgym import blocks, corpus
+from rapgym import blocks, corpus, scenario
 from rapgym.cli import main
-from rapgym.cli.measure import format_suffix
 from rapgym.quality import QualityTable
 from rapgym.runtime import campaign, designs, rounding, samples
 from rapgym.runtime.ledger import Ledger, Measurement, form_name
@@ -97,7 +96,7 @@ def test_the_origin_of_a_bf16_ledger_is_what_it_was_and_a_format_is_told(
 
 
 def test_each_format_has_files_of_its_own() -> None:
-    suffixes = [format_suffix(form) for form in (BF16, *FORMATS)]
+    suffixes = [scenario.table_name("", form) for form in (BF16, *FORMATS)]
     assert suffixes == ["", "-int8", "-int4", "-int8kv", "-int8-int8kv", "-int4-int8kv"]
 
 

@@ -172,9 +172,10 @@ def run(arguments: argparse.Namespace) -> int:
     require("device", "torch", "transformers")
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # torch reads it as it is imported
+    from rapgym import scenario
     from rapgym.runtime import campaign, rounding, samples
 
-    name = short_name(arguments.model) + format_suffix(form)
+    name = scenario.table_name(short_name(arguments.model), form)
     ledger = "choices" if arguments.design == "choice" else "work"
     work = arguments.work or datafiles.cache_folder() / "measure" / f"{name}.{ledger}.jsonl"
     out = arguments.out or Path(f"{name}.csv.gz")
@@ -212,12 +213,6 @@ def run(arguments: argparse.Namespace) -> int:
 def short_name(model: str) -> str:
     """What files of a model are called: its known name, or the last part of a folder or hub id."""
     return model if models.known(model) else Path(model).resolve().name
-
-
-def format_suffix(form: Format) -> str:
-    """What a format adds to a table's name: `-int4`, `-int8-int8kv`, `-int8kv`; bf16 nothing."""
-    weights = "" if form.weights == "bf16" else f"-{form.weights}"
-    return weights + ("" if form.kv == "bf16" else f"-{form.kv}kv")
 
 
 def _checked(arguments: argparse.Namespace) -> Format:

@@ -3,7 +3,6 @@
 Memory is taken in regions that are given back as one, and what is in use is always measured.
 """
 
-import ctypes
 import mmap
 import os
 import tempfile
@@ -15,7 +14,8 @@ from typing import IO, Any, Protocol
 import numpy as np
 import torch
 
-from rapgym.errors import DataUnavailable, InvalidSpec
+from rapgym.errors import DataUnavailable
+from rapgym.runtime import probe
 
 MIB = 2**20
 # Between 1 and 10 MiB torch's CUDA allocator takes segments of 20 MiB, from here on exact ones (in
@@ -153,24 +153,11 @@ class HostMemory:
         return _FileCopy(self._file, start)
 
     def used_bytes(self) -> int:
-        """Anonymous memory of this process.
-
-        Raises:
-            InvalidSpec: this system does not tell.
-        """
-        try:
-            lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        except OSError as error:
-            raise InvalidSpec(
-                "memory of a process is measured by Linux's /proc/self/smaps_rollup, which this "
-                "system lacks; run on Linux"
-            ) from error
-        return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
+        """Anonymous memory of this process; raises as `probe.anonymous_bytes` does."""
+        return probe.anonymous_bytes()
 
     def trim(self) -> None:
-        # glibc keeps freed memory that lies between memory in use; other C libraries lack the call.
-        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-            trim(0)
+        probe.trim()
 
     def synchronise(self) -> None:
         """A CPU has done what it was told when the call returns."""

@@ -4,12 +4,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from rapgym.closing import Closing
 from rapgym.errors import InvalidSpec
 from rapgym.runtime.block_weights import BlockWeights
 from rapgym.runtime.device_memory import DeviceMemory, memory_of
@@ -43,7 +44,7 @@ class _NoFFN(nn.Module):
         return hidden_states.new_zeros(())
 
 
-class ElasticModel:
+class ElasticModel(Closing):
     """A model whose kept set changes while it lives.
 
     A block that is dropped leaves memory and adds nothing to the residual stream; the network is
@@ -241,9 +242,3 @@ class ElasticModel:
             self._hook.remove()
         finally:
             self.memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

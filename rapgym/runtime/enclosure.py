@@ -4,9 +4,10 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Self
 
+from rapgym.closing import Closing
 from rapgym.errors import InvalidSpec
 from rapgym.runtime.enclosure_forms import DataForm, Form, GroupForm
 
@@ -20,7 +21,7 @@ KINDS: Mapping[str, Callable[[int], Form]] = MappingProxyType(
 )
 
 
-class Enclosure:
+class Enclosure(Closing):
     """Processes that together get no more than a limit. Close it, or use it as a context."""
 
     def __init__(self, form: Form) -> None:
@@ -101,17 +102,6 @@ class Enclosure:
             RapgymError: the system does not let it.
         """
         self.form.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -4,9 +4,10 @@ import json
 import os
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar, get_args
+from typing import Any, Generic, Protocol, TypeVar, get_args
 
 from rapgym import datafiles
+from rapgym.closing import Closing
 from rapgym.errors import InvalidTable
 from rapgym.specs import Format, KVFormat, WeightFormat
 
@@ -73,7 +74,7 @@ class Measurement:
         return self.sample, self.key, self.form
 
 
-class Ledger(Generic[Found]):
+class Ledger(Closing, Generic[Found]):
     """Append-only file of findings; a line that was cut short by a kill is dropped."""
 
     def __init__(self, path: Path, origin: dict[str, Any], kind: type[Found]) -> None:
@@ -136,12 +137,6 @@ class Ledger(Generic[Found]):
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _has_a_line(path: Path) -> bool:

@@ -11,6 +11,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.runtime import campaign, model, probe
 from rapgym.runtime.device import DeviceStep, Holder, Meter
 from rapgym.runtime.elastic import ElasticModel
+from rapgym.runtime.gpu_probe import AllocatorProbe
 from rapgym.runtime.live import LiveServer
 from rapgym.runtime.requests import RowRequests
 from rapgym.runtime.tenant import Tenant
@@ -41,20 +42,6 @@ class HostMeter:
 
     def peak_bytes(self) -> int:
         return self._probe.peak_bytes() - self.host_bytes
-
-
-class CudaMeter:
-    """The same on a GPU, by torch's allocator. Not tried on a GPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def reset_peak(self) -> None:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(self.device)
-
-    def peak_bytes(self) -> int:
-        return int(torch.cuda.max_memory_reserved(self.device))
 
 
 class Machine:
@@ -112,7 +99,7 @@ class Machine:
 def meter(machine: Machine) -> Meter:
     """Of the model's bytes on the device, once it is loaded and dense."""
     if machine.device.type == "cuda":
-        return CudaMeter(machine.device)
+        return AllocatorProbe(machine.device)
     return HostMeter(machine.weight_bytes)
 
 

@@ -6,9 +6,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
+from rapgym.closing import Closing
 from rapgym.errors import DataUnavailable
 
 SAMPLE_S = 0.002
@@ -134,7 +134,7 @@ class Sampler:
             self._thread.join()
 
 
-class ProcessProbe:
+class ProcessProbe(Closing):
     """Resident anonymous memory of one process; close it, for it may run a thread.
 
     The kernel keeps the peak of all resident memory, mapped files included. Where it lets itself be
@@ -202,17 +202,6 @@ class ProcessProbe:
         """End the thread, if there is one."""
         if self._sampler is not None:
             self._sampler.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def return_freed_memory() -> bool:

@@ -2,15 +2,15 @@
 
 import json
 import multiprocessing
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from rapgym import parallel
 from rapgym.errors import InvalidResult
 from rapgym.runtime import machine, probe, replaying
 from rapgym.runtime.enclosure import Enclosure
@@ -102,19 +102,8 @@ def _used_bytes(enclosure: Enclosure, pid: int) -> int:
     return probe.anonymous_bytes(pid)
 
 
-@contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    wanted = {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _environment(threads: int) -> AbstractContextManager[None]:
+    return parallel.environment({**ENVIRONMENT, "OMP_NUM_THREADS": str(threads)})
 
 
 def lines(path: Path) -> list[Record]:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from rapgym.closing import Closing
 from rapgym.errors import InvalidSpec
 from rapgym.runtime.packed import Elastic, Rows, Stretch, next_tokens, stream
 from rapgym.runtime.ragged import KVShape, RaggedCache
@@ -42,7 +43,7 @@ class _Answer:
     nll: list[float] = field(default_factory=list)
 
 
-class Batch:
+class Batch(Closing):
     """Requests that are served together, a unit of work at a time.
 
     Between two units blocks may be dropped; restoring attention would need keys and values that
@@ -187,12 +188,6 @@ class Batch:
         """Give back keys and values, after which attention may return; answers stay."""
         self._cache.close()
         self._flight.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _prefill(self) -> int:
         """Run the next chunk of packed prompts; returns its tokens."""

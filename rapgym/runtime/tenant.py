@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from rapgym.closing import Closing
 from rapgym.errors import InvalidSpec, RapgymError
 from rapgym.runtime import probe, tenant_process
 
@@ -17,7 +16,7 @@ ANSWER_S = 120.0
 MIB = 2**20
 
 
-class Tenant:
+class Tenant(Closing):
     """Holds exactly as many bytes as it was told last; ends with the process that started it.
 
     A lean Python process of its own, without torch or NumPy. On a host it holds anonymous pages that
@@ -142,14 +141,3 @@ class Tenant:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

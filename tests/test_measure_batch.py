@@ -169,9 +169,9 @@ def test_rows_record_their_operations_and_a_statement_sums_them_up(tmp_path: Pat
     assert rows[N - 1].flop == per_block[1] + rows[0].flop, "just the FFN block behind it runs"
     found = flops.achieved(rows)
     assert found["flop"] == sum(row.flop for row in rows)
-    assert found["share"] == pytest.approx(
-        found["achieved_per_s"] / found["product_per_s"], rel=1e-3
-    )
+    # Four decimals, however slow this machine was: a bound relative to the share fails where it is small.
+    expected = found["achieved_per_s"] / found["product_per_s"]
+    assert found["share"] == pytest.approx(expected, rel=0, abs=0.51e-4)
     assert f"{found['share']:.0%}" in flops.statement(rows)
     assert flops.statement([replace(row, flop=0) for row in rows]) == ""
 

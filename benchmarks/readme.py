@@ -17,7 +17,7 @@ from rapgym.scenario import SCENARIOS
 from rapgym.suitability import numbers
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "bench.csv.gz"
+RESULTS = ROOT / "benchmarks" / "results" / "bench.csv.xz"
 README, PAGE = ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md"
 
 

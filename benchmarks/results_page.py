@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import learning_page
 import predictor_page
+from tables import table
 
 from rapgym import findings, order_spread, report, scenario, sensitivity
 from rapgym.cli import validate
@@ -14,12 +16,6 @@ from rapgym.results import Results
 from rapgym.suitability import Load, load
 
 Entry = dict[str, Any]
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table whose first columns are set flush left."""
-    rule = ["---"] * left + ["---:"] * (len(heads) - left)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, rule, *rows))
 
 
 def short(found: Results) -> str:
@@ -85,7 +81,7 @@ def summary(entries: Sequence[Entry]) -> str:
 def origin(found: Results) -> str:
     """Where the numbers come from."""
     return (
-        "Made by `rapgym bench --out benchmarks/results/bench.csv.gz` on "
+        "Made by `rapgym bench --out benchmarks/results/bench.csv.xz` on "
         f"{found.header['date'][:10]}, table `{'`, `'.join(found.header['tables'])}`; `rapgym verify` "
         "of that file replays every row. Decision times are of the machine that ran it, all its cores "
         "busy."
@@ -106,6 +102,8 @@ def whole(found: Results, folder: Path) -> str:
         "\n".join(f"- {sentence}" for sentence in findings.sentences(entries)),
         report.LEGEND.replace("\n", " "),
         report.markdown(entries).strip(),
+        "## Learning",
+        learning_page.section(entries, json.loads((folder / "learning.json").read_text())),
         "## Rivals",
         rivals(found),
         "## At other values of C",

@@ -18,11 +18,12 @@ import gzip
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -41,6 +42,8 @@ JSON_NAMES = {
     ),
     "status": ("status", "status_code"),
 }  # fmt: skip
+LONGEST_LINE = 8 << 20  # characters: a prompt's token ids take seven each
+MOST_REQUESTS = 8_000_000  # of a log: more would not fit into memory
 _EPOCH_UNITS = (
     (1e17, 1e9),
     (1e14, 1e6),
@@ -96,11 +99,17 @@ def read(path: Path) -> AccessLog:
     try:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8", errors="replace") as file:
-            return parse(file, path.name)
-    except (OSError, EOFError, ValueError) as error:
+            return parse(_lines(file), path.name)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         if isinstance(error, InvalidTrace):
             raise
         raise DataUnavailable(f"{path} cannot be read: {error}") from error
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    """The lines of a file, those that are longer than any log's in pieces."""
+    while line := file.readline(LONGEST_LINE):
+        yield line
 
 
 def parse(lines: Iterable[str], name: str) -> AccessLog:
@@ -112,6 +121,8 @@ def parse(lines: Iterable[str], name: str) -> AccessLog:
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             found.passed_over += 1
             found.first_fault = found.first_fault or f"line {number}: {error}"
+        if len(found.rows) + len(found.open) > MOST_REQUESTS:
+            raise InvalidTrace(f"{name} holds more than {MOST_REQUESTS} requests: cut it in parts")
     found.rows += _answered(found.open)
     unanswered = sum(
         each.prompt_tokens is None or not _output(each) for each in found.open.values()

@@ -35,6 +35,8 @@ def tasks(stories: Sequence[Scenario], names: Sequence[str], seeds: Sequence[int
 
     Args:
         names: of policies and of rivals.
+        seeds: of policies that draw at random; one that learned is run with the seeds of all its
+            training runs.
     """
     outside = {rival.name: rival for rival in rivals.RIVALS}
     wanted = [*dict.fromkeys([*names, cells.STATIC, cells.LOOKUP])]
@@ -47,11 +49,22 @@ def tasks(stories: Sequence[Scenario], names: Sequence[str], seeds: Sequence[int
             entry = registry.entry(name)
             found += [
                 Task(story, f"{name}.{seed}", partial(cells.policy_cell, story, entry, seed))
-                for seed in seeds
+                for seed in seeds_of(entry, story, seeds)
             ]
         found.append(Task(story, cells.BOUND, partial(cells.bound_cell, story)))
         found.append(Task(story, cells.BEST_PLAN, partial(cells.plan_cell, story)))
     return found
+
+
+def seeds_of(entry: registry.Entry, story: Scenario, seeds: Sequence[int]) -> Sequence[int]:
+    """With which seeds an entry is run: those of its training runs, where it learns.
+
+    None on the user's own traces where it has not been trained on them. On ours a run that is missing
+    is an error, which the cell raises.
+    """
+    if not entry.train:
+        return seeds
+    return registry.trained_seeds(entry, story) or ([] if story.is_own else [0])
 
 
 def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
@@ -85,12 +98,15 @@ def trace_sha256(story: Scenario) -> dict[str, str]:
 
 @cache
 def code_sha256() -> str:
-    """Of every Python file and every tuned setting of the package: cells of other code are rerun."""
+    """Of every Python file, tuned setting and trained policy of the package: cells of other code are
+    rerun.
+    """
     folder = Path(__file__).parent
     digest = hashlib.sha256()
     tuned = folder / "policies" / registry.TUNED_FILE
     # A walk does not follow the symlink that `baselines` is in a clone.
-    for path in sorted({*folder.rglob("*.py"), *(folder / "baselines").glob("*.py"), tuned}):
+    runs = (folder / "trained").rglob("*.npz")
+    for path in sorted({*folder.rglob("*.py"), *(folder / "baselines").glob("*.py"), tuned, *runs}):
         if path.is_file():
             digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
@@ -112,7 +128,12 @@ def surroundings() -> dict[str, Any]:
 
 
 def tune_own(
-    stories: Sequence[Scenario], names: Sequence[str], *, jobs: int = 1, quiet: bool = False
+    stories: Sequence[Scenario],
+    names: Sequence[str],
+    *,
+    jobs: int | None = 1,
+    ray: str | None = None,
+    quiet: bool = False,
 ) -> None:
     """Tune what is asked for on the train part of each scenario on the user's own traces.
 
@@ -129,7 +150,7 @@ def tune_own(
     if not work:
         return
     with Progress("tune", len(work), quiet=quiet) as progress:
-        for found in tuning.tune(work, jobs=jobs):
+        for found in tuning.tune(work, jobs=jobs, ray=ray):
             if found.fault:
                 raise InvalidPolicy(f"{found.policy} on {found.scenario}: {found.fault}")
             progress.advance(note=found.policy)
@@ -141,7 +162,8 @@ def run(
     out: Path,
     *,
     seeds: Sequence[int] = (0,),
-    jobs: int = 1,
+    jobs: int | None = 1,
+    ray: str | None = None,
     summary: Callable[[Results], dict[str, Any]] = lambda found: {},
     quiet: bool = False,
 ) -> Results:
@@ -151,7 +173,8 @@ def run(
     The parts are removed once the results file is complete.
 
     Args:
-        jobs: processes that run cells side by side.
+        jobs: processes that run cells side by side; None for one a processor.
+        ray: where cells run on Ray instead, see `parallel.results`.
         summary: what the header shall hold beside the origin: scores, for instance.
     """
     origin_here = origin(stories, seeds)
@@ -159,7 +182,7 @@ def run(
         raise InvalidSpec(f"{out} is a folder; --out names a file")
     parts = out.with_name(f"{out.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)  # says at once where nothing can be written
-    tune_own(stories, names, jobs=jobs, quiet=quiet)
+    tune_own(stories, names, jobs=jobs, ray=ray, quiet=quiet)
     work = tasks(stories, names, seeds)
     paths = [parts / f"{_plain(task.story.id)}.{_plain(task.name)}.csv.gz" for task in work]
     done: dict[int, Cell] = {}
@@ -173,7 +196,8 @@ def run(
         left = [i for i in range(len(work)) if i not in done]
         # The longest first, so that no process is left alone with one at the end.
         left.sort(key=lambda i: -len(scenario.workload(work[i].story)) * work[i].story.offsets)
-        for place, cell in parallel.results([work[i].run for i in left], jobs):
+        calls = [work[i].run for i in left]
+        for place, cell in parallel.results(calls, jobs, ray=ray, same=code_sha256):
             i = left[place]
             results.write(paths[i], Results(origin_here, (cell,)))
             done[i] = cell

@@ -57,7 +57,7 @@ def policy_facts(story: Scenario, entry: registry.Entry, seed: int) -> dict[str,
         InvalidPolicy: it is not tuned for this scenario and table, or cannot be built.
     """
     table = scenario.table(story)
-    options = registry.settings(entry, briefing(story), table.sha256)
+    options = registry.settings(entry, briefing(story), table.sha256, seed)
     strict = rollout.refuses_misfit(registry.build(entry, options))
     return _described(story) | {
         "policy": entry.name,
@@ -69,12 +69,14 @@ def policy_facts(story: Scenario, entry: registry.Entry, seed: int) -> dict[str,
     }
 
 
-def validation_cost(story: Scenario, entry: registry.Entry, seed: int) -> float:
+def validation_cost(story: Scenario, entry: registry.Entry, seed: int) -> float | None:
     """Cost on the validation part of train, calibration columns, told of the rest of train alone:
-    what champions are chosen by.
+    what champions are chosen by. None of a policy that has seen these rows.
     """
+    if registry.knows_validation(entry):
+        return None
     told = briefing(story, "fit")
-    options = registry.settings(entry, told, scenario.table(story).sha256)
+    options = registry.settings(entry, told, scenario.table(story).sha256, seed)
     make = partial(registry.build, entry, options)
     return rollout.run(make, story, "validation", told, seed).mean_cost
 

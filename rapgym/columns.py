@@ -17,6 +17,7 @@ from rapgym.errors import DataUnavailable, InvalidTrace
 Kind = Literal["int", "float", "text"]
 Columns = dict[str, NDArray[Any]]  # int64, float64 or str, all of one length
 
+MOST_CELLS = 32_000_000  # what a text of `LIMIT_BYTES` may hold, so that memory holds it too
 LIMIT_BYTES = 256 << 20  # unpacked; a larger file is not one of ours
 
 _NUMBERS = {
@@ -57,6 +58,8 @@ def parse(text: str, name: str, kinds: Mapping[str, Kind]) -> Columns:
         InvalidTrace: a column is missing or named twice, a line has too few or too many fields, a
             field is not of its kind, or there is no row.
     """
+    if text.count("\n") + text.count(",") > MOST_CELLS:
+        raise InvalidTrace(f"{name} holds more than {MOST_CELLS} cells: cut it in parts")
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:

@@ -32,6 +32,20 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def bounded(path: Path, most_bytes: int) -> bytes:
+    """The bytes of a file that came from elsewhere, and never more than a limit of them.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, or its name holds a NUL.
+    """
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"it is larger than {most_bytes >> 20} MiB")
+    return content
+
+
 def checked(path: Path, sha256: str, remedy: str) -> Path:
     """`path` itself, once its content is what it should be.
 

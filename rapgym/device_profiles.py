@@ -4,6 +4,7 @@ Profiles that were measured and committed lie in `rapgym/profiles`; others are n
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from rapgym.specs import DeviceProfile, Latency, Work
 
 FOLDER = Path(__file__).with_name("profiles")
 SCHEMA = 1
+MAX_BYTES = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 WORK = ("prefill_token", "decode_step", "decode_token")
 
 
@@ -31,8 +34,18 @@ def names() -> list[str]:
 
 
 def path_of(name: str) -> Path:
-    """The file of a profile: a committed one's name, or a path that ends in .json."""
-    return Path(name) if name.endswith(".json") else FOLDER / f"{name}.json"
+    """The file of a profile: a committed one's name, or a path that ends in .json.
+
+    Raises:
+        InvalidSpec: it is neither.
+    """
+    if name.endswith(".json"):
+        return Path(name)
+    if not _NAME.fullmatch(name):
+        raise InvalidSpec(
+            f"{name[:80]!r} is no name of a device profile, nor a file that ends in .json"
+        )
+    return FOLDER / f"{name}.json"
 
 
 def read(name: str) -> DeviceProfile:
@@ -47,7 +60,7 @@ def read(name: str) -> DeviceProfile:
 def stored(path: Path) -> Stored:
     """A profile with its provenance; raises as `read` does."""
     try:
-        held = json.loads(path.read_bytes())
+        held = json.loads(datafiles.bounded(path, MAX_BYTES))
         if held.pop("schema") != SCHEMA:
             raise ValueError("it is of another schema")
         provenance, latency = held.pop("provenance"), held.pop("latency", None)
@@ -60,7 +73,15 @@ def stored(path: Path) -> Stored:
             f"no device profile {path}; committed ones are {known}; fit one with: rapgym validate "
             "--fit-profile NAME"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise InvalidSpec(f"{path} is no device profile that can be read: {error}") from error
 
 

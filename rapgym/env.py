@@ -76,15 +76,16 @@ class RapEnv(gymnasium.Env[Any, Any]):
     `info` of a served row carries the four terms, which add up to the negative reward. Rewards
     speak of calibration columns on every split; the scorer alone reads test columns.
 
-    **Starting state.** Every block in memory. On `train` and `fit` the first row, the pairing with
-    the tenant and a scaling of tokens by 0.9 to 1.1 are drawn from the seed; on `validation` and
-    `test` the episode is the whole split, paired by `offset`.
+    **Starting state.** Every block in memory. On `train`, `fit` and `learn` the first row, the
+    pairing with the tenant and a scaling of tokens by 0.9 to 1.1 are drawn from the seed; on
+    `validation`, `check` and `test` the episode is the whole split, paired by `offset`.
 
-    **Episode end.** Truncated after 64 rows on `train` and `fit`, after the whole split elsewhere.
+    **Episode end.** Truncated after 64 rows on `train`, `fit` and `learn`, after the whole split
+    elsewhere.
     Episodes are undiscounted.
 
-    **Arguments.** `scenario`, `split` (`train`, `fit`, `validation`, `test`), `offset`,
-    `observation` (`flat`, `dict`), `length_share` (of all lengths, and of what the card holds above
+    **Arguments.** `scenario`, `split` (`train` and its parts `fit` and `validation`, of `fit` its
+    parts `learn` and `check`; `test`), `offset`, `observation` (`flat`, `dict`), `length_share` (of all lengths, and of what the card holds above
     the dense weights), `device_profile` (name or file: what a device adds to bytes), `backend`
     (`sim`, or `device`: the same rows on a live model, whose blocks, bytes and nats are real, on
     the torch device that `device` names).

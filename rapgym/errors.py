@@ -6,7 +6,9 @@ RapgymError
 |-- InvalidTable        a quality table that is damaged, incomplete or of another model
 |   `-- UnmeasuredSet   a kept set that has no row of its own
 |-- InvalidPolicy       a policy that does not follow the protocol
-|-- InvalidResult       a result file that cannot be read or does not replay
+|-- HeldOut             training asked for rows or columns that are kept from it
+|-- InvalidResult       a results file or an audit log that cannot be read or does not replay
+|-- AuditFailed         an audit log that cannot be written
 |-- DataUnavailable     a file that is not on this machine; the message says how to get it
 |   `-- WrongChecksum   a file whose content is not what its name promises
 `-- MissingExtra        a command that needs an optional dependency; the message names the extra
@@ -41,8 +43,20 @@ class InvalidPolicy(RapgymError, TypeError):
     """A policy that does not follow the protocol."""
 
 
+class HeldOut(RapgymError, PermissionError):
+    """Training asked for rows or columns that are kept from it."""
+
+    __str__ = Exception.__str__
+
+
 class InvalidResult(RapgymError, ValueError):
-    """A result file that cannot be read or does not replay."""
+    """A results file or an audit log that cannot be read or does not replay."""
+
+
+class AuditFailed(RapgymError, OSError):
+    """An audit log that cannot be written; whoever must not serve unlogged stops here."""
+
+    __str__ = Exception.__str__
 
 
 class DataUnavailable(RapgymError, FileNotFoundError):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from rapgym import learning_findings
 from rapgym.report import by_scenario, shown_p
 
 Entry = dict[str, Any]
@@ -28,6 +29,7 @@ def overall(entries: Sequence[Entry]) -> list[str]:
     other = "**Not pruning at all**: the cheapest of the rivals that leave the model whole."
     four = "**int4**: the cheapest rival with weights of 4 bits."
     said = [_beside(groups, other), _adapting(groups), _foresight(groups)]
+    said += learning_findings.overall(entries)
     said += [_beside(groups, four, FOUR_BITS), _on_top(groups)]
     return [text for text in said if text]
 
@@ -181,7 +183,8 @@ def _plain(scenario: str) -> str:
 
 def scenario_sentences(group: Sequence[Entry]) -> list[str]:
     """What adapting is worth, what foresight is worth, which policies tie, what rivals cost."""
-    said = [adapting(group), foresight(group, "all"), foresight(group, "learned"), best(group)]
+    said = [adapting(group), foresight(group, "all"), foresight(group, "learned")]
+    said += [learning_findings.sentence(group), best(group)]
     return [text for text in (*said, *rivals(group)) if text]
 
 

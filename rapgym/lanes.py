@@ -59,7 +59,7 @@ def start_of(world: World, story: Scenario, split: Split, seed_rng: np.random.Ge
             draws its own.
     """
     rows = len(world.rows)
-    if split in ("train", "fit"):
+    if split in ("train", "fit", "learn"):
         length = min(TRAIN_EPISODE_ROWS, rows)
         row = int(seed_rng.integers(rows - length + 1))
         turned = int(seed_rng.integers(rows))
@@ -127,9 +127,12 @@ class Lanes:
         proposal: BoolArray,
         lanes: BoolArray | None = None,
         source: IntArray | None = None,
-        refuses_misfit: bool = False,
+        refuses_misfit: bool | BoolArray = False,
     ) -> Outcome:
         """Serve a row in the named lanes (all unless stated); the others stay where they are.
+
+        Args:
+            refuses_misfit: of the named lanes, all of them or [served].
 
         Returns:
             The outcome of the named lanes alone, in their order.
@@ -142,7 +145,7 @@ class Lanes:
             self.state.token_scale[lanes],
             self.state.loaded[lanes],
         )
-        strict = np.full(part.lanes, refuses_misfit)
+        strict = np.broadcast_to(np.asarray(refuses_misfit, dtype=bool), part.lanes)
         source = np.full(part.lanes, Reason.POLICY) if source is None else source[lanes]
         following, outcome = self.step(self.world, part, proposal[lanes], source, strict)
         row, limit_row = self.state.row.copy(), self.state.limit_row.copy()

@@ -1,4 +1,4 @@
-"""Independent calls on several processes, each result handed back as soon as it is there."""
+"""Independent calls on several processes, here or on Ray, each result handed back as soon as it is there."""
 
 import multiprocessing
 import os
@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from rapgym import on_ray
 from rapgym.errors import RapgymError
 
 Answer = TypeVar("Answer")
@@ -25,16 +26,34 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def results(calls: Sequence[Callable[[], Answer]], jobs: int) -> Iterator[tuple[int, Answer]]:
+def results(
+    calls: Sequence[Callable[[], Answer]],
+    jobs: int | None,
+    *,
+    ray: str | None = None,
+    same: Callable[[], str] | None = None,
+) -> Iterator[tuple[int, Answer]]:
     """Each call's place and what it returned, in the order in which they end.
 
     Args:
-        calls: with `jobs` above 1 they must be picklable, and so must what they return.
-        jobs: processes; with 1 the calls run here, one after the other.
+        calls: with `jobs` above 1, or on Ray, they must be picklable, and so must what they return. On
+            Ray a call whose worker died runs once more: what it writes must bear that.
+        jobs: processes; with 1 the calls run here, one after the other. None for one a processor.
+        ray: where they run on Ray instead, see `on_ray.results`.
+        same: what must answer alike here and on Ray's workers, beside the package that is installed.
 
     Raises:
-        RapgymError: a process died. What a call raises is raised here.
+        RapgymError: a process died, or there is no such Ray. What a call raises is raised here.
     """
+    if ray is not None:
+        most = processors() if jobs is None and ray == on_ray.LOCAL else jobs
+        one_thread = dict.fromkeys(_ONE_THREAD, "1")
+        with environment({**one_thread, **on_ray.ENVIRONMENT}):
+            yield from on_ray.results(
+                calls, ray, jobs=most, variables=one_thread, path=sys.path, same=same
+            )
+        return
+    jobs = processors() if jobs is None else jobs
     if jobs == 1 or len(calls) < 2:
         yield from ((i, call()) for i, call in enumerate(calls))
         return

@@ -1,6 +1,8 @@
 """Which code made a number."""
 
+import hashlib
 import subprocess
+from functools import cache
 from pathlib import Path
 
 
@@ -13,3 +15,20 @@ def commit() -> str | None:
     except OSError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+@cache
+def package_sha256() -> str:
+    """Of what the package comes with and no command changes: code, tables, traces, device profiles."""
+    folder = Path(__file__).parent
+    kinds = (
+        ("", "**/*.py"),
+        ("baselines", "*.py"),  # a walk does not follow the symlink that it is in a clone
+        ("tables", "*.csv.gz"),
+        ("traces", "**/*.csv.gz"),
+        ("profiles", "*.json"),
+    )
+    digest = hashlib.sha256()
+    for path in sorted({path for sub, kind in kinds for path in (folder / sub).glob(kind)}):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()

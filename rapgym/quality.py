@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from rapgym import measured_sets, predictor, table_file
+from rapgym import heldout, measured_sets, predictor, table_file
 from rapgym.errors import InvalidTable, UnmeasuredSet, WrongChecksum
 from rapgym.measured_sets import MeasuredSets
 from rapgym.quality_columns import QualityColumns
@@ -143,8 +143,10 @@ class QualityTable:
         """What the scorer reads, and it alone.
 
         Raises:
+            HeldOut: training asks.
             InvalidTable: as `calibration`, or no set was measured on test text.
         """
+        heldout.check(heldout.COLUMNS)
         return self._view("test", domain)
 
     def _view(self, split: str, domain: str | None, draw: int | None = None) -> QualityColumns:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym import columns, trace
+from rapgym import columns, datafiles, trace
 from rapgym.closing import Closing
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.trace import MemoryTrace, RequestTrace
@@ -124,6 +124,8 @@ def finish(out: Path, *, to: Path | None = None) -> Finished:
         file = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         raise DataUnavailable(f"there is no unfinished recording {path}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise DataUnavailable(f"{str(path)!r} cannot be opened: {error}") from error
     try:
         _lock(file, path)
         if to.exists():
@@ -154,6 +156,8 @@ def finish_left_over(out: Path) -> Finished | None:
     path = work_path(out)
     if not path.exists():
         return None
+    if not path.is_file():
+        raise InvalidSpec(f"{path} is no file: move it away, or name another with --out")
     try:
         header, *_ = _read(path)
     except InvalidTrace:
@@ -176,13 +180,19 @@ def _delete(path: Path) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], int]:
     """Header, columns and number of damaged rows of a work file."""
-    whole, _, torn = path.read_bytes().rpartition(b"\n")
+    try:
+        content = datafiles.bounded(path, columns.LIMIT_BYTES)
+    except (OSError, ValueError) as error:
+        raise InvalidTrace(f"{path} cannot be read: {error}") from error
+    whole, _, torn = content.rpartition(b"\n")
     first, _, text = whole.decode(errors="replace").partition("\n")
     try:
         header = json.loads(first.removeprefix("# "))
         kinds = COLUMNS[header["kind"]]
         header["start_wall_s"] = float(header["start_wall_s"])
-    except (ValueError, KeyError, TypeError) as error:
+        if not abs(header["start_wall_s"]) <= trace.LARGEST["seconds"]:
+            raise ValueError("start_wall_s is no point in time")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidTrace(f"{path} is no recording of rapgym's, or has no row") from error
     names, *lines = text.split("\n")
     damaged = int(bool(torn))  # even if it reads as a row, digits may be missing

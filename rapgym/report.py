@@ -1,5 +1,6 @@
 """Scores as text: the table of `rapgym bench`, Markdown for the README, and what was found in words."""
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -130,13 +131,18 @@ def ranking_lines(rankings: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _escaped(text: str) -> str:
+    """Text of a file's in a cell of a Markdown table: neither markup nor the end of the cell."""
+    return html.escape(text, quote=False).replace("|", "&#124;").replace("`", "&#96;")
+
+
 def markdown(entries: Sequence[Entry]) -> str:
     """The same table in Markdown."""
     parts = []
     for name, group in by_scenario(entries).items():
-        parts.append(f"**{_title(name, group)}**\n")
+        parts.append(f"**{_escaped(_title(name, group))}**\n")
         parts.append("| " + " | ".join(COLUMNS) + " |")
         parts.append("|" + " --- |" * LEFT + " ---: |" * (len(COLUMNS) - LEFT))
-        parts += ["| " + " | ".join(_cells(entry)) + " |" for entry in group]
+        parts += ["| " + " | ".join(map(_escaped, _cells(entry))) + " |" for entry in group]
         parts.append("")
     return "\n".join(parts)

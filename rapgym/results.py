@@ -17,6 +17,7 @@ from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult, RapgymError
 from rapgym.shield import Reason
 from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.table_header import MAX_BLOCKS
 
 SCHEMA = 2
 SETS = ("proposal", "kept", "kept_end")
@@ -24,6 +25,8 @@ WHOLE = ("row", "limit_row", "source", "reason", "limit_bytes", "used_bytes", "o
 COSTS = ("nll", "quality", "stall", "emergency", "refused", "test_nll", "test_quality")
 FLAGS = ("measured", "test_measured")
 COLUMNS = ("cell", "lane", "step", *WHOLE, *SETS, *FLAGS, *COSTS)
+LONGEST_NAME = 4096  # characters: a scenario on a user's own traces names their files
+MOST_ROWS = 1 << 23  # of a file: more is damage, and would not fit into memory
 DECIMALS = 9  # of a stored cost: far below any error, and stable across processors
 
 
@@ -129,7 +132,7 @@ def write(path: Path, results: Results) -> None:
     """Write results, complete or not at all."""
     header = {"schema": SCHEMA, **results.header, "cells": [cell.about for cell in results.cells]}
     with datafiles.written_aside(path) as file:
-        file.write(headed.pack(header, _lines(results.cells)))
+        file.write(headed.pack(header, _lines(results.cells), xz=path.suffix == ".xz"))
 
 
 def read(path: Path) -> Results:
@@ -139,7 +142,7 @@ def read(path: Path) -> Results:
         InvalidResult: the file is not there, damaged, or no results file.
     """
     try:
-        header, lines = headed.unpack(path.read_bytes())
+        header, lines = headed.unpack(datafiles.bounded(path, headed.MAX_PACKED_BYTES))
         if header.get("schema") != SCHEMA:
             raise ValueError("it is of another schema")
         names, table = zip(*(line.partition(",")[::2] for line in lines), strict=True)
@@ -170,17 +173,28 @@ def read(path: Path) -> Results:
         raise InvalidResult(
             f"{path} is not there; make it with: rapgym bench --out {path}"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RapgymError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RapgymError,
+    ) as error:
         raise InvalidResult(f"{path} is no results file that can be read: {error}") from error
 
 
 def _column(name: str, line: str) -> Any:
+    if line.count(",") >= MOST_ROWS:
+        raise ValueError(f"it has more than {MOST_ROWS} rows")
     kind = object if name in SETS else np.float64 if name in COSTS else np.int64
     return np.array(line.split(","), dtype=object).astype(kind)
 
 
 def _cell(about: dict[str, Any], columns: dict[str, Any]) -> Cell:
-    n, lane, step = int(about["blocks"]), columns["lane"], columns["step"]
+    _check_about(about)
+    n, lane, step = about["blocks"], columns["lane"], columns["step"]
     if not len(lane):
         raise ValueError(f"no rows of {about.get('policy')} on {about.get('scenario')}")
     rows, lanes = int(step.max()) + 1, int(lane.max()) + 1
@@ -205,6 +219,24 @@ def _cell(about: dict[str, Any], columns: dict[str, Any]) -> Cell:
     told |= {name: sets(name) for name in SETS}
     judged: dict[str, Any] = {name: told.pop(name) for name in [*told] if name.startswith("test_")}
     return Cell(about, EpisodeLog(**told), **judged)
+
+
+def _check_about(about: Any) -> None:
+    """Names reach terminals and pages, the number of blocks an allocation: neither is taken on trust.
+
+    Raises:
+        ValueError: what describes a cell is not what this module writes.
+    """
+    if not isinstance(about, dict):
+        raise ValueError("a cell is described by no object")
+    for name in ("scenario", "policy", "kind"):
+        text = about.get(name)
+        if not isinstance(text, str) or not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
+            raise ValueError(
+                f"{name} of a cell is no name of 1 to {LONGEST_NAME} printable characters"
+            )
+    if type(about.get("blocks")) is not int or not 2 <= about["blocks"] <= MAX_BLOCKS:
+        raise ValueError(f"blocks of a cell is no number from 2 to {MAX_BLOCKS}")
 
 
 def most_served(found: Results, count: int) -> list[str]:

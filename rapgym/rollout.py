@@ -2,61 +2,22 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from rapgym import scenario, shield, simulator
+from rapgym import scenario, simulator
 from rapgym.episode_log import EpisodeLog, LogWriter, joined
 from rapgym.errors import InvalidPolicy, InvalidResult
+from rapgym.guard import Guard, Guarding, Served, ask, begin, strict_lanes
+from rapgym.guard import refuses_misfit as refuses_misfit  # for who runs policies through here
 from rapgym.lanes import Lanes, Start
 from rapgym.policies.policy import Briefing, Policy
-from rapgym.policies.reference import FrontierLookup
 from rapgym.policies.tuning import TUNING_BUDGET
 from rapgym.scenario import Scenario, Split
 from rapgym.shield import Reason
 from rapgym.specs import BoolArray, FloatArray, IntArray
-from rapgym.world import Outcome, State, World
-
-
-def refuses_misfit(policy: object) -> bool:
-    """Whether a policy declares that a misfit is refused rather than repaired.
-
-    Raises:
-        InvalidPolicy: it declares something else.
-    """
-    declared = getattr(policy, "on_misfit", "repair")
-    if declared not in ("repair", "refuse"):
-        raise InvalidPolicy(f"on_misfit is {declared!r}; it can be 'repair' or 'refuse'")
-    return bool(declared == "refuse")
-
-
-def ask(
-    policy: Policy, observation: FloatArray, rng: np.random.Generator, n: int
-) -> tuple[BoolArray, BoolArray]:
-    """Ask a policy for its proposals; whatever it does, this returns.
-
-    Returns:
-        bool [B, N], and which lanes' answers could be read, bool [B].
-    """
-    lanes = len(observation)
-    proposal, readable = np.ones((lanes, n), dtype=bool), np.zeros(lanes, dtype=bool)
-    try:
-        answer = policy.propose(observation.copy(), rng)
-        # A subclass may do anything in its operations: it takes the long way.
-        if type(answer) is np.ndarray and answer.dtype == bool and answer.shape == (lanes, n):
-            return answer.copy(), ~readable
-        answers = list(islice(answer, lanes)) if len(answer) == lanes else []
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # a policy is a stranger's code; it may even exit
-        answers = []
-    for lane, one in enumerate(answers):
-        read = shield.read_proposal(one, n)
-        if read is not None:
-            proposal[lane], readable[lane] = read, True
-    return proposal, readable
+from rapgym.world import State, World
 
 
 def whole_split(world: World, offsets: int) -> list[Start]:
@@ -79,6 +40,7 @@ def run(
     briefing: Briefing,
     seed: int = 0,
     copies: int = 1,
+    guarding: Guarding | None = None,
 ) -> EpisodeLog:
     """Serve a whole split in each of its pairings, calibration columns only.
 
@@ -89,6 +51,7 @@ def run(
         make: gives a new policy object.
         copies: lanes of each pairing, for a policy whose lanes try different settings; lane
             k * copies + i is the i-th copy of pairing k.
+        guarding: whether a watchdog or a deadline stands above the policy; neither unless stated.
 
     Raises:
         InvalidPolicy: its `reset` raises, or `on_misfit` is declared wrongly.
@@ -96,52 +59,43 @@ def run(
     world = scenario.world(story, split)
     return joined(
         [
-            episode(make(), Lanes(story, split, copies), start, briefing, [seed, k])
+            episode(make(), Lanes(story, split, copies), start, briefing, [seed, k], guarding)
             for k, start in enumerate(whole_split(world, story.offsets))
         ]
     )
 
 
 def episode(
-    policy: Policy, lanes: Lanes, start: Start, briefing: Briefing, seed: list[int]
+    policy: Policy,
+    lanes: Lanes,
+    start: Start,
+    briefing: Briefing,
+    seed: list[int],
+    guarding: Guarding | None = None,
 ) -> EpisodeLog:
     """The log of one episode in every lane, whatever serves the rows: `lanes.step` may be a device."""
     log = LogWriter()
-    for before, source, outcome in _served_rows(policy, lanes, start, briefing, seed):
-        log.add(lanes.world, before.row, before.limit_row, source, outcome)
+    for before, served in _served_rows(policy, lanes, start, briefing, seed, guarding):
+        source = served.decided.source
+        log.add(lanes.world, before.row, before.limit_row, source, served.outcome)
     return log.finish()
 
 
 def _served_rows(
-    policy: Policy, lanes: Lanes, start: Start, briefing: Briefing, seed: list[int]
-) -> Iterator[tuple[State, IntArray, Outcome]]:
-    """Row by row: the state before it, whose proposals were served, what happened."""
+    policy: Policy,
+    lanes: Lanes,
+    start: Start,
+    briefing: Briefing,
+    seed: list[int],
+    guarding: Guarding | None = None,
+) -> Iterator[tuple[State, Served]]:
+    """Row by row: the state before it, how it was decided and what happened."""
     for lane in range(lanes.count):
         lanes.restart(lane, start)
-    reference = FrontierLookup()
-    begin(policy, lanes.count, briefing)
-    reference.reset(lanes.count, briefing)
-    strict, rng = refuses_misfit(policy), np.random.default_rng(seed)
+    guard, rng = Guard(policy, lanes, briefing, guarding), np.random.default_rng(seed)
     for _ in range(start.rows):
-        observation, before = lanes.observe(), lanes.state
-        proposal, readable = ask(policy, observation, rng, lanes.world.blocks)
-        if not readable.all():
-            instead = reference.propose(observation, rng)
-            proposal = np.where(readable[:, None], proposal, instead)
-        source = np.where(readable, Reason.POLICY, Reason.FALLBACK)
-        yield before, source, lanes.serve(proposal, source=source, refuses_misfit=strict)
-
-
-def begin(policy: Policy, lanes: int, briefing: Briefing) -> None:
-    """Reset a policy.
-
-    Raises:
-        InvalidPolicy: it raises.
-    """
-    try:
-        policy.reset(lanes, briefing)
-    except Exception as error:
-        raise InvalidPolicy(f"{type(policy).__name__}.reset raises {error!r}") from error
+        before = lanes.state
+        yield before, guard.serve(rng)
 
 
 def first_fault(make: Callable[[], Policy], story: Scenario, briefing: Briefing) -> str | None:
@@ -190,9 +144,9 @@ def train_costs(make: Callable[[], Policy], briefing: Briefing, copies: int) -> 
     story, lanes = briefing.scenario, Lanes(briefing.scenario, briefing.split, copies)
     total, output = np.zeros(copies), np.zeros(copies)
     for k, start in enumerate(whole_split(lanes.world, story.offsets)):
-        for _, _, outcome in _served_rows(make(), lanes, start, briefing, [0, k]):
-            total += outcome.terms.total * lanes.world.mean_output_tokens
-            output += outcome.output_tokens
+        for _, served in _served_rows(make(), lanes, start, briefing, [0, k]):
+            total += served.outcome.terms.total * lanes.world.mean_output_tokens
+            output += served.outcome.output_tokens
     return total / np.maximum(output, 1)
 
 
@@ -268,7 +222,7 @@ def replay(world: World, log: EpisodeLog, *, refuses_misfit: bool) -> EpisodeLog
         np.ones(rows * lanes),
         before.reshape(-1, world.blocks),
     )
-    strict = np.full(rows * lanes, refuses_misfit)
+    strict = strict_lanes(refuses_misfit, log.source.ravel())
     proposal = log.proposal.reshape(-1, world.blocks)
     _, outcome = simulator.step(world, flat, proposal, log.source.ravel(), strict)
     writer = LogWriter()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rapgym import datafiles, device_profiles, memory, recorded, series
+from rapgym import datafiles, device_profiles, heldout, memory, recorded, series
 from rapgym.errors import InvalidSpec, InvalidTable
 from rapgym.quality import QualityColumns, QualityTable
 from rapgym.series import Series
@@ -25,7 +25,7 @@ from rapgym.specs import (
 from rapgym.world import Rows, World
 
 GIB = 1 << 30
-Split = Literal["train", "fit", "validation", "test"]
+Split = Literal["train", "fit", "validation", "learn", "check", "test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,13 +378,19 @@ def workload_file(story: Scenario) -> Path:
     return path
 
 
-@lru_cache(maxsize=16)
 def workload(story: Scenario) -> Series:
     """The series of a scenario; none of it depends on card, restore time or notice.
 
     Raises:
+        HeldOut: training asks.
         InvalidSpec: the series was cut into other windows than the scenario states.
     """
+    heldout.check(heldout.WHOLE)
+    return _workload(story)
+
+
+@lru_cache(maxsize=16)
+def _workload(story: Scenario) -> Series:
     found = series.read(workload_file(story))
     made_for = (found.window_s, found.origin.get("pool_tokens", story.pool_tokens))
     if made_for != (story.window_s, story.pool_tokens):
@@ -397,7 +403,8 @@ def workload(story: Scenario) -> Series:
 
 def rows(story: Scenario, measured: ModelSpec, split: Split) -> Rows:
     """The rows of one split and no others, in tokens and bytes of the measured model."""
-    whole = workload(story)
+    heldout.check(split)
+    whole = _workload(story)
     part = whole.part(series.split_rows(len(whole), split, story.splits))
     scale = scales(story, measured)
 
@@ -465,9 +472,18 @@ def _in_format(name: str, form: Format) -> QualityTable:
     return found
 
 
-@lru_cache(maxsize=64)
 def world(story: Scenario, split: Split) -> World:
-    """The world that policies meet: rows of one split, calibration columns only."""
+    """The world that policies meet: rows of one split, calibration columns only.
+
+    Raises:
+        HeldOut: training asks for a split that it is not told of.
+    """
+    heldout.check(split)
+    return _told_world(story, split)
+
+
+@lru_cache(maxsize=64)
+def _told_world(story: Scenario, split: Split) -> World:
     return _world(story, split, _told(story))
 
 
@@ -476,9 +492,18 @@ def _told(story: Scenario) -> QualityColumns:
     return table(story).calibration(domain, story.draw)
 
 
-@lru_cache(maxsize=64)
 def scoring_world(story: Scenario, split: Split = "test") -> World:
-    """The same rows with test columns: for the scorer and the bound alone."""
+    """The same rows with test columns: for the scorer and the bound alone.
+
+    Raises:
+        HeldOut: training asks.
+    """
+    heldout.check(heldout.COLUMNS)
+    return _judged_world(story, split)
+
+
+@lru_cache(maxsize=64)
+def _judged_world(story: Scenario, split: Split) -> World:
     told = _told(story)
     judged = table(story).test(story.domain)
     if (judged.order != told.order).any():
@@ -494,7 +519,7 @@ def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
     restore_bytes_per_s = profile.restore_bytes_per_s
     if restore_bytes_per_s is None:
         restore_bytes_per_s = float(footprint.weights.sum()) / story.restore_s
-    whole = workload(story)
+    whole = _workload(story)
     train = whole.output_tokens[series.split_rows(len(whole), "train", story.splits)]
     return World(
         footprint=footprint,
@@ -505,3 +530,9 @@ def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
         mean_output_tokens=float(train.mean()),
         notice_s=story.notice_s,
     )
+
+
+def forget() -> None:
+    """Read tables, workloads and worlds anew: what they were made of has changed."""
+    for remembered in (_table, _workload, _told_world, _judged_world):
+        remembered.cache_clear()

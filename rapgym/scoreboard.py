@@ -95,13 +95,17 @@ class Served:
         return self.cells[0].log.output_tokens
 
     @cached_property
-    def weights(self) -> FloatArray:
-        """How much each seed counts."""
-        costs = [
+    def costs(self) -> list[float]:
+        """Cost of each seed."""
+        return [
             score.mean_cost(np.asarray(sum(terms_of(cell).values())), self.output)
             for cell in self.cells
         ]
-        return score.middle_half(costs)
+
+    @cached_property
+    def weights(self) -> FloatArray:
+        """How much each seed counts."""
+        return score.middle_half(self.costs)
 
     @cached_property
     def terms(self) -> dict[str, FloatArray]:
@@ -325,6 +329,7 @@ def _entry(
         "calibration_tokens": about.get("calibration_tokens"),
         "break_even_tokens": break_even(about, cost, contest.served.get(UNORDERED)),
         "seeds": len(served.cells),
+        "seed_costs": served.costs,
     }
 
 

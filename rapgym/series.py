@@ -21,11 +21,12 @@ FOLDER = Path(__file__).with_name("traces")
 DEMAND_COLUMNS = ("batch", "prompt_tokens", "output_tokens", "longest_prompt_tokens")
 NOT_KEPT = "-"  # in place of a row's single requests
 SCHEMA = 2
+MAX_BYTES = 64 << 20  # of a file, unpacked too: nine times the longest that is shipped
 
 TRAIN_SHARE, TEST_SHARE, VALIDATION_SHARE = 0.70, 0.25, 0.15
 STRETCHES = 8  # of the blocked view: odd ones train, even ones test, in turn
 GAP_ROWS = 8  # at the end of each stretch of the blocked view: as many as a policy sees back
-SPLITS = ("train", "fit", "validation", "test")
+SPLITS = ("train", "fit", "validation", "learn", "check", "test")
 Scheme = Literal["time", "blocked"]
 
 
@@ -35,7 +36,8 @@ def split_rows(rows: int, split: str, scheme: Scheme = "time") -> IntArray:
     By time, train is the first 70 % and test the last 25 %, with a gap between. Blocked, eight
     stretches alternate between train and test, each without its last rows: a second view, for
     traffic whose end is unlike its beginning. In both, validation is the last 15 % of train and fit
-    is train without it.
+    is train without it; check is the last 15 % of fit and learn is fit without it, so that what is
+    told of fit alone has rows of its own to stop learning by.
     """
     if split not in SPLITS:
         raise InvalidSpec(f"no split {split!r}; there are {', '.join(SPLITS)}")
@@ -47,8 +49,15 @@ def split_rows(rows: int, split: str, scheme: Scheme = "time") -> IntArray:
             part[: max(len(part) - GAP_ROWS, 0)] for part in np.array_split(every, STRETCHES)
         ]
         train, test = np.concatenate(stretches[0::2]), np.concatenate(stretches[1::2])
-    fit = len(train) - int(len(train) * VALIDATION_SHARE)
-    return {"train": train, "fit": train[:fit], "validation": train[fit:], "test": test}[split]
+    fit, validation = _without_last(train)
+    learn, check = _without_last(fit)
+    return dict(zip(SPLITS, (train, fit, validation, learn, check, test), strict=True))[split]
+
+
+def _without_last(rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Rows without their last 15 %, and those."""
+    first = len(rows) - int(len(rows) * VALIDATION_SHARE)
+    return rows[:first], rows[first:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +274,7 @@ def read(path: Path) -> Series:
         InvalidTrace: the file is no series, or damaged.
     """
     try:
-        header, lines = headed.unpack(path.read_bytes())
+        header, lines = headed.unpack(datafiles.bounded(path, MAX_BYTES), MAX_BYTES)
         window = int(header["window_s"])
         if header["schema"] != SCHEMA or not 0 < window < 1000 or lines[0] != _names(window):
             raise ValueError("its columns are not the ones that its header implies")

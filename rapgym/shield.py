@@ -89,7 +89,7 @@ def read_proposal(answer: object, n: int) -> BoolArray | None:
                 answer = [answer[i] for i in range(n)]
                 if not all(isinstance(entry, (int, float, np.generic)) for entry in answer):
                     return None
-            array = np.array(answer)
+            array = np.asarray(answer)  # no copy yet: a view may be larger than any memory
         if array.shape != (n,) or array.dtype.kind not in "biuf":
             return None
         proposal = array.astype(bool)
@@ -129,6 +129,9 @@ def decide(
     floor = np.ones(proposal.shape[-1], dtype=bool)
     floor[order] = False
     wanted = proposal | floor
+    refused = np.vecdot(wanted, costs) > budget
+    if not refused.any():  # the usual row, and quicker: every proposal fits
+        return Decision(wanted, refused, source.copy())
     kept = fit(proposal, costs, budget, order)
     spent = np.where(kept, costs, 0).sum(axis=-1)
     repaired = (kept != wanted).any(axis=-1)

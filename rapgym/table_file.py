@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 SUFFIX = ".csv.gz"
+MAX_BYTES = 64 << 20  # of a file, unpacked too: a hundred times the largest that is shipped
 
 PER_ROW = ("key", "sample", "design", "nll_p95")
 PER_DOMAIN = ("tokens", "nll", "nll_se", "kl", "top1")
@@ -119,11 +120,11 @@ def read(path: Path) -> TableFile:
         InvalidTable: it is damaged, or of a schema that this version does not know.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(headed.MAX_PACKED_BYTES + 1)
-    except OSError as error:
+        content = datafiles.bounded(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise DataUnavailable(
-            f"no table at {path} ({error.strerror}); `rapgym tables list` names those there are"
+            f"no table at {str(path)!r} ({why}); `rapgym tables list` names those there are"
         ) from error
     return unpacked(content, str(path))
 
@@ -135,7 +136,7 @@ def unpacked(content: bytes, where: str) -> TableFile:
         InvalidTable: whatever is wrong with them.
     """
     try:
-        found, lines = headed.unpack(content)
+        found, lines = headed.unpack(content, MAX_BYTES)
         header = header_of(found)
         rows = _rows(header, lines)
     except ValueError as error:  # InvalidTable and InvalidSpec are such

@@ -30,12 +30,6 @@ settings.register_profile("ci", settings.get_profile("rapgym"), derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "rapgym")
 
 
-def _forget() -> None:
-    """Worlds made of another table must not outlive it."""
-    for remembered in (scenario._table, scenario.world, scenario.scoring_world, scenario.workload):
-        remembered.cache_clear()
-
-
 def pytest_configure() -> None:
     """Let processes that tests start hear the signals that tests send them.
 
@@ -62,9 +56,9 @@ def _tables(**named: QualityTable) -> Iterator[pytest.MonkeyPatch]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality.QualityTable, "load", load)
-        _forget()
+        scenario.forget()
         yield patch
-    _forget()
+    scenario.forget()
 
 
 @pytest.fixture(scope="session")

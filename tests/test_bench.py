@@ -222,6 +222,23 @@ def test_verify_refuses_results_of_another_table(finished: tuple[Path, Results])
         list(verify.differences(found))
 
 
+def test_a_file_packed_as_xz_holds_the_same_in_fewer_bytes(finished: tuple[Path, Results]) -> None:
+    path, found = finished
+    smaller = path.with_suffix(".xz")
+    results.write(smaller, found)
+    again = results.read(smaller)
+    assert again.header == results.read(path).header
+    for one, other in zip(again.cells, found.cells, strict=True):
+        assert one.about == json.loads(json.dumps(other.about))
+        assert (one.log.used_bytes == other.log.used_bytes).all()
+    assert smaller.stat().st_size < path.stat().st_size
+    whole = smaller.read_bytes()
+    for damaged in (whole[:-1], whole[:100], whole + b"x", b"\xfd7zXZ\0"):
+        smaller.write_bytes(damaged)
+        with pytest.raises(InvalidResult, match="no results file"):
+            results.read(smaller)
+
+
 def noting(ran: list[str], original: Callable[..., Any]) -> Callable[..., Any]:
     """`cells.policy_cell`, which also writes down whom it ran."""
 

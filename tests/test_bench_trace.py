@@ -43,8 +43,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("RAPGYM_CACHE", str(folder / "cache"))
     yield
-    for remembered in (scenario.workload, scenario.world, scenario.scoring_world):
-        remembered.cache_clear()
+    scenario.forget()
 
 
 @pytest.fixture

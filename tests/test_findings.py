@@ -68,6 +68,42 @@ def test_a_learned_champion_has_a_sentence_of_its_own() -> None:
     assert "learned" not in said(champion("better"))
 
 
+def learned(behind: float, low: float, high: float, **more: Any) -> dict[str, Any]:
+    """A learned champion that costs so much more than the other."""
+    ends = {"behind_champion": behind, "behind_champion_low": low, "behind_champion_high": high}
+    named: dict[str, Any] = {"kind": "learned", "champion": ["learned"], "seeds": 5, **ends}
+    return entry("net", 0.15 + behind, verdict="tie", p_holm=0.5) | named | more
+
+
+@pytest.mark.parametrize(
+    ("behind", "low", "high", "how"),
+    [(-0.02, -0.03, -0.01, "less than"), (0.02, 0.01, 0.03, "more than"),
+     (-0.02, -0.03, 0.001, "what cannot be told from"), (0.02, 0.0, 0.03, "what cannot be told from")],
+)  # fmt: skip
+def test_learning_leads_only_where_the_whole_interval_does(
+    behind: float, low: float, high: float, how: str
+) -> None:
+    text = said(champion("tie"), learned(behind, low, high))
+    assert f"`net` (5 training seeds) costs {how} `sound`" in text
+    # A point is a hundredth of 0.2 - 0.1: what the lookup costs above the bound.
+    assert f"a lead of {-behind * 1000:.1f} points of foresight [{-high * 1000:.1f}, " in text
+    over_all = " ".join(findings.overall(group(champion("tie"), learned(behind, low, high))))
+    wanted = f"costs {how} the champion of those that do not learn on 1: toy (net, {-behind * 1000:+.0f})"
+    assert wanted in over_all
+
+
+def test_of_learning_nothing_is_said_where_none_was_run() -> None:
+    assert "learned champion" not in said(champion("tie"))
+    assert "Learning" not in " ".join(findings.overall(group(champion("tie"))))
+
+
+def test_what_knows_no_table_is_held_to_95_of_100_of_the_lookup() -> None:
+    for adaptivity, wanted in ((85.6, "on 1 of 1."), (85.4, "on 0 of 1; not on toy (95%).")):
+        blind = entry("dqn", 0.2, kind="learned", adaptivity=adaptivity)
+        text = " ".join(findings.overall(group(champion("tie"), blind)))
+        assert f"reaches 95% of the lookup's adaptivity {wanted}" in text
+
+
 def test_a_champion_that_is_the_lookup_is_not_compared_with_itself() -> None:
     listed = group()
     for each in listed:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plain_row
 import pytest
 import shaped_table
 import toy_table
@@ -37,6 +36,7 @@ from rapgym.rivals import PRUNED, RIVALS, Rival
 from rapgym.scenario import SCENARIOS, Scenario
 from rapgym.specs import BF16, FORMATS, FloatArray, Format, IntArray
 from rapgym.table_file import FormatQuality
+from rapgym.testing import model
 from rapgym.world import World
 
 INT8, INT4 = Format("int8"), Format("int4")
@@ -144,13 +144,14 @@ def test_every_token_costs_what_it_does_in_the_formats_world_and_the_offset(
     assert inner.ceiling == CEILING - offset
     outer: Any = replace(inner, ceiling=CEILING)
     object.__setattr__(outer, "quality", Shifted(priced, offset))
+    plainly = model.PlainWorld.of(outer, model.asking(outer.quality, 6))
     events = dict.fromkeys(("stall", "emergency", "refused"), 0.0)
     for lane in range(toy.offsets):
         loaded = frozenset(range(6))
         for t in range(len(found)):
             wanted = frozenset(np.flatnonzero(found.proposal[t, lane]).tolist())
             row, limit_row = int(found.row[t, lane]), int(found.limit_row[t, lane])
-            plain = plain_row.serve(outer, loaded, wanted, row, limit_row, 1.0)
+            plain = model.serve(plainly, loaded, wanted, row, limit_row, 1.0)
             weight = int(outer.rows.output_tokens[row]) / outer.mean_output_tokens
             for name, term in plain.terms.items():
                 assert weight * getattr(found, name)[t, lane] == pytest.approx(term, abs=1e-12)

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rapgym import bench, parallel, scenario
-from rapgym.errors import InvalidSpec, RapgymError
+from rapgym import bench, cli, parallel, scenario
+from rapgym.cli import workers
+from rapgym.errors import InvalidSpec, MissingExtra, RapgymError
 
 
 def fail(message: str) -> None:
@@ -116,3 +118,29 @@ def test_two_processes_give_the_cells_of_one(tmp_path: Path) -> None:
     for a, b in zip(one.cells, two.cells, strict=True):
         assert (a.log.kept == b.log.kept).all()
         assert (a.test_cost == b.test_cost).all()
+
+
+def test_without_ray_the_message_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'rapgym\[ray\]'"):
+        list(parallel.results([partial(pow, 2, 3)], 1, ray="local"))
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], (None, None)),
+        (["--jobs", "3", "--ray"], (3, "local")),
+        (["--ray", "auto"], (None, "auto")),
+        (["--ray=ray://head:10001"], (None, "ray://head:10001")),
+    ],
+)
+def test_options_say_how_many_and_where(words: list[str], wanted: tuple[Any, Any]) -> None:
+    for command in (["bench"], ["policies", "tune"]):
+        assert workers.chosen(cli.parser().parse_args([*command, *words])) == wanted
+
+
+def test_a_name_after_ray_is_not_taken_for_an_address(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args(["policies", "tune", "--ray", "frontier-margin"])
+    assert "put --ray at the end" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def test_a_changed_number_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_committed_results_are_of_the_tables_and_workloads_here() -> None:
-    header = results.read(FOLDER / "bench.csv.gz").header
+    header = results.read(FOLDER / "bench.csv.xz").header
     for story in scenario.SCENARIOS:
         assert header["tables"][story.table] == scenario.table(story).sha256
         workload = series.FOLDER / f"{story.workload}.csv.gz"
@@ -65,7 +65,7 @@ def test_the_other_results_are_of_the_table_here() -> None:
 
 def test_every_policy_and_rival_was_benched_on_every_scenario() -> None:
     """Nothing was left out because it looked bad."""
-    entries = results.read(FOLDER / "bench.csv.gz").header["entries"]
+    entries = results.read(FOLDER / "bench.csv.xz").header["entries"]
     benched = {(entry["scenario"], entry["policy"]) for entry in entries}
     names = [*(e.name for e in registry.POLICIES), *(r.name for r in RIVALS), "bound", "best-plan"]
     assert benched == {(story.id, name) for story in scenario.SCENARIOS for name in names}

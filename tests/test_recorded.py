@@ -104,7 +104,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     told = memory(*((float(t), (2 + t % 3) * GIB) for t in range(500)))
     trace.write_memory(told, Path("m.csv.gz"))
     trace.write_requests(requests(500), Path("r.csv.gz"))
-    scenario.workload.cache_clear()
+    scenario.forget()
     return "chat-beside-code[memory=m.csv.gz,requests=r.csv.gz,card=30]"
 
 

@@ -6,7 +6,6 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-import plain_row
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +22,7 @@ from rapgym.rivals import RIVALS, Rival
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
 from rapgym.specs import BF16, Format, IntArray, model_spec
+from rapgym.testing import model
 from rapgym.world import Rows, State, World
 
 Request = tuple[int, int, int]  # prompt, reserved, realised output
@@ -322,12 +322,13 @@ def test_a_static_format_equals_the_plain_row_of_a_policy_that_refuses(
     world = replace(world, footprint=case.world.footprint)
     lanes = case.row.shape[1]
     found = rival_rules.in_turn(rival_rules.static(world), case.row, case.limit_row)
+    plainly = model.PlainWorld.of(world)
     for lane in range(lanes):
         loaded = whole
         for step, (row, turned) in enumerate(
             zip(case.row[:, lane], case.limit_row[:, lane], strict=True)
         ):
-            plain = plain_row.serve(world, loaded, whole, int(row), int(turned), 1.0, strict=True)
+            plain = model.serve(plainly, loaded, whole, int(row), int(turned), 1.0, strict=True)
             i, loaded = step * lanes + lane, plain.kept_end
             weight = int(world.rows.output_tokens[row]) / world.mean_output_tokens
             for name, term in plain.terms.items():

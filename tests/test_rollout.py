@@ -11,7 +11,7 @@ import pytest
 from reachable import snapshot
 from toy_table import kept_without
 
-from rapgym import blocks, rollout, scenario
+from rapgym import blocks, guard, rollout, scenario
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.baselines.random_drop import RandomDrop
 from rapgym.episode_log import EpisodeLog
@@ -218,7 +218,7 @@ def test_wild_answers_do_no_harm(toy_story: Scenario, answer: Callable[[int], An
 
 def test_an_answer_that_changes_afterwards_changes_nothing() -> None:
     answer = np.ones((2, 6), dtype=bool)
-    read, _ = rollout.ask(
+    read, _ = guard.ask(
         Answers(lambda lanes: answer), np.zeros((2, 3)), np.random.default_rng(), 6
     )
     answer[...] = False
@@ -227,7 +227,7 @@ def test_an_answer_that_changes_afterwards_changes_nothing() -> None:
 
 def test_ctrl_c_still_works() -> None:
     with pytest.raises(KeyboardInterrupt):
-        rollout.ask(
+        guard.ask(
             Answers(raising(KeyboardInterrupt)), np.zeros((1, 3)), np.random.default_rng(), 6
         )
 

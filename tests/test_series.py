@@ -82,7 +82,7 @@ def test_blocked_splits_alternate_and_leave_a_gap_where_they_meet(rows: int) -> 
 
 
 def test_an_unknown_split_is_refused_by_name() -> None:
-    with pytest.raises(InvalidSpec, match="train, fit, validation, test"):
+    with pytest.raises(InvalidSpec, match="train, fit, validation, learn, check, test"):
         series.split_rows(10, "tests")
 
 

@@ -5,12 +5,12 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from plain_row import Served, serve
 from worlds import Trial, trials
 
 from rapgym import simulator
 from rapgym.shield import Reason
 from rapgym.specs import BoolArray
+from rapgym.testing.model import PlainWorld, Served, serve
 from rapgym.world import Outcome, State
 
 
@@ -39,11 +39,12 @@ def assert_same(outcome: Outcome, lane: int, plain: Served, window_s: int) -> No
 @settings(max_examples=150)
 def test_a_step_equals_its_plain_account(trial: Trial) -> None:
     world, state = trial.world, trial.state
+    plainly = PlainWorld.of(world)
     for proposal in trial.proposals:
         following, outcome = simulator.step(world, state, proposal, None, trial.strict)
         for lane in range(state.lanes):
             plain = serve(
-                world,
+                plainly,
                 kept_of(state.loaded[lane]),
                 kept_of(proposal[lane]),
                 int(state.row[lane]),

@@ -28,8 +28,10 @@ COMMANDS = (
     "record",
     "models",
     "measure",
+    "train",
     "validate",
     "verify",
+    "audit",
     "doctor",
 )
 

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from rapgym.cli import Subparsers, at_least
+from rapgym.cli import Subparsers, at_least, workers
 
 OWN_BASE = "laptop"  # whose card and story stand where only a trace is named
 DEFAULT_OUT = Path("results/bench.csv.gz")
@@ -53,19 +53,14 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
     )
-    command.add_argument(
-        "--jobs",
-        type=at_least(1, 1024),
-        metavar="N",
-        help="processes side by side (one a processor)",
-    )
+    workers.add(command)
     command.add_argument("--json", action="store_true", help="print the entries as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import bench, parallel, report, rivals, scoreboard
+    from rapgym import bench, report, rivals, scoreboard
     from rapgym.policies import registry
     from rapgym.scenario import SCENARIOS, scenario
 
@@ -77,12 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
         *(rival.name for rival in rivals.RIVALS),
     ]
     seeds = range(arguments.seeds)
+    jobs, ray = workers.chosen(arguments)
     found = bench.run(
         stories,
         names,
         arguments.out,
         seeds=seeds,
-        jobs=arguments.jobs or parallel.processors(),
+        jobs=jobs,
+        ray=ray,
         summary=scoreboard.summary,
         quiet=arguments.quiet,
     )

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from rapgym.cli import Subparsers, at_least
+from rapgym.cli import Subparsers, workers
 
 
 def add(subparsers: Subparsers) -> None:
@@ -36,12 +36,7 @@ def add(subparsers: Subparsers) -> None:
     )
     tune.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
     tune.add_argument("--again", action="store_true", help="also what is tuned already")
-    tune.add_argument(
-        "--jobs",
-        type=at_least(1, 1024),
-        metavar="N",
-        help="processes side by side (one a processor)",
-    )
+    workers.add(tune)
     tune.add_argument("--quiet", action="store_true", help="no progress line")
     tune.set_defaults(run=_tune)
 
@@ -65,7 +60,6 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
-    from rapgym import parallel
     from rapgym.policies import registry, tuning
     from rapgym.progress import Progress
     from rapgym.scenario import SCENARIOS, scenario
@@ -73,9 +67,10 @@ def _tune(arguments: argparse.Namespace) -> int:
     stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
     entries = [registry.entry(name) for name in arguments.name] or list(registry.POLICIES)
     work = tuning.tasks(entries, stories, again=arguments.again)
+    jobs, ray = workers.chosen(arguments)
     faults = 0
     with Progress("tune", len(work), quiet=arguments.quiet) as progress:
-        for found in tuning.tune(work, jobs=arguments.jobs or parallel.processors()):
+        for found in tuning.tune(work, jobs=jobs, ray=ray):
             where = f"{found.policy:<20} {found.scenario:<26}"
             faults += bool(found.fault)
             print(

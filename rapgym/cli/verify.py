@@ -15,9 +15,10 @@ def add(subparsers: Subparsers) -> None:
     """Register `verify`."""
     command = subparsers.add_parser(
         "verify",
-        help="replay and re-score a results file",
+        help="replay and re-score a results file, or replay an audit log",
         description="Serves every row of a results file again from its proposals, and computes "
-        "every score anew. Exit code 1, and what differs, where it does not hold.",
+        "every score anew; of an audit log, takes every decision again from the log alone and follows "
+        "its chain (rapgym audit LOG --verify --head says more). Exit code 1, and what differs, where it does not hold.",
         epilog="example: rapgym verify results/bench.csv.gz",
     )
     command.add_argument("file", type=Path, metavar="FILE")
@@ -52,8 +53,12 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import parallel, results, verify
+    from rapgym import audit_replay, parallel, results, verify
 
+    if audit_replay.is_log(arguments.file):
+        proven = audit_replay.verified(arguments.file)
+        print(json.dumps(proven.as_json()) if arguments.json else audit_replay.told(proven))
+        return 0 if proven.holds else 1
     found = results.read(arguments.file)
     if arguments.against:
         return _compare(found, arguments)

@@ -1,6 +1,6 @@
 """The native vector form as Stable-Baselines3 wants it: SB3 ignores Gymnasium's vector forms."""
 
-from typing import Any
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
@@ -27,7 +27,7 @@ class RapVecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     @classmethod
-    def make(cls, id: str, lanes: int, **settings: Any) -> "RapVecEnv":
+    def make(cls, id: str, lanes: int, **settings: Any) -> Self:
         """The adapter over `gymnasium.make_vec(id, num_envs=lanes, **settings)`.
 
         Raises:

@@ -14,7 +14,7 @@ from rapgym.scenario import Scenario
 from rapgym.specs import BoolArray, FloatArray
 from rapgym.world import Rows, World
 
-Told = Literal["train", "fit"]  # splits of which a policy may know every row
+Told = Literal["train", "fit", "learn"]  # splits of which a policy may know every row
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Briefing:
     scenario: Scenario
     train: World  # rows of `split` and calibration columns: nothing of test is in it
     layout: Layout  # of the observations that `propose` gets
-    split: Told = "train"  # "fit" where it will be judged on validation
+    split: Told = "train"  # "fit" where it will be judged on validation, "learn" where on check
 
     @property
     def footprint(self) -> Footprint:
@@ -52,7 +52,7 @@ def briefing(story: Scenario, split: Told = "train") -> Briefing:
     """The briefing of a scenario, for observations without small steps.
 
     Args:
-        split: whose rows it holds: "train" before test, "fit" before validation.
+        split: whose rows it holds: "train" before test, "fit" before validation, "learn" before check.
     """
     train = scenario.world(story, split)
     return Briefing(story, train, encoding.layout(train, card_bytes=card_bytes(story)), split)

@@ -4,17 +4,19 @@ import importlib
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from rapgym import datafiles
 from rapgym.errors import InvalidPolicy
-from rapgym.policies.policy import Briefing, Policy
+from rapgym.policies import trained
+from rapgym.policies.policy import Briefing, Policy, Told
 from rapgym.scenario import Scenario
 
 Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
+MAX_BYTES = 16 << 20  # of settings that were found on this machine
 TUNED_FILE = "tuned.json"  # in rapgym/policies, written by `rapgym policies tune`
 
 
@@ -28,6 +30,9 @@ class Entry:
     summary: str
     designs: tuple[str, ...]  # measurements on calibration text that it cannot do without
     tune: str = ""  # "module:function" of (briefing) -> settings; empty: no free parameter
+    train: str = ""  # "module:function" of (Training) -> arrays; empty: it does not learn
+    refit: bool = False  # trained once more on the whole of train, for test
+    file: str = ""  # of one training run, which serves wherever it can read the observations
 
 
 # The grid names the best set found, whatever it was first measured for.
@@ -81,7 +86,8 @@ POLICIES = (
 
 
 def entry(name: str) -> Entry:
-    """The entry of this name; `module:Class` gives one for a user's own policy.
+    """The entry of this name; `module:Class` gives one for a user's own policy, FILE.npz one for a
+    training run, whatever it was trained on.
 
     Raises:
         InvalidPolicy: there is none; the message lists those there are.
@@ -89,12 +95,34 @@ def entry(name: str) -> Entry:
     for found in POLICIES:
         if found.name == name:
             return found
+    if name.endswith(".npz"):
+        run = trained.load(name)
+        return replace(
+            _method(run.method, name),
+            name=name,
+            summary=f"{run.method} of {run.scenario}",
+            file=name,
+        )
     if ":" in name:
         return Entry(name, "heuristic", name, "a policy of the user's", ())
     known = ", ".join(each.name for each in POLICIES)
     raise InvalidPolicy(
         f"no policy is called {name!r}; there are {known}, the rivals of `rapgym policies list`, or "
         "name your own as module:Class"
+    )
+
+
+def _method(method: str, file: str) -> Entry:
+    """The entry that reads a training run: what a file says chooses among rapgym's own, runs no other.
+
+    Raises:
+        InvalidPolicy: none does.
+    """
+    for found in POLICIES:
+        if found.name == method and found.train:
+            return found
+    raise InvalidPolicy(
+        f"{file} is of the method {method[:80]!r}, which this version does not train"
     )
 
 
@@ -126,10 +154,14 @@ def own_file() -> Path:
 def own_tuned() -> dict[str, Any]:
     """What `own_file` holds; as `tuned` otherwise. A damaged file holds nothing: it is found anew."""
     try:
-        found = json.loads(own_file().read_text())
-    except (OSError, ValueError):
+        found = json.loads(datafiles.bounded(own_file(), MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return {
+        name: {key: kept for key, kept in stories.items() if isinstance(kept, dict)}
+        for name, stories in (found.items() if isinstance(found, dict) else ())
+        if isinstance(stories, dict)
+    }
 
 
 def kept_for(found: Entry, story: Scenario) -> dict[str, Any] | None:
@@ -144,24 +176,70 @@ def settings_key(story: Scenario) -> str:
     return f"{story.id} {story.workload}" if story.is_own else story.id
 
 
-def settings(found: Entry, briefing: Briefing, table_sha256: str) -> dict[str, Any]:
+def settings(found: Entry, briefing: Briefing, table_sha256: str, seed: int = 0) -> dict[str, Any]:
     """The settings of an entry for a scenario, found on the briefing's split.
 
+    Args:
+        seed: of the training run, for an entry that learns.
+
     Raises:
-        InvalidPolicy: it was not tuned for this scenario with this table.
+        InvalidPolicy: it was not tuned or trained for this scenario with this table.
     """
+    if found.train:
+        return _run(found, briefing, seed)
     if not found.tune:
         return {}
     story = briefing.scenario
     kept = kept_for(found, story)
-    if kept is None or briefing.split not in kept or kept["table_sha256"] != table_sha256:
-        stale = kept is not None and kept["table_sha256"] != table_sha256
+    if kept is None or briefing.split not in kept or kept.get("table_sha256") != table_sha256:
+        stale = kept is not None and kept.get("table_sha256") != table_sha256
         state = "was tuned with another table" if stale else "was not tuned"
         raise InvalidPolicy(
             f"{found.name} {state} for {story.id}; run: rapgym policies tune {found.name} "
             f"--scenario {shlex.quote(story.name)}"
         )
     return dict(kept[briefing.split])
+
+
+def told(found: Entry, split: Told) -> Told:
+    """Of which split the run of an entry that learns was told, that serves a briefing on `split`."""
+    if found.file:
+        return trained.load(found.file).told
+    return split if found.refit else "fit"
+
+
+def knows_validation(found: Entry) -> bool:
+    """Whether an entry has seen the rows that champions are chosen by."""
+    return bool(found.file) and told(found, "fit") == "train"
+
+
+def trained_seeds(found: Entry, story: Scenario) -> list[int]:
+    """The seeds of an entry that learns whose runs for a scenario are there, ascending."""
+    if found.file:
+        return [trained.load(found.file).seed]
+    return trained.seeds(found.name, story, told(found, "train"))
+
+
+def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
+    """Which file of a training run serves a briefing, and the sha256 that it has.
+
+    Raises:
+        InvalidPolicy: there is none for this scenario as it is, or it opened what it may not.
+    """
+    story = briefing.scenario
+    file = found.file or trained.place(found.name, story, told(found, briefing.split), seed)
+    remedy = f"run: rapgym train {found.name} --scenario {shlex.quote(story.name)} --publish"
+    try:
+        run = trained.load(file)
+    except InvalidPolicy as error:
+        raise InvalidPolicy(f"{error}; {remedy}") from error
+    now = trained.basis(story)
+    if not found.file and {name: getattr(run, name) for name in now} != now:
+        raise InvalidPolicy(
+            f"{file} was trained with another table or workload of {story.id}; {remedy}"
+        )
+    run.check_held_out()
+    return {"file": file, "sha256": datafiles.sha256_of(trained.path_of(file))}
 
 
 def build(found: Entry, options: dict[str, Any]) -> Policy:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rapgym import datafiles, parallel, scenario
 from rapgym.errors import RapgymError
@@ -19,6 +19,12 @@ from rapgym.scenario import Scenario
 # Settings that a method may try on a split: the same for all. What a static method chooses among are
 # kept sets, not settings: the best of them can be had at once, so all are tried.
 TUNING_BUDGET = 48
+
+
+TOLD: tuple[Told, ...] = (
+    "train",
+    "fit",
+)  # on what settings are found: before test and before validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class Task:
         find = registry.tuning(self.entry)
         assert find is not None
         try:
-            found = {split: find(briefing(self.story, split)) for split in get_args(Told)}
+            found = {str(split): find(briefing(self.story, split)) for split in TOLD}
         except RapgymError as error:
             return Tuned(self.entry.name, self.story.id, fault=str(error))
         return Tuned(self.entry.name, self.story.id, found)
@@ -69,7 +75,7 @@ def tasks(
 
     def is_done(task: Task) -> bool:
         found = registry.kept_for(task.entry, task.story) or {}
-        return {**found, **task.basis} == found and {*get_args(Told)} <= {*found}
+        return {**found, **task.basis} == found and {*TOLD} <= {*found}
 
     open_ones = every if again else [task for task in every if not is_done(task)]
     return sorted(open_ones, key=lambda task: -_served_rows(task.story))
@@ -79,9 +85,9 @@ def _served_rows(story: Scenario) -> int:
     return len(scenario.workload(story)) * story.offsets
 
 
-def tune(work: Sequence[Task], *, jobs: int = 1) -> Iterator[Tuned]:
+def tune(work: Sequence[Task], *, jobs: int | None = 1, ray: str | None = None) -> Iterator[Tuned]:
     """Do the tasks, `jobs` at once; each finding is written as it comes, and by this process alone."""
-    for place, found in parallel.results([task.find for task in work], jobs):
+    for place, found in parallel.results([task.find for task in work], jobs, ray=ray):
         yield _kept(work[place], found)
 
 

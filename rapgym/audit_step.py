@@ -1,0 +1,216 @@
+"""Every decision of a step on record: the signature of `simulator.step`, and a line for each lane.
+
+Whatever takes a step can be audited so: a rollout, an environment, its vector form, a device.
+
+    with AuditLog("decisions.jsonl") as log:
+        env = gymnasium.make("RAP-KeptSet-v0", scenario="chat-beside-code")
+        audit_step.audit(env.unwrapped.lanes, log, policy="mine")
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rapgym import encoding, env, scenario, shield, simulator
+from rapgym.audit_context import AuditContext
+from rapgym.audit_log import AuditLog
+from rapgym.audit_record import Decisions
+from rapgym.guard import Decided, Guard
+from rapgym.lanes import Lanes
+from rapgym.shield import Decision, Reason
+from rapgym.simulator import Step
+from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.watchdog import Mode
+from rapgym.world import Outcome, State, World
+
+
+class AuditedStep:
+    """A step that logs what it decides: each row once, and each fall of the limit inside a row once.
+
+    A row is logged when it has been served, with what it cost. Under `on_failure="stop"` no row is
+    served while the log cannot be written.
+    """
+
+    def __init__(self, step: Step, log: AuditLog, context: AuditContext) -> None:
+        self._step, self._log, self._context = step, log, context
+        self._told: dict[str, Any] = {}
+        self._measures = step is not simulator.step
+
+    def told(self, **more: Any) -> None:
+        """What is known of the next call beside its arguments, by names of `Decisions`: its lateness,
+        the observation, the watchdog's state. Each [B, ...] over the lanes of that call."""
+        self._told = more
+
+    def __call__(
+        self,
+        world: World,
+        state: State,
+        proposal: BoolArray,
+        source: IntArray | None = None,
+        refuses_misfit: BoolArray | None = None,
+        /,
+    ) -> tuple[State, Outcome]:
+        """As the step that is audited.
+
+        Raises:
+            AuditFailed: the log cannot be written, and its rule is to stop.
+        """
+        self._log.check()
+        told, self._told = self._told, {}
+        following, outcome = self._step(world, state, proposal, source, refuses_misfit)
+        lanes = state.lanes
+        whose = np.full(lanes, Reason.POLICY, dtype=np.int64) if source is None else source
+        strict = np.zeros(lanes, dtype=bool) if refuses_misfit is None else refuses_misfit
+        if self._measures:
+            told["measured_bytes"] = outcome.used_bytes
+        decided = _decisions(self._context, world, state, outcome, whose, strict)
+        self._log.append(self._context, replace(decided, **told))
+        for fall in falls(self._context, world, state, decided):
+            self._log.append(self._context, fall)
+        return following, outcome
+
+    def close(self) -> None:
+        """Write what is held and close the step that is audited; the log stays open."""
+        self._log.flush()
+        env.close_step(self._step)
+
+
+def _decisions(
+    context: AuditContext,
+    world: World,
+    state: State,
+    outcome: Outcome,
+    source: IntArray,
+    strict: BoolArray,
+) -> Decisions:
+    """What a served row says of the decision at its start."""
+    demand, seconds = simulator.demand(world, state), outcome.seconds
+    unserved = np.stack([seconds.stall, seconds.emergency, seconds.refused], axis=1)
+    cost = np.column_stack([seconds.loss, world.ceiling * unserved]) / world.window_s
+    return Decisions(
+        demand=demand,
+        limit_bytes=outcome.limit_bytes,
+        budget_bytes=context.budget_bytes(outcome.limit_bytes, demand.prompt_tokens),
+        proposal=outcome.proposal,
+        source=source,
+        refuses_misfit=strict,
+        decision=Decision(outcome.kept, outcome.refused, outcome.reason),
+        loaded=state.loaded,
+        lane=np.arange(state.lanes),
+        row=state.row,
+        limit_row=state.limit_row,
+        nll=outcome.nll,
+        measured=outcome.measured,
+        output_tokens=outcome.output_tokens,
+        cost=cost,
+    )
+
+
+def falls(context: AuditContext, world: World, state: State, decided: Decisions) -> list[Decisions]:
+    """What the shield decides inside a row, where the limit falls below what is in use: one decision
+    for each second in which it does, of the lanes in which it does."""
+    demand, kept = decided.demand, decided.decision.kept.copy()
+    limits = simulator.limits(world, state)
+    costs = context.footprint.block_bytes(demand.tokens)
+    budgets = context.budget_bytes(limits, demand.prompt_tokens[:, None])
+    serving = ~decided.decision.refused
+    if not (serving & (_spent(kept, costs) > budgets.min(axis=1))).any():
+        return []
+    found = []
+    for second in range(1, world.window_s):
+        lanes = np.flatnonzero(serving & (_spent(kept, costs) > budgets[:, second]))
+        if not len(lanes):
+            continue
+        forced, strict = np.full(len(lanes), Reason.EMERGENCY), decided.refuses_misfit[lanes]
+        budget, before = budgets[lanes, second], kept[lanes]
+        made = shield.decide(before, costs[lanes], budget, context.order, forced, strict)
+        kept[lanes], serving[lanes] = made.kept, ~made.refused
+        nll, measured = world.quality.nll(made.kept)
+        found.append(
+            Decisions(
+                demand=type(demand)(*(getattr(demand, f)[lanes] for f in demand.__slots__)),
+                limit_bytes=limits[lanes, second],
+                budget_bytes=budget,
+                proposal=before,
+                source=forced,
+                refuses_misfit=strict,
+                decision=made,
+                loaded=before,
+                lane=lanes,
+                row=state.row[lanes],
+                limit_row=state.limit_row[lanes],
+                second=second,
+                nll=nll,
+                measured=measured,
+            )
+        )
+    return found
+
+
+def _spent(kept: BoolArray, costs: IntArray) -> IntArray:
+    return np.where(kept, costs, 0).sum(axis=-1)
+
+
+def context_of(lanes: Lanes, policy: str) -> AuditContext:
+    """What the decisions of some lanes have in common; observations are those of whole rows."""
+    whole_rows = encoding.layout(lanes.world, card_bytes=lanes.layout.card_bytes)
+    return AuditContext.of(
+        lanes.world,
+        scenario=lanes.story.id,
+        policy=policy,
+        split=lanes.split,
+        table_sha256=scenario.table(lanes.story).sha256,
+        layout=whole_rows,
+    )
+
+
+class _SeenStep(AuditedStep):
+    """Of all lanes at once: what they observe is known."""
+
+    def __init__(self, step: Step, log: AuditLog, context: AuditContext, lanes: Lanes) -> None:
+        super().__init__(step, log, context)
+        self._lanes = lanes
+
+    def __call__(self, world: World, state: State, proposal: BoolArray,
+                 source: IntArray | None = None, refuses_misfit: BoolArray | None = None, /
+                 ) -> tuple[State, Outcome]:  # fmt: skip
+        if "observation" not in self._told and state.lanes == self._lanes.count:
+            self._told = {"observation": self._lanes.observe(), **self._told}
+        return super().__call__(world, state, proposal, source, refuses_misfit)
+
+
+def audit(lanes: Lanes, log: AuditLog, *, policy: str) -> AuditedStep:
+    """Log what is decided in some lanes from now on; those of an environment are `env.unwrapped.lanes`.
+
+    The observation on record is that of the row, without the small steps of `RAP-v0`. Where only some
+    lanes serve a row, as in that environment's vector form, none is, unless `told` says it.
+    """
+    audited = _SeenStep(lanes.step, log, context_of(lanes, policy), lanes)
+    lanes.step = audited
+    return audited
+
+
+class AuditedGuard(Guard):
+    """A guard whose decisions are on record with all that they depended on, its step being `audited`."""
+
+    def decide(self, observation: FloatArray, rng: np.random.Generator) -> Decided:
+        decided = super().decide(observation, rng)
+        step = self._lanes.step
+        if isinstance(step, AuditedStep):
+            step.told(**told_of(decided, self._deadline_us))
+        return decided
+
+
+def told_of(decided: Decided, deadline_us: float) -> dict[str, Any]:
+    """What a guard knows of a decision, by names of `Decisions`."""
+    lanes, state = len(decided.asked), decided.watchdog
+    late_us = max(1, int(np.ceil(decided.spent_us - deadline_us))) if decided.late else 0
+    return {
+        "observation": decided.observation,
+        "own_proposal": decided.asked,
+        "readable": decided.readable,
+        "late_us": np.full(lanes, late_us),
+        "watchdog": None if state is None else [Mode(m).name.lower() for m in state.mode.tolist()],
+        "pinned": np.zeros(lanes, dtype=bool) if decided.pinned is None else decided.pinned,
+    }

@@ -1,0 +1,187 @@
+"""What an audit log holds: which decisions, by which rules, at what cost, and what is missing."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rapgym import audit_entry, audit_read, audit_text
+from rapgym.audit_context import AuditContext
+from rapgym.audit_entry import Record
+from rapgym.audit_read import Fault
+from rapgym.audit_text import Head
+from rapgym.errors import InvalidResult, InvalidSpec
+
+TERMS = ("quality", "stall", "emergency", "refused")
+FIRST_DECISIONS = 10  # numbers that a filtered summary names
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which decisions are asked for: all unless stated."""
+
+    since_us: int | None = None
+    until_us: int | None = None  # not with it
+    reasons: frozenset[str] = frozenset()
+
+    def __contains__(self, record: Record) -> bool:
+        return (
+            (self.since_us is None or record.time_us >= self.since_us)
+            and (self.until_us is None or record.time_us < self.until_us)
+            and (not self.reasons or record.reason in self.reasons)
+        )
+
+    @property
+    def everything(self) -> bool:
+        return self == Chosen()
+
+
+def moment_us(text: str) -> int:
+    """Microseconds since 1970 of an ISO date or time; UTC unless it says otherwise.
+
+    Raises:
+        InvalidSpec: it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return round(moment.timestamp() * 1e6)
+    except (ValueError, OverflowError) as error:
+        raise InvalidSpec(
+            f"{text!r} is no moment: write 2026-11-25, or 2026-11-25T10:30:00 (UTC), or with an "
+            "offset as +02:00"
+        ) from error
+
+
+def moment(time_us: int) -> str:
+    """ISO time in UTC."""
+    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(slots=True)
+class Log:
+    """A log while it is read: what was said of contexts, writers and gaps, and what does not hold."""
+
+    path: Path
+    head: Head = audit_text.START
+    contexts: dict[str, AuditContext] = field(default_factory=dict)
+    writers: int = 0
+    closed: bool = False  # its last line says that its writer ended
+    gaps: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)  # the first of them
+    faulty: int = 0
+
+    def records(self, chosen: Chosen | None = None) -> Iterator[Record]:
+        """Decisions of lines that hold, in the file's order; the fields above are filled on the way.
+
+        Raises:
+            DataUnavailable: there is no such file.
+            InvalidResult: it is no audit log.
+        """
+        chosen = Chosen() if chosen is None else chosen
+        for each in audit_read.lines(self.path):
+            if isinstance(each, Fault):
+                self._fault(each.sentence)
+                continue
+            if each.head.seq > self.head.seq:
+                self.head, self.closed = each.head, each.kind == "close"
+            try:
+                if each.kind == "decision":
+                    record = audit_entry.record_of(each)
+                    if record in chosen:
+                        yield record
+                elif each.kind == "context":
+                    id, context = audit_entry.context_of(each)
+                    self.contexts[id] = context
+                elif each.kind == "gap":
+                    lost = audit_entry.lost_of(each)
+                    cause = "".join(filter(str.isprintable, str(each.fields.get("cause"))))[:200]
+                    gap = {"after": each.head.decisions, "decisions": lost, "cause": cause}
+                    self.gaps.append(gap)
+                else:
+                    self.writers += each.kind == "open"
+            except InvalidResult as error:
+                self._fault(str(error))
+
+    def context(self, record: Record) -> AuditContext:
+        """What a decision has in common with others.
+
+        Raises:
+            InvalidResult: its line is missing or damaged.
+        """
+        if record.context not in self.contexts:
+            raise InvalidResult(f"decision {record.decision}: the log lacks its context")
+        return self.contexts[record.context]
+
+    def _fault(self, sentence: str) -> None:
+        self.faulty += 1
+        if len(self.faults) < 10:
+            self.faults.append(sentence)
+
+
+def record_numbered(log: Log, number: int) -> Record:
+    """The decision of this number.
+
+    Raises:
+        InvalidSpec: the log has none.
+    """
+    found = next((record for record in log.records() if record.decision == number), None)
+    if found is None:
+        raise InvalidSpec(f"{log.path} has decisions 1 to {log.head.decisions}, not {number}")
+    return found
+
+
+def summary(log: Log, chosen: Chosen) -> dict[str, Any]:
+    """Numbers of the decisions asked for, and of the whole log where they are not of decisions."""
+    reasons: Counter[str] = Counter()
+    policies: Counter[tuple[str, str]] = Counter()
+    watchdog: Counter[str] = Counter()
+    terms, tokens = [0.0] * len(TERMS), 0
+    count = late = predicted = costed = 0
+    times: list[int] = []
+    first: list[int] = []
+    for record in log.records(chosen):
+        count += 1
+        reasons[record.reason] += 1
+        context = log.contexts.get(record.context)
+        policies[(context.policy, context.scenario) if context else ("?", "?")] += 1
+        watchdog.update([record.watchdog] if record.watchdog else [])
+        late += bool(record.late_us)
+        predicted += record.measured is False
+        times = [min([record.time_us, *times]), max([record.time_us, *times])]
+        if len(first) < FIRST_DECISIONS:
+            first.append(record.decision)
+        if record.cost is not None and record.output_tokens is not None:
+            costed, tokens = costed + 1, tokens + record.output_tokens
+            for i, part in enumerate(record.cost):
+                terms[i] += (part or 0.0) * record.output_tokens
+    cost = {
+        name: term / tokens if tokens else None for name, term in zip(TERMS, terms, strict=True)
+    }
+    return {
+        "file": str(log.path),
+        "decisions": count,
+        "since": moment(times[0]) if times else None,
+        "until": moment(times[1]) if times else None,
+        "reasons": dict(sorted(reasons.items())),
+        "policies": [
+            {"policy": policy, "scenario": scenario, "decisions": number}
+            for (policy, scenario), number in sorted(policies.items())
+        ],
+        "cost": sum(terms) / tokens if tokens else None,
+        "terms": cost,
+        "rows_with_cost": costed,
+        "late": late,
+        "predicted": predicted,
+        "watchdog": dict(sorted(watchdog.items())),
+        "first": first,
+        "writers": log.writers,
+        "closed": log.closed,
+        "gaps": log.gaps,
+        "lost": sum(gap["decisions"] for gap in log.gaps),
+        "faults": log.faulty,
+        "fault_sentences": log.faults,
+        "head": str(log.head),
+    }

@@ -1,0 +1,94 @@
+"""The small steps of RAP-v0 inside one decision: a network drops block after block until it stops.
+
+NumPy alone. Between two small steps only `so_far` and `headroom_so_far` change, so the first layer is
+computed once a decision and corrected by one column for each block that goes.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rapgym import encoding
+from rapgym.encoding import Layout
+from rapgym.lanes import importance
+from rapgym.policies.policy import Briefing
+from rapgym.specs import BoolArray, FloatArray
+
+
+def layout_of(briefing: Briefing) -> Layout:
+    """The layout of RAP-v0's observations in a briefing's world."""
+    return encoding.layout(
+        briefing.train, card_bytes=briefing.layout.card_bytes, small_steps=True
+    )
+
+
+class SmallSteps:
+    """Greedy small steps of a network with two hidden layers of rectified units.
+
+    Of the world it knows bytes, the floor and each block's greedy importance: what RAP-v0 shows.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], prefix: str) -> None:
+        """Take the network `prefix`0, 1, 2 of the arrays, behind `mean` and `scale`."""
+        weights = {name: array.astype(np.float32) for name, array in arrays.items()}
+        # (x - mean) * scale @ W + b, in one product.
+        self._first = weights["scale"][:, None] * weights[f"{prefix}0_weight"]
+        self._bias = weights[f"{prefix}0_bias"] - weights["mean"] @ self._first
+        self._second, self._second_bias = weights[f"{prefix}1_weight"], weights[f"{prefix}1_bias"]
+        self._last, self._last_bias = weights[f"{prefix}2_weight"], weights[f"{prefix}2_bias"]
+
+    def reset(self, briefing: Briefing) -> None:
+        """Stand in this world."""
+        where, footprint = layout_of(briefing), briefing.footprint
+        self._plain = briefing.layout.size
+        blocks = where.blocks
+        so_far, headroom = where.slice_of("so_far"), where.slice_of("headroom_so_far")
+        self._importance = importance(briefing.train).astype(np.float32)
+        self._token_unit, card = where.token_unit, where.card_bytes
+        self._demand = [where.slice_of(n).start for n in ("prompt_tokens", "reserved_tokens")]
+        self._headroom_dense = where.slice_of("headroom_dense").start
+        # Of a row at its start every block is kept, and the headroom is dense's.
+        fixed = self._bias + self._first[so_far].sum(axis=0)
+        self._row_bias = fixed + self._importance @ self._first[where.slice_of("importance")]
+        self._row = self._first[: self._plain].copy()
+        self._headroom = self._first[headroom][0]
+        self._row[self._headroom_dense] += self._headroom
+        self._attention_share = footprint.attention_bytes / card
+        self._token_share = footprint.kv_token_bytes / card
+        # What a drop does to the first layer; an attention block frees its KV cache as well.
+        freed = np.tile([self._attention_share, footprint.ffn_bytes / card], blocks // 2)
+        self._drop = (freed[:, None] * self._headroom - self._first[so_far]).astype(np.float32)
+        barred = np.where(briefing.train.floor, -np.inf, 0.0)
+        self._barred = np.append(barred, 0.0).astype(np.float32)  # 0: legal; the last is STOP
+
+    def propose(self, observation: FloatArray) -> BoolArray:
+        """What is kept once the network stops: float32 [B, O] without small steps -> bool [B, N]."""
+        rows = observation @ self._row + self._row_bias
+        tokens = np.rint(observation[:, self._demand].astype(np.float64) * self._token_unit)
+        cached = (tokens.sum(axis=1) * self._token_share).astype(np.float32)
+        kept = np.ones((len(rows), len(self._drop)), dtype=bool)
+        for lane, share in enumerate(cached):
+            self._drop_until_stop(rows[lane], share * self._headroom, kept[lane])
+        return kept
+
+    def _drop_until_stop(self, row: FloatArray, cached: FloatArray, kept: BoolArray) -> None:
+        """Drop blocks of one lane, in `kept` and `row`.
+
+        Args:
+            row: the first layer before its rectification, [H].
+            cached: what freeing the KV cache of one attention block does to it, [H].
+        """
+        barred, stop = self._barred.copy(), len(kept)
+        while True:
+            hidden = np.maximum(row, 0) @ self._second
+            hidden += self._second_bias
+            values = np.maximum(hidden, 0, out=hidden) @ self._last
+            values += self._last_bias
+            values += barred
+            block = int(values.argmax())
+            if block == stop:
+                return
+            barred[block], kept[block] = -np.inf, False
+            row += self._drop[block]
+            if block % 2 == 0:
+                row += cached

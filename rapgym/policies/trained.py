@@ -1,0 +1,230 @@
+"""Trained policies on disk: weights, what they expect to see, and how they came to be; no pickle.
+
+One .npz file is one training run: a JSON header and NumPy arrays. It is loaded without torch and
+without running anything that it holds, with limits on size.
+"""
+
+import io
+import json
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapgym import datafiles, encoding, scenario
+from rapgym.encoding import Layout
+from rapgym.errors import InvalidPolicy
+from rapgym.policies.policy import Told
+from rapgym.scenario import Scenario
+
+SCHEMA = 1
+FOLDER = Path(__file__).parents[1] / "trained"  # of the package: what it ships
+HEADER = "header"  # of the arrays in a file the one that holds JSON
+MAX_BYTES = 32 << 20  # of a file, and of its arrays unpacked
+KINDS = "fiub"  # of numbers that an array may hold
+# What a run may have opened that is told of a split: nothing after it, and no test columns.
+MAY_OPEN: Mapping[Told, frozenset[str]] = {
+    "learn": frozenset({"learn"}),
+    "fit": frozenset({"learn", "check", "fit"}),
+    "train": frozenset({"learn", "check", "fit", "validation", "train"}),
+}
+_STEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # of a name under FOLDER
+_HEADER = {"method": str, "scenario": str, "told": str, "seed": int, "table_sha256": str,
+           "workload_sha256": str, "observation": dict, "training": dict}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedPolicy:
+    """What one training run left."""
+
+    method: str  # name of a registry entry
+    scenario: str  # id of the scenario that it was trained on
+    told: Told  # of which split's rows it may know: "fit" or "train"
+    seed: int
+    table_sha256: str
+    workload_sha256: str
+    # What it expects to see: of `observation_of` the schema, and whatever else it builds on. One that
+    # finds its inputs by name, whatever their number, leaves `parts` out and carries over to other W.
+    observation: dict[str, Any]
+    training: dict[str, Any]  # settings, `opened`, steps, seconds, packages, date, commit, ...
+    arrays: dict[str, np.ndarray]  # weights and normalisation; the method's own names
+
+    def check_layout(self, layout: Layout) -> None:
+        """Whether it can read these observations.
+
+        Raises:
+            InvalidPolicy: they mean something else than those that it was trained on.
+        """
+        here = observation_of(layout)
+        for name in ("schema", *self.observation):
+            if name not in here or self.observation.get(name) != here[name]:
+                raise InvalidPolicy(
+                    f"{self.method} of {self.scenario} was trained on observations whose {name} is "
+                    f"{self.observation.get(name)}, not {here.get(name)}: train it anew with rapgym train"
+                )
+
+    def check_held_out(self) -> None:
+        """Whether its training kept to what it was told of, by its own account.
+
+        Raises:
+            InvalidPolicy: its provenance names rows or columns that it is judged on, or none at all.
+        """
+        opened = self.training.get("opened")
+        if not isinstance(opened, list) or not opened:
+            raise InvalidPolicy(f"{self.method}: its file does not say what its training opened")
+        beyond = sorted({str(name) for name in opened} - MAY_OPEN[self.told])
+        if beyond:
+            raise InvalidPolicy(
+                f"{self.method} of {self.scenario}, told of {self.told}, opened {', '.join(beyond)} "
+                "while training: what it is judged on must be kept from it"
+            )
+
+
+def observation_of(layout: Layout) -> dict[str, Any]:
+    """What identifies the observations of a layout: their version, and what stands where."""
+    return {
+        "schema": encoding.SCHEMA,
+        "blocks": layout.blocks,
+        "parts": [[part.name, part.size] for part in layout.parts],
+    }
+
+
+def place(method: str, story: Scenario, told: Told, seed: int) -> str:
+    """The name of a run's file under `FOLDER`, or for a scenario on the user's traces in the cache."""
+    return f"{method}/{_folder(story)}/{told}-{seed}"
+
+
+def _folder(story: Scenario) -> str:
+    # The ids of scenarios on the user's own traces are paths.
+    return f"own-{story.workload}" if story.is_own else story.id
+
+
+def seeds(method: str, story: Scenario, told: Told) -> list[int]:
+    """Seeds of the runs that are there, ascending."""
+    found = set()
+    for folder in _folders():
+        for path in (folder / method / _folder(story)).glob(f"{told}-*.npz"):
+            number = path.stem.removeprefix(f"{told}-")
+            if number.isdecimal():
+                found.add(int(number))
+    return sorted(found)
+
+
+def _folders() -> tuple[Path, Path]:
+    return FOLDER, datafiles.cache_folder() / "trained"
+
+
+def path_of(file: str) -> Path:
+    """Where a file lies that a name of `place`, or a path that ends in .npz, stands for.
+
+    Raises:
+        InvalidPolicy: there is none, or the name leads out of its folder.
+    """
+    if file.endswith(".npz"):
+        if not Path(file).is_file():
+            raise InvalidPolicy(f"{file} is not there; rapgym train makes such files")
+        return Path(file)
+    if not all(_STEP.fullmatch(step) for step in file.split("/")):
+        raise InvalidPolicy(f"{file!r} is no name of a trained policy")
+    for folder in _folders():
+        path = folder / f"{file}.npz"
+        if path.is_file():
+            return path
+    raise InvalidPolicy(f"no trained policy {file}; make it with rapgym train --publish")
+
+
+def load(file: str, sha256: str | None = None) -> TrainedPolicy:
+    """A trained policy by name or path.
+
+    Args:
+        sha256: of the file it has to be; any where None.
+
+    Raises:
+        InvalidPolicy: it is not there, damaged, or another file than that.
+    """
+    path = path_of(file)
+    if sha256 is not None and (found := datafiles.sha256_of(path)) != sha256:
+        raise InvalidPolicy(
+            f"{file} is not the policy that was meant (sha256 {found[:12]}..., not {sha256[:12]}...)"
+        )
+    return read(path)
+
+
+def write(path: Path, policy: TrainedPolicy) -> None:
+    """Write aside, then rename. The same policy gives the same bytes."""
+    header = {"schema": SCHEMA, **{name: getattr(policy, name) for name in _HEADER}}
+    text = json.dumps(header, sort_keys=True, allow_nan=False)
+    with datafiles.written_aside(path) as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            **{HEADER: np.frombuffer(text.encode(), np.uint8), **policy.arrays},
+        )
+
+
+def read(path: Path) -> TrainedPolicy:
+    """Read a file of `write`.
+
+    Raises:
+        InvalidPolicy: it is not there, damaged, too large or something else.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
+        arrays = _arrays(path.read_bytes())
+        header = json.loads(arrays.pop(HEADER).tobytes().decode())
+        if header.pop("schema") != SCHEMA:
+            raise ValueError("it is of another schema")
+        if {*header} != {*_HEADER} or any(
+            type(header[name]) is not kind for name, kind in _HEADER.items()
+        ):
+            raise ValueError("its header is another")
+        if header["told"] not in MAY_OPEN or header["seed"] < 0:
+            raise ValueError("it does not say of which split it was told, or with which seed")
+        return TrainedPolicy(**header, arrays=arrays)
+    except FileNotFoundError:
+        raise InvalidPolicy(f"{path} is not there; rapgym train makes such files") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError,
+            NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        raise InvalidPolicy(f"{path} is no trained policy that can be read: {error}") from error
+
+
+def _arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file; whatever it claims, no more than `MAX_BYTES` are taken."""
+    with zipfile.ZipFile(io.BytesIO(content)) as packed:
+        entries = packed.infolist()
+        if sum(entry.file_size for entry in entries) > MAX_BYTES:
+            raise ValueError(f"its arrays take more than {MAX_BYTES >> 20} MiB")
+        return {
+            entry.filename.removesuffix(".npy"): _array(packed.read(entry)) for entry in entries
+        }
+
+
+def _array(content: bytes) -> np.ndarray:
+    """An array in NumPy's own format, which could also hold pickles, or claim to be enormous."""
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"an array is in version {version} of NumPy's format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    left = content[stream.tell() :]
+    if dtype.kind not in KINDS or dtype.hasobject or math.prod(shape) * dtype.itemsize != len(left):
+        raise ValueError("an array holds something else than its header says, or no numbers")
+    array = np.frombuffer(left, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("an array holds numbers that are not finite")
+    return array
+
+
+def basis(story: Scenario) -> dict[str, str]:
+    """What a run depends on besides code: sha256 of the scenario's table and workload."""
+    return {
+        "table_sha256": scenario.table(story).sha256,
+        "workload_sha256": datafiles.sha256_of(scenario.workload_file(story)),
+    }

@@ -1,0 +1,141 @@
+"""The inside of a policy process: it runs one policy and answers with plain bytes.
+
+Started by `rapgym.policy_process` as `python -m rapgym.policy_child CHANNEL ORDER LIFELINE`, numbers of
+open files. The order is pickled by the parent, which is trusted; what goes back is not pickled: a
+header, then the bytes of bool arrays or the text of an error.
+"""
+
+import os
+import pickle
+import resource
+import socket
+import struct
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rapgym import guard, landlock
+from rapgym.landlock import Readable
+from rapgym.policies import registry
+from rapgym.policies.policy import Briefing, Policy
+from rapgym.specs import FloatArray
+
+HEAD = struct.Struct("<cQI")  # kind, number of the question, bytes that follow
+# From the parent: the order has changed; a random stream, pickled; an observation.
+RESET, SEED, ASK = b"R", b"S", b"A"
+READY, FAILED, ANSWER = b"Y", b"F", b"P"  # to the parent
+LONGEST_TEXT = 2000  # bytes of an error
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a policy process is to do."""
+
+    target: str  # "module:Class"
+    options: dict[str, Any]
+    path: list[str]  # where modules are looked for
+    memory_bytes: int | None  # of address space
+    readable: list[Readable] | None  # all that it may read; None: no restriction
+    batch: int
+    briefing: Briefing | None  # None: build the policy, and wait
+
+
+def written(channel: socket.socket, kind: bytes, number: int, content: bytes) -> None:
+    channel.sendall(HEAD.pack(kind, number, len(content)) + content)
+
+
+def _read(channel: socket.socket) -> tuple[bytes, int, bytes]:
+    kind, number, size = HEAD.unpack(_exactly(channel, HEAD.size))
+    return kind, number, _exactly(channel, size)
+
+
+def _exactly(channel: socket.socket, size: int) -> bytes:
+    found = bytearray()
+    while len(found) < size:
+        part = channel.recv(size - len(found))
+        if not part:
+            os._exit(0)  # the parent has gone
+        found += part
+    return bytes(found)
+
+
+def _end_with(lifeline: int) -> None:
+    os.read(lifeline, 1)  # nothing ever comes but its end
+    os._exit(1)
+
+
+def order_in(file: int) -> Order:
+    """The order as it stands in the file."""
+    found: Order = pickle.loads(os.pread(file, os.fstat(file).st_size, 0))
+    return found
+
+
+def limited(order: Order) -> bool:
+    """Give up memory and files.
+
+    Returns:
+        Whether what the order does not name is out of reach.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if order.memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (order.memory_bytes, order.memory_bytes))
+    return order.readable is not None and landlock.confine(order.readable)
+
+
+def serve(channel: socket.socket, file: int, lifeline: int) -> None:
+    """Answer until the parent closes the channel."""
+    order = order_in(file)
+    sys.path[:] = order.path
+    confined = limited(order)
+    # Only now, so that the thread is confined as well. It ends a policy that hangs with its parent.
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    entry = registry.Entry(order.target, "heuristic", order.target, "", ())
+    policy: Policy = registry.build(entry, order.options)
+    about = bytes([guard.refuses_misfit(policy), confined])
+    _begin(policy, order)
+    written(channel, READY, 0, about)
+    rng = np.random.default_rng(0)
+    while True:
+        kind, number, content = _read(channel)
+        if kind == SEED:
+            rng = pickle.loads(content)
+        elif kind == RESET:
+            order = order_in(file)
+            try:
+                _begin(policy, order)
+            except BaseException as error:
+                written(channel, FAILED, number, _text(error))
+            else:
+                written(channel, READY, number, about)
+        else:
+            assert order.briefing is not None
+            seen: FloatArray = np.frombuffer(content, np.float32).reshape(order.batch, -1)
+            blocks = order.briefing.train.blocks
+            proposal, readable = guard.ask(policy, seen, rng, blocks)
+            written(channel, ANSWER, number, readable.tobytes() + proposal.tobytes())
+
+
+def _begin(policy: Policy, order: Order) -> None:
+    if order.briefing is not None:
+        guard.begin(policy, order.batch, order.briefing)
+
+
+def _text(error: BaseException) -> bytes:
+    return str(error).encode(errors="replace")[:LONGEST_TEXT]
+
+
+def main() -> None:
+    channel, order, lifeline = (int(number) for number in sys.argv[1:4])
+    stream = socket.socket(fileno=channel)
+    try:
+        serve(stream, order, lifeline)
+    except BaseException as error:
+        written(stream, FAILED, 0, _text(error) or type(error).__name__.encode())
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

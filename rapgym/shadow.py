@@ -1,0 +1,102 @@
+"""What decisions cost on trajectories of their own: the reference policy's, and a policy's in shadow.
+
+The reference is judged as if it had decided every row since the start, each policy as if it had from
+the row on in which it last did. A single row compared from the same state would not be fair: who
+inherits a nearly empty memory pays a stall to fill it, so a policy that drops everything would make
+the reference look as dear as itself, row after row, and one that thrashes would never be charged for
+what its drops cost the row after. On its own trajectory each pays for its own stalls.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from rapgym import reward, shield, simulator
+from rapgym.specs import BoolArray
+from rapgym.watchdog import Costs
+from rapgym.world import State, World
+
+SPARE = 0.1  # of the dense weights: memory is ample where so much is left beside dense
+
+
+class Shadows:
+    """Two simulated worlds beside the served one, calibration columns; neither changes a decision."""
+
+    def __init__(self, world: World, start: State) -> None:
+        """Both trajectories begin where the served one does."""
+        self._world = world
+        self.policy = self.reference = start
+
+    def foreseen(self, proposal: BoolArray, instead: BoolArray, strict: BoolArray) -> Costs:
+        """What both decisions cost a token should memory stay as it is in the row's first second.
+
+        Args:
+            proposal: the policy's, bool [B, N]; instead: the reference's, likewise.
+            strict: lanes whose policy is refused rather than repaired, [B].
+        """
+        world, state = self._world, self.reference
+        asked = simulator.demand(world, state)
+        costs = world.footprint.block_bytes(asked.tokens)
+        taken = world.footprint.overhead_bytes(asked.prompt_tokens) + world.footprint.margin_bytes
+        limit = world.rows.limit_bytes[state.limit_row, 0]
+        source = np.zeros(2 * state.lanes, dtype=np.int64)
+        decision = shield.decide(
+            np.concatenate([proposal, instead]),
+            np.concatenate([costs, costs]),
+            np.tile(limit - taken, 2),
+            world.quality.order,
+            source,
+            np.concatenate([strict, np.zeros_like(strict)]),
+        )
+        loaded = np.concatenate([self.policy.loaded, state.loaded])
+        returning = np.where(decision.kept & ~loaded, world.footprint.weights, 0).sum(axis=-1)
+        stalled = np.minimum(returning / world.restore_bytes_per_s / world.window_s, 1.0)
+        loss = reward.token_loss(world.quality.nll(decision.kept)[0], world.ceiling)
+        share = loss / world.ceiling
+        share = np.where(decision.refused, 1.0, share + stalled * (1.0 - share))
+        return Costs(*share.reshape(2, -1))
+
+    def serve(self, proposal: BoolArray, instead: BoolArray, strict: BoolArray) -> Costs:
+        """Serve the row on both trajectories; arguments as `foreseen` has them."""
+        both = State(
+            *(
+                np.concatenate([getattr(self.policy, name), getattr(self.reference, name)])
+                for name in ("row", "limit_row", "token_scale", "loaded")
+            )
+        )
+        following, outcome = simulator.step(
+            self._world,
+            both,
+            np.concatenate([proposal, instead]),
+            None,
+            np.concatenate([strict, np.zeros_like(strict)]),
+        )
+        lanes = len(proposal)
+        self._before, self._kept_end = self.reference, outcome.kept_end[:lanes]
+        self.policy, self.reference = (
+            State(
+                following.row[part],
+                following.limit_row[part],
+                following.token_scale[part],
+                following.loaded[part],
+            )
+            for part in (slice(lanes), slice(lanes, None))
+        )
+        return Costs(*(outcome.terms.total / self._world.ceiling).reshape(2, -1))
+
+    def wasted(self, costs: Costs) -> BoolArray:
+        """Lanes whose last row had ample memory, which the policy left unused at a price, bool [B]."""
+        world, state = self._world, self._before
+        asked = simulator.demand(world, state)
+        dense = world.footprint.used_bytes(
+            np.ones((state.lanes, world.blocks), dtype=bool), asked.tokens, asked.prompt_tokens
+        )
+        spare = int(SPARE * world.footprint.weights.sum())
+        needed = dense + world.footprint.margin_bytes + spare
+        ample: BoolArray = simulator.limits(world, state).min(axis=1) >= needed
+        return ample & ~self._kept_end.all(axis=1) & (costs.policy > costs.reference)
+
+    def follow(self, decides: BoolArray, served: State) -> None:
+        """Where the policy decides, its trajectory is the served one: [B], and the state after the row."""
+        loaded = np.where(decides[:, None], served.loaded, self.policy.loaded)
+        self.policy = replace(self.policy, loaded=loaded)

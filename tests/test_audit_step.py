@@ -1,0 +1,279 @@
+"""Every decision once: rollouts, environments and devices serve as before, and the log says how."""
+
+import base64
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from audit_logs import context_of, found
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from table_device import lane, step_of
+from toy_table import toy_columns
+from toy_world import lanes_at, toy_rows, toy_world
+from worlds import Trial, trials
+
+from rapgym import audit_entry, audit_replay, audit_run, audit_step, blocks, rollout, simulator
+from rapgym.audit_entry import Record
+from rapgym.audit_log import AuditLog
+from rapgym.audit_step import AuditedGuard, AuditedStep
+from rapgym.errors import InvalidSpec
+from rapgym.guard import Guarding
+from rapgym.lanes import Lanes, Start
+from rapgym.policies.policy import briefing
+from rapgym.policies.reference import FrontierLookup
+from rapgym.scenario import Scenario
+from rapgym.shield import Reason
+from rapgym.specs import BoolArray
+from rapgym.watchdog import Rules
+from rapgym.world import World
+
+
+def records(path: Path) -> list[Record]:
+    return [audit_entry.record_of(line) for line in found(path) if line.kind == "decision"]
+
+
+def keys(kept: BoolArray) -> list[str]:
+    return [blocks.key(each) for each in kept.reshape(-1, kept.shape[-1])]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two outcomes are equal, array by array."""
+    names = one.__slots__
+    return all(
+        same(getattr(one, name), getattr(other, name))
+        if hasattr(getattr(one, name), "__slots__")
+        else np.array_equal(getattr(one, name), getattr(other, name))
+        for name in names
+    )
+
+
+def calibrated(world: World) -> World:
+    """The world with columns that a log may speak of."""
+    return replace(world, quality=toy_columns()) if world.quality.split == "test" else world
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs")
+
+
+@settings(max_examples=30)
+@given(trials(), st.integers(1, 9))
+def test_an_audited_world_is_the_same_world_and_its_log_replays(
+    folder: Path, trial: Trial, batch: int
+) -> None:
+    world, at = calibrated(trial.world), trial.state
+    path = folder / "trial.jsonl"
+    path.unlink(missing_ok=True)
+    plain, outcomes = at, []
+    with AuditLog(path, batch=batch) as log:
+        step = AuditedStep(simulator.step, log, context_of(world))
+        for proposals in trial.proposals:
+            at, outcome = step(world, at, proposals, None, trial.strict)
+            plain, wanted = simulator.step(world, plain, proposals, None, trial.strict)
+            assert same(outcome, wanted)
+            assert same(at, plain)
+            outcomes.append(outcome)
+    everything = records(path)
+    assert [record.decision for record in everything] == list(range(1, len(everything) + 1))
+    rows = [record for record in everything if not record.second]
+    for name in ("proposal", "kept"):
+        wanted_keys = [key for o in outcomes for key in keys(getattr(o, name))]
+        assert [getattr(record, name) for record in rows] == wanted_keys
+    for name in ("limit_bytes", "used_bytes", "nll", "output_tokens", "refused", "measured"):
+        numbers = [value for o in outcomes for value in getattr(o, name).tolist()]
+        assert [getattr(record, name) for record in rows] == numbers, name
+    assert [r.reason for r in rows] == [Reason(r).name.lower() for o in outcomes for r in o.reason]
+    cost = [sum(record.cost or ()) for record in rows]  # type: ignore[arg-type]
+    weights = [o.output_tokens / world.mean_output_tokens for o in outcomes]
+    paid = [c * w for c, w in zip(cost, np.concatenate(weights), strict=True)]
+    assert paid == pytest.approx([total for o in outcomes for total in o.terms.total])
+    verified = audit_replay.verified(path)
+    assert verified.sentences == []
+    assert verified.decisions == len(everything)
+
+
+@settings(max_examples=30)
+@given(trials())
+def test_falls_in_mid_row_are_decisions_that_lead_to_what_is_kept_in_the_end(
+    folder: Path, trial: Trial
+) -> None:
+    world, at = calibrated(trial.world), trial.state
+    path = folder / "falls.jsonl"
+    path.unlink(missing_ok=True)
+    with AuditLog(path) as log:
+        step = AuditedStep(simulator.step, log, context_of(world))
+        _, outcome = step(world, at, trial.proposals[0], None, trial.strict)
+    for index in range(at.lanes):
+        own = [record for record in records(path) if record.lane == index]
+        assert [record.second for record in own] == sorted({record.second for record in own})
+        for before, after in pairwise(own):
+            assert not before.refused, "what is refused is over"
+            assert after.proposal == before.kept
+            assert after.source == "emergency"
+            assert after.reason == ("refused" if after.refused else "emergency")
+            assert after.cost is None, "a row is paid for once"
+        refused = bool(outcome.seconds.refused[index])
+        assert own[-1].refused == refused
+        if not refused:
+            assert own[-1].kept == blocks.key(outcome.kept_end[index])
+
+
+@settings(max_examples=30)
+@given(trials(most_lanes=1))
+def test_a_device_is_audited_alike(folder: Path, trial: Trial) -> None:
+    world, at = calibrated(trial.world), lane(trial.state, 0)
+    path = folder / "device.jsonl"
+    path.unlink(missing_ok=True)
+    used = []
+    with AuditLog(path) as log:
+        step = AuditedStep(step_of(world, at.loaded[0]), log, context_of(world))
+        for proposals in trial.proposals:
+            at, outcome = step(world, at, proposals[:1], None, trial.strict[:1])
+            used.append(int(outcome.used_bytes[0]))
+    rows = [record for record in records(path) if not record.second]
+    assert [record.measured_bytes for record in rows] == used
+    assert audit_replay.verified(path).sentences == []
+
+
+def test_a_row_that_is_refused_half_way_is_over(tmp_path: Path) -> None:
+    world = toy_world(toy_rows([5], [[480, 330, 150, 150, 120]]))  # the floor takes 220
+    path = tmp_path / "log.jsonl"
+    with AuditLog(path) as log:
+        step = AuditedStep(simulator.step, log, context_of(world))
+        step(world, lanes_at(world, [0]), np.ones((1, 6), dtype=bool))
+    told = [(record.second, record.reason, record.limit_bytes) for record in records(path)]
+    assert told == [(0, "policy", 480), (1, "emergency", 330), (2, "refused", 150)]
+
+
+def test_a_world_with_test_columns_is_not_audited(toy_story: Scenario) -> None:
+    from rapgym import scenario
+
+    with pytest.raises(InvalidSpec, match="calibration columns"):
+        context_of(scenario.scoring_world(toy_story))
+
+
+def test_a_rollout_is_logged_row_by_row_with_what_the_policy_saw(
+    toy_story: Scenario, tmp_path: Path
+) -> None:
+    seen = []
+
+    class Watching(FrontierLookup):
+        def propose(self, observation: Any, rng: np.random.Generator) -> BoolArray:
+            seen.append(observation.copy())
+            return super().propose(observation, rng)
+
+    told, start = briefing(toy_story), Start(0, 3, 1.0, 40)
+    plain = rollout.episode(FrontierLookup(), Lanes(toy_story, "test", 2), start, told, [0])
+    lanes = Lanes(toy_story, "test", 2)
+    path = tmp_path / "log.jsonl"
+    with AuditLog(path) as log:
+        audit_step.audit(lanes, log, policy="frontier")
+        audited = rollout.episode(Watching(), lanes, start, told, [0])
+    assert same(audited, plain)
+    rows = [record for record in records(path) if not record.second]
+    assert [(r.row, r.limit_row, r.lane) for r in rows] == [
+        (row, limit_row, lane)
+        for row, limit_row in zip(plain.row[:, 0], plain.limit_row[:, 0], strict=True)
+        for lane in range(2)
+    ]
+    assert [r.kept for r in rows] == keys(plain.kept)
+    raw = [base64.b64decode(record.observation or "") for record in rows]
+    assert raw == [row.tobytes() for batch in seen for row in batch]
+    assert audit_replay.verified(path).sentences == []
+
+
+@pytest.mark.parametrize("name", ["RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"])
+@pytest.mark.parametrize("many", [False, True])
+def test_environments_are_audited_decision_by_decision(
+    toy_story: Scenario, tmp_path: Path, name: str, many: bool
+) -> None:
+    path, served, lanes = tmp_path / "log.jsonl", 0, 3 if many else 1
+    options: dict[str, Any] = {"scenario": "toy", "split": "train"}
+    env: Any = gymnasium.make_vec(name, 3, **options) if many else gymnasium.make(name, **options)
+    with AuditLog(path) as log:
+        audit_step.audit(env.unwrapped.lanes, log, policy="random")
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        for _ in range(120):
+            *_, info = env.step(env.action_space.sample())
+            kept = info.get("_kept", np.array(["kept" in info])) if many else ["kept" in info]
+            served += int(np.sum(kept))
+            if not many and env.unwrapped.lanes.ended[0]:
+                env.reset()
+        env.close()
+        assert log.held == 0, "close writes what is held"
+    rows = [record for record in records(path) if not record.second]
+    assert len(rows) == served > 30
+    whole = name != "RAP-v0" or not many
+    assert all(record.observation is not None for record in rows) or not whole
+    assert audit_replay.verified(path).sentences == []
+    assert {record.lane for record in rows} == set(range(lanes))
+
+
+class Wild:
+    """Answers nonsense, answers late, answers badly, answers well."""
+
+    def reset(self, batch: int, briefing: Any) -> None:
+        self.row, self.batch, self.n = 0, batch, briefing.train.blocks
+
+    def propose(self, observation: Any, rng: np.random.Generator) -> Any:
+        import time
+
+        self.row += 1
+        if self.row % 7 == 3:
+            return "nonsense"
+        if self.row % 7 == 5:
+            time.sleep(0.12)
+        return np.zeros((self.batch, self.n), dtype=bool)
+
+
+def test_a_guard_logs_all_that_its_decision_depended_on(
+    toy_story: Scenario, tmp_path: Path
+) -> None:
+    path, lanes = tmp_path / "log.jsonl", Lanes(toy_story, "test", 1)
+    rules = Rules(window_rows=8, factor=1.0, tolerance=0.0, hand_back_rows=8, trips=2)
+    with AuditLog(path) as log:
+        audit_step.audit(lanes, log, policy="wild")
+        lanes.restart(0, Start(0, 0, 1.0, 60))
+        guard = AuditedGuard(Wild(), lanes, briefing(toy_story), Guarding(rules, deadline_ms=100))
+        rng, served = np.random.default_rng(0), []
+        for row in range(40):
+            if row == 30:
+                guard.pin_dense()
+            served.append(guard.serve(rng))
+    rows = [record for record in records(path) if not record.second]
+    assert len(rows) == 40
+    for record, one in zip(rows, served, strict=True):
+        decided = one.decided
+        assert record.source == Reason(decided.source[0]).name.lower()
+        assert record.own_proposal == blocks.key(decided.asked[0])
+        assert record.readable == decided.readable[0]
+        assert (record.late_us or 0) > 0 or not decided.late
+        assert record.observation == base64.b64encode(decided.observation[0].tobytes()).decode()
+    sources = {record.source for record in rows}
+    assert {"fallback", "watchdog", "override"} <= sources
+    assert {record.watchdog for record in rows} >= {"policy", "reference"}
+    assert any(record.late_us for record in rows)
+    verified = audit_replay.verified(path)
+    assert (verified.sentences, verified.differing) == ([], 0)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_policy_serves_a_whole_split_for_the_log(
+    toy_story: Scenario, tmp_path: Path, split: Any
+) -> None:
+    path = tmp_path / "log.jsonl"
+    with AuditLog(path) as log:
+        count = audit_run.log_run(log, toy_story, split, "frontier")
+    told = briefing(toy_story, audit_run.TOLD[split])
+    plain = rollout.run(FrontierLookup, toy_story, split, told)
+    rows = [record for record in records(path) if not record.second]
+    assert len(rows) == count == plain.row.size
+    assert [r.kept for r in rows] == keys(plain.kept.swapaxes(0, 1))
+    assert [line.kind for line in found(path)].count("context") == 1

@@ -1,0 +1,64 @@
+"""What is kept from training cannot be opened there, by any of the doors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rapgym import env, heldout, rollout, scenario, series
+from rapgym.errors import HeldOut
+from rapgym.policies.policy import briefing
+from rapgym.policies.reference import FrontierLookup
+from rapgym.scenario import Scenario
+
+DOORS: dict[str, Callable[[Scenario], Any]] = {
+    "rows of a world": lambda story: scenario.world(story, "test"),
+    "rows of a split": lambda story: scenario.rows(
+        story, scenario.model_spec(scenario.table(story).model), "test"
+    ),
+    "validation, told of fit": lambda story: scenario.world(story, "validation"),
+    "the rest of train": lambda story: scenario.world(story, "train"),
+    "the whole workload": scenario.workload,
+    "the scorer's world": lambda story: scenario.scoring_world(story, "learn"),
+    "test columns": lambda story: scenario.table(story).test(),
+    "an environment": lambda story: env.RapEnv("counts", story.name, split="test"),
+    "a rollout": lambda story: rollout.run(FrontierLookup, story, "test", briefing(story, "learn")),
+    "a briefing": lambda story: briefing(story, "train"),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("known_before", [False, True])
+def test_training_meets_an_error_at_each_door(
+    toy_story: Scenario, door: str, known_before: bool
+) -> None:
+    if known_before:
+        DOORS[door](toy_story)  # what is remembered must not be handed out either
+    with heldout.only("learn", "check"), pytest.raises(HeldOut, match="check, learn alone"):
+        DOORS[door](toy_story)
+
+
+def test_what_training_may_open_is_told(toy_story: Scenario) -> None:
+    with heldout.only("learn", "check") as opened:
+        scenario.world(toy_story, "learn")
+        assert opened == {"learn"}
+        rollout.run(FrontierLookup, toy_story, "check", briefing(toy_story, "learn"))
+        assert opened == {"learn", "check"}
+    assert len(scenario.workload(toy_story)), "afterwards all is open again"
+
+
+def test_guards_inside_each_other_all_hold(toy_story: Scenario) -> None:
+    with heldout.only("learn", "check"):
+        with heldout.only("learn", "test"), pytest.raises(HeldOut):
+            scenario.world(toy_story, "test")
+        with pytest.raises(HeldOut):
+            scenario.world(toy_story, "test")
+
+
+@pytest.mark.parametrize("scheme", ["time", "blocked"])
+@pytest.mark.parametrize("rows", [1, 10, 487, 2000])
+def test_learn_and_check_are_the_two_parts_of_fit(rows: int, scheme: Any) -> None:
+    part = {name: series.split_rows(rows, name, scheme).tolist() for name in series.SPLITS}
+    assert part["learn"] + part["check"] == part["fit"]
+    assert len(part["check"]) == int(0.15 * len(part["fit"]))
+    assert not {*part["check"], *part["learn"]} & {*part["validation"], *part["test"]}

@@ -1,0 +1,23 @@
+"""The same life on devices whose memory is fake and counted: in books, and under a real tiny model."""
+
+from typing import Any
+
+import pytest
+from device_machines import DeviceMachine, LiveMachine, one_thread
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from rapgym.testing import machines
+
+CI = {DeviceMachine: (30, 15), LiveMachine: (8, 10)}
+
+
+@pytest.mark.parametrize("machine", CI, ids=lambda machine: machine.__name__)
+def test_promises_hold_on_a_device_after_every_rule(machine: type[Any]) -> None:
+    count = machines.counted(machine)
+    examples, steps = CI[machine]
+    with one_thread():
+        run_state_machine_as_test(
+            machine, settings=settings(max_examples=examples, stateful_step_count=steps)
+        )
+    print(machine.__name__, count())

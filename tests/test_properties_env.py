@@ -1,0 +1,36 @@
+"""State machines over whole environments and guarded policies: `rapgym.testing.env_machines`."""
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from rapgym.scenario import Scenario
+from rapgym.testing import machines
+from rapgym.testing.env_machines import EnvMachine, GuardMachine
+
+
+class Alone(EnvMachine):
+    scenario = "toy"
+
+
+class Vector(EnvMachine):
+    scenario, lanes = "toy", 8
+
+
+class Guarded(GuardMachine):
+    scenario = "toy"
+
+
+CI = {Alone: (20, 15), Vector: (15, 12), Guarded: (20, 15)}
+
+
+@pytest.mark.parametrize("machine", CI, ids=lambda machine: machine.__name__)
+def test_promises_hold_in_an_environment(toy_story: Scenario, machine: type[Any]) -> None:
+    count = machines.counted(machine)
+    examples, steps = CI[machine]
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples, stateful_step_count=steps)
+    )
+    print(machine.__name__, count())

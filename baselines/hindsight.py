@@ -88,6 +88,8 @@ def kept_sets(briefing: Briefing) -> tuple[BoolArray, FloatArray]:
 class Agent:
     """The set with the least cost by table and network; a decision takes a few matrix products."""
 
+    builds_on = ("schema", "blocks")  # its inputs are found by name, whatever the length of a row
+
     def __init__(self, file: str, sha256: str | None = None) -> None:
         self._begin(trained.load(file, sha256))
 

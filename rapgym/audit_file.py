@@ -33,7 +33,7 @@ class LogFile(Closing):
             AuditFailed: it cannot be written, or another process writes it.
             InvalidResult: there is another kind of file, or a log whose last line is damaged.
         """
-        self.path, self.closed = path, False
+        self.path, self.closed = path.absolute(), False  # a process may change its folder
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         try:
             self._file = os.open(path, flags, 0o644)

@@ -37,6 +37,10 @@ OnFailure = Literal["continue", "stop"]
 class AuditLog(Closing):
     """Appends to the audit log at a path, and is its only writer; threads may share it.
 
+        made = shield.decide(proposal, costs, budget, context.order, source, strict)
+        log.append(context, Decisions(demand, limit, budget, proposal, source, strict, made))
+        ...  # execute made.kept
+
     `on_failure` is what happens when lines cannot be written (a full disk, a file that was cut or
     moved away). Either way what was acknowledged stays, decisions at hand are held, and writing is
     tried again once `retry_s` have passed:

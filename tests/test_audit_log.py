@@ -136,6 +136,17 @@ def test_a_long_log_is_gone_on_with_from_its_end(
     assert audit_replay.verified(path, first).holds
 
 
+def test_a_change_of_folder_does_not_move_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with AuditLog("log.jsonl", batch=1) as log:
+        monkeypatch.chdir("/")
+        log.append(CONTEXT, one())
+        assert log.head.decisions == 1
+    assert len(records(tmp_path / "log.jsonl")) == 1
+
+
 def test_a_context_is_stated_once_a_writer(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with AuditLog(path) as log:

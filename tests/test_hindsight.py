@@ -96,6 +96,8 @@ def test_it_chooses_as_the_torch_network_on_10_000_observations(begin: Begin) ->
     task = begin(scenario.scenario("chat-mixed"))
     arrays = learner(task).arrays()
     rng = np.random.default_rng(0)  # curves that matter, as those of a network that has learnt
+    for name in ("b1", "b2", "b3"):
+        arrays[name] = rng.normal(0, 0.3, arrays[name].shape).astype(np.float16)
     arrays["w3"] = (arrays["w3"] * 200 * rng.random(arrays["w3"].shape)).astype(np.float16)
     agent, seen = Agent.of(task.policy(arrays)), observations(task, 10_000)
     agent.reset(len(seen), task.briefing)

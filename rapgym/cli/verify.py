@@ -18,7 +18,8 @@ def add(subparsers: Subparsers) -> None:
         help="replay and re-score a results file, or replay an audit log",
         description="Serves every row of a results file again from its proposals, and computes "
         "every score anew; of an audit log, takes every decision again from the log alone and follows "
-        "its chain (rapgym audit LOG --verify --head says more). Exit code 1, and what differs, where it does not hold.",
+        "its chain (rapgym audit LOG --verify --head says more). Exit code 1, and what differs, where "
+        "it does not hold.",
         epilog="example: rapgym verify results/bench.csv.gz",
     )
     command.add_argument("file", type=Path, metavar="FILE")

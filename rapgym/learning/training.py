@@ -201,11 +201,16 @@ class Training:
             scenario=self.story.id,
             told=self.told,
             seed=self.seed,
-            observation=observation_of(self.briefing.layout),
+            observation=self._observation(),
             training=training or {"opened": [self.learn_split, self.check_split]},
             arrays=arrays,
             **self.basis,
         )
+
+    def _observation(self) -> dict[str, Any]:
+        """What the policy builds on: all of the layout, unless its class says `builds_on` less."""
+        whole = observation_of(self.briefing.layout)
+        return {name: whole[name] for name in getattr(self.agent, "builds_on", whole)}
 
     def close(self) -> None:
         """The run is over, or interrupted."""

@@ -1,12 +1,13 @@
-"""Fill the generated parts of README.md and write RESULTS.md, from the committed results: `make readme`.
+"""Fill the generated parts of README.md, write RESULTS.md and model cards, from results: `make readme`.
 
-With --check nothing is written, and the exit code says whether both are what they would become.
+With --check nothing is written, and the exit code says whether all are what they would become.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import cards
 import results_page
 
 from rapgym import cli, results
@@ -19,6 +20,7 @@ from rapgym.suitability import numbers
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bench.csv.xz"
 README, PAGE = ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md"
+CARDS = ROOT / "baselines" / "cards"
 
 
 def commands() -> str:
@@ -85,9 +87,11 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
+    found = results.read(RESULTS)
     wanted = {
         README: filled(README.read_text()),
-        PAGE: results_page.whole(results.read(RESULTS), RESULTS.parent),
+        PAGE: results_page.whole(found, RESULTS.parent),
+        **{CARDS / name: text for name, text in cards.cards(found).items()},
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
@@ -95,6 +99,7 @@ def main() -> int:
             print(f"{path.name} is not what its results give; run: make readme", file=sys.stderr)
         return int(bool(stale))
     for path in stale:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(wanted[path])
     return 0
 

@@ -14,6 +14,7 @@ from typing import Any
 from rapgym import cells, datafiles, parallel, provenance, recorded, results, rivals, scenario
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
 from rapgym.policies import registry, tuning
+from rapgym.policies.policy import briefing
 from rapgym.progress import Progress
 from rapgym.results import Cell, Results
 from rapgym.scenario import Recorded, Scenario
@@ -54,6 +55,37 @@ def tasks(stories: Sequence[Scenario], names: Sequence[str], seeds: Sequence[int
         found.append(Task(story, cells.BOUND, partial(cells.bound_cell, story)))
         found.append(Task(story, cells.BEST_PLAN, partial(cells.plan_cell, story)))
     return found
+
+
+def runnable(
+    stories: Sequence[Scenario], asked: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Which policies and rivals are run, and which are left out.
+
+    Args:
+        asked: names that the user gives; all that can be run where None.
+
+    Returns:
+        Names; and, of methods that learn, those without a training run for any of the scenarios, as
+        on the user's own traces, or where only the package was installed and not its repository.
+
+    Raises:
+        InvalidPolicy: one that is asked for has no training run for one of the scenarios.
+    """
+    if asked is None:
+        every = [*registry.POLICIES, *(rivals.RIVALS)]
+        out = [
+            entry.name
+            for entry in registry.POLICIES
+            if entry.train and not any(registry.trained_seeds(entry, story) for story in stories)
+        ]
+        return [each.name for each in every if each.name not in out], out
+    outside = {rival.name for rival in rivals.RIVALS}
+    for entry in [registry.entry(name) for name in asked if name not in outside]:
+        for story in stories:
+            if entry.train and not registry.trained_seeds(entry, story):
+                registry.settings(entry, briefing(story), scenario.table(story).sha256)
+    return list(asked), []
 
 
 def seeds_of(entry: registry.Entry, story: Scenario, seeds: Sequence[int]) -> Sequence[int]:

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -110,10 +110,8 @@ class PolicyProcess:
             child.ready = False
         self._ready(until_s)
 
-    def propose(
-        self, observation: FloatArray, rng: np.random.Generator
-    ) -> Sequence[BoolArray | None]:
-        """float32 [B, O] -> a proposal for each lane, or None where its answer cannot be read.
+    def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
+        """float32 [B, O] -> proposal, bool [B, N]; where some lanes' answers cannot be read, a list of one a lane, None for those.
 
         Raises:
             LateAnswer: it has not answered in time.
@@ -171,7 +169,7 @@ class PolicyProcess:
 
     def _answered(
         self, child: Child, observation: FloatArray, rng: np.random.Generator, until_s: float
-    ) -> Sequence[BoolArray | None]:
+    ) -> BoolArray:
         if not self._stream_sent:
             # A process that was started again must not repeat its random numbers.
             fresh = np.random.default_rng(int(rng.integers(1 << 62))) if self.faults else rng
@@ -194,7 +192,9 @@ class PolicyProcess:
         readable, proposal = entries[:batch] == 1, (entries[batch:] == 1).reshape(batch, -1)
         if readable.all():
             return proposal
-        return [proposal[lane] if readable[lane] else None for lane in range(batch)]
+        # Lane by lane, as the guard reads what is no array: None is no proposal.
+        found: Any = [proposal[lane] if readable[lane] else None for lane in range(batch)]
+        return found
 
     @property
     def _answer_bytes(self) -> int:

@@ -130,7 +130,7 @@ def decide(
     floor[order] = False
     wanted = proposal | floor
     refused = np.vecdot(wanted, costs) > budget
-    if not refused.any():  # the usual row, and quicker: every proposal fits
+    if not np.count_nonzero(refused):  # the usual row, and quicker: every proposal fits
         return Decision(wanted, refused, source.copy())
     kept = fit(proposal, costs, budget, order)
     spent = np.where(kept, costs, 0).sum(axis=-1)

@@ -205,7 +205,7 @@ def test_it_declares_what_the_policy_declares() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"deadline_ms": 0}, {"restarts": -1}, {"patience_rows": 0}])
-def test_settings_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidSpec, match="policy process"), process("Dense", **wrong):
         pass
 

@@ -223,3 +223,19 @@ def test_a_method_that_was_not_trained_says_how_to(shipped: Path, toy_story: Sce
     entry, told = registry.entry("weighted"), briefing(toy_story)
     with pytest.raises(InvalidPolicy, match=r"rapgym train weighted --scenario"):
         registry.settings(entry, told, scenario.table(toy_story).sha256, 4)
+
+
+def test_bench_leaves_out_what_was_trained_nowhere_here_unless_it_is_asked_for(
+    shipped: Path, toy_story: Scenario
+) -> None:
+    names, out = bench.runnable([toy_story], None)
+    assert "weighted" in names
+    assert "frontier" in names
+    assert "int4" in names
+    assert not {*names} & {*out}
+    shipped.unlink()
+    names, out = bench.runnable([toy_story], None)
+    assert "weighted" not in names
+    assert "weighted" in out
+    with pytest.raises(InvalidPolicy, match=r"rapgym train weighted --scenario"):
+        bench.runnable([toy_story], ["weighted", "frontier"])

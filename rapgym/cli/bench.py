@@ -60,17 +60,19 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import bench, report, rivals, scoreboard
-    from rapgym.policies import registry
+    from rapgym import bench, report, scoreboard
     from rapgym.scenario import SCENARIOS, scenario
 
     if any(":" in name for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
     stories = [scenario(name) for name in _names(arguments, [s.name for s in SCENARIOS])]
-    names = arguments.policy or [
-        *(entry.name for entry in registry.POLICIES),
-        *(rival.name for rival in rivals.RIVALS),
-    ]
+    names, untrained = bench.runnable(stories, arguments.policy)
+    if untrained:
+        print(
+            f"left out, for no trained policies of theirs are here: {', '.join(untrained)} (see rapgym "
+            "train)",
+            file=sys.stderr,
+        )
     seeds = range(arguments.seeds)
     jobs, ray = workers.chosen(arguments)
     found = bench.run(

@@ -82,6 +82,18 @@ POLICIES = (
     Entry("forecast", "heuristic", "rapgym.baselines.forecast:Forecast",
           "least expected cost over how the limit went on in train where the past was like now",
           _GRID, tune="rapgym.baselines.forecast:tune"),
+    Entry("hindsight", "learned", "rapgym.baselines.hindsight:Agent",
+          "a small network that has seen what each set would have cost in every recorded row", _GRID,
+          train="rapgym.baselines.hindsight:train", refit=True),
+    Entry("dqn", "learned", "rapgym.baselines.dqn:Agent",
+          "RAP-style: DQN with masks drops block after block; it sees no table but greedy importance",
+          _GRID, train="rapgym.baselines.dqn:train"),
+    Entry("maskable_ppo", "learned", "rapgym.baselines.maskable_ppo:Agent",
+          "PPO with masks drops block after block", _GRID,
+          train="rapgym.baselines.maskable_ppo:train"),
+    Entry("ppo_counts", "learned", "rapgym.baselines.ppo_counts:Agent",
+          "PPO says how many attention and FFN blocks go, along the grid", _GRID,
+          train="rapgym.baselines.ppo_counts:train"),
 )  # fmt: skip
 
 

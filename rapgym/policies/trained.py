@@ -216,7 +216,7 @@ def _array(content: bytes) -> np.ndarray:
     left = content[stream.tell() :]
     if dtype.kind not in KINDS or dtype.hasobject or math.prod(shape) * dtype.itemsize != len(left):
         raise ValueError("an array holds something else than its header says, or no numbers")
-    array = np.frombuffer(left, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(left, dtype=dtype).reshape(shape, order="F" if fortran else "C").copy("K")
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError("an array holds numbers that are not finite")
     return array

@@ -146,7 +146,7 @@ def prices(at: Known, base: Base, drawn: Drawn, seed: int, futures: int = FUTURE
     expected = np.full((rows, count), np.inf)
     end = np.repeat(at.front.kept[None], rows, axis=0)
     first = drawn.second[:, 0]
-    refused = (used[drawn.row] > at.limit_bytes[first][:, None]).all(axis=1)
+    refused = np.all(used[drawn.row] > at.limit_bytes[first][:, None], axis=1)
     for t in range(rows):
         row = int(drawn.row[t])
         start = np.full(futures, first[t])

@@ -23,14 +23,14 @@ def states(twin: Twin) -> States:
     story, measured = twin.story, model_spec(scenario.table(twin.story).model)
     scale = scenario.scales(story, measured)
     limit = scenario.limit_bytes(story, twin.held) * float(scale.bytes)
-    limit = np.floor(scenario.limit_scaled(story, measured, limit)).astype(np.int64)
+    limit_bytes = np.floor(scenario.limit_scaled(story, measured, limit)).astype(np.int64)
 
     def tokens(served: IntArray) -> IntArray:
         return np.rint(served * float(scale.tokens) * story.length_share).astype(np.int64)
 
     batch, prompt, longest = twin.asked.T.copy()
     return States(
-        limit,
+        limit_bytes,
         Rows(
             batch=batch,
             prompt_tokens=tokens(prompt),

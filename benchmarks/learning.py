@@ -32,14 +32,7 @@ ABLATIONS = {
     "without KV share and demand": {"kv_share": "false"},
     "myopic": {"continuation": "false"},
 }
-ABLATED = (
-    "chat-beside-code",
-    "chat-mixed",
-    "chat-tight",
-    "code-beside-chat",
-    "servegen-days",
-    "laptop",
-)
+ABLATED = ("chat-beside-code", "chat-mixed", "code-beside-chat", "servegen-days")
 ABLATION_SEEDS = 3
 FROM, TUNED_ON = "chat-beside-code", "laptop"  # where fine-tuning begins, and what it is for
 SEEDS = 5
@@ -132,8 +125,40 @@ def finetune() -> list[Callable[[], Judged]]:
     return found
 
 
+def family(story: scenario.Scenario) -> str:
+    """Whose traffic it serves: the Azure scenarios share one hour."""
+    return "azure" if story.trace.startswith("azure") else story.trace
+
+
+def universal_then_judged(name: str, variant: str, learned: tuple[str, ...], seed: int) -> Judged:
+    """One network of the scenarios `learned`, trained unless it has been, on scenario `name`."""
+    import universal as pooled
+
+    path = (RUNS / "universal" / "+".join(learned) / f"{seed}.npz").absolute()
+    pooled.train(learned, seed, path)
+    return judged(name, variant, str(path))
+
+
+def universal() -> list[Callable[[], Judged]]:
+    """Trained on it, on all headline scenarios, and on those with other traffic."""
+    stories = [story for story in SCENARIOS if story.headline]
+    everything = tuple(story.name for story in stories)
+    found: list[Callable[[], Judged]] = []
+    for story in SCENARIOS:
+        others = tuple(each.name for each in stories if family(each) != family(story))
+        for seed in range(ABLATION_SEEDS):
+            own = shipped(story.name, "train", seed)
+            found += [
+                partial(judged, story.name, "trained on it", own),
+                partial(universal_then_judged, story.name, "trained on all", everything, seed),
+                partial(universal_then_judged, story.name, "trained on the others", others, seed),
+            ]
+    return found
+
+
 EXPERIMENTS: dict[str, Callable[[], list[Callable[[], Judged]]]] = {
     "ablations": ablations, "transfer": transfer, "finetune": finetune,
+    "universal": universal,
 }  # fmt: skip
 
 

@@ -51,8 +51,9 @@ def lines(path: Path, kept: Head | None = None) -> Iterator[Line | Fault]:
     """
     try:
         file = path.open("rb")
-    except OSError as error:
-        raise DataUnavailable(f"no audit log at {path} ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        why = getattr(error, "strerror", None) or error
+        raise DataUnavailable(f"no audit log at {str(path)!r} ({why})") from error
     with file:
         first = file.readline(LONGEST_LINE + 1)
         if not first:

@@ -73,13 +73,13 @@ def runnable(
         InvalidPolicy: one that is asked for has no training run for one of the scenarios.
     """
     if asked is None:
-        every = [*registry.POLICIES, *(rivals.RIVALS)]
+        every = [*(each.name for each in registry.POLICIES), *(each.name for each in rivals.RIVALS)]
         out = [
             entry.name
             for entry in registry.POLICIES
             if entry.train and not any(registry.trained_seeds(entry, story) for story in stories)
         ]
-        return [each.name for each in every if each.name not in out], out
+        return [name for name in every if name not in out], out
     outside = {rival.name for rival in rivals.RIVALS}
     for entry in [registry.entry(name) for name in asked if name not in outside]:
         for story in stories:

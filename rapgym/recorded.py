@@ -28,7 +28,12 @@ OPTIONS = ("memory", "requests", "card", "every")
 def path_of(recording: str) -> Path:
     """The file of a recording: one of rapgym's by its name under traces/, any other by its path."""
     shipped = series.FOLDER / recording
-    return shipped if shipped.is_file() else Path(recording)
+    try:
+        return shipped if shipped.is_file() else Path(recording)
+    except (
+        OSError
+    ):  # too long for the name of a file of ours; whether it is a path, its reader sees
+        return Path(recording)
 
 
 def held_units(memory: MemoryTrace, start_s: float, seconds: int) -> IntArray:

@@ -119,6 +119,8 @@ def finish(out: Path, *, to: Path | None = None) -> Finished:
         InvalidSpec: its recorder still runs, or the trace's name is taken.
         InvalidTrace: it holds no whole row; it is left as it is.
     """
+    if not out.name:
+        raise DataUnavailable(f"{str(out)!r} names no recording")
     path, to = work_path(out), to or out
     try:
         file = os.open(path, os.O_RDWR)

@@ -92,7 +92,7 @@ def features(values: FloatArray, slow: Sequence[int]) -> FloatArray:
     columns = [now, *(now - other for other in before)]
     for steps in slow:
         count = np.minimum(np.arange(values.shape[1]) + 1, steps)
-        ago = np.concatenate([np.zeros((len(values), steps)), added], axis=1)[:, : -steps]
+        ago = np.concatenate([np.zeros((len(values), steps)), added], axis=1)[:, :-steps]
         columns.append((added - ago) / count)
     found = np.stack(columns, axis=-1).astype(np.float64)
     deviation = found.std(axis=(0, 1))
@@ -291,9 +291,9 @@ def fit(story: Scenario, neighbours: int | None = None) -> Twin:
     window = train.window_s
     stretches = _stretches(len(train), max(STRETCH_S // window, 1))
     held = train.tenant_tokens[stretches].reshape(len(stretches), -1)
-    asked = np.stack(
-        [train.batch, train.prompt_tokens, train.longest_prompt_tokens], axis=1
-    )[stretches]
+    asked = np.stack([train.batch, train.prompt_tokens, train.longest_prompt_tokens], axis=1)[
+        stretches
+    ]
     tokens = (asked[..., 1] + asked[..., 0] * train.reserve_tokens).astype(np.float64)
     seconds = held.astype(np.float64)
     counts = NEIGHBOURS if neighbours is None else (neighbours,)
@@ -320,7 +320,9 @@ def _stretches(rows: int, length: int) -> IntArray:
 def _demand_features(asked: IntArray) -> FloatArray:
     """Batch and prompt tokens, and what they were like before: [P, S, 3] -> [P, S, 14]."""
     columns = (asked[..., 0], asked[..., 1])
-    return np.concatenate([features(column.astype(np.float64), SLOW_ROWS) for column in columns], axis=-1)
+    return np.concatenate(
+        [features(column.astype(np.float64), SLOW_ROWS) for column in columns], axis=-1
+    )
 
 
 def _outputs(batch: IntArray, output: IntArray, reserve: int) -> IntArray:

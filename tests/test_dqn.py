@@ -14,12 +14,12 @@ from learning_worlds import small_run, torch_network
 
 from rapgym import encoding
 from rapgym.baselines import dqn
+from rapgym.lanes import importance
 from rapgym.learning import runs
 from rapgym.learning.masked_dqn import MaskedDQN
 from rapgym.learning.row_buffer import RowReplayBuffer
 from rapgym.learning.small_steps import SmallSteps, layout_of
 from rapgym.learning.vec_env import RapVecEnv
-from rapgym.lanes import importance
 from rapgym.policies.policy import briefing
 from rapgym.scenario import Scenario
 
@@ -51,7 +51,8 @@ def test_only_legal_actions_are_taken(model: MaskedDQN, monkeypatch: pytest.Monk
     model.exploration_schedule = lambda _: 0.7
     model.exploration_rate = 0.7
     model.learn(400)
-    assert {2, 3, 4, 5, STOP} <= {*taken} and not {0, 1} & {*taken}, "never a block of the floor"
+    assert {2, 3, 4, 5, STOP} <= {*taken}
+    assert not {0, 1} & {*taken}, "never a block of the floor"
     observation = env.reset()
     best, _ = model.predict(observation, deterministic=True)
     with torch.no_grad():
@@ -61,7 +62,7 @@ def test_only_legal_actions_are_taken(model: MaskedDQN, monkeypatch: pytest.Monk
 
 
 def test_targets_take_the_best_legal_next_action(model: MaskedDQN) -> None:
-    observation = model.env.reset()  # type: ignore[union-attr]
+    observation: Any = model.env.reset()  # type: ignore[union-attr]
     where = model.so_far
     observation[1, where] = [1, 1, 0, 1, 1, 1]  # attn1 is gone
     with torch.no_grad():
@@ -73,7 +74,10 @@ def test_targets_take_the_best_legal_next_action(model: MaskedDQN) -> None:
     from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
     rows = torch.from_numpy(observation)
-    rewards, dones = torch.tensor([[-1.0], [-2.0], [0.0], [0.0]]), torch.tensor([[0.0]] * 3 + [[1.0]])
+    rewards, dones = (
+        torch.tensor([[-1.0], [-2.0], [0.0], [0.0]]),
+        torch.tensor([[0.0]] * 3 + [[1.0]]),
+    )
     data = ReplayBufferSamples(rows, torch.full((4, 1), STOP), rows, dones, rewards)
     assert model.targets(data).tolist() == [-1 + 0.5 * 17, -2 + 0.5 * 16, 0.5 * 17, 0.0]
 
@@ -91,13 +95,15 @@ def test_a_small_step_is_credited_with_its_row() -> None:
     add(1, [3, 2], [0.0, 0.0])
     add(2, [STOP, 4], [-1.0, 0.0])  # the second lane's second row is not served yet
     assert buffer.ready.tolist() == [[True, True], [True, False], [True, False], [False, False]]
-    assert buffer.rewards[:3, 0].tolist() == [-1.0] * 3 and buffer.rewards[0, 1] == -3.0
+    assert buffer.rewards[:3, 0].tolist() == [-1.0] * 3
+    assert buffer.rewards[0, 1] == -3.0
     assert buffer.next_observations[:3, 0, 0].tolist() == [3.0] * 3
     drawn = buffer.sample(64)
     assert set(drawn.rewards[:, 0].tolist()) == {-1.0, -3.0}
     for step in (3, 4):  # round the end of the buffer: the oldest steps are overwritten
         add(step, [2, STOP], [0.0, -5.0])
-    assert buffer.ready[0].tolist() == [False, True] and buffer.full
+    assert buffer.ready[0].tolist() == [False, True]
+    assert buffer.full
     assert buffer.rewards[[1, 2, 3, 0], 1].tolist() == [-5.0] * 4
 
 
@@ -135,7 +141,8 @@ def test_decisions_are_those_of_torch_on_observations_of_the_environment(
     while decided < 10_000:
         legal = env.native.action_masks()
         actions = np.where(legal, values(observation), -np.inf).argmax(axis=1)
-        observation, _, _, infos = env.step(actions)
+        after: Any = env.step(actions)
+        observation, _, _, infos = after
         served = np.flatnonzero([("proposal" in info) for info in infos])
         for lane in served.tolist():
             assert (infos[lane]["proposal"] == wanted[lane]).all()

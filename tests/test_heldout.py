@@ -10,11 +10,12 @@ from rapgym.errors import HeldOut
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario
+from rapgym.specs import model_spec
 
 DOORS: dict[str, Callable[[Scenario], Any]] = {
     "rows of a world": lambda story: scenario.world(story, "test"),
     "rows of a split": lambda story: scenario.rows(
-        story, scenario.model_spec(scenario.table(story).model), "test"
+        story, model_spec(scenario.table(story).model), "test"
     ),
     "validation, told of fit": lambda story: scenario.world(story, "validation"),
     "the rest of train": lambda story: scenario.world(story, "train"),

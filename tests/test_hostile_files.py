@@ -1,5 +1,6 @@
 """Files from elsewhere: damaged, enormous or lying ones are refused by our own errors, and no others."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -96,10 +97,8 @@ def test_a_folder_or_nothing_in_place_of_a_file(
     monkeypatch.setenv("RAPGYM_CACHE", str(tmp_path))
     path = tmp_path / KINDS[kind].name
     for _ in range(2):
-        try:
+        with contextlib.suppress(RapgymError):
             KINDS[kind].read(path)
-        except RapgymError:
-            pass
         path.mkdir(exist_ok=True)
 
 
@@ -197,7 +196,9 @@ HOSTILE_NAMES = ["../../etc/passwd", "/etc/passwd", "..", ".", "", "a\x00b", "a"
 def test_no_name_leads_out_of_its_folder_or_ends_in_anothers_error(name: str) -> None:
     readers: list[Any] = [
         scenario.scenario,
-        registry.entry,
+        lambda name: registry.build(
+            registry.entry(name), {}
+        ),  # a module is looked for by name alone
         trained.path_of,
         device_profiles.read,
         quality.QualityTable.load,
@@ -211,7 +212,7 @@ def test_no_name_leads_out_of_its_folder_or_ends_in_anothers_error(name: str) ->
         lambda name: access_log.read(Path(name)),
         lambda name: recording.finish(Path(name)),
         lambda name: audit_replay.verified(Path(name)),
-        lambda name: scenario.scenario(f"laptop[memory={name}]"),
+        lambda name: scenario.workload(scenario.scenario(f"laptop[memory={name}]")),
     ]
     for reader in readers:
         with pytest.raises(RapgymError):

@@ -218,18 +218,14 @@ def test_wild_answers_do_no_harm(toy_story: Scenario, answer: Callable[[int], An
 
 def test_an_answer_that_changes_afterwards_changes_nothing() -> None:
     answer = np.ones((2, 6), dtype=bool)
-    read, _ = guard.ask(
-        Answers(lambda lanes: answer), np.zeros((2, 3)), np.random.default_rng(), 6
-    )
+    read, _ = guard.ask(Answers(lambda lanes: answer), np.zeros((2, 3)), np.random.default_rng(), 6)
     answer[...] = False
     assert read.all()
 
 
 def test_ctrl_c_still_works() -> None:
     with pytest.raises(KeyboardInterrupt):
-        guard.ask(
-            Answers(raising(KeyboardInterrupt)), np.zeros((1, 3)), np.random.default_rng(), 6
-        )
+        guard.ask(Answers(raising(KeyboardInterrupt)), np.zeros((1, 3)), np.random.default_rng(), 6)
 
 
 def test_a_policy_that_declares_nonsense_is_refused(toy_story: Scenario) -> None:

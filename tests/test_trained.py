@@ -176,7 +176,9 @@ def test_bench_refuses_a_policy_that_opened_what_it_is_judged_on(
     if allowed:
         assert cells.policy_cell(toy_story, entry, 3).about["kind"] == "learned"
         return
-    with pytest.raises(InvalidPolicy, match=r"while training|does not say what its training opened"):
+    with pytest.raises(
+        InvalidPolicy, match=r"while training|does not say what its training opened"
+    ):
         cells.policy_cell(toy_story, entry, 3)
 
 
@@ -211,8 +213,9 @@ def test_a_run_of_another_table_or_workload_is_refused(
     shipped: Path, run: TrainedPolicy, toy_story: Scenario
 ) -> None:
     entry, told = registry.entry("weighted"), briefing(toy_story)
-    for field in ("table_sha256", "workload_sha256"):
-        trained.write(shipped, replace(run, **{field: "0" * 64}))
+    other = "0" * 64
+    for changed in (replace(run, table_sha256=other), replace(run, workload_sha256=other)):
+        trained.write(shipped, changed)
         with pytest.raises(
             InvalidPolicy, match=r"another table or workload.*rapgym train weighted"
         ):

@@ -28,6 +28,7 @@ from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario
 
+
 @dataclass(frozen=True)
 class Patient:
     patience: int = 2
@@ -84,7 +85,8 @@ def test_a_run_repeats_itself_and_goes_on_to_the_same_result(
 
     with pytest.raises(KeyboardInterrupt):
         broken.do(stop, checkpoint_s=0.0)
-    assert (broken.folder / "checkpoint.pt").is_file() and not broken.path.exists()
+    assert (broken.folder / "checkpoint.pt").is_file()
+    assert not broken.path.exists()
     begun: list[float] = []
     broken.do(lambda share, note: begun.append(share))
     assert begun == [1.0] or min(begun) > 0.3, "the first rounds were not done again"
@@ -126,12 +128,14 @@ def test_training_opens_no_test_row_and_no_test_column(
     run = small_run(method, toy_story, tmp_path, steps="200", rounds="1")
     run.do()
     found = run.finished()
-    assert found is not None and found.training["opened"] == ["check", "learn"]
+    assert found is not None
+    assert found.training["opened"] == ["check", "learn"]
     found.check_held_out()
     later = replace(run, told="train")
     later.do()
     found = later.finished()
-    assert found is not None and found.training["opened"] == ["fit", "validation"]
+    assert found is not None
+    assert found.training["opened"] == ["fit", "validation"]
     found.check_held_out()
     assert not judged
 
@@ -174,7 +178,8 @@ def test_what_is_written_is_what_was_judged(toy_story: Scenario, tmp_path: Path)
     assert found is not None
     assert found.training["settings"]["width"] == 8
     assert found.training["steps"] == int(points(run)[-1]["steps"]) > 0
-    assert found.training["packages"]["torch"] and found.training["machine"]
+    assert found.training["packages"]["torch"]
+    assert found.training["machine"]
 
 
 def test_patience_ends_a_run_and_the_best_stays(task: Training) -> None:
@@ -195,7 +200,8 @@ def test_rounds_have_streams_of_their_own(task: Training) -> None:
 
     first = draws()
     task._round = -1
-    assert draws() == first and len(set(first)) == 3
+    assert draws() == first
+    assert len(set(first)) == 3
 
 
 def test_a_damaged_or_strange_checkpoint_is_no_checkpoint(
@@ -208,7 +214,8 @@ def test_a_damaged_or_strange_checkpoint_is_no_checkpoint(
         task.advance(0.5, kept(2), state=lambda: {"weights": np.arange(3.0)})
     task.close()
     same = Training("fixed", toy_story, "fit", 0, Patient(), Fixed, tmp_path)
-    assert same.saved["weights"].tolist() == [0.0, 1.0, 2.0] and list(same.rounds(2)) == [1]
+    assert same.saved["weights"].tolist() == [0.0, 1.0, 2.0]
+    assert list(same.rounds(2)) == [1]
     same.close()
     other = Training("fixed", toy_story, "fit", 0, Patient(3), Fixed, tmp_path)
     assert other.saved is None, "of other settings"
@@ -219,8 +226,11 @@ def test_checkpoints_hold_what_they_were_given(tmp_path: Path) -> None:
     content = {"a": [np.arange(3), {"b": np.ones((2, 2), bool)}], "n": 3, "text": "x", "none": None}
     checkpoint.write(tmp_path / "c.pt", content)
     found = checkpoint.read(tmp_path / "c.pt")
-    assert found is not None and found["n"] == 3 and found["none"] is None
-    assert found["a"][0].dtype == np.int64 and found["a"][1]["b"].all()
+    assert found is not None
+    assert found["n"] == 3
+    assert found["none"] is None
+    assert found["a"][0].dtype == np.int64
+    assert found["a"][1]["b"].all()
 
 
 def test_a_check_costs_what_a_rollout_costs(
@@ -232,16 +242,19 @@ def test_a_check_costs_what_a_rollout_costs(
     # Stretches differ from that by what is in memory where they begin, and by no row.
     monkeypatch.setattr(training, "STRETCH_ROWS", 10)
     cut = training.split_cost(FrontierLookup, toy_story, "learn", told)
-    assert cut == pytest.approx(expected, rel=0.1) and cut != pytest.approx(expected)
+    assert cut == pytest.approx(expected, rel=0.1)
+    assert cut != pytest.approx(expected)
 
 
 @pytest.mark.parametrize("id", ["RAP-v0", "RAP-Counts-v0"])
 def test_the_lean_adapter_gives_what_the_other_gives(id: str, toy_story: Scenario) -> None:
-    lean, full = (kind.make(id, 3, scenario="toy", split="learn") for kind in (LeanVecEnv, RapVecEnv))
+    lean, full = (
+        kind.make(id, 3, scenario="toy", split="learn") for kind in (LeanVecEnv, RapVecEnv)
+    )
     rng, ends = np.random.default_rng(0), 0
     for env in (lean, full):
         env.seed(5)
-    assert np.array_equal(lean.reset(), full.reset())
+    assert np.array_equal(np.asarray(lean.reset()), np.asarray(full.reset()))
     for _ in range(300):
         if id == "RAP-v0":
             actions = np.where(rng.random(3) < 0.5, 6, rng.integers(7, size=3))
@@ -264,7 +277,7 @@ def test_settings_are_read_as_what_they_are() -> None:
         runs.settings_of("dqn", {"stepz": "300"})
     with pytest.raises(InvalidPolicy, match="cannot be 'many'"):
         runs.settings_of("dqn", {"steps": "many"})
-    with pytest.raises(InvalidPolicy, match="does not learn; there are .*dqn"):
+    with pytest.raises(InvalidPolicy, match=r"does not learn; there are .*dqn"):
         runs.settings_of("keep_all", {})
     assert set(METHODS) <= set(runs.methods())
 
@@ -278,6 +291,7 @@ def test_weights_of_a_policy_are_where_a_run_begins(toy_story: Scenario, tmp_pat
     assert first == pytest.approx(before.do().check_cost, rel=1e-6)
     assert cost <= first + 1e-9
     found = after.finished()
-    assert found is not None and found.training["start"]["name"] == str(before.path)
+    assert found is not None
+    assert found.training["start"]["name"] == str(before.path)
     with pytest.raises(InvalidPolicy, match="no start for"):
         replace(small_run("ppo_counts", toy_story, tmp_path), start=str(before.path)).do()

@@ -110,7 +110,9 @@ def run(arguments: argparse.Namespace) -> int:
     ]  # fmt: skip
     jobs, ray = workers.chosen(arguments)
     if importlib.util.find_spec("tensorboard") is None and not arguments.quiet:
-        print("curves go to curve.csv alone: pip install tensorboard draws them too", file=sys.stderr)
+        print(
+            "curves go to curve.csv alone: pip install tensorboard draws them too", file=sys.stderr
+        )
     done: list[runs.Done] = []
     with Progress(arguments.method, len(work), quiet=arguments.quiet) as progress:
         watches = jobs == 1 and ray is None  # other processes cannot draw here

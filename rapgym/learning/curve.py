@@ -25,7 +25,7 @@ class Curve:
             from torch.utils.tensorboard import SummaryWriter
 
             after = int(points[-1]["steps"]) + 1 if points else 0
-            self._board = SummaryWriter(str(folder), purge_step=after)  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(folder), purge_step=after)
 
     @property
     def has_board(self) -> bool:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from rapgym.learning.row_buffer import RowReplayBuffer
 from rapgym.specs import BoolArray
 
+
 class Dueling(nn.Module):
     """Values of actions as a value of the state and advantages: what all share is learned once.
 
@@ -56,13 +57,12 @@ class MaskedDQN(DQN):
         self.droppable = droppable
         self.row_discount, self.stop_share = row_discount, stop_share
         self.last_loss = np.nan
-        super().__init__(
-            *args,
-            replay_buffer_class=RowReplayBuffer,
-            replay_buffer_kwargs={"stop": self.stop},
-            gamma=1.0,
-            **options,
-        )
+        options |= {
+            "replay_buffer_class": RowReplayBuffer,
+            "replay_buffer_kwargs": {"stop": self.stop},
+            "gamma": 1.0,
+        }
+        super().__init__(*args, **options)
 
     def legal(self, observation: np.ndarray) -> BoolArray:
         """Legal actions, bool [B, N + 1]."""
@@ -108,7 +108,7 @@ class MaskedDQN(DQN):
             values = self.q_net(data.observations).gather(1, actions)[:, 0]
             loss = functional.smooth_l1_loss(values, self.targets(data))
             self.policy.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(self.q_net.parameters(), self.max_grad_norm)
             self.policy.optimizer.step()
         self._n_updates += gradient_steps

@@ -40,8 +40,7 @@ def scaling(env: RapVecEnv, seed: int, stop_share: float = 0.2) -> tuple[FloatAr
     rng = np.random.default_rng(seed)
     env.seed(seed)
     seen = [env.reset()]
-    for _ in range(SIGNAL_STEPS):
-        seen.append(env.step(_random_actions(env, rng, stop_share))[0])
+    seen += [env.step(_random_actions(env, rng, stop_share))[0] for _ in range(SIGNAL_STEPS)]
     values = np.concatenate(seen).astype(np.float64)
     mean, spread = values.mean(axis=0), values.std(axis=0)
     steady = spread < STEADY

@@ -17,9 +17,7 @@ from rapgym.specs import BoolArray, FloatArray
 
 def layout_of(briefing: Briefing) -> Layout:
     """The layout of RAP-v0's observations in a briefing's world."""
-    return encoding.layout(
-        briefing.train, card_bytes=briefing.layout.card_bytes, small_steps=True
-    )
+    return encoding.layout(briefing.train, card_bytes=briefing.layout.card_bytes, small_steps=True)
 
 
 class SmallSteps:

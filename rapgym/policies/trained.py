@@ -127,16 +127,23 @@ def path_of(file: str) -> Path:
         InvalidPolicy: there is none, or the name leads out of its folder.
     """
     if file.endswith(".npz"):
-        if not Path(file).is_file():
-            raise InvalidPolicy(f"{file} is not there; rapgym train makes such files")
+        if not _is_file(Path(file)):
+            raise InvalidPolicy(f"{file[:200]} is not there; rapgym train makes such files")
         return Path(file)
     if not all(_STEP.fullmatch(step) for step in file.split("/")):
         raise InvalidPolicy(f"{file!r} is no name of a trained policy")
     for folder in _folders():
         path = folder / f"{file}.npz"
-        if path.is_file():
+        if _is_file(path):
             return path
-    raise InvalidPolicy(f"no trained policy {file}; make it with rapgym train --publish")
+    raise InvalidPolicy(f"no trained policy {file[:200]}; make it with rapgym train --publish")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False
 
 
 def load(file: str, sha256: str | None = None) -> TrainedPolicy:

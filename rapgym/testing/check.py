@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import encoding, rollout, simulator
+from rapgym import encoding, guard, simulator
 from rapgym import scenario as scenarios
 from rapgym.errors import InvalidPolicy
 from rapgym.lanes import story_of
@@ -196,9 +196,9 @@ class _Run:
         world, rows = self.world, len(self.world.rows)
         reference = FrontierLookup()
         step = Witness(simulator.step, self.tally) if self.is_watched else simulator.step
-        rollout.begin(policy, self.count, self.told)
+        guard.begin(policy, self.count, self.told)
         reference.reset(self.count, self.told)
-        strict = np.full(self.count, rollout.refuses_misfit(policy))
+        strict = np.full(self.count, guard.refuses_misfit(policy))
         turned = np.arange(self.count) * rows // self.count
         state = simulator.start(world, np.zeros_like(turned), turned, np.ones(self.count))
         rng, total, output = np.random.default_rng(seed), 0.0, 0
@@ -206,7 +206,7 @@ class _Run:
         for age in range(rows):
             seen = encoding.visible(world, state, np.full(self.count, age))
             observation = encoding.observe(world, self.told.layout, seen)
-            proposal, readable = rollout.ask(policy, observation, rng, world.blocks)
+            proposal, readable = guard.ask(policy, observation, rng, world.blocks)
             if not readable.all():
                 self.unreadable += int(np.count_nonzero(~readable))
                 self.fault = self.fault or _fault(policy, observation, world.blocks)

@@ -183,13 +183,13 @@ class GuardMachine(RuleBasedStateMachine):
         self.inner = Lanes(self.story, "validation", self.lanes, step=step)
         for lane in range(self.lanes):
             self.inner.restart(lane, Start(0, lane, 1.0, len(self.inner.world.rows)))
-        self.rules: Rules | None = None
+        self.watched_by: Rules | None = None
         self.is_late = False
         self._guarded(hostile.POLICIES[name]())
 
     def _guarded(self, policy: Any) -> None:
         # Every answer takes more than a picosecond: late without waiting.
-        guarding = Guarding(self.rules, 1e-9 if self.is_late else None)
+        guarding = Guarding(self.watched_by, 1e-9 if self.is_late else None)
         self.policy, self.guard = policy, Guard(policy, self.inner, self.told, guarding)
         self.pinned: BoolArray = np.zeros(self.lanes, dtype=bool)
 
@@ -204,7 +204,7 @@ class GuardMachine(RuleBasedStateMachine):
 
     @rule(watched=st.booleans(), late=st.sampled_from([False, False, True]))
     def it_is_guarded_otherwise(self, watched: bool, late: bool) -> None:
-        self.rules = Rules(window_rows=4, hand_back_rows=2, ample_rows=3) if watched else None
+        self.watched_by = Rules(window_rows=4, hand_back_rows=2, ample_rows=3) if watched else None
         self.is_late = late
         self._guarded(self.policy)
 
@@ -274,19 +274,19 @@ class GuardMachine(RuleBasedStateMachine):
         # A row in which nobody is served costs nothing, and does not count.
         rows = replace(rows, limit_bytes=ample, output_tokens=np.maximum(rows.output_tokens, 1))
         world = replace(self.inner.world, rows=rows)
-        before = self.rules, self.is_late, self.policy
-        self.rules, self.is_late, self.policy = Rules(ample_rows=3), False, hostile.Same(False)
+        before = self.watched_by, self.is_late, self.policy
+        self.watched_by, self.is_late, self.policy = Rules(ample_rows=3), False, hostile.Same(False)
         self.pinned = np.zeros(self.lanes, dtype=bool)
         self._now_in(world)
         # Rows in which the reference still brings blocks back are no waste yet.
         returning = -(-int(world.footprint.weights.sum()) // int(world.restore_bytes_per_s))
         stalled = -(-returning // world.window_s)
-        for _ in range(self.rules.ample_rows + stalled + 1):
+        for _ in range(self.watched_by.ample_rows + stalled + 1):
             outcome = self._serve()
         # What the lookup takes for best: dense, or a set that the table finds no worse.
         best = FrontierLookup()
         best.reset(self.lanes, self.told)
         wanted = best.propose(self.inner.observe(), self.rng)
         assert (outcome.kept == (wanted | world.floor)).all(), "promise 5"
-        self.rules, self.is_late, self.policy = before
+        self.watched_by, self.is_late, self.policy = before
         self._guarded(self.policy)

@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rapgym import encoding, rollout, shield, simulator, table_file
+from rapgym import encoding, guard, shield, simulator, table_file
 from rapgym.errors import InvalidTable
 from rapgym.policies.policy import Policy
 from rapgym.policies.reference import FrontierLookup
@@ -286,7 +286,7 @@ class WorldMachine(RuleBasedStateMachine):
     def a_hostile_policy_serves(self, name: str, seed: int, rows: int) -> None:
         policy, rng = self._begun(hostile.POLICIES[name]()), np.random.default_rng(seed)
         strict = self.strict
-        self.strict = np.full(self.lanes, rollout.refuses_misfit(policy))
+        self.strict = np.full(self.lanes, guard.refuses_misfit(policy))
         for _ in range(1 + rows % self.rows_at_once):
             self._serve(*self._asked(policy, rng))
         self.strict = strict
@@ -338,16 +338,16 @@ class WorldMachine(RuleBasedStateMachine):
     def the_process_restarts(self) -> None:
         """What is known of lanes comes back as it was written, into a world made anew."""
         state = self.state
-        self.state = State(*(np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
-                             for array in (state.row, state.limit_row, state.token_scale,
-                                           state.loaded)))  # fmt: skip
+        again: list[Any] = [np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
+                 for array in (state.row, state.limit_row, state.token_scale, state.loaded)]  # fmt: skip
+        self.state = State(*again)
         rows = self.world.rows
         self._with_rows(limit_bytes=rows.limit_bytes.copy())
 
     # What all of these stand on.
 
     def _begun(self, policy: Policy) -> Policy:
-        rollout.begin(policy, self.lanes, self.briefing)
+        guard.begin(policy, self.lanes, self.briefing)
         return policy
 
     def _observed(self) -> Any:
@@ -366,7 +366,7 @@ class WorldMachine(RuleBasedStateMachine):
         """What a policy proposes, the reference in its place where that cannot be read or is late."""
         observation = self._observed()
         kept_safe = observation.copy()
-        proposal, readable = rollout.ask(policy, observation, rng, self.world.blocks)
+        proposal, readable = guard.ask(policy, observation, rng, self.world.blocks)
         assert (observation == kept_safe).all(), "a policy cannot write into what was observed"
         if getattr(policy, "takes_s", 0.0) > DEADLINE_S:
             readable = np.zeros_like(readable)

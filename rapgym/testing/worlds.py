@@ -61,7 +61,7 @@ def tiny_rows(number: int) -> tuple[Header, TableRows]:
     values = np.concatenate([nll, nll + 0.01])[:, None]
     names = ("calib",) * len(kept) + ("test",) * len(kept)
     samples = tuple(
-        Sample(name, name, (100,), (3.0,), (3.0 + CEILING,), (3.0 + CEILING,))  # type: ignore[arg-type]
+        Sample(name, name, (100,), (3.0,), (3.0 + CEILING,), (3.0 + CEILING,))
         for name in ("calib", "test")
     )
     header = Header("tiny", n, 64, "bf16", "bf16", ("text",), samples, (orders,),

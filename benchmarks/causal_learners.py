@@ -1,0 +1,17 @@
+"""Policies that learn, trained on the train part of a twin: for `causal.py --learned`."""
+
+from functools import partial
+
+from rapgym import datafiles
+from rapgym.learning import runs
+from rapgym.policies import registry
+from rapgym.policies.policy import Policy
+from rapgym.scenario import Scenario
+
+
+def hindsight(story: Scenario, seed: int) -> partial[Policy]:
+    """What makes a policy of one training run on a twin's scenario."""
+    settings, out = runs.settings_of("hindsight", {}), datafiles.cache_folder() / "twins" / "runs"
+    run = runs.Run("hindsight", story, "train", seed, settings, out)
+    run.do()
+    return partial(registry.build, registry.entry("hindsight"), {"file": str(run.path)})

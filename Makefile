@@ -9,7 +9,7 @@ WORKERS := -n logical --maxprocesses 4 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check format lint types readme sensitivity slow packaging clean
+.PHONY: bench test check format lint types readme sensitivity slow packaging fuzz mutations clean
 .NOTPARALLEL:
 
 bench: $(VENV)/.core
@@ -36,6 +36,14 @@ sensitivity: $(VENV)/.core
 # The generated parts of README.md and benchmarks/RESULTS.md, from the results under benchmarks/.
 readme: $(VENV)/.dev
 	$(BIN)/python benchmarks/readme.py
+
+# A million decisions against the promises of the shield: up to twenty minutes.
+fuzz: $(VENV)/.dev
+	$(BIN)/python benchmarks/fuzz.py
+
+# Deliberate faults, in a copy: each must make a test fail. Minutes.
+mutations: $(VENV)/.dev
+	$(BIN)/python benchmarks/mutations.py
 
 # What takes minutes, or needs `rapgym models pull smollm2-135m` first.
 slow: $(VENV)/.dev

@@ -262,7 +262,7 @@ def test_the_lean_adapter_gives_what_the_other_gives(id: str, toy_story: Scenari
             actions = rng.integers(3, size=(3, 2))
         here, there = lean.step(actions), full.step(actions)
         for ours, theirs in zip(here[:3], there[:3], strict=True):
-            assert np.array_equal(ours, theirs)
+            assert np.array_equal(np.asarray(ours), np.asarray(theirs))
         for lane in np.flatnonzero(here[2]):
             ends += 1
             for name in ("terminal_observation", "TimeLimit.truncated"):

@@ -1,0 +1,133 @@
+"""The state machines of `rapgym.testing`, until a million decisions have kept every promise.
+
+    make fuzz        up to twenty minutes; results/fuzz.json keeps what was tried
+
+Each machine runs with one seed after the other, in turn, until the decisions that its invariants
+have recounted add up. A broken promise stops the run: Hypothesis prints the shortest story that
+breaks it, and the exit code is 1.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Verbosity, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from rapgym import datafiles, provenance
+from rapgym.testing import Tally, machines
+from rapgym.testing.env_machines import EnvMachine, GuardMachine
+from rapgym.testing.machines import ShieldMachine, WorldMachine
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "benchmarks" / "results" / "fuzz.json"
+sys.path.insert(0, str(ROOT / "tests"))  # the fake devices are the tests'
+
+from device_machines import DeviceMachine  # noqa: E402
+
+DECISIONS, LONGEST_S = 1_000_000, 1200.0
+EXAMPLES, STEPS = 20, 15  # of one seed
+
+
+class Shields(ShieldMachine):
+    """The shield alone, many lanes at once."""
+
+    lanes = 128
+
+
+class Lanes(WorldMachine):
+    """The simulator, many lanes at once."""
+
+    lanes = 96
+    rows_at_once = 6
+
+
+class Environment(EnvMachine):
+    """A single environment on a shipped scenario."""
+
+    scenario = "chat-tight"
+
+
+class Vector(EnvMachine):
+    """The native vector form."""
+
+    scenario, lanes = "code-beside-chat", 16
+
+
+class Guarded(GuardMachine):
+    """A guarded policy, its watchdog and its operator."""
+
+    scenario = "chat-tight"
+
+
+MACHINES: tuple[type[Any], ...] = (
+    ShieldMachine, Shields, WorldMachine, Lanes, Environment, Vector, Guarded, DeviceMachine,
+)  # fmt: skip
+PROFILE = settings(
+    max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, database=None,
+    verbosity=Verbosity.quiet, suppress_health_check=[*HealthCheck],
+)  # fmt: skip
+
+
+def run(decisions: int, longest_s: float, first_seed: int) -> dict[str, Any]:
+    """Every machine in turn, seed after seed."""
+    counts: dict[str, Callable[[], Tally]] = {m.__name__: machines.counted(m) for m in MACHINES}
+    begin, number = time.monotonic(), first_seed
+
+    def done() -> int:
+        return sum(count().decisions for count in counts.values())
+
+    while done() < decisions and time.monotonic() - begin < longest_s:
+        for machine in MACHINES:
+            run_state_machine_as_test(seed(number)(machine), settings=PROFILE)
+        number += 1
+        print(
+            f"seed {number - 1}: {done():,} decisions, {time.monotonic() - begin:.0f} s", flush=True
+        )
+    return {
+        "decisions": done(),
+        "seconds": round(time.monotonic() - begin),
+        "seeds": [first_seed, number - 1],
+        "machines": {name: told(count()) for name, count in counts.items()},
+    }
+
+
+def told(tally: Tally) -> dict[str, Any]:
+    """What one machine met."""
+    return {"decisions": tally.decisions, "reasons": dict(sorted(tally.reasons.items())),
+            "in_mid_row": tally.in_mid_row, "stalled": tally.stalled,
+            "unmeasured": tally.unmeasured, "strict": tally.strict}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--decisions", type=int, default=DECISIONS)
+    parser.add_argument(
+        "--seconds", type=float, default=LONGEST_S, help="stop then, whatever is left"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the first")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
+    arguments = parser.parse_args()
+    found = run(arguments.decisions, arguments.seconds, arguments.seed)
+    content = {
+        "command": "make fuzz",
+        **found,
+        "enough": found["decisions"] >= arguments.decisions,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": provenance.commit(),
+        "packages": {name: importlib.metadata.version(name) for name in ("numpy", "hypothesis")},
+    }
+    with datafiles.written_aside(arguments.out) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+    print(f"{found['decisions']:,} decisions in {found['seconds']} s kept every promise")
+    return 0 if content["enough"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -35,7 +35,7 @@ ABLATIONS = {
 ABLATED = ("chat-beside-code", "chat-mixed", "code-beside-chat", "servegen-days")
 ABLATION_SEEDS = 3
 FROM, TUNED_ON = "chat-beside-code", "laptop"  # where fine-tuning begins, and what it is for
-SEEDS = 5
+SEEDS, TRANSFER_SEEDS = 5, 3
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def transfer() -> list[Callable[[], Judged]]:
         partial(judged, tested, learned, shipped(learned, "train", seed))
         for learned in names
         for tested in names
-        for seed in range(SEEDS)
+        for seed in range(TRANSFER_SEEDS)
     ]
 
 

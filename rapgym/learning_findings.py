@@ -12,6 +12,7 @@ Entry = dict[str, Any]
 
 BLIND = "dqn"  # sees no table beyond each block's greedy importance
 ENOUGH = 0.95  # of the lookup's adaptivity
+LEAST_ROOM = 0.005  # nats between lookup and bound, below which points of foresight say nothing
 
 
 def overall(entries: Sequence[Entry]) -> list[str]:
@@ -31,38 +32,42 @@ def lead(group: Sequence[Entry]) -> tuple[float, float, float] | None:
 
     A point is a hundredth of what the lookup costs above the bound on these rows; the interval is that
     of the difference in cost, the table's error included, in the same unit. None where there is no
-    champion of either kind, or nothing to win.
+    champion of either kind, or next to nothing to win (`LEAST_ROOM`): then points say nothing.
     """
     both, by = champions(group), {entry["policy"]: entry for entry in group}
     if both is None or "frontier" not in by or "bound" not in by:
         return None
-    point = (by["frontier"]["cost"] - by["bound"]["cost"]) / 100
-    if point <= 0 or both[0]["behind_champion"] is None:
+    room = by["frontier"]["cost"] - by["bound"]["cost"]
+    if room < LEAST_ROOM or both[0]["behind_champion"] is None:
         return None
     value, low, high = (both[0][f"behind_champion{end}"] for end in ("", "_low", "_high"))
-    return -value / point, -high / point, -low / point
+    return -100 * value / room, -100 * high / room, -100 * low / room
 
 
 def standing(group: Sequence[Entry]) -> str | None:
     """How the learned champion's cost stands to the other's, in words."""
-    found = lead(group)
-    if found is None:
+    both = champions(group)
+    if both is None or both[0]["behind_champion"] is None:
         return None
-    _, low, high = found
-    return "less than" if low > 0 else "more than" if high < 0 else "what cannot be told from"
+    if both[0]["behind_champion_high"] < 0:
+        return "less than"
+    return "more than" if both[0]["behind_champion_low"] > 0 else "what cannot be told from"
 
 
 def sentence(group: Sequence[Entry]) -> str:
     """One scenario's; empty where either champion is missing."""
     both, found, how = champions(group), lead(group), standing(group)
-    if both is None or found is None or how is None:
+    if both is None or how is None:
         return ""
-    points, low, high = found
     costs = f"{both[0]['cost']:.3f} against {both[1]['cost']:.3f}"
+    led = (
+        f": a lead of {found[0]:.1f} points of foresight [{found[1]:.1f}, {found[2]:.1f}]"
+        if found
+        else ""
+    )
     return (
         f"The learned champion `{both[0]['policy']}` ({both[0]['seeds']} training seeds) costs {how} "
-        f"`{both[1]['policy']}`, the champion of all that do not learn ({costs}): a lead of "
-        f"{points:.1f} points of foresight [{low:.1f}, {high:.1f}]."
+        f"`{both[1]['policy']}`, the champion of all that do not learn ({costs}){led}."
     )
 
 
@@ -70,11 +75,11 @@ def _beside(groups: Sequence[Sequence[Entry]]) -> str:
     said: dict[str, list[str]] = {}
     for group in groups:
         both, found, how = champions(group), lead(group), standing(group)
-        if both is None or found is None or how is None:
+        if both is None or how is None:
             continue
         name = str(both[0]["scenario"]).rpartition("-v")[0]
-        shown = f"{name} ({both[0]['policy']}, {found[0]:+.0f})"
-        said.setdefault(how, []).append(shown)
+        points = f"{found[0]:+.0f}" if found else "next to nothing to win"
+        said.setdefault(how, []).append(f"{name} ({both[0]['policy']}, {points})")
     if not said:
         return ""
     parts = [

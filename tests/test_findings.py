@@ -92,6 +92,17 @@ def test_learning_leads_only_where_the_whole_interval_does(
     assert wanted in over_all
 
 
+def test_no_points_are_named_where_there_is_next_to_nothing_to_win() -> None:
+    at_the_bound = group(champion("tie"), learned(0.02, -0.01, 0.03))
+    for each in at_the_bound:
+        if each["policy"] == "frontier":
+            each["cost"] = 0.104
+    (text,) = findings.sentences(at_the_bound)
+    assert "costs what cannot be told from `sound`" in text
+    assert "a lead of" not in text
+    assert "next to nothing to win" in " ".join(findings.overall(at_the_bound))
+
+
 def test_of_learning_nothing_is_said_where_none_was_run() -> None:
     assert "learned champion" not in said(champion("tie"))
     assert "Learning" not in " ".join(findings.overall(group(champion("tie"))))

@@ -175,6 +175,7 @@ LAYERS = {
     "testing.strategies": 9.2,
     "testing.machines": 9.3,
     "testing.env_machines": 9.4,
+    "testing.audit_machine": 10.4,
     "testing.check": 9.3,
     "testing": 9.5,
     "": 11.9,  # rapgym itself: public names

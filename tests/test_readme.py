@@ -90,6 +90,17 @@ def test_the_example_policy_is_read_and_executed() -> None:
     assert len(np.unique(log.kept.reshape(-1, log.kept.shape[-1]), axis=0)) > 1
 
 
+@pytest.mark.parametrize("what", ["check_policy", "AuditLog"])
+def test_the_other_examples_run(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = (text for text in snippets() if f"import {what}" in text)
+    exec(example, {})
+    printed = capsys.readouterr().out
+    assert "gsi survives" in printed if what == "check_policy" else "keep this elsewhere" in printed
+
+
 @pytest.mark.parametrize("command", ["make bench", "make test"])
 def test_the_two_commands_are_targets(command: str) -> None:
     assert command in README

@@ -207,7 +207,8 @@ class WorldMachine(RuleBasedStateMachine):
     @rule(factor=st.sampled_from([0, 2, 7, 1 << 20]))
     def demand_bursts(self, factor: int) -> None:
         rows = self.world.rows
-        if int(rows.prompt_tokens.max()) * factor < 1 << 31:  # more is no trace that can be read
+        largest = int((rows.prompt_tokens + rows.reserved_tokens).max())
+        if largest * factor < 1 << 30:  # more is no trace that can be read
             scale = np.full(len(rows), factor, dtype=np.int64)
             self._now_in(made.with_demand(self.world, scale))
 

@@ -32,6 +32,7 @@ class Tally:
 
     decisions: int = 0  # rows times lanes
     reasons: Counter[str] = field(default_factory=Counter)
+    falls: int = 0  # of the limit below what was in use, inside a row: the shield decides anew
     in_mid_row: int = 0  # rows in which memory fell below what was in use
     unmeasured: int = 0
     stalled: int = 0
@@ -108,6 +109,7 @@ class Witness:
             served = model.serve(plain, loaded, wanted, *place, strict=bool(strict[lane]),
                                  source=Reason(source[lane]).name.lower())  # fmt: skip
             self._same(outcome, lane, served)
+            self.tally.falls += served.falls
             check_promises(plain, model.asked(plain, *place), wanted, outcome, lane,
                            strict=bool(strict[lane]))  # fmt: skip
 

@@ -53,7 +53,7 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
     )
-    workers.add(command)
+    workers.add_options(command)
     command.add_argument("--json", action="store_true", help="print the entries as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)

@@ -36,7 +36,7 @@ def add(subparsers: Subparsers) -> None:
     )
     tune.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
     tune.add_argument("--again", action="store_true", help="also what is tuned already")
-    workers.add(tune)
+    workers.add_options(tune)
     tune.add_argument("--quiet", action="store_true", help="no progress line")
     tune.set_defaults(run=_tune)
 

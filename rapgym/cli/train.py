@@ -86,7 +86,7 @@ def add(subparsers: Subparsers) -> None:
         help="copy the policies to where rapgym bench finds them: into this clone, or into the cache "
         "for scenarios on your own traces",
     )
-    workers.add(command)
+    workers.add_options(command)
     command.add_argument("--json", action="store_true", help="print the runs as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)

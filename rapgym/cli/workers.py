@@ -6,7 +6,7 @@ from rapgym import on_ray
 from rapgym.cli import at_least
 
 
-def add(command: argparse.ArgumentParser) -> None:
+def add_options(command: argparse.ArgumentParser) -> None:
     """Add `--jobs` and `--ray`; `chosen` reads them."""
     command.add_argument(
         "--jobs",

@@ -25,7 +25,7 @@ from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.twin import Drawn, Twin
 from rapgym.world import Rows, State, World
 
-FUTURES = 32  # drawn at each row
+FUTURES = 128  # drawn at each row
 BANK = 64  # futures of each state of the tenant, for the base controller
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)  # of futures whose falls the base risks
 
@@ -199,23 +199,34 @@ def _entering(at: Known, found: Prices, t: int, loaded: BoolArray) -> FloatArray
     return entering
 
 
-def choices(at: Known, found: Prices) -> tuple[IntArray, float]:
-    """The controller's set at each row, int64 [T]; and what its choices are charged.
-
-    The charge is as a plan's in `least_charge`, so that both compare on the same futures.
-    """
+def choices(at: Known, found: Prices) -> IntArray:
+    """The controller's set at each row, int64 [T]."""
     chosen = np.empty(len(found.weight), dtype=np.int64)
-    loaded, charge = np.ones((1, at.world.blocks), dtype=bool), 0.0
+    loaded = np.ones((1, at.world.blocks), dtype=bool)
     for t in range(len(chosen)):
-        entering = _entering(at, found, t, loaded)[0]
-        chosen[t] = entering.argmin()
-        charge += float(entering[chosen[t]])
+        chosen[t] = _entering(at, found, t, loaded)[0].argmin()
         loaded = found.end[t, chosen[t]][None]
-    return chosen, charge
+    return chosen
+
+
+def charge(at: Known, found: Prices, chosen: IntArray) -> float:
+    """What sets are charged, one a row, as a plan's are in `least_charge`.
+
+    By prices of other futures than those that the sets were chosen by: who judges a choice by the
+    draws that it was made on takes their luck for its own.
+    """
+    loaded, total = np.ones((1, at.world.blocks), dtype=bool), 0.0
+    for t, choice in enumerate(chosen.tolist()):
+        total += float(_entering(at, found, t, loaded)[0, choice])
+        loaded = found.end[t, choice][None]
+    return total
 
 
 def least_charge(at: Known, found: Prices) -> float:
-    """The least that a plan is charged that knows all rows: at most what a causal one is, on average."""
+    """The least that a plan is charged that knows all rows: at most what a causal one is, on average.
+
+    Errors of the sampled prices can only lower it (the mean of a least is at most the least mean).
+    """
     rows = len(found.weight)
     everything = np.ones((1, at.world.blocks), dtype=bool)
     least = _entering(at, found, 0, everything)[0]

@@ -15,6 +15,27 @@ def section(found: Found) -> str:
     )
 
 
+def sentence(found: Found) -> str:
+    """What is knowable, and how much of it policies reach, in one paragraph."""
+    causal = found["names"]["causal"]
+    said = []
+    for one in found["scenarios"]:
+        policies = one["twin"]["policies"]
+        shares = ", ".join(
+            f"`{name}` has {policies[name]['share']:.0f} %"
+            for name in ("forecast", "hindsight")
+            if name in policies
+        )
+        said.append(
+            f"{one['scenario'].rpartition('-v')[0]} {policies[causal]['foresight']:.0f}, of which {shares}"
+        )
+    return (
+        "**What can be known**: in synthetic twins, whose distribution of futures is known, a controller that is "
+        f"given it reaches so many of 100 points of foresight: {'; '.join(said)}. The rest is for who knows the "
+        "future itself. Twins are made by nearest neighbours, as `forecast` predicts, which favours it there."
+    )
+
+
 def _told(found: Found) -> str:
     return (
         f"Made by `{found['command']}`. A twin is drawn from a Markov chain over a scenario's train rows, so "

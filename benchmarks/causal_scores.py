@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from causal_controller import SHARES, Base, Known, choices, known, least_charge, prices
+from causal_controller import SHARES, Base, Known, charge, choices, known, least_charge, prices
 from causal_states import part, states
 
 from rapgym import bound, plan, rollout, scenario, score, simulator
@@ -78,14 +78,15 @@ def controlled(source: Twin, drawn: Drawn, story: Scenario, futures: int) -> dic
     of = states(source)
     at = known(source, scenario.world(story, "test"), of.limit_bytes, of.demand)
     share, base = best_base(at, scenario.world(story, "train"), part(drawn, "train"))
-    found = prices(at, base, part(drawn, "test"), seed=0, futures=futures)
-    chosen, charge = choices(at, found)
+    test = part(drawn, "test")
+    found, fresh = (prices(at, base, test, seed=seed, futures=futures) for seed in (0, 1))
+    chosen = choices(at, found)
     world = scenario.world(story, "test")
     logs = {BASE: _proposed(world, at, found.base), CAUSAL: _proposed(world, at, chosen)}
     return {
         "costs": {name: _judged(story, log) for name, log in logs.items()},
         "base_share": share,
-        "gap": max(charge - least_charge(at, found), 0.0),
+        "gap": max(charge(at, fresh, chosen) - least_charge(at, found), 0.0),
     }
 
 

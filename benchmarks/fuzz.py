@@ -10,18 +10,21 @@ breaks it, and the exit code is 1.
 import argparse
 import importlib.metadata
 import json
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Verbosity, seed, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from rapgym import datafiles, provenance
 from rapgym.testing import Tally, machines
+from rapgym.testing.audit_machine import AuditMachine
 from rapgym.testing.env_machines import EnvMachine, GuardMachine
 from rapgym.testing.machines import ShieldMachine, WorldMachine
 
@@ -29,10 +32,10 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "fuzz.json"
 sys.path.insert(0, str(ROOT / "tests"))  # the fake devices are the tests'
 
-from device_machines import DeviceMachine  # noqa: E402
+from device_machines import DeviceMachine, LiveMachine, one_thread  # noqa: E402
 
 DECISIONS, LONGEST_S = 1_000_000, 1200.0
-EXAMPLES, STEPS = 20, 15  # of one seed
+STEPS = 15  # of an example, at most
 
 
 class Shields(ShieldMachine):
@@ -66,12 +69,12 @@ class Guarded(GuardMachine):
     scenario = "chat-tight"
 
 
-MACHINES: tuple[type[Any], ...] = (
-    ShieldMachine, Shields, WorldMachine, Lanes, Environment, Vector, Guarded, DeviceMachine,
-)  # fmt: skip
+MACHINES: dict[type[Any], int] = {  # and how many examples one seed tries of each
+    ShieldMachine: 20, Shields: 8, WorldMachine: 100, Lanes: 20, Environment: 40, Vector: 25,
+    Guarded: 30, AuditMachine: 60, DeviceMachine: 80, LiveMachine: 8,
+}  # fmt: skip
 PROFILE = settings(
-    max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, database=None,
-    verbosity=Verbosity.quiet, suppress_health_check=[*HealthCheck],
+    stateful_step_count=STEPS, deadline=None, database=None, suppress_health_check=[*HealthCheck],
 )  # fmt: skip
 
 
@@ -84,8 +87,10 @@ def run(decisions: int, longest_s: float, first_seed: int) -> dict[str, Any]:
         return sum(count().decisions for count in counts.values())
 
     while done() < decisions and time.monotonic() - begin < longest_s:
-        for machine in MACHINES:
-            run_state_machine_as_test(seed(number)(machine), settings=PROFILE)
+        for machine, examples in MACHINES.items():
+            profile = settings(PROFILE, max_examples=examples)
+            with one_thread():
+                run_state_machine_as_test(seed(number)(machine), settings=profile)
         number += 1
         print(
             f"seed {number - 1}: {done():,} decisions, {time.monotonic() - begin:.0f} s", flush=True
@@ -114,6 +119,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
     arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", "hostile")  # a hostile policy's
+    logging.disable(logging.WARNING)  # of storage that fails
     found = run(arguments.decisions, arguments.seconds, arguments.seed)
     content = {
         "command": "make fuzz",

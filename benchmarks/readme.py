@@ -70,7 +70,7 @@ def policies() -> str:
 def filled(text: str) -> str:
     """README.md with every generated part as it should be."""
     parts = {
-        "bench": results_page.short(results.read(RESULTS)),
+        "bench": results_page.short(results.read(RESULTS), RESULTS.parent),
         "commands": commands(),
         "scenarios": scenarios(),
         "policies": policies(),

@@ -19,10 +19,11 @@ from rapgym.suitability import Load, load
 Entry = dict[str, Any]
 
 
-def short(found: Results) -> str:
-    """What was found over all scenarios, and one line each."""
+def short(found: Results, folder: Path) -> str:
+    """What was found over all scenarios, and one line each; `folder` holds the other results."""
     entries = found.header["entries"]
-    lines = [f"- {sentence}" for sentence in findings.overall(entries)]
+    known = causal_page.sentence(json.loads((folder / "causal.json").read_text()))
+    lines = [f"- {sentence}" for sentence in (*findings.overall(entries), known)]
     return "\n".join(
         [
             *lines,

@@ -47,9 +47,13 @@ def test_the_controller_beats_its_base_and_nothing_beats_what_none_can(
     base = causal_controller.Base.of(at, 0.2, np.random.default_rng(0))
     part = causal_states.part(drawn, "test")
     found = causal_controller.prices(at, base, part, seed=0, futures=16)
-    chosen, charge = causal_controller.choices(at, found)
+    chosen = causal_controller.choices(at, found)
+    charge = causal_controller.charge(at, found, chosen)
     least = causal_controller.least_charge(at, found)
     assert least <= charge + 1e-9
+    # Judged by other futures, choices lose what was the luck of their own.
+    fresh = causal_controller.prices(at, base, part, seed=1, futures=16)
+    assert causal_controller.charge(at, fresh, chosen) > charge
     # The base as a plan is charged no less than the controller: each step is its best first one.
     loaded, charged = np.ones((1, at.world.blocks), dtype=bool), 0.0
     for t, choice in enumerate(found.base):

@@ -10,6 +10,6 @@ from rapgym.testing.audit_machine import AuditMachine
 def test_what_was_acknowledged_stays_whatever_storage_does() -> None:
     count = machines.counted(AuditMachine)
     run_state_machine_as_test(
-        AuditMachine, settings=settings(max_examples=40, stateful_step_count=25)
+        AuditMachine, settings=settings(max_examples=60, stateful_step_count=25)
     )
     assert count().decisions >= 300

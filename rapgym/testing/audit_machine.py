@@ -22,7 +22,7 @@ from rapgym.testing.machines import SEEDS, WorldMachine
 from rapgym.testing.witness import Tally, Witness
 from rapgym.world import World
 
-KEEP, BATCH = 24, 6  # decisions that the log holds while it cannot write, and writes at once
+KEEP, BATCH = 8, 4  # decisions that the log holds while it cannot write, and writes at once
 
 
 class AuditMachine(WorldMachine):

@@ -1,0 +1,83 @@
+"""Microseconds of a whole decision, policy, guard and shield together, of several policies in turns.
+
+    python benchmarks/decisions.py [--out benchmarks/results/decisions.json]
+
+One lane on validation rows as they are served. At each row every policy decides once, in an order
+that turns, so that what else the machine does meets all alike. Learned policies are those that were
+told of fit, seed 0.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapgym import datafiles, provenance, rollout, scenario, shield
+from rapgym.guard import Guard, strict_lanes
+from rapgym.lanes import Lanes
+from rapgym.policies import registry
+from rapgym.policies.policy import Briefing, briefing
+from rapgym.simulator import Row
+
+NAMES = ("keep-all", "frontier", "forecast", "hindsight", "dqn", "maskable_ppo", "ppo_counts")
+SCENARIOS, ROUNDS = ("chat-beside-code", "chat-tight", "code-beside-chat"), 6
+
+
+def opened(name: str, told: Briefing, lanes: Lanes) -> Guard:
+    """A guarded policy of the list, told of fit."""
+    entry, sha256 = registry.entry(name), scenario.table(told.scenario).sha256
+    return Guard(registry.build(entry, registry.settings(entry, told, sha256, 0)), lanes, told)
+
+
+def measured(name: str) -> dict[str, dict[str, float]]:
+    """Quantiles of each policy's decisions on one scenario, microseconds."""
+    story = scenario.scenario(name)
+    told, spent = briefing(story, "fit"), {policy: list[float]() for policy in NAMES}
+    for _ in range(ROUNDS):
+        held = {policy: Lanes(story, "validation", 1) for policy in NAMES}
+        start = rollout.whole_split(next(iter(held.values())).world, 1)[0]
+        for lanes in held.values():
+            lanes.restart(0, start)
+        guards = {policy: opened(policy, told, lanes) for policy, lanes in held.items()}
+        rng = np.random.default_rng(0)
+        for turn in range(start.rows):
+            for i in range(len(NAMES)):
+                policy = NAMES[(i + turn) % len(NAMES)]
+                lanes, guard = held[policy], guards[policy]
+                seen = lanes.observe()
+                row = Row(lanes.world, lanes.state, np.ones((1, lanes.world.blocks), dtype=bool))
+                order, budget = lanes.world.quality.order, row.budgets[:, 0]
+                begun_ns = time.perf_counter_ns()
+                decided = guard.decide(seen, rng)
+                strict = strict_lanes(guard.strict, decided.source)
+                shield.decide(decided.proposal, row.costs, budget, order, decided.source, strict)
+                spent[policy].append((time.perf_counter_ns() - begun_ns) / 1000)
+                lanes.serve(decided.proposal, source=decided.source)
+    return {
+        policy: {f"p{q}": round(float(np.percentile(values, q)), 1) for q in (50, 90, 99)}
+        for policy, values in spent.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path)
+    out = parser.parse_args().out
+    found: dict[str, Any] = {name: measured(name) for name in SCENARIOS}
+    for name, policies in found.items():
+        print(name, {policy: each["p50"] for policy, each in policies.items()})
+    if out:
+        content = {"command": "python benchmarks/decisions.py", "microseconds": found,
+                   "python": platform.python_version(), "numpy": np.__version__,
+                   "machine": f"{platform.machine()} {platform.system()}",
+                   "commit": provenance.commit()}  # fmt: skip
+        with datafiles.written_aside(out) as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ import results_page
 from rapgym import cli, results
 from rapgym.lanes import Lanes
 from rapgym.policies import registry
+from rapgym.results import Results
 from rapgym.rivals import RIVALS
 from rapgym.scenario import SCENARIOS
 from rapgym.suitability import numbers
@@ -67,10 +68,10 @@ def policies() -> str:
     return "\n".join(rows)
 
 
-def filled(text: str) -> str:
-    """README.md with every generated part as it should be."""
+def filled(text: str, found: Results | None = None) -> str:
+    """README.md with every generated part as it should be, from the bench's results."""
     parts = {
-        "bench": results_page.short(results.read(RESULTS), RESULTS.parent),
+        "bench": results_page.short(found or results.read(RESULTS), RESULTS.parent),
         "commands": commands(),
         "scenarios": scenarios(),
         "policies": policies(),
@@ -89,7 +90,7 @@ def filled(text: str) -> str:
 def main() -> int:
     found = results.read(RESULTS)
     wanted = {
-        README: filled(README.read_text()),
+        README: filled(README.read_text(), found),
         PAGE: results_page.whole(found, RESULTS.parent),
         **{CARDS / name: text for name, text in cards.cards(found).items()},
     }

@@ -200,7 +200,7 @@ def test_gaps_and_damage_are_in_the_summary(tmp_path: Path, capsys: Capture) -> 
         (["LOG", "--verify", "--head", "3:ab"], 2, "is no head"),
         (["LOG", "--since", "soon"], 2, "is no moment"),
         (["LOG", "--export", "out.xlsx"], 2, ".csv or .parquet"),
-        (["none.jsonl"], 2, "no audit log at none.jsonl"),
+        (["none.jsonl"], 2, "no audit log at 'none.jsonl'"),
         (["NOTES"], 1, "is no audit log"),
         (["EMPTY"], 1, "is empty"),
         (["NOTES", "--verify"], 1, "is no audit log"),

@@ -291,7 +291,7 @@ def test_registering_twice_does_no_harm() -> None:
     ("settings", "complaint"),
     [
         ({"scenario": "nowhere"}, "there are chat-beside-code"),
-        ({"split": "tests"}, "train, fit, validation, test"),
+        ({"split": "tests"}, "train, fit, validation, learn, check, test"),
         ({"observation": "image"}, "flat, dict"),
         ({"backend": "tpu"}, "sim"),
     ],

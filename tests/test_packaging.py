@@ -90,6 +90,8 @@ def test_the_wheel_has_every_file_of_the_package(names: set[str], copy: Path) ->
         Path(folder, file).relative_to(copy).as_posix()
         for folder, _, files in os.walk(copy / "rapgym", followlinks=True)
         for file in files
+        # Of the trained policies the wheel has the best method's alone.
+        if "trained" not in Path(folder).parts or "hindsight" in Path(folder).parts
     }
     shipped = {name for name in names if name.startswith("rapgym/")}
     assert shipped == expected
@@ -148,7 +150,7 @@ def test_the_installed_wheel_benches_offline(installed: Path, tmp_path: Path) ->
         folder=tmp_path,
     )  # fmt: skip
     policies = {entry["policy"] for entry in json.loads(printed)}
-    assert {entry.name for entry in registry.POLICIES} <= policies
+    assert {e.name for e in registry.POLICIES if not e.train or e.name == "hindsight"} <= policies
     outside(installed / "rapgym", "verify", "results/bench.csv.gz", folder=tmp_path)
 
 

@@ -161,7 +161,7 @@ def test_a_set_with_two_rows_on_one_sample_is_refused() -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(headed, "MAX_BYTES", len(TEXT) - 1)
+    monkeypatch.setattr(table_file, "MAX_BYTES", len(TEXT) - 1)
     with pytest.raises(InvalidTable, match="too large"):
         table_file.unpacked(CONTENT, "bomb")
     monkeypatch.setattr(headed, "MAX_PACKED_BYTES", 10)

@@ -35,7 +35,7 @@ ABLATIONS = {
 ABLATED = ("chat-beside-code", "chat-mixed", "code-beside-chat", "servegen-days")
 ABLATION_SEEDS = 3
 FROM, TUNED_ON = "chat-beside-code", "laptop"  # where fine-tuning begins, and what it is for
-SEEDS, TRANSFER_SEEDS = 5, 3
+SEEDS, TRANSFER_SEEDS = 5, 1
 
 
 @dataclass(frozen=True)

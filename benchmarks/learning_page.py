@@ -26,6 +26,22 @@ def section(entries: Sequence[Entry], found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def carried(found: dict[str, Any]) -> str:
+    """Whether what was learned on one scenario serves another, in one paragraph."""
+    own, other = list[float](), list[float]()
+    for record in found["transfer"]:
+        points = foresight(record["test_cost"], found["ends"][record["scenario"]])
+        if points is not None:
+            (own if record["variant"] == record["scenario"] else other).append(points)
+    worse = sum(points < 0 for points in other)
+    return (
+        "**Carrying over**: `hindsight` has a median of "
+        f"{np.median(own):.0f} points of foresight on the scenario that it was trained on, and of "
+        f"{np.median(other):.0f} on another; in {worse} of {len(other)} pairs it costs more than the lookup there. "
+        "It has to be trained anew for another card, host link or traffic."
+    )
+
+
 def champions(entries: Sequence[Entry]) -> str:
     """The learned champion beside the other one, and all that learn."""
     rows = []
@@ -94,8 +110,8 @@ def transfer(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> st
     seeds = len({r["seed"] for r in records})
     told = (
         "**Does it carry over?** Points of foresight on test (0 the lookup, 100 the bound) of `hindsight`, "
-        f"trained on the scenario of the row, tested on that of the column; interquartile mean of {seeds} "
-        "seeds. Columns differ in card, restore time, notice, model shape, format and traffic; the "
+        f"trained on the scenario of the row, tested on that of the column; "
+        f"{seeds} of the seeds. Columns differ in card, restore time, notice, model shape, format and traffic; the "
         "policy is told of the column's bytes and table when it begins, and is not trained again."
     )
     return told + "\n\n" + table(("trained on", *(f"`{name}`" for name in names)), rows)
@@ -149,7 +165,7 @@ def universal(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> s
 def foresight(cost: float, ends: dict[str, float]) -> float | None:
     """Points of foresight of a cost; None where the lookup leaves nothing to win."""
     room = ends["frontier"] - ends["bound"]
-    return 100 * (ends["frontier"] - cost) / room if room > 0.001 else None
+    return 100 * (ends["frontier"] - cost) / room if room >= learning_findings.LEAST_ROOM else None
 
 
 def _middle(records: Sequence[Record]) -> float:

@@ -23,7 +23,8 @@ def short(found: Results, folder: Path) -> str:
     """What was found over all scenarios, and one line each; `folder` holds the other results."""
     entries = found.header["entries"]
     known = causal_page.sentence(json.loads((folder / "causal.json").read_text()))
-    lines = [f"- {sentence}" for sentence in (*findings.overall(entries), known)]
+    carried = learning_page.carried(json.loads((folder / "learning.json").read_text()))
+    lines = [f"- {sentence}" for sentence in (*findings.overall(entries), known, carried)]
     return "\n".join(
         [
             *lines,

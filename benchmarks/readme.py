@@ -79,9 +79,9 @@ def filled(text: str, found: Results | None = None) -> str:
     }
     for name, content in parts.items():
         begin, end = f"<!-- begin:{name} -->\n", f"<!-- end:{name} -->"
-        before, found, rest = text.partition(begin)
+        before, opened, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
-        if not found or not closed:
+        if not opened or not closed:
             raise SystemExit(f"README.md lacks the markers of {name}")
         text = f"{before}{begin}{content}\n{end}{after}"
     return text

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from predictor_scores import GOAL_MEDIAN, GOAL_SPEARMAN, REFERENCE, goal, verdict
+from tables import table
 
 Found = Mapping[str, Any]
 BELOW = "below_2_nats"
@@ -38,11 +39,6 @@ def section(found: Found) -> str:
             _curve(found),
         ]
     )
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    rule = ["---"] + ["---:"] * (len(heads) - 1)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, rule, *rows))
 
 
 def _protocol(found: Found) -> str:
@@ -107,9 +103,9 @@ def _split(found: Found, split: str) -> str:
         + ", ".join(f"{e['sets']} {d}" for d, e in entries(kinds[REFERENCE]).items())
         + "."
     )
-    table = _table([*heads, "fit, s", "one set, ms", "1,000 sets, ms"], rows)
+    shown = table([*heads, "fit, s", "one set, ms", "1,000 sets, ms"], rows)
     lines = "\n".join(f"- {sentence}" for sentence in sentences(found, split))
-    return f"{told}\n\n{table}\n\n{lines}"
+    return f"{told}\n\n{shown}\n\n{lines}"
 
 
 def sentences(found: Found, split: str) -> list[str]:
@@ -168,7 +164,7 @@ def _unseen(found: Found) -> str:
         "A whole design held out (calibration columns): the fit has seen no set that was drawn in "
         "this way. Spearman, median error:"
     )
-    return f"{told}\n\n" + _table(heads, rows)
+    return f"{told}\n\n" + table(heads, rows)
 
 
 def _curve(found: Found) -> str:
@@ -188,4 +184,4 @@ def _curve(found: Found) -> str:
         f"{before:.3f} to {last:.3f}, {1 - last / before:.0%} less. Nothing is extrapolated to tables "
         "of tens of thousands of sets: none has been measured."
     )
-    return f"{told}\n\n" + _table(heads, rows)
+    return f"{told}\n\n" + table(heads, rows)

@@ -134,14 +134,11 @@ def code_sha256() -> str:
     rerun.
     """
     folder = Path(__file__).parent
-    digest = hashlib.sha256()
     tuned = folder / "policies" / registry.TUNED_FILE
     # A walk does not follow the symlink that `baselines` is in a clone.
     runs = (folder / "trained").rglob("*.npz")
-    for path in sorted({*folder.rglob("*.py"), *(folder / "baselines").glob("*.py"), tuned, *runs}):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+    every = {*folder.rglob("*.py"), *(folder / "baselines").glob("*.py"), tuned, *runs}
+    return provenance.files_sha256(folder, [path for path in every if path.is_file()])
 
 
 def env_spec(story: Scenario) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +29,12 @@ def package_sha256() -> str:
         ("traces", "**/*.csv.gz"),
         ("profiles", "*.json"),
     )
+    return files_sha256(folder, {path for sub, kind in kinds for path in (folder / sub).glob(kind)})
+
+
+def files_sha256(folder: Path, paths: Collection[Path]) -> str:
+    """Of files beneath a folder, their names and contents, in the order of their paths."""
     digest = hashlib.sha256()
-    for path in sorted({path for sub, kind in kinds for path in (folder / sub).glob(kind)}):
+    for path in sorted(paths):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return digest.hexdigest()

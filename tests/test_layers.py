@@ -182,6 +182,7 @@ LAYERS = {
     "cli": 12.0,
     "cli.measured": 12.05,
     "cli.workers": 12.05,
+    "cli.own_traces": 12.05,
     "cli.*": 12.1,
     "__main__": 13.0,
 }

@@ -1,7 +1,7 @@
 """The shield's promises 1 to 4 (DESIGN.md section 6), tried on proposals and bytes nobody chose."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rapgym import shield
 from rapgym.shield import Reason
 from rapgym.specs import BoolArray, IntArray
+from rapgym.testing.hostile import Raises
 
 
 @dataclass(frozen=True)
@@ -161,25 +162,6 @@ def test_a_repair_by_hand() -> None:
         np.ones(4, dtype=bool), np.array([5, 2, 4, 9]), np.array(13), np.array([1, 2, 3])
     )
     assert kept.tolist() == [True, True, True, False]
-
-
-class Raises:
-    """Raises whatever is asked of it."""
-
-    def __init__(self, error: type[BaseException]) -> None:
-        self._error = error
-
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise self._error
-
-    def __len__(self) -> int:
-        raise self._error
-
-    def __iter__(self) -> Iterator[Any]:
-        raise self._error
-
-    def __getitem__(self, item: object) -> Any:
-        raise self._error
 
 
 class Elements:

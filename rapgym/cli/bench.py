@@ -5,9 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from rapgym.cli import Subparsers, at_least, workers
+from rapgym.cli import Subparsers, at_least, own_traces, workers
 
-OWN_BASE = "laptop"  # whose card and story stand where only a trace is named
 DEFAULT_OUT = Path("results/bench.csv.gz")
 
 
@@ -65,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if any(":" in name for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
-    stories = [scenario(name) for name in _names(arguments, [s.name for s in SCENARIOS])]
+    stories = [
+        scenario(name) for name in own_traces.names(arguments) or [s.name for s in SCENARIOS]
+    ]
     names, untrained = bench.runnable(stories, arguments.policy)
     if untrained:
         print(
@@ -96,19 +97,3 @@ def run(arguments: argparse.Namespace) -> int:
     print(report.ranking_lines(rankings))
     print(f"\nwrote {arguments.out}; check it with: rapgym verify {arguments.out}")
     return 0
-
-
-def _names(arguments: argparse.Namespace, every: list[str]) -> list[str]:
-    """The names of the scenarios that are asked for; on own traces, what they are called."""
-    from rapgym import recorded
-    from rapgym.errors import InvalidSpec
-
-    told = {key: getattr(arguments, key) for key in ("requests", "card", "every")}
-    told = {key: f"{value:g}" if key == "card" else str(value) for key, value in told.items()
-            if value is not None}  # fmt: skip
-    if arguments.trace is None:
-        if told:
-            raise InvalidSpec(f"--{next(iter(told))} needs --trace, a recording of memory")
-        return arguments.scenario or every
-    options = {"memory": arguments.trace, **told}
-    return [recorded.name_of(base, options) for base in arguments.scenario or [OWN_BASE]]

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapgym.cli import Subparsers, at_least, workers
+from rapgym.cli import Subparsers, at_least, own_traces, workers
 
 if TYPE_CHECKING:
     from rapgym.learning.runs import Done, Run
     from rapgym.progress import Progress
 
 DEFAULT_OUT = Path("runs")
-OWN_BASE = "laptop"  # whose card and story stand where only a trace is named
 
 
 def add(subparsers: Subparsers) -> None:
@@ -104,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     work = [
         runs.Run(arguments.method, story, told, seed, settings, arguments.out.absolute(),
                  arguments.start, arguments.minutes)
-        for story in runs.stories(_names(arguments))
+        for story in runs.stories(own_traces.names(arguments))
         for told in dict.fromkeys(arguments.told or ["fit"])
         for seed in range(arguments.seeds)
     ]  # fmt: skip
@@ -158,23 +157,6 @@ def _stated(texts: list[str]) -> dict[str, str]:
         if "=" not in text:
             raise InvalidPolicy(f"--set {text} is not NAME=VALUE")
     return dict(text.split("=", 1) for text in texts)
-
-
-def _names(arguments: argparse.Namespace) -> list[str] | None:
-    """The names of the scenarios that are asked for, None for all; on own traces, what they are called."""
-    from rapgym import recorded
-    from rapgym.errors import InvalidSpec
-
-    told = {name: getattr(arguments, name) for name in ("requests", "card", "every")}
-    told = {name: f"{value:g}" if name == "card" else str(value) for name, value in told.items()
-            if value is not None}  # fmt: skip
-    if arguments.trace is None:
-        if told:
-            raise InvalidSpec(f"--{next(iter(told))} needs --trace, a recording of memory")
-        named: list[str] | None = arguments.scenario
-        return named
-    options = {"memory": arguments.trace, **told}
-    return [recorded.name_of(base, options) for base in arguments.scenario or [OWN_BASE]]
 
 
 def _table(done: "list[Done]", places: list[Path]) -> str:

@@ -1,0 +1,26 @@
+"""Scenarios on the user's own traces, as several commands name them: `--trace` and its options."""
+
+import argparse
+
+OWN_BASE = "laptop"  # whose card and story stand where only a trace is named
+
+
+def names(arguments: argparse.Namespace) -> list[str] | None:
+    """The names of the scenarios that are asked for, None for all; on own traces, what they are called.
+
+    Raises:
+        InvalidSpec: an option has no trace to go with, or a path cannot be in a name.
+    """
+    from rapgym import recorded
+    from rapgym.errors import InvalidSpec
+
+    told = {name: getattr(arguments, name) for name in ("requests", "card", "every")}
+    told = {name: f"{value:g}" if name == "card" else str(value) for name, value in told.items()
+            if value is not None}  # fmt: skip
+    if arguments.trace is None:
+        if told:
+            raise InvalidSpec(f"--{next(iter(told))} needs --trace, a recording of memory")
+        named: list[str] | None = arguments.scenario
+        return named
+    options = {"memory": arguments.trace, **told}
+    return [recorded.name_of(base, options) for base in arguments.scenario or [OWN_BASE]]

@@ -13,6 +13,7 @@ from typing import Any
 
 from rapgym import cells, datafiles, parallel, provenance, recorded, results, rivals, scenario
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
+from rapgym.files import places
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
 from rapgym.progress import Progress
@@ -133,12 +134,10 @@ def code_sha256() -> str:
     """Of every Python file, tuned setting and trained policy of the package: cells of other code are
     rerun.
     """
-    folder = Path(__file__).parent
-    tuned = folder / "policies" / registry.TUNED_FILE
     # A walk does not follow the symlink that `baselines` is in a clone.
-    runs = (folder / "trained").rglob("*.npz")
-    every = {*folder.rglob("*.py"), *(folder / "baselines").glob("*.py"), tuned, *runs}
-    return provenance.files_sha256(folder, [path for path in every if path.is_file()])
+    code = {*places.PACKAGE.rglob("*.py"), *places.BASELINES.glob("*.py")}
+    every = {*code, places.TUNED, *places.TRAINED.rglob("*.npz")}
+    return provenance.files_sha256(places.PACKAGE, [path for path in every if path.is_file()])
 
 
 def env_spec(story: Scenario) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from rapgym import datafiles
 from rapgym.errors import InvalidSpec
+from rapgym.files import places
 from rapgym.specs import DeviceProfile, Latency, Work
 
-FOLDER = Path(__file__).with_name("profiles")
 SCHEMA = 1
 MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -30,7 +30,7 @@ class Stored:
 
 def names() -> list[str]:
     """Committed profiles."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
+    return sorted(path.stem for path in places.PROFILES.glob("*.json"))
 
 
 def path_of(name: str) -> Path:
@@ -45,7 +45,7 @@ def path_of(name: str) -> Path:
         raise InvalidSpec(
             f"{name[:80]!r} is no name of a device profile, nor a file that ends in .json"
         )
-    return FOLDER / f"{name}.json"
+    return places.PROFILES / f"{name}.json"
 
 
 def read(name: str) -> DeviceProfile:

@@ -6,11 +6,12 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
+from rapgym.files import places
+
 
 def commit() -> str | None:
     """The commit of the clone that this package runs from, with a + where files differ from it."""
-    folder = Path(__file__).parent
-    hash_of = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    hash_of = ["git", "-C", str(places.PACKAGE), "describe", "--always", "--abbrev=40", "--dirty=+"]
     try:
         done = subprocess.run(hash_of, capture_output=True, text=True)
     except OSError:
@@ -21,15 +22,17 @@ def commit() -> str | None:
 @cache
 def package_sha256() -> str:
     """Of what the package comes with and no command changes: code, tables, traces, device profiles."""
-    folder = Path(__file__).parent
     kinds = (
-        ("", "**/*.py"),
-        ("baselines", "*.py"),  # a walk does not follow the symlink that it is in a clone
-        ("tables", "*.csv.gz"),
-        ("traces", "**/*.csv.gz"),
-        ("profiles", "*.json"),
+        (places.PACKAGE, "**/*.py"),
+        # A walk does not follow the symlink that it is in a clone.
+        (places.BASELINES, "*.py"),
+        (places.TABLES, "*.csv.gz"),
+        (places.TRACES, "**/*.csv.gz"),
+        (places.PROFILES, "*.json"),
     )
-    return files_sha256(folder, {path for sub, kind in kinds for path in (folder / sub).glob(kind)})
+    return files_sha256(
+        places.PACKAGE, {path for folder, kind in kinds for path in folder.glob(kind)}
+    )
 
 
 def files_sha256(folder: Path, paths: Collection[Path]) -> str:

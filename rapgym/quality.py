@@ -14,6 +14,7 @@ import numpy as np
 
 from rapgym import heldout, measured_sets, predictor, table_file
 from rapgym.errors import InvalidTable, UnmeasuredSet, WrongChecksum
+from rapgym.files import places
 from rapgym.measured_sets import MeasuredSets
 from rapgym.quality_columns import QualityColumns
 from rapgym.specs import BF16, BoolArray, FloatArray, Format, IntArray
@@ -21,8 +22,6 @@ from rapgym.table_file import Header, TableFile
 from rapgym.table_header import FormatQuality
 
 __all__ = ["QualityColumns", "QualityTable", "path_of", "shipped"]
-
-TABLES = Path(__file__).parent / "tables"
 
 
 class QualityTable:
@@ -302,7 +301,7 @@ def path_of(name: str | Path) -> Path:
     path = Path(name)
     if path.parent != Path() or path.name.endswith(table_file.SUFFIX):
         return path
-    return TABLES / f"{name}{table_file.SUFFIX}"
+    return places.TABLES / f"{name}{table_file.SUFFIX}"
 
 
 def shipped() -> tuple[str, ...]:
@@ -310,6 +309,6 @@ def shipped() -> tuple[str, ...]:
     return tuple(
         sorted(
             path.name.removesuffix(table_file.SUFFIX)
-            for path in TABLES.glob("*" + table_file.SUFFIX)
+            for path in places.TABLES.glob("*" + table_file.SUFFIX)
         )
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from rapgym import datafiles, loaders, series, sources, trace
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
+from rapgym.files import places
 from rapgym.series import Series
 from rapgym.specs import IntArray
 from rapgym.trace import MemoryTrace, RequestTrace
@@ -27,7 +28,7 @@ OPTIONS = ("memory", "requests", "card", "every")
 
 def path_of(recording: str) -> Path:
     """The file of a recording: one of rapgym's by its name under traces/, any other by its path."""
-    shipped = series.FOLDER / recording
+    shipped = places.TRACES / recording
     try:
         return shipped if shipped.is_file() else Path(recording)
     except (

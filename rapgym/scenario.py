@@ -10,6 +10,7 @@ import numpy as np
 
 from rapgym import datafiles, device_profiles, heldout, memory, recorded, series
 from rapgym.errors import InvalidSpec, InvalidTable
+from rapgym.files import places
 from rapgym.quality import QualityColumns, QualityTable
 from rapgym.series import Series
 from rapgym.specs import (
@@ -370,7 +371,7 @@ def workload_file(story: Scenario) -> Path:
         InvalidTrace: one is not valid.
     """
     if not (story.is_own and isinstance(story.tenant, Recorded)):
-        return series.FOLDER / f"{story.workload}.csv.gz"
+        return places.TRACES / f"{story.workload}.csv.gz"
     path = datafiles.cache_folder() / "workloads" / f"{story.workload}.csv.gz"
     if not path.is_file():
         made = recorded.own(story.tenant.recording, story.trace, story.every, story.window_s)

@@ -17,7 +17,6 @@ from rapgym.residence import reserve_tokens, residence_s, tenant_tokens
 from rapgym.specs import IntArray
 from rapgym.trace import RequestTrace
 
-FOLDER = Path(__file__).with_name("traces")
 DEMAND_COLUMNS = ("batch", "prompt_tokens", "output_tokens", "longest_prompt_tokens")
 NOT_KEPT = "-"  # in place of a row's single requests
 SCHEMA = 2

@@ -30,6 +30,7 @@ from rapgym import (
     verify,
 )
 from rapgym.errors import InvalidPolicy, InvalidResult
+from rapgym.files import places
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
@@ -346,7 +347,7 @@ def test_an_untuned_policy_says_how_to_tune_it(
 def test_tuning_finds_what_trying_every_setting_on_train_finds(
     toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "__file__", str(tmp_path / "tuning.py"))
+    monkeypatch.setattr(places, "TUNED", tmp_path / "tuned.json")
     (found,) = tuning.tune(tuning.tasks([registry.entry("static-best")], [toy_story]))
     told = briefing(toy_story)
     static = registry.entry("static-best")

@@ -10,6 +10,7 @@ import pytest
 
 from rapgym import bench, cells, cli, datafiles, results, scenario, verify
 from rapgym.errors import DataUnavailable, InvalidPolicy, InvalidResult
+from rapgym.files import places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
@@ -97,7 +98,7 @@ def test_results_on_own_traces_verify(
 ) -> None:
     assert cli.main(["verify", "own.csv.gz", "--jobs", "1"]) == 0
     assert "scores hold" in capsys.readouterr().out
-    (folder / "cache" / registry.TUNED_FILE).unlink()
+    (folder / "cache" / places.TUNED.name).unlink()
     for series in (folder / "cache" / "workloads").iterdir():
         series.unlink()
     assert list(verify.differences(found, again=True)) == [], "nothing but the traces is needed"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rapgym import bench, cli
+from rapgym.files import places
 from rapgym.policies import registry, trained
 from rapgym.policies.registry import Entry
 from rapgym.scenario import Scenario
@@ -17,7 +18,7 @@ SMALL = ("--set", "steps=320", "--set", "rounds=2", "--set", "lanes=4", "--set",
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test publishes."""
-    monkeypatch.setattr(trained, "FOLDER", tmp_path / "trained")
+    monkeypatch.setattr(places, "TRAINED", tmp_path / "trained")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "trained"
 

@@ -28,6 +28,7 @@ from rapgym import (
     verify,
 )
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTable
+from rapgym.files import places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
@@ -322,7 +323,7 @@ def test_a_results_origin_can_name_every_table_that_it_read(
     assert rivals.tables(toy) == {"toy": own.sha256}
     assert rivals.tables(toy_int4) == {"toy": own.sha256, "toy-int4": int4.sha256}
     monkeypatch.setattr(rivals, "RIVALS", (*RIVALS, OVER_INT8))
-    monkeypatch.setattr(quality, "TABLES", tmp_path)
+    monkeypatch.setattr(places, "TABLES", tmp_path)
     (tmp_path / "toy-int8.csv.gz").touch()
     of_int8 = scenario.format_table(toy, INT8).sha256
     assert rivals.tables(toy) == {"toy": own.sha256, "toy-int8": of_int8}

@@ -21,6 +21,8 @@ LAYERS = {
     "closing": 1.0,
     "heldout": 1.0,
     "landlock": 1.0,
+    "files": 0,
+    "files.places": 0,
     "blocks": 1.1,
     "corpus": 1.1,
     "own_texts": 1.2,

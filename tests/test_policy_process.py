@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import landlock, rollout, series
+from rapgym import landlock, rollout
 from rapgym.baselines.random_drop import RandomDrop
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidPolicy, InvalidSpec
+from rapgym.files import places
 from rapgym.lanes import Lanes, Start
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
@@ -221,9 +222,8 @@ def test_rows_and_columns_are_out_of_reach(
     mirror.mkdir()
     (mirror / "raw.csv").write_text("rows ahead")
     monkeypatch.setenv("RAPGYM_DATA", str(mirror))
-    package = Path(series.__file__).parent
-    rows = next(series.FOLDER.glob("*.csv.gz"))
-    column = next(path for path in (package / "tables").iterdir() if path.is_file())
+    rows = next(places.TRACES.glob("*.csv.gz"))
+    column = next(path for path in places.TABLES.iterdir() if path.is_file())
     hidden = [str(rows), str(rows.resolve()), str(column), str(mirror / "raw.csv")]
     can = {"read": [*hidden, json.__file__], "write": [str(tmp_path / "told")]}
     for hide, wanted in ((True, "00001000"), (False, "11111101")):

@@ -21,6 +21,7 @@ from toy_table import (
 
 from rapgym import blocks, measured_sets, quality, table_file
 from rapgym.errors import DataUnavailable, InvalidTable, UnmeasuredSet, WrongChecksum
+from rapgym.files import places
 from rapgym.quality import QualityTable
 from rapgym.specs import BF16, Format
 from rapgym.table_file import FormatQuality, Header, Orders, Rows
@@ -207,7 +208,7 @@ def test_loading_by_path_checks_what_it_finds(tmp_path: Path) -> None:
         QualityTable.load(path, "0" * 64)
     with pytest.raises(DataUnavailable, match="tables list"):
         QualityTable.load("no-such-table")
-    assert quality.path_of("toy").parent == quality.TABLES
+    assert quality.path_of("toy").parent == places.TABLES
 
 
 def test_designs_that_are_missing_are_named() -> None:

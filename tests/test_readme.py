@@ -12,7 +12,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rapgym import datafiles, results, rollout, scenario, series
+from rapgym import datafiles, results, rollout, scenario
+from rapgym.files import places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
@@ -55,7 +56,7 @@ def test_committed_results_are_of_the_tables_and_workloads_here(bench: Results) 
     header = bench.header
     for story in scenario.SCENARIOS:
         assert header["tables"][story.table] == scenario.table(story).sha256
-        workload = series.FOLDER / f"{story.workload}.csv.gz"
+        workload = places.TRACES / f"{story.workload}.csv.gz"
         assert header["workloads"][story.workload] == datafiles.sha256_of(workload)
         assert header["scenarios"][story.id] == json.loads(json.dumps(scenario.described(story)))
 

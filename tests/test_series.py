@@ -14,6 +14,7 @@ from toy_world import toy_series
 
 from rapgym import headed, recorded, scenario, series, workloads
 from rapgym.errors import InvalidSpec, InvalidTrace
+from rapgym.files import places
 from rapgym.scenario import SCENARIOS, Recorded, Scenario
 from rapgym.series import Series
 from rapgym.trace import RequestTrace
@@ -286,9 +287,9 @@ def test_the_committed_series_keep_the_single_requests_of_test_rows(story: Scena
     assert story.synthetic or len(whole.single_requests().prompt_tokens) == whole.batch.sum()
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in series.FOLDER.glob("*.csv.gz")))
+@pytest.mark.parametrize("name", sorted(path.name for path in places.TRACES.glob("*.csv.gz")))
 def test_no_committed_series_is_large(name: str) -> None:
-    assert (series.FOLDER / name).stat().st_size < 8 << 20
+    assert (places.TRACES / name).stat().st_size < 8 << 20
 
 
 @pytest.mark.parametrize(

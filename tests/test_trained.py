@@ -12,6 +12,7 @@ import pytest
 
 from rapgym import bench, cells, datafiles, encoding, rollout, scenario
 from rapgym.errors import InvalidPolicy
+from rapgym.files import places
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.trained import TrainedPolicy
@@ -61,7 +62,7 @@ def shipped(
     run: TrainedPolicy, toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """The file of a run where bench looks for it, of a method that bench knows."""
-    monkeypatch.setattr(trained, "FOLDER", tmp_path / "trained")
+    monkeypatch.setattr(places, "TRAINED", tmp_path / "trained")
     monkeypatch.setattr(registry, "POLICIES", (*registry.POLICIES, ENTRY))
     path = tmp_path / "trained" / f"{trained.place('weighted', toy_story, 'fit', 3)}.npz"
     trained.write(path, run)

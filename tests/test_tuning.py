@@ -15,6 +15,7 @@ from rapgym import cli, rollout, scenario, series
 from rapgym.baselines.frontier_margin import FrontierMargin
 from rapgym.baselines.gsi import GreedyOrder
 from rapgym.errors import InvalidPolicy
+from rapgym.files import places
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.registry import POLICIES, Entry
@@ -28,12 +29,12 @@ MARGIN = registry.entry("frontier-margin")
 @pytest.fixture
 def tuned_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of settings, empty and not the package's own."""
-    path = tmp_path / registry.TUNED_FILE
+    path = tmp_path / places.TUNED.name
 
     def read() -> dict[str, Any]:
         return json.loads(path.read_text()) if path.is_file() else {}
 
-    monkeypatch.setattr(tuning, "__file__", str(tmp_path / "tuning.py"))
+    monkeypatch.setattr(places, "TUNED", path)
     monkeypatch.setattr(registry, "tuned", read)
     return path
 

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from rapgym.cli import Subparsers
+from rapgym.files import places
 
 
 def add(subparsers: Subparsers) -> None:
@@ -147,7 +148,7 @@ def _build(arguments: argparse.Namespace) -> int:
     else:
         stories = [scenario(name) for name in arguments.name] or list(SCENARIOS)
     for story in {story.workload: story for story in stories}.values():
-        path = series.FOLDER / f"{story.workload}.csv.gz"
+        path = places.TRACES / f"{story.workload}.csv.gz"
         made = workloads.build(story)
         if arguments.variants:  # no rival is run on them, so that single requests are not needed
             made = made.without_requests(np.arange(len(made)))

@@ -16,6 +16,7 @@ import torch
 
 from rapgym import datafiles, heldout, provenance, scenario
 from rapgym.errors import InvalidPolicy
+from rapgym.files import places
 from rapgym.learning.training import PARTS, Training
 from rapgym.parallel import processors
 from rapgym.policies import trained
@@ -44,9 +45,10 @@ def module_of(method: str) -> Any:
 
 def methods() -> list[str]:
     """Methods that learn, by name."""
-    folder = Path(__file__).parents[1] / "baselines"
     return sorted(
-        path.stem for path in folder.glob("*.py") if "def train(" in path.read_text("utf-8")
+        path.stem
+        for path in places.BASELINES.glob("*.py")
+        if "def train(" in path.read_text("utf-8")
     )
 
 
@@ -156,7 +158,7 @@ class Run:
     def publish(self) -> Path:
         """Copy the policy to where policies are looked for: the package, or the cache of own traces."""
         own = datafiles.cache_folder() / "trained"
-        folder = own if self.story.is_own else trained.FOLDER
+        folder = own if self.story.is_own else places.TRAINED
         place = trained.place(self.method, self.story, self.told, self.seed)
         path = folder.joinpath(*f"{place}.npz".split("/"))
         with datafiles.written_aside(path) as file, self.path.open("rb") as source:

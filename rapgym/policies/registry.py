@@ -5,19 +5,18 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from rapgym import datafiles
 from rapgym.errors import InvalidPolicy
+from rapgym.files import places
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing, Policy, Told
 from rapgym.scenario import Scenario
 
 Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
 MAX_BYTES = 16 << 20  # of settings that were found on this machine
-TUNED_FILE = "tuned.json"  # in rapgym/policies, written by `rapgym policies tune`
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +153,12 @@ def tuning(found: Entry) -> Callable[[Briefing], dict[str, Any]] | None:
 
 def tuned() -> dict[str, Any]:
     """The committed settings: policy -> scenario -> {"train", "fit", "table_sha256", ...}."""
-    file = resources.files("rapgym.policies") / TUNED_FILE
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return json.loads(places.TUNED.read_text("utf-8")) if places.TUNED.is_file() else {}
 
 
 def own_file() -> Path:
     """Where settings for scenarios on the user's own traces are kept: on this machine alone."""
-    return datafiles.cache_folder() / TUNED_FILE
+    return datafiles.cache_folder() / places.TUNED.name
 
 
 def own_tuned() -> dict[str, Any]:

@@ -20,11 +20,11 @@ import numpy as np
 from rapgym import datafiles, encoding, scenario
 from rapgym.encoding import Layout
 from rapgym.errors import InvalidPolicy
+from rapgym.files import places
 from rapgym.policies.policy import Told
 from rapgym.scenario import Scenario
 
 SCHEMA = 1
-FOLDER = Path(__file__).parents[1] / "trained"  # of the package: what it ships
 HEADER = "header"  # of the arrays in a file the one that holds JSON
 MAX_BYTES = 32 << 20  # of a file, and of its arrays unpacked
 KINDS = "fiub"  # of numbers that an array may hold
@@ -34,7 +34,7 @@ MAY_OPEN: Mapping[Told, frozenset[str]] = {
     "fit": frozenset({"learn", "check", "fit"}),
     "train": frozenset({"learn", "check", "fit", "validation", "train"}),
 }
-_STEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # of a name under FOLDER
+_STEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # of a name under places.TRAINED
 _HEADER = {"method": str, "scenario": str, "told": str, "seed": int, "table_sha256": str,
            "workload_sha256": str, "observation": dict, "training": dict}  # fmt: skip
 
@@ -96,7 +96,7 @@ def observation_of(layout: Layout) -> dict[str, Any]:
 
 
 def place(method: str, story: Scenario, told: Told, seed: int) -> str:
-    """The name of a run's file under `FOLDER`, or for a scenario on the user's traces in the cache."""
+    """The name of a run's file under `places.TRAINED`, or for a scenario on the user's traces in the cache."""
     return f"{method}/{_folder(story)}/{told}-{seed}"
 
 
@@ -117,7 +117,7 @@ def seeds(method: str, story: Scenario, told: Told) -> list[int]:
 
 
 def _folders() -> tuple[Path, Path]:
-    return FOLDER, datafiles.cache_folder() / "trained"
+    return places.TRAINED, datafiles.cache_folder() / "trained"
 
 
 def path_of(file: str) -> Path:

@@ -7,11 +7,11 @@ a run on test.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rapgym import datafiles, parallel, scenario
 from rapgym.errors import RapgymError
+from rapgym.files import places
 from rapgym.policies import registry
 from rapgym.policies.policy import Told, briefing
 from rapgym.scenario import Scenario
@@ -98,7 +98,7 @@ def _kept(task: Task, found: Tuned) -> Tuned:
         kept = registry.own_tuned() if is_own else registry.tuned()
         key = registry.settings_key(task.story)
         kept.setdefault(found.policy, {})[key] = {**found.settings, **task.basis}
-        path = registry.own_file() if is_own else Path(__file__).with_name(registry.TUNED_FILE)
+        path = registry.own_file() if is_own else places.TUNED
         with datafiles.written_aside(path) as file:
             file.write((json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
     return found

@@ -1,0 +1,67 @@
+"""The package's folders: each is there, and nothing else asks where its own file lies."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from rapgym import bench, provenance
+from rapgym.files import places
+from rapgym.policy_link import hidden_paths, readable_paths
+
+FOLDERS = {name: value for name, value in vars(places).items() if name.isupper() and value.is_dir()}
+# A script is started by its path.
+STARTED_BY_PATH = {"tenant.py"}
+
+
+def test_every_place_exists_and_holds_what_its_name_says() -> None:
+    held = {
+        "PACKAGE": "__init__.py",
+        "BASELINES": "keep_all.py",
+        "TRACES": "*.csv.gz",
+        "TABLES": "*.csv.gz",
+        "PROFILES": "*.json",
+        "TRAINED": "hindsight/*/*.npz",
+    }
+    assert held.keys() == FOLDERS.keys()
+    for name, pattern in held.items():
+        assert list(FOLDERS[name].glob(pattern)), f"{name} holds {pattern}"
+    assert places.TUNED.is_file()
+    assert places.PACKAGE.name == "rapgym"
+
+
+def test_no_other_module_asks_where_its_own_file_lies() -> None:
+    asking = {
+        path.relative_to(places.PACKAGE)
+        for path in places.PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if (isinstance(node, ast.Name) and node.id == "__file__")
+        or (isinstance(node, ast.Attribute) and node.attr == "__file__")
+    }
+    assert {path for path in asking if path.name not in STARTED_BY_PATH} == {
+        Path("files/places.py")
+    }
+
+
+def test_a_policy_process_reaches_neither_rows_nor_columns() -> None:
+    hidden = hidden_paths()
+    assert {places.TRACES.resolve(), places.TABLES.resolve()} <= hidden
+    series, table = next(places.TRACES.glob("*.csv.gz")), next(places.TABLES.glob("*.csv.gz"))
+    readable = [each.path for each in readable_paths() if each.content]
+    assert not any(
+        file.resolve().is_relative_to(path) for file in (series, table) for path in readable
+    )
+    code = places.PACKAGE.resolve() / "files" / "places.py"
+    assert any(code.is_relative_to(path) for path in readable), "but its own code it can import"
+
+
+@pytest.mark.parametrize(
+    "file", ["files/places.py", "cli/bench.py", "baselines/forecast.py", "policies/tuned.json"]
+)
+def test_the_digest_of_the_code_covers_every_folder_of_code(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(provenance, "files_sha256", lambda folder, paths: read.extend(paths))
+    bench.code_sha256.__wrapped__()
+    assert places.PACKAGE / file in read

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.learning.small_steps import SmallSteps, layout_of
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing
 from rapgym.policies.trained import TrainedPolicy
-from rapgym.specs import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from rapgym.learning.training import Training

@@ -27,12 +27,12 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from rapgym import rollout
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.encoding import HISTORY, Reading
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import Frontier, frontier
 from rapgym.reward import token_loss
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.world import World
 
 NEIGHBOURS = 128  # futures that count; on chat, half and twice as many differ by under 1 %

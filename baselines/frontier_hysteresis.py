@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from rapgym import rollout
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
-from rapgym.specs import BoolArray, FloatArray, IntArray
 
 # Shares of the card, and rows. Without headroom or patience it keeps a set only over worse ones.
 MARGINS, HEADROOMS, PATIENCE = (0.0, 0.01, 0.02, 0.04), (0.0, 0.01, 0.03, 0.06), (1, 2, 4)

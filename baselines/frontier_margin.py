@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from rapgym import rollout
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
-from rapgym.specs import BoolArray, FloatArray
 
 MARGINS = np.round(np.concatenate([np.arange(0, 0.05, 0.0025), np.arange(0.05, 0.325, 0.01)]), 4)
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from rapgym import rollout
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
-from rapgym.specs import BoolArray, FloatArray
 
 MARGINS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03)  # shares of the card
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the deepest recent fall

@@ -7,8 +7,8 @@ forms: repaired where memory falls inside a window, and refused.
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
-from rapgym.specs import BoolArray, FloatArray
 
 
 class GreedyOrder:

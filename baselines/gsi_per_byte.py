@@ -7,8 +7,8 @@ order of dropping follows the tokens in flight.
 import numpy as np
 
 from rapgym import shield
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
-from rapgym.specs import BoolArray, FloatArray
 
 
 class GreedyPerByte:

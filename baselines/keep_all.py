@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
-from rapgym.specs import BoolArray, FloatArray
 
 
 class KeepAll:

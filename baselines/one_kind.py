@@ -7,8 +7,8 @@ all that may be dropped of a kind is not enough, the shield goes on along its ow
 import numpy as np
 
 from rapgym import shield
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.policies.policy import Briefing
-from rapgym.specs import BoolArray, FloatArray, IntArray
 
 
 class AttentionOnly:

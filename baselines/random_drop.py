@@ -3,8 +3,8 @@
 import numpy as np
 
 from rapgym import shield
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
-from rapgym.specs import BoolArray, FloatArray
 
 
 class RandomDrop:

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import blocks, rollout
+from rapgym import rollout
+from rapgym.arrays import BoolArray, FloatArray
+from rapgym.model import blocks
 from rapgym.policies.policy import Briefing
-from rapgym.specs import BoolArray, FloatArray
 
 
 class StaticRepaired:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from rapgym import rollout
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidTable
 from rapgym.policies.policy import Briefing
 from rapgym.quality import QualityColumns
-from rapgym.specs import BoolArray, FloatArray, IntArray
 
 
 class StaticLayers:

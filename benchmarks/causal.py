@@ -42,7 +42,8 @@ from causal_scores import (
 )
 
 import rapgym
-from rapgym import datafiles, scenario, series, twin
+from rapgym import scenario, series, twin
+from rapgym.files import checked
 from rapgym.scenario import Scenario
 from rapgym.twin import Drawn, Twin
 
@@ -93,7 +94,7 @@ def of_twin(
         "neighbours": drawn.rows.origin["neighbours"],
         "rows": rows,
         "test_rows": len(output),
-        "sha256": datafiles.sha256_of(scenario.workload_file(story)),
+        "sha256": checked.sha256_of(scenario.workload_file(story)),
         "base_share": controller["base_share"],
         "causal_gap": 100 * controller["gap"] / room,
         "policies": {name: each for name, each in found.items() if "@" not in name},
@@ -137,7 +138,7 @@ def of_scenario(
     trace = whole.part(series.split_rows(len(whole), "train", story.splits))
     return {
         "scenario": story.id,
-        "workload_sha256": datafiles.sha256_of(scenario.workload_file(story)),
+        "workload_sha256": checked.sha256_of(scenario.workload_file(story)),
         "twin": found,
         "chains": {
             "tenant": causal_likeness.prediction(source.tenant),
@@ -199,12 +200,12 @@ def main() -> None:
         name: learner(target)
         for name, _, target in (each.partition("=") for each in arguments.learned)
     }
-    folder = datafiles.cache_folder() / "twins"
+    folder = checked.cache_folder() / "twins"
     names = arguments.scenario or SCENARIOS
     found = compare(names, arguments.rows, arguments.futures, learners, folder)
     if arguments.add and arguments.out.is_file():
         found = added(found, json.loads(arguments.out.read_text()))
-    with datafiles.written_aside(arguments.out) as file:
+    with checked.written_aside(arguments.out) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())
     print(section(found))
 

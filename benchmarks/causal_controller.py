@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rapgym import plan, simulator
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.policies.reference import Frontier, frontier
 from rapgym.reward import token_loss
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.twin import Drawn, Twin
 from rapgym.world import Rows, State, World
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from rapgym import datafiles
+from rapgym.files import checked
 from rapgym.learning import runs
 from rapgym.policies import registry
 from rapgym.policies.policy import Policy
@@ -11,7 +11,7 @@ from rapgym.scenario import Scenario
 
 def hindsight(story: Scenario, seed: int) -> partial[Policy]:
     """What makes a policy of one training run on a twin's scenario."""
-    settings, out = runs.settings_of("hindsight", {}), datafiles.cache_folder() / "twins" / "runs"
+    settings, out = runs.settings_of("hindsight", {}), checked.cache_folder() / "twins" / "runs"
     run = runs.Run("hindsight", story, "train", seed, settings, out)
     run.do()
     return partial(registry.build, registry.entry("hindsight"), {"file": str(run.path)})

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from rapgym.arrays import FloatArray
 from rapgym.series import Series
-from rapgym.specs import FloatArray
 from rapgym.twin import Fitted
 
 SECONDS, ROWS = (1, 7, 30, 60), (1, 4, 16)  # lags of autocorrelations

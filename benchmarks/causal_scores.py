@@ -10,12 +10,12 @@ from causal_controller import SHARES, Base, Known, charge, choices, known, least
 from causal_states import part, states
 
 from rapgym import bound, plan, rollout, scenario, score, simulator
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.policies import registry
 from rapgym.policies.policy import Policy, briefing
 from rapgym.policies.reference import frontier
 from rapgym.scenario import Scenario
-from rapgym.specs import FloatArray, IntArray
 from rapgym.twin import Drawn, Twin
 from rapgym.world import State, World
 

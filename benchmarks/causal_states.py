@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rapgym import scenario, series
-from rapgym.specs import IntArray, model_spec
+from rapgym.arrays import IntArray
+from rapgym.model.shapes import model_spec
 from rapgym.twin import Drawn, Twin
 from rapgym.world import Rows
 

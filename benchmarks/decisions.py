@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import datafiles, provenance, rollout, scenario, shield
+from rapgym import rollout, scenario, shield
+from rapgym.files import checked, provenance
 from rapgym.guard import Guard, strict_lanes
 from rapgym.lanes import Lanes
 from rapgym.policies import registry
@@ -75,7 +76,7 @@ def main() -> None:
                    "python": platform.python_version(), "numpy": np.__version__,
                    "machine": f"{platform.machine()} {platform.system()}",
                    "commit": provenance.commit()}  # fmt: skip
-        with datafiles.written_aside(out) as file:
+        with checked.written_aside(out) as file:
             file.write((json.dumps(content, indent=1) + "\n").encode())
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from rapgym import datafiles, provenance
+from rapgym.files import checked, provenance
 from rapgym.testing import Tally, machines
 from rapgym.testing.audit_machine import AuditMachine
 from rapgym.testing.env_machines import EnvMachine, GuardMachine
@@ -130,7 +130,7 @@ def main() -> int:
         "commit": provenance.commit(),
         "packages": {name: importlib.metadata.version(name) for name in ("numpy", "hypothesis")},
     }
-    with datafiles.written_aside(arguments.out) as file:
+    with checked.written_aside(arguments.out) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
     print(f"{found['decisions']:,} decisions in {found['seconds']} s kept every promise")
     return 0 if content["enough"] else 1

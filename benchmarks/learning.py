@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import cells, datafiles, parallel, results, rollout, scenario, score
+from rapgym import cells, results, rollout, scenario, score
+from rapgym.files import checked
+from rapgym.jobs import parallel
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import Told, briefing
 from rapgym.scenario import SCENARIOS
@@ -176,7 +178,7 @@ def ends() -> dict[str, dict[str, float]]:
 def write(parts: dict[str, Any]) -> None:
     """Replace these parts of the results file."""
     before = json.loads(OUT.read_text()) if OUT.is_file() else {}
-    with datafiles.written_aside(OUT) as file:
+    with checked.written_aside(OUT) as file:
         file.write((json.dumps({**before, **parts}, indent=1, sort_keys=True) + "\n").encode())
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rapgym import datafiles
+from rapgym.files import checked
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "mutations.json"
@@ -167,7 +167,7 @@ def main() -> int:
     survived = [each["what"] for each in found if not each["caught_by"]]
     content = {"command": "make mutations", "tests": [*TESTS], "without_fault_s": whole["seconds"],
                "faults": found, "survived": survived}  # fmt: skip
-    with datafiles.written_aside(out) as file:
+    with checked.written_aside(out) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
     print(f"{len(found) - len(survived)} of {len(found)} caught")
     return int(bool(survived))

@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import provenance, rollout, scenario, shield
+from rapgym import rollout, scenario, shield
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines.keep_all import KeepAll
+from rapgym.files import provenance
 from rapgym.guard import Guard, Guarding, strict_lanes
 from rapgym.lanes import Lanes
 from rapgym.policies.policy import Policy, briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.simulator import Row
-from rapgym.specs import BoolArray, FloatArray
 from rapgym.watchdog import Rules
 
 SCENARIO, ROUNDS = "chat-beside-code", 10

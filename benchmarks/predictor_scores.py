@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym.specs import FloatArray, IntArray
+from rapgym.arrays import FloatArray, IntArray
 
 RESAMPLES = 1000
 METRICS = ("spearman", "median_abs", "mean_abs")

@@ -25,10 +25,10 @@ from predictor_page import section
 from predictor_scores import METRICS, counts_of, interval, resampled, scores
 
 import rapgym
-from rapgym import datafiles
+from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.files import checked
 from rapgym.predictor import Sets
 from rapgym.quality import QualityTable
-from rapgym.specs import BoolArray, FloatArray, IntArray
 
 __all__ = ["compare", "compared", "section"]
 
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     found = compare(QualityTable.load(arguments.table), arguments.repeats)
-    with datafiles.written_aside(arguments.out) as file:
+    with checked.written_aside(arguments.out) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())
     print(section(found))
 

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from rapgym.arrays import BoolArray
 from rapgym.quality import QualityTable
 from rapgym.runtime import designs, model, origins, samples
 from rapgym.runtime.forward import PrefixForward, prefix_order
 from rapgym.runtime.loss import token_loss
-from rapgym.specs import BoolArray
 
 MODEL, LENGTH, ROUNDS, GREEDY_STEP = "smollm2-135m", 512, 3, 8
 Seconds = tuple[float, float]  # of blocks, of head and loss

@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import blocks, datafiles
+from rapgym.arrays import FloatArray
 from rapgym.errors import UnmeasuredSet
+from rapgym.files import checked
+from rapgym.model import blocks
+from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality import QualityTable
-from rapgym.specs import BF16, FORMATS, FloatArray, Format
 
 HERE = Path(__file__).parent
 NAME = "smollm2-135m"
@@ -194,7 +196,7 @@ def judged(table: QualityTable, choices: Path) -> dict[str, Any]:
         "dtype": origin["dtype"],
         "measurements": {
             "choices": choices.name,
-            "choices_sha256": datafiles.sha256_of(choices),
+            "choices_sha256": checked.sha256_of(choices),
         },
         "sets": entries,
     }
@@ -233,7 +235,7 @@ def main() -> None:
         print(" ".join(dict.fromkeys(each.key for each in main_sets(table))))
         return
     found = judged(table, arguments.choices.resolve())
-    with datafiles.written_aside(arguments.out) as file:
+    with checked.written_aside(arguments.out) as file:
         file.write((json.dumps(found, indent=2) + "\n").encode())
     print("\n".join(lines(found)))
 

@@ -8,7 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
-from rapgym import datafiles, parallel, scenario, sensitivity
+from rapgym import scenario, sensitivity
+from rapgym.files import checked
+from rapgym.jobs import parallel
 
 OUT = Path(__file__).with_name("results") / "sensitivity.json"
 
@@ -30,7 +32,7 @@ def main() -> None:
     ]
     work = arguments.out.with_suffix(".work.jsonl")
     found = sensitivity.run(wanted, work, jobs=arguments.jobs, quiet=arguments.quiet)
-    with datafiles.written_aside(arguments.out) as file:
+    with checked.written_aside(arguments.out) as file:
         file.write((json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     print(sensitivity.table(found))
 

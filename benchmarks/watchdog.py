@@ -20,15 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import provenance, rollout, scenario, watchdog
+from rapgym import rollout, scenario, watchdog
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.episode_log import EpisodeLog, LogWriter, weighted_mean
+from rapgym.files import provenance
 from rapgym.guard import Guard, Guarding
 from rapgym.lanes import Lanes
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy, Told, briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario, Split
-from rapgym.specs import BoolArray, FloatArray
 from rapgym.watchdog import Mode, Rules
 
 # Scenarios, and for each the one whose policy is the foreigner: the same length of observations.

@@ -7,9 +7,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.lanes import Lanes
-from rapgym.specs import BoolArray, IntArray
 
 Mask = NDArray[np.int8]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from rapgym import results
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.results import Cell, Results
-from rapgym.specs import BoolArray, IntArray
 
 EXACT = ("proposal", "source", "kept", "kept_end", "reason", "limit_bytes", "output_tokens")
 NATS = ("nll", "quality", "stall", "emergency", "refused")

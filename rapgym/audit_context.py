@@ -13,12 +13,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from rapgym import blocks
+from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.encoding import Layout
 from rapgym.errors import InvalidResult, InvalidSpec
-from rapgym.memory import Footprint
+from rapgym.model import blocks
+from rapgym.model.memory import Footprint
 from rapgym.quality_columns import QualityColumns
-from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
 from rapgym.world import World
 
 # Larger numbers than any real model has, small enough that no sum of them leaves int64.

@@ -9,10 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rapgym import audit_sentence, audit_summary, blocks, datafiles
+from rapgym import audit_sentence, audit_summary
 from rapgym.audit_entry import Record
 from rapgym.audit_summary import TERMS, Chosen, Log
 from rapgym.errors import InvalidResult, InvalidSpec
+from rapgym.files import checked
+from rapgym.model import blocks
 
 CHUNK = 4096
 _WHOLE = ("decision", "seq", "time_us", "second", "batch", "prompt_tokens", "reserved_tokens",
@@ -56,7 +58,7 @@ def _row(log: Log, record: Record) -> dict[str, Any]:
 
 def _write_csv(rows: Iterator[dict[str, Any]], out: Path) -> int:
     count = 0
-    with datafiles.written_aside(out) as file:
+    with checked.written_aside(out) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
@@ -81,7 +83,7 @@ def _write_parquet(rows: Iterator[dict[str, Any]], out: Path) -> int:
     types["observation"] = pa.list_(pa.float32())
     schema = pa.schema([(name, types[name]) for name in COLUMNS])
     count = 0
-    with datafiles.written_aside(out) as file, pq.ParquetWriter(file, schema) as writer:
+    with checked.written_aside(out) as file, pq.ParquetWriter(file, schema) as writer:
         while chunk := list(islice(rows, CHUNK)):
             count += len(chunk)
             columns = {name: [row[name] for row in chunk] for name in COLUMNS}

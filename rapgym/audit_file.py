@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rapgym import audit_text
 from rapgym.audit_text import Head
-from rapgym.closing import Closing
 from rapgym.errors import AuditFailed, InvalidResult
+from rapgym.files.closing import Closing
 
 LONGEST_LINE = 4 << 20  # bytes
 BEGINNING = b'{"seq":0,"decision":0,"previous":"' + audit_text.FIRST.encode() + b'"'

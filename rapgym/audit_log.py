@@ -22,13 +22,14 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from rapgym import audit_record, audit_text, provenance
+from rapgym import audit_record, audit_text
 from rapgym.audit_context import AuditContext
 from rapgym.audit_file import LogFile
 from rapgym.audit_record import Decisions, Held
 from rapgym.audit_text import Head
-from rapgym.closing import Closing
 from rapgym.errors import AuditFailed, InvalidSpec
+from rapgym.files import provenance
+from rapgym.files.closing import Closing
 
 NOTES = logging.getLogger(__name__)
 OnFailure = Literal["continue", "stop"]

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit_context import AuditContext
 from rapgym.errors import InvalidSpec
+from rapgym.model.shapes import Demand
 from rapgym.shield import Decision
-from rapgym.specs import BoolArray, Demand, FloatArray, IntArray
 
 LARGEST_TOKENS = 1 << 31  # and requests of a row
 LARGEST_BYTES = 1 << 60  # of a limit

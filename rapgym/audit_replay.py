@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import audit_entry, audit_read, audit_text, blocks, guard, shield
+from rapgym import audit_entry, audit_read, audit_text, guard, shield
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.audit_context import AuditContext
 from rapgym.audit_entry import Record
 from rapgym.audit_read import Fault, Line
 from rapgym.audit_text import Head
 from rapgym.errors import InvalidResult, InvalidSpec
-from rapgym.specs import BoolArray, IntArray
+from rapgym.model import blocks
 
 BEGINNING = b'{"seq":0,"decision":0,"previous":"'
 CHUNK = 2048  # decisions replayed at once

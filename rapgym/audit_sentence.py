@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from rapgym import blocks
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.audit_context import AuditContext
 from rapgym.audit_entry import Record
 from rapgym.errors import InvalidResult, InvalidSpec
-from rapgym.specs import BoolArray, FloatArray
+from rapgym.model import blocks
 
 RULES = {
     "policy": "the policy's proposal fitted and was executed unchanged",

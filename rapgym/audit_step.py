@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rapgym import encoding, env, scenario, shield, simulator
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit_context import AuditContext
 from rapgym.audit_log import AuditLog
 from rapgym.audit_record import Decisions
@@ -20,7 +21,6 @@ from rapgym.guard import Decided, Guard
 from rapgym.lanes import Lanes
 from rapgym.shield import Decision, Reason
 from rapgym.simulator import Step
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.watchdog import Mode
 from rapgym.world import Outcome, State, World
 

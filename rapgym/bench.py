@@ -11,12 +11,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from rapgym import cells, datafiles, parallel, provenance, recorded, results, rivals, scenario
+from rapgym import cells, recorded, results, rivals, scenario
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
-from rapgym.files import places
+from rapgym.files import checked, places, provenance
+from rapgym.jobs import parallel
+from rapgym.jobs.progress import Progress
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
-from rapgym.progress import Progress
 from rapgym.results import Cell, Results
 from rapgym.scenario import Recorded, Scenario
 
@@ -112,7 +113,7 @@ def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
         "env_spec": {story.id: env_spec(story) for story in stories},
         "tables": {name: sha for story in stories for name, sha in rivals.tables(story).items()},
         "workloads": {
-            story.workload: datafiles.sha256_of(scenario.workload_file(story)) for story in stories
+            story.workload: checked.sha256_of(scenario.workload_file(story)) for story in stories
         },
     }
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rapgym import simulator
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.reward import token_loss
-from rapgym.specs import FloatArray, IntArray
 from rapgym.world import State, World
 
 

@@ -4,8 +4,8 @@ import lzma
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from rapgym import datafiles
 from rapgym.errors import DataUnavailable, WrongChecksum
+from rapgym.files import checked
 
 Split = Literal["calib", "test"]
 SPLITS: tuple[Split, Split] = ("calib", "test")
@@ -47,11 +47,11 @@ def read(domain: str, split: Split) -> str:
         DataUnavailable, WrongChecksum: it is not there, or not what it should be.
     """
     text = text_of(domain, split)
-    mirror = datafiles.mirror_folder()
+    mirror = checked.mirror_folder()
     name = f"corpus/{domain}.{split}.txt.xz"
     if mirror is None:
         raise DataUnavailable(f"{name} is needed: set RAPGYM_DATA to a folder that holds it")
-    path = datafiles.checked(mirror / name, text.sha256, "restore it in the RAPGYM_DATA mirror")
+    path = checked.checked(mirror / name, text.sha256, "restore it in the RAPGYM_DATA mirror")
     try:
         return lzma.decompress(path.read_bytes()).decode()
     except (lzma.LZMAError, UnicodeDecodeError) as error:

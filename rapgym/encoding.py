@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rapgym import simulator
-from rapgym.specs import BoolArray, Demand, FloatArray, IntArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.model.shapes import Demand
 from rapgym.world import State, World
 
 HISTORY = 8  # rows before this one that are seen

@@ -9,11 +9,11 @@ from gymnasium import spaces
 
 from rapgym import simulator
 from rapgym.actions import actions as actions_of
+from rapgym.arrays import BoolArray
 from rapgym.errors import InvalidSpec, MissingExtra
 from rapgym.lanes import Lanes, row_info, start_of, story_of
 from rapgym.scenario import Scenario, Split
 from rapgym.simulator import Step
-from rapgym.specs import BoolArray
 
 OBSERVATIONS = ("flat", "dict")
 BACKENDS = ("sim", "device")  # the simulated world, or the same rows on a live model

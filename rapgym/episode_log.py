@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.world import Outcome, World
 
 

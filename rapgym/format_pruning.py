@@ -14,14 +14,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapgym import encoding, memory, rollout, scenario, simulator, table_error
+from rapgym import encoding, rollout, scenario, simulator, table_error
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.lanes import card_bytes
+from rapgym.model import memory
+from rapgym.model.shapes import Format, model_spec
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import QualityColumns
 from rapgym.scenario import Scenario, Split
-from rapgym.specs import BoolArray, FloatArray, Format, IntArray, model_spec
 from rapgym.world import World
 
 

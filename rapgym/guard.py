@@ -18,13 +18,13 @@ from itertools import islice
 import numpy as np
 
 from rapgym import encoding, shield, watchdog
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.lanes import Lanes
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.reference import FrontierLookup
 from rapgym.shadow import Shadows
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.watchdog import Costs, Rules, WatchdogState
 from rapgym.world import Outcome
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from rapgym import encoding, scenario, simulator
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.encoding import Layout, Visible
 from rapgym.errors import InvalidSpec
+from rapgym.model.shapes import Demand, model_spec
 from rapgym.scenario import Scenario, Split
 from rapgym.shield import Reason
 from rapgym.simulator import Step
-from rapgym.specs import BoolArray, Demand, FloatArray, IntArray, model_spec
 from rapgym.world import Outcome, State, World
 
 TRAIN_EPISODE_ROWS = 64

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rapgym import columns, sources
+from rapgym import sources
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
-from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.files import columns
 from rapgym.trace import MemoryTrace, RequestTrace, read_requests
 
 MOONCAKE_GRID_S = 3.0

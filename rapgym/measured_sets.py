@@ -5,9 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
-from rapgym import blocks
+from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidTable
-from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
+from rapgym.model import blocks
 from rapgym.table_file import Header, Sample, TableFile
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rapgym.arrays import IntArray
 from rapgym.corpus import SPLITS, Split
 from rapgym.errors import DataUnavailable, InvalidSpec
-from rapgym.specs import IntArray
 
 SHARED = 256  # characters, a power of two
 NAMED = re.compile(r"([a-z0-9][a-z0-9_-]{0,63})(?:\.(calib|test))?=(.+)", re.DOTALL)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym import simulator
-from rapgym.memory import Footprint
+from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.model.memory import Footprint
 from rapgym.reward import token_loss
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.world import State, World
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from rapgym import guard, landlock
+from rapgym.arrays import FloatArray
 from rapgym.landlock import Readable
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy
-from rapgym.specs import FloatArray
 
 HEAD = struct.Struct("<cQI")  # kind, number of the question, bytes that follow
 # From the parent: the order has changed; a random stream, pickled; an observation.

@@ -10,9 +10,9 @@ import time
 import weakref
 from pathlib import Path
 
-from rapgym import datafiles, landlock, policy_child
+from rapgym import landlock, policy_child
 from rapgym.errors import RapgymError
-from rapgym.files import places
+from rapgym.files import checked, places
 from rapgym.landlock import Readable
 from rapgym.policy_child import HEAD
 
@@ -110,7 +110,7 @@ def _environment() -> dict[str, str]:
 
 def hidden_paths() -> set[Path]:
     """Where rows and columns lie that a policy must not see, resolved."""
-    found = {places.TRACES, places.TABLES, datafiles.cache_folder(), datafiles.mirror_folder()}
+    found = {places.TRACES, places.TABLES, checked.cache_folder(), checked.mirror_folder()}
     return {path.resolve() for path in found if path is not None}
 
 

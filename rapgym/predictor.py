@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidTable
-from rapgym.specs import BoolArray, FloatArray, IntArray
 
 REACH = 3  # layers; blocks further apart have no pair term of their own
 LEAST_SINGLE = 0.005  # nats: no block is taken for one that surely costs nothing

@@ -13,11 +13,12 @@ from typing import Any, Self
 import numpy as np
 
 from rapgym import heldout, measured_sets, predictor, table_file
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidTable, UnmeasuredSet, WrongChecksum
 from rapgym.files import places
 from rapgym.measured_sets import MeasuredSets
+from rapgym.model.shapes import BF16, Format
 from rapgym.quality_columns import QualityColumns
-from rapgym.specs import BF16, BoolArray, FloatArray, Format, IntArray
 from rapgym.table_file import Header, TableFile
 from rapgym.table_header import FormatQuality
 

@@ -5,10 +5,11 @@ from functools import cached_property
 
 import numpy as np
 
-from rapgym import blocks, predictor
+from rapgym import predictor
+from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidTable, UnmeasuredSet
 from rapgym.measured_sets import MeasuredSets
-from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
+from rapgym.model import blocks
 
 MEMO_SETS = 1 << 18  # predictions remembered; then it starts anew
 

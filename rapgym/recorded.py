@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import datafiles, loaders, series, sources, trace
+from rapgym import loaders, series, sources, trace
+from rapgym.arrays import IntArray
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
-from rapgym.files import places
+from rapgym.files import checked, places
 from rapgym.series import Series
-from rapgym.specs import IntArray
 from rapgym.trace import MemoryTrace, RequestTrace
 
 UNIT_BYTES = 1 << 20
@@ -171,4 +171,4 @@ def sha256(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, size: int, changed_ns: int) -> str:
-    return datafiles.sha256_of(path)
+    return checked.sha256_of(path)

@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym import columns, datafiles, trace
-from rapgym.closing import Closing
+from rapgym import trace
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
+from rapgym.files import checked, columns
+from rapgym.files.closing import Closing
 from rapgym.trace import MemoryTrace, RequestTrace
 
 Kind = Literal["memory", "requests"]
@@ -183,7 +184,7 @@ def _delete(path: Path) -> None:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], int]:
     """Header, columns and number of damaged rows of a work file."""
     try:
-        content = datafiles.bounded(path, columns.LIMIT_BYTES)
+        content = checked.bounded(path, columns.LIMIT_BYTES)
     except (OSError, ValueError) as error:
         raise InvalidTrace(f"{path} cannot be read: {error}") from error
     whole, _, torn = content.rpartition(b"\n")

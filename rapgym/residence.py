@@ -4,8 +4,8 @@ import heapq
 
 import numpy as np
 
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidSpec
-from rapgym.specs import FloatArray, IntArray
 
 PREFILL_S_PER_TOKEN = 0.0002
 DECODE_S_PER_TOKEN = 0.030

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import blocks, datafiles, headed
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult, RapgymError
+from rapgym.files import checked, headed
+from rapgym.model import blocks
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.table_header import MAX_BLOCKS
 
 SCHEMA = 2
@@ -131,7 +132,7 @@ def _keys(sets: BoolArray) -> list[str]:
 def write(path: Path, results: Results) -> None:
     """Write results, complete or not at all."""
     header = {"schema": SCHEMA, **results.header, "cells": [cell.about for cell in results.cells]}
-    with datafiles.written_aside(path) as file:
+    with checked.written_aside(path) as file:
         file.write(headed.pack(header, _lines(results.cells), xz=path.suffix == ".xz"))
 
 
@@ -142,7 +143,7 @@ def read(path: Path) -> Results:
         InvalidResult: the file is not there, damaged, or no results file.
     """
     try:
-        header, lines = headed.unpack(datafiles.bounded(path, headed.MAX_PACKED_BYTES))
+        header, lines = headed.unpack(checked.bounded(path, headed.MAX_PACKED_BYTES))
         if header.get("schema") != SCHEMA:
             raise ValueError("it is of another schema")
         names, table = zip(*(line.partition(",")[::2] for line in lines), strict=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rapgym.specs import FloatArray
+from rapgym.arrays import FloatArray
 
 
 @dataclass(frozen=True, slots=True)

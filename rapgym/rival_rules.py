@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym import shield, simulator
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.residence import DECODE_S_PER_TOKEN
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.world import State, World
 
 NEVER = np.iinfo(np.int64).max  # bytes that no limit allows

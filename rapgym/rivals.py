@@ -11,23 +11,18 @@ from typing import Literal
 
 import numpy as np
 
-from rapgym import format_pruning, memory, quality, rival_rules, rollout, scenario, series
+from rapgym import format_pruning, quality, rival_rules, rollout, scenario, series
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidSpec
 from rapgym.measured_sets import MeasuredSets
+from rapgym.model import memory
+from rapgym.model.profiles import IDEAL, DeviceProfile
+from rapgym.model.shapes import Format, ModelSpec, model_spec
 from rapgym.predictor import Settings
 from rapgym.quality_columns import QualityColumns
 from rapgym.scenario import SCENARIOS, Scenario, Split
 from rapgym.shield import Reason
-from rapgym.specs import (
-    IDEAL,
-    BoolArray,
-    DeviceProfile,
-    Format,
-    IntArray,
-    ModelSpec,
-    model_spec,
-)
 from rapgym.world import World
 
 Text = Literal["calib", "test"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rapgym import scenario, simulator
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog, LogWriter, joined
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.guard import Guard, Guarding, Served, ask, begin, strict_lanes
@@ -16,7 +17,6 @@ from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.tuning import TUNING_BUDGET
 from rapgym.scenario import Scenario, Split
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.world import State, World
 
 

@@ -8,21 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rapgym import datafiles, device_profiles, heldout, memory, recorded, series
+from rapgym import heldout, recorded, series
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidSpec, InvalidTable
-from rapgym.files import places
+from rapgym.files import checked, places
+from rapgym.model import memory as model_memory
+from rapgym.model import profiles
+from rapgym.model.profiles import IDEAL, DeviceProfile
+from rapgym.model.shapes import BF16, Format, ModelSpec, model_spec
 from rapgym.quality import QualityColumns, QualityTable
 from rapgym.series import Series
-from rapgym.specs import (
-    BF16,
-    IDEAL,
-    DeviceProfile,
-    FloatArray,
-    Format,
-    IntArray,
-    ModelSpec,
-    model_spec,
-)
 from rapgym.world import Rows, World
 
 GIB = 1 << 30
@@ -271,7 +266,7 @@ def scenario(name: str) -> Scenario:
 
 
 def _on_own_traces(base_name: str, options: dict[str, str]) -> Scenario:
-    base, memory = scenario(base_name), options["memory"]
+    base, model_memory = scenario(base_name), options["memory"]
     served = options.get("requests", base.trace)
     try:
         # The stated share of a trace is of that trace: of other requests all are served.
@@ -282,12 +277,12 @@ def _on_own_traces(base_name: str, options: dict[str, str]) -> Scenario:
     return replace(
         base,
         name=recorded.name_of(base.name, options),
-        story=f"{base.name} with memory in use as {memory} recorded it.",
+        story=f"{base.name} with memory in use as {model_memory} recorded it.",
         card_gib=card_gib,
         trace=served,
         every=every,
-        tenant=Recorded(memory, recorded.sha256(memory)),
-        workload=recorded.own_name(memory, served, every, base.window_s),
+        tenant=Recorded(model_memory, recorded.sha256(model_memory)),
+        workload=recorded.own_name(model_memory, served, every, base.window_s),
         headline=False,
         synthetic=False,
     )
@@ -313,7 +308,7 @@ def profile_of(story: Scenario) -> DeviceProfile:
     Raises:
         InvalidSpec: no profile has this name, or its file cannot be read.
     """
-    return IDEAL if story.device_profile is None else device_profiles.read(story.device_profile)
+    return IDEAL if story.device_profile is None else profiles.read(story.device_profile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +323,8 @@ def scales(story: Scenario, measured: ModelSpec) -> Scales:
     """The two scales of a scenario whose table was measured on `measured`."""
     served = model_spec(story.served)
     byte_scale = Fraction(
-        memory.weight_bytes(measured, story.form), memory.weight_bytes(served, story.form)
+        model_memory.weight_bytes(measured, story.form),
+        model_memory.weight_bytes(served, story.form),
     )
     kv = Fraction(
         _model_kv_token_bytes(served, story.form), _model_kv_token_bytes(measured, story.form)
@@ -337,7 +333,7 @@ def scales(story: Scenario, measured: ModelSpec) -> Scales:
 
 
 def _model_kv_token_bytes(model: ModelSpec, form: Format) -> int:
-    return model.layers * memory.kv_token_bytes(model, form.kv)
+    return model.layers * model_memory.kv_token_bytes(model, form.kv)
 
 
 def limit_bytes(story: Scenario, tenant_tokens: IntArray) -> IntArray:
@@ -349,7 +345,7 @@ def limit_bytes(story: Scenario, tenant_tokens: IntArray) -> IntArray:
         return card - recorded.UNIT_BYTES * tenant_tokens
     model = model_spec(story.tenant.model)
     kv = _model_kv_token_bytes(model, BF16)
-    return card - memory.weight_bytes(model) - kv * tenant_tokens
+    return card - model_memory.weight_bytes(model) - kv * tenant_tokens
 
 
 def limit_scaled(story: Scenario, measured: ModelSpec, limit: FloatArray) -> FloatArray:
@@ -359,7 +355,7 @@ def limit_scaled(story: Scenario, measured: ModelSpec, limit: FloatArray) -> Flo
     """
     if story.length_share == 1:
         return limit
-    dense = memory.weight_bytes(measured, story.form)
+    dense = model_memory.weight_bytes(measured, story.form)
     return dense + story.length_share * (limit - dense)
 
 
@@ -372,7 +368,7 @@ def workload_file(story: Scenario) -> Path:
     """
     if not (story.is_own and isinstance(story.tenant, Recorded)):
         return places.TRACES / f"{story.workload}.csv.gz"
-    path = datafiles.cache_folder() / "workloads" / f"{story.workload}.csv.gz"
+    path = checked.cache_folder() / "workloads" / f"{story.workload}.csv.gz"
     if not path.is_file():
         made = recorded.own(story.tenant.recording, story.trace, story.every, story.window_s)
         series.write(made, path)
@@ -516,7 +512,7 @@ def _judged_world(story: Scenario, split: Split) -> World:
 def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
     measured = model_spec(table(story).model)
     profile = profile_of(story)
-    footprint = memory.footprint(measured, story.form, profile)
+    footprint = model_memory.footprint(measured, story.form, profile)
     restore_bytes_per_s = profile.restore_bytes_per_s
     if restore_bytes_per_s is None:
         restore_bytes_per_s = float(footprint.weights.sum()) / story.restore_s

@@ -17,7 +17,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from rapgym.specs import FloatArray, IntArray
+from rapgym.arrays import FloatArray, IntArray
 
 BLOCK_ROWS = 12  # neighbouring rows that are drawn together, at least
 LONGEST_BLOCK_S = 3600  # traffic of one hour resembles itself

@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bench, cells, datafiles, parallel, rollout, scenario, score, scoreboard, series
+from rapgym import bench, cells, rollout, scenario, score, scoreboard, series
+from rapgym.arrays import IntArray
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidSpec
-from rapgym.files import places
+from rapgym.files import checked, places
+from rapgym.jobs import parallel
+from rapgym.jobs.progress import Progress
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
-from rapgym.progress import Progress
 from rapgym.results import Cell
 from rapgym.scenario import Scenario
 from rapgym.score import Estimate, Resamples
-from rapgym.specs import IntArray
 from rapgym.suitability import fitting_share
 
 # Days of traffic would take days of tuning: scenarios of an hour alone.
@@ -311,7 +312,7 @@ def _basis(variant: Variant, stated: Settings | None) -> dict[str, Any]:
     basis = {
         "code_sha256": bench.code_sha256(),
         "table_sha256": scenario.table(story).sha256,
-        "workload_sha256": datafiles.sha256_of(places.TRACES / f"{story.workload}.csv.gz"),
+        "workload_sha256": checked.sha256_of(places.TRACES / f"{story.workload}.csv.gz"),
         "place": _place(variant),
         "story": asdict(story),
         "stated": stated,
@@ -341,7 +342,7 @@ def origin(measured_ones: Sequence[Variant]) -> dict[str, Any]:
         "code_sha256": bench.code_sha256(),
         "tables": {story.table: scenario.table(story).sha256 for story in stories},
         "workloads": {
-            story.workload: datafiles.sha256_of(places.TRACES / f"{story.workload}.csv.gz")
+            story.workload: checked.sha256_of(places.TRACES / f"{story.workload}.csv.gz")
             for story in stories
         },
         "tuning_pairings": TUNING_PAIRINGS,

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym import datafiles, headed
+from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec, InvalidTrace
+from rapgym.files import checked, headed
 from rapgym.residence import reserve_tokens, residence_s, tenant_tokens
-from rapgym.specs import IntArray
 from rapgym.trace import RequestTrace
 
 DEMAND_COLUMNS = ("batch", "prompt_tokens", "output_tokens", "longest_prompt_tokens")
@@ -257,7 +257,7 @@ def write(series: Series, path: Path) -> None:
         ",".join([*map(str, row), requests])
         for row, requests in zip(table.tolist(), series.requests, strict=True)
     )
-    with datafiles.written_aside(path) as file:
+    with checked.written_aside(path) as file:
         file.write(headed.pack(header, [_names(series.window_s), *lines]))
 
 
@@ -273,7 +273,7 @@ def read(path: Path) -> Series:
         InvalidTrace: the file is no series, or damaged.
     """
     try:
-        header, lines = headed.unpack(datafiles.bounded(path, MAX_BYTES), MAX_BYTES)
+        header, lines = headed.unpack(checked.bounded(path, MAX_BYTES), MAX_BYTES)
         window = int(header["window_s"])
         if header["schema"] != SCHEMA or not 0 < window < 1000 or lines[0] != _names(window):
             raise ValueError("its columns are not the ones that its header implies")

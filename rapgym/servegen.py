@@ -11,9 +11,9 @@ import zlib
 import numpy as np
 
 from rapgym import loaders
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.loaders import ServegenClients, ServegenLengths
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.trace import RequestTrace
 
 DAY_S = 86_400

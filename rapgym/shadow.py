@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from rapgym import reward, shield, simulator
-from rapgym.specs import BoolArray
+from rapgym.arrays import BoolArray
 from rapgym.watchdog import Costs
 from rapgym.world import State, World
 

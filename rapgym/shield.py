@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from rapgym.specs import BoolArray, IntArray
+from rapgym.arrays import BoolArray, IntArray
 
 
 class Reason(IntEnum):

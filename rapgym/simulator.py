@@ -6,9 +6,10 @@ from typing import Protocol
 import numpy as np
 
 from rapgym import reward, shield
+from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.model.shapes import Demand
 from rapgym.reward import Seconds
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, Demand, FloatArray, IntArray
 from rapgym.world import Outcome, State, World
 
 

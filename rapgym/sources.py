@@ -7,8 +7,8 @@ public source is byte-identical, in the cache folder after `rapgym traces pull N
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rapgym import datafiles
 from rapgym.errors import DataUnavailable, WrongChecksum
+from rapgym.files import checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Source:
     @property
     def cached(self) -> Path:
         """Where `pull` puts the public file, unpacked."""
-        return datafiles.cache_folder() / "traces" / PurePosixPath(self.path).stem
+        return checked.cache_folder() / "traces" / PurePosixPath(self.path).stem
 
 
 _AZURE = {
@@ -186,7 +186,7 @@ def path_of(name: str) -> Path:
         WrongChecksum: it is not the file that it should be.
     """
     source = source_of(name)
-    mirror = datafiles.mirror_folder()
+    mirror = checked.mirror_folder()
     if mirror is not None and (mirror / source.path).is_file():
         return _checked(mirror / source.path, source.sha256, "restore it in the RAPGYM_DATA mirror")
     if source.content_sha256 is None:
@@ -239,6 +239,6 @@ def _checked(path: Path, sha256: str, remedy: str) -> Path:
     state = path.stat()
     key = (path, state.st_mtime_ns, state.st_size)
     if _verified.get(key) != sha256:
-        datafiles.checked(path, sha256, remedy)
+        checked.checked(path, sha256, remedy)
         _verified[key] = sha256
     return path

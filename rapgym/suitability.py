@@ -9,13 +9,14 @@ from typing import Any, Literal
 import numpy as np
 
 from rapgym import bound, cells, rollout, scenario, series
+from rapgym.arrays import BoolArray
 from rapgym.episode_log import weighted_mean
 from rapgym.errors import InvalidSpec
 from rapgym.lanes import card_bytes
+from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Recorded, Scenario, Tenant
-from rapgym.specs import BoolArray, model_spec
 from rapgym.world import World
 
 EASY_SHARE = 0.95  # of rows in which dense fits in every second

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rapgym import blocks, datafiles, headed
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidTable
-from rapgym.specs import BoolArray, FloatArray, IntArray
+from rapgym.files import checked, headed
+from rapgym.model import blocks
 from rapgym.table_header import (
     LARGEST,
     SCHEMA,
@@ -107,7 +108,7 @@ def write(path: Path, header: Header, rows: Rows) -> str:
         Its sha256.
     """
     content = packed(header, rows)
-    with datafiles.written_aside(path) as file:
+    with checked.written_aside(path) as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
 
@@ -120,7 +121,7 @@ def read(path: Path) -> TableFile:
         InvalidTable: it is damaged, or of a schema that this version does not know.
     """
     try:
-        content = datafiles.bounded(path, MAX_BYTES)
+        content = checked.bounded(path, MAX_BYTES)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise DataUnavailable(

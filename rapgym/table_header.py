@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from rapgym.errors import InvalidTable
-from rapgym.specs import KVFormat, WeightFormat
+from rapgym.model.shapes import KVFormat, WeightFormat
 
 SCHEMA = 1
 MAX_BLOCKS = 4096

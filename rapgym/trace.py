@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym import columns, datafiles
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidTrace
-from rapgym.specs import FloatArray, IntArray
+from rapgym.files import checked, columns
 
 REQUEST_COLUMNS: dict[str, columns.Kind] = {
     "arrival_s": "float", "prompt_tokens": "int", "output_tokens": "int"}  # fmt: skip
@@ -172,7 +172,7 @@ def _note(trace: RequestTrace | MemoryTrace) -> str:
 def _write(path: Path, note: str, header: Iterable[str], *arrays: NDArray[Any]) -> None:
     rows = zip(*(map(repr, array.tolist()) for array in arrays), strict=True)
     text = note + ",".join(header) + "\n" + "".join(",".join(row) + "\n" for row in rows)
-    with datafiles.written_aside(path) as file:
+    with checked.written_aside(path) as file:
         if path.suffix == ".gz":
             packed = io.BytesIO()
             # No name and no time of writing: bytes depend on the trace alone.

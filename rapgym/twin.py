@@ -22,10 +22,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from rapgym import scenario, series
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.scenario import Scenario
 from rapgym.series import NOT_KEPT, Series
-from rapgym.specs import FloatArray, IntArray
 
 NEIGHBOURS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 BLUR = 0.01  # moments that are all alike, idle ones for instance, shall not name the same few

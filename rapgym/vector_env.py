@@ -10,11 +10,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rapgym.actions import actions as actions_of
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.env import backend_step, close_step, observation_space
 from rapgym.errors import InvalidSpec
 from rapgym.lanes import Lanes, row_info, start_of, story_of
 from rapgym.scenario import Split
-from rapgym.specs import BoolArray, FloatArray
 
 
 class RapVectorEnv(VectorEnv[Any, Any, Any]):

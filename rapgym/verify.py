@@ -8,24 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import (
-    bench,
-    cells,
-    datafiles,
-    parallel,
-    results,
-    rivals,
-    rollout,
-    scenario,
-    scoreboard,
-)
+from rapgym import bench, cells, results, rivals, rollout, scenario, scoreboard
+from rapgym.arrays import IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult
+from rapgym.files import checked
+from rapgym.jobs import parallel
 from rapgym.policies import registry
 from rapgym.results import Cell, Results
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
-from rapgym.specs import IntArray
 
 REPLAYED = tuple(
     field.name
@@ -165,7 +157,7 @@ def _check_origin(found: Results, name: str) -> None:
         **{f"table {each}": (tables.get(each), sha) for each, sha in rivals.tables(story).items()},
         f"workload {story.workload}": (
             found.header["workloads"].get(story.workload),
-            datafiles.sha256_of(scenario.workload_file(story)),
+            checked.sha256_of(scenario.workload_file(story)),
         ),
     }
     if found.header["scenarios"][name] != json.loads(json.dumps(scenario.described(story))):

@@ -16,8 +16,8 @@ from typing import Self
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidSpec
-from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
 
 
 class Mode(IntEnum):

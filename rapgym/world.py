@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidSpec
-from rapgym.memory import Footprint
+from rapgym.model.memory import Footprint
 from rapgym.quality import QualityColumns
 from rapgym.reward import Seconds, Terms
-from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ import toy_table
 import toy_world
 from hypothesis import HealthCheck, settings
 
-from rapgym import quality, scenario, series, specs
+from rapgym import quality, scenario, series
+from rapgym.model import shapes
 from rapgym.quality import QualityTable
 from rapgym.scenario import Scenario
 
@@ -64,7 +65,7 @@ def _tables(**named: QualityTable) -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture(scope="session")
 def synthetic_formats() -> dict[str, QualityTable]:
     """Synthetic tables of every format, by the names under which `_tables` takes them."""
-    made = [shaped_table.table(form) for form in specs.FORMATS]
+    made = [shaped_table.table(form) for form in shapes.FORMATS]
     return {table.name.replace("-", "_"): table for table in made}
 
 
@@ -84,7 +85,7 @@ def toy_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     story = replace(toy_world.STORY, workload=str(folder / "toy"))
     series.write(toy_world.toy_series(), folder / "toy.csv.gz")
     with _tables(toy=toy_table.toy_table()) as patch:
-        patch.setattr(specs, "MODELS", (*specs.MODELS, toy_world.MODEL))
+        patch.setattr(shapes, "MODELS", (*shapes.MODELS, toy_world.MODEL))
         patch.setattr(scenario, "SCENARIOS", (*scenario.SCENARIOS, story))
         yield story
 

@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from table_device import step_of
 
-from rapgym import memory, simulator
-from rapgym.memory import Footprint
+from rapgym import simulator
+from rapgym.arrays import BoolArray, IntArray
+from rapgym.model import memory
+from rapgym.model.memory import Footprint
+from rapgym.model.shapes import ModelSpec
 from rapgym.runtime.device import DeviceStep
 from rapgym.runtime.elastic import ElasticModel
 from rapgym.runtime.live import LiveServer
 from rapgym.runtime.requests import Request
 from rapgym.shield import Reason
 from rapgym.simulator import Step
-from rapgym.specs import BoolArray, IntArray, ModelSpec
 from rapgym.testing import worlds as made
 from rapgym.testing.machines import SEEDS, WorldMachine
 from rapgym.testing.witness import Tally, Witness

@@ -18,7 +18,6 @@ from rapgym import (
     access_log,
     audit_replay,
     cells,
-    device_profiles,
     recording,
     results,
     rollout,
@@ -28,6 +27,7 @@ from rapgym import (
 )
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.episode_log import EpisodeLog
+from rapgym.model import profiles
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import briefing
 from rapgym.policies.trained import TrainedPolicy
@@ -91,7 +91,7 @@ KINDS = {
     "recording": Kind("out.csv.recording", damage.plain, read_recording),
     "access-log": Kind("access.jsonl", damage.json_lines, access_log.read),
     "access-log-gz": Kind("access.jsonl.gz", damage.damaged, access_log.read),
-    "profile": Kind("profile.json", damage.json_file, lambda path: device_profiles.read(str(path))),
+    "profile": Kind("profile.json", damage.json_file, lambda path: profiles.read(str(path))),
     "settings": Kind("tuned.json", damage.json_file, read_settings),
     "trained": Kind("policy.npz", damage.damaged, trained.read),
     "audit-log": Kind("audit.jsonl", damage.json_lines, audit_replay.verified),
@@ -128,8 +128,8 @@ def write_all(folder: Path, story: Scenario) -> None:
     text = "\n".join([*lines, ""]).encode()
     (folder / "access.jsonl").write_bytes(text)
     (folder / "access.jsonl.gz").write_bytes(gzip.compress(text))
-    profile = device_profiles.stored(device_profiles.path_of("cpu-2core"))
-    device_profiles.write(profile, folder / "profile.json")
+    profile = profiles.stored(profiles.path_of("cpu-2core"))
+    profiles.write(profile, folder / "profile.json")
     (folder / "tuned.json").write_text(
         json.dumps({"forecast": {"toy-v0": {"train": {"near": 3}, "table_sha256": "0"}}})
     )

@@ -64,11 +64,12 @@ def toy_alone(folder: Path) -> Iterator[Scenario]:
     import toy_table
     import toy_world
 
-    from rapgym import scenario, specs
+    from rapgym import scenario
+    from rapgym.model import shapes
 
     story = replace(toy_world.STORY, workload=str(folder / "toy"))
     with conftest._tables(toy=toy_table.toy_table()) as patch:
-        patch.setattr(specs, "MODELS", (*specs.MODELS, toy_world.MODEL))
+        patch.setattr(shapes, "MODELS", (*shapes.MODELS, toy_world.MODEL))
         patch.setattr(scenario, "SCENARIOS", (*scenario.SCENARIOS, story))
         yield story
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym.specs import BoolArray, IntArray
+from rapgym.arrays import BoolArray, IntArray
 
 
 class PlainModel:

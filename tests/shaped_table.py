@@ -9,8 +9,9 @@ that each dropped block a tenth more than there.
 import numpy as np
 
 from rapgym import scenario, table_file
+from rapgym.arrays import BoolArray, FloatArray
+from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality import QualityTable
-from rapgym.specs import BF16, FORMATS, BoolArray, FloatArray, Format
 from rapgym.table_file import FormatQuality, Header, Orders, Rows, Sample
 
 N = 60

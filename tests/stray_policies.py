@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from rapgym.arrays import FloatArray
 from rapgym.policies.policy import Briefing
-from rapgym.specs import FloatArray
 
 
 class Dense:

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rapgym.arrays import BoolArray
 from rapgym.runtime.device import DeviceStep
 from rapgym.runtime.live import Nats
 from rapgym.runtime.serving import Spent
-from rapgym.specs import BoolArray
 from rapgym.world import State, World
 
 CARD_BYTES = 1000

@@ -12,13 +12,14 @@ from table_device import CARD_BYTES, Memory, TableServer
 from toy_table import kept_without
 from toy_world import toy_rows, toy_world
 
-from rapgym import blocks, rollout, simulator
+from rapgym import rollout, simulator
 from rapgym.errors import InvalidSpec
+from rapgym.model import blocks
+from rapgym.model.profiles import IDEAL, Latency, Work
 from rapgym.runtime import agreement, profiling, ranking
 from rapgym.runtime.device import DeviceStep
 from rapgym.runtime.records import Record, row_record
 from rapgym.runtime.trials import Trial, alike, chosen_rows, fit_trials
-from rapgym.specs import IDEAL, Latency, Work
 from rapgym.world import World
 
 DENSE = blocks.key(np.ones(6, dtype=bool))

@@ -18,14 +18,15 @@ import pytest
 from audit_logs import CONTEXT, WORLD, context_of, disk_full, faults, found, serve, written
 from toy_world import lanes_at
 
-from rapgym import audit_entry, audit_file, audit_replay, blocks, shield, simulator
+from rapgym import audit_entry, audit_file, audit_replay, shield, simulator
 from rapgym.audit_log import AuditLog
 from rapgym.audit_record import Decisions
 from rapgym.audit_step import AuditedStep
 from rapgym.audit_text import kept_head
 from rapgym.errors import AuditFailed, InvalidResult, InvalidSpec
+from rapgym.model import blocks
+from rapgym.model.shapes import Demand
 from rapgym.shield import Reason
-from rapgym.specs import Demand
 
 TESTS = Path(__file__).parent
 

@@ -10,16 +10,17 @@ from audit_logs import CONTEXT, WORLD, context_of, found, written
 from test_audit_log import one, records
 from toy_table import kept_without
 
-from rapgym import audit_entry, audit_run, audit_sentence, blocks, shield
+from rapgym import audit_entry, audit_run, audit_sentence, shield
+from rapgym.arrays import BoolArray
 from rapgym.audit_entry import Record
 from rapgym.audit_log import AuditLog
 from rapgym.audit_record import Decisions
 from rapgym.errors import InvalidResult
+from rapgym.model import blocks
 from rapgym.policies.reference import frontier
 from rapgym.quality import QualityColumns
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray
 
 
 def proposing(kept: BoolArray, *, strict: bool = False, source: Reason = Reason.POLICY,

@@ -17,18 +17,19 @@ from toy_table import toy_columns
 from toy_world import lanes_at, toy_rows, toy_world
 from worlds import Trial, trials
 
-from rapgym import audit_entry, audit_replay, audit_run, audit_step, blocks, rollout, simulator
+from rapgym import audit_entry, audit_replay, audit_run, audit_step, rollout, simulator
+from rapgym.arrays import BoolArray
 from rapgym.audit_entry import Record
 from rapgym.audit_log import AuditLog
 from rapgym.audit_step import AuditedGuard, AuditedStep
 from rapgym.errors import InvalidSpec
 from rapgym.guard import Guarding
 from rapgym.lanes import Lanes, Start
+from rapgym.model import blocks
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray
 from rapgym.watchdog import Rules
 from rapgym.world import World
 

@@ -11,7 +11,8 @@ import toy_world
 from numpy.typing import NDArray
 from toy_table import ALL_SETS, kept_without
 
-from rapgym import blocks, encoding, rollout, scenario, simulator
+from rapgym import encoding, rollout, scenario, simulator
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines import (
     frontier_hysteresis,
     frontier_margin,
@@ -30,12 +31,12 @@ from rapgym.baselines.random_drop import RandomDrop
 from rapgym.baselines.static_best import StaticBest, StaticRepaired
 from rapgym.baselines.static_layers import StaticLayers
 from rapgym.errors import InvalidTable
+from rapgym.model import blocks
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
 from rapgym.quality import QualityColumns
 from rapgym.scenario import SCENARIOS, Scenario
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, FloatArray
 
 # Policies that say they propose what fits now, or the floor where nothing does.
 CAREFUL: dict[str, Callable[[], Policy]] = {

@@ -15,12 +15,9 @@ import pytest
 
 from rapgym import (
     bench,
-    blocks,
     bound,
     cells,
     cli,
-    headed,
-    memory,
     plan,
     report,
     results,
@@ -30,7 +27,8 @@ from rapgym import (
     verify,
 )
 from rapgym.errors import InvalidPolicy, InvalidResult
-from rapgym.files import places
+from rapgym.files import headed, places
+from rapgym.model import blocks, memory
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
 from rapgym.results import Results

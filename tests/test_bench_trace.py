@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import bench, cells, cli, datafiles, results, scenario, verify
+from rapgym import bench, cells, cli, results, scenario, verify
 from rapgym.errors import DataUnavailable, InvalidPolicy, InvalidResult
-from rapgym.files import places
+from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
@@ -68,10 +68,10 @@ def test_the_command_scores_policies_on_own_traces(found: Results) -> None:
 
 def test_results_say_which_files_they_are_of(found: Results) -> None:
     files = found.header["traces"][f"{NAME}-v0"]
-    assert files == {name: datafiles.sha256_of(Path(name)) for name in ("m.csv.gz", "r.csv")}
+    assert files == {name: checked.sha256_of(Path(name)) for name in ("m.csv.gz", "r.csv")}
     story = scenario.scenario(NAME)
     assert found.header["workloads"] == {
-        story.workload: datafiles.sha256_of(scenario.workload_file(story))
+        story.workload: checked.sha256_of(scenario.workload_file(story))
     }
     assert bench.env_spec(story)["kwargs"]["scenario"] == NAME
 

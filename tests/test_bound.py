@@ -13,8 +13,8 @@ from toy_world import lanes_at, toy_rows, toy_world
 from worlds import Trial, trials, worlds
 
 from rapgym import bound, plan, simulator
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.quality import QualityColumns
-from rapgym.specs import BoolArray, FloatArray
 from rapgym.world import State, World
 
 ABOVE_FLOOR = np.array([kept for kept in ALL_SETS if kept[:2].all()])

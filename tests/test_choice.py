@@ -8,12 +8,14 @@ import pytest
 import tiny_llama
 import torch
 
-from rapgym import blocks, corpus
+from rapgym import corpus
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec, InvalidTable
+from rapgym.model import blocks
+from rapgym.model.shapes import BF16, Format
 from rapgym.runtime import choice, designs, rounding
 from rapgym.runtime.choice import CHOICES, CONTEXT, CONTINUATION, ChoiceMeter
 from rapgym.runtime.model import LoadedModel
-from rapgym.specs import BF16, BoolArray, Format, IntArray
 
 N = 2 * tiny_llama.LAYERS
 SETS = [

@@ -8,6 +8,7 @@ import toy_world
 from toy_table import ALL_SETS
 
 from rapgym import encoding, scenario, simulator
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidPolicy
 from rapgym.lanes import card_bytes
 from rapgym.learning import counterfactual
@@ -15,7 +16,6 @@ from rapgym.learning.counterfactual import Recorded, Remains
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
 from rapgym.scenario import Scenario
-from rapgym.specs import FloatArray, IntArray
 from rapgym.world import State, World
 
 AT_ONCE = 1e18  # bytes a second at which blocks come back without a stall

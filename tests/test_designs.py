@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapgym import blocks
+from rapgym.arrays import BoolArray
+from rapgym.model import blocks
 from rapgym.runtime import designs
 from rapgym.runtime.measure import Meter
-from rapgym.specs import BoolArray
 
 N = 20
 ATTENTION, FFN = [4, 0, 8, 12, 6], [3, 19, 7, 11]  # two orders, as a search may find them

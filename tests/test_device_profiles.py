@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rapgym.env  # noqa: F401  # registers the ids
-from rapgym import device_profiles, lanes, memory, scenario, simulator
-from rapgym.device_profiles import Stored
+from rapgym import lanes, scenario, simulator
+from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
+from rapgym.model import memory, profiles
+from rapgym.model.profiles import DeviceProfile, Latency, Stored, Work
+from rapgym.model.shapes import model_spec
 from rapgym.scenario import SCENARIOS, Scenario
-from rapgym.specs import DeviceProfile, IntArray, Latency, Work, model_spec
 from rapgym.world import World
 
 WORK = Work(0.001, 0.0002, 0.0003)
@@ -29,13 +31,13 @@ BESIDE_CODE = SCENARIOS[0]
 @pytest.fixture
 def profile_file(tmp_path: Path) -> Path:
     path = tmp_path / "bench.json"
-    device_profiles.write(Stored(PROFILE, {"device": "one", "fit": {"rows": 3}}), path)
+    profiles.write(Stored(PROFILE, {"device": "one", "fit": {"rows": 3}}), path)
     return path
 
 
 def test_a_profile_reads_back_with_its_provenance(profile_file: Path) -> None:
-    assert device_profiles.read(str(profile_file)) == PROFILE
-    assert device_profiles.stored(profile_file).provenance["device"] == "one"
+    assert profiles.read(str(profile_file)) == PROFILE
+    assert profiles.stored(profile_file).provenance["device"] == "one"
 
 
 @pytest.mark.parametrize(
@@ -47,17 +49,17 @@ def test_a_damaged_profile_is_refused_by_name(
 ) -> None:
     profile_file.write_text(json.dumps(json.loads(profile_file.read_text()) | change))
     with pytest.raises(InvalidSpec, match=r"bench\.json is no device profile"):
-        device_profiles.read(str(profile_file))
+        profiles.read(str(profile_file))
 
 
 def test_an_unknown_profile_says_how_to_get_one() -> None:
     with pytest.raises(InvalidSpec, match="--fit-profile"):
-        device_profiles.read("nowhere")
+        profiles.read("nowhere")
 
 
-@pytest.mark.parametrize("name", device_profiles.names())
+@pytest.mark.parametrize("name", profiles.names())
 def test_committed_profiles_say_where_they_come_from(name: str) -> None:
-    found = device_profiles.stored(device_profiles.path_of(name))
+    found = profiles.stored(profiles.path_of(name))
     assert found.profile.name == name
     assert found.profile.latency is not None
     assert {"machine", "date", "commit", "fit", "settings"} <= found.provenance.keys()
@@ -130,7 +132,7 @@ def test_an_environment_takes_share_and_profile(
 ) -> None:
     path = tmp_path / "toy.json"
     profile = DeviceProfile("toy", context_bytes=20, restore_bytes_per_s=50.0)
-    device_profiles.write(Stored(profile, {}), path)
+    profiles.write(Stored(profile, {}), path)
     options = {"scenario": "toy", "length_share": 0.5, "device_profile": str(path)}
     for env in (gymnasium.make(id, **options), gymnasium.make_vec(id, num_envs=2, **options)):  # type: ignore[arg-type]
         world = env.unwrapped.lanes.world  # type: ignore[union-attr]

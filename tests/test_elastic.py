@@ -18,12 +18,12 @@ from fake_device import FakeDevice
 from plain_forward import PlainModel
 from transformers.cache_utils import DummyLayer, DynamicCache
 
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidSpec
 from rapgym.runtime import model as models
 from rapgym.runtime.device_memory import HostMemory
 from rapgym.runtime.elastic import ElasticModel, Moved
 from rapgym.runtime.model import LoadedModel
-from rapgym.specs import BoolArray, IntArray
 
 BLOCKS = 2 * tiny_llama.LAYERS
 FAMILIES = sorted(tiny_llama.FAMILIES)

@@ -11,10 +11,10 @@ from toy_world import CARD_BYTES, FOOTPRINT, WINDOW_S, lanes_at, toy_rows, toy_w
 from worlds import worlds
 
 from rapgym import encoding, scenario, simulator
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.encoding import HISTORY, LARGEST, Layout
 from rapgym.lanes import Lanes, Start
 from rapgym.scenario import SCENARIOS
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.world import Rows, State, World
 
 

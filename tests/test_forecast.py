@@ -11,13 +11,13 @@ import toy_world
 from toy_table import toy_columns
 
 from rapgym import encoding, rollout, scenario, series, simulator
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.baselines import forecast
 from rapgym.baselines.forecast import CrossFitted, Forecast, Futures, Remains
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
 from rapgym.scenario import Scenario
-from rapgym.specs import BoolArray, FloatArray, IntArray
 from rapgym.world import Outcome, World
 
 RNG = np.random.default_rng(0)

@@ -14,7 +14,6 @@ from toy_table import ALL_SETS, CEILING, FLOOR
 
 from rapgym import (
     bench,
-    blocks,
     cells,
     format_pruning,
     quality,
@@ -27,15 +26,17 @@ from rapgym import (
     table_file,
     verify,
 )
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTable
 from rapgym.files import places
+from rapgym.model import blocks
+from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import QualityTable
 from rapgym.rivals import PRUNED, RIVALS, Rival
 from rapgym.scenario import SCENARIOS, Scenario
-from rapgym.specs import BF16, FORMATS, FloatArray, Format, IntArray
 from rapgym.table_file import FormatQuality
 from rapgym.testing import model
 from rapgym.world import World

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapgym import blocks
+from rapgym.arrays import BoolArray
+from rapgym.model import blocks
 from rapgym.runtime.forward import PrefixForward, prefix_order
-from rapgym.specs import BoolArray
 
 N = 2 * tiny_llama.LAYERS
 NETWORKS = {family: tiny_llama.network(family) for family in tiny_llama.FAMILIES}
@@ -125,13 +125,13 @@ def test_prefix_order_is_the_descending_order_of_keys(sets: list[BoolArray]) -> 
 @pytest.mark.slow
 def test_the_reference_model_has_the_perplexity_that_was_found_elsewhere() -> None:
     """25 with a standard error of 1.5, on 32 spread sequences of 512 tokens of WikiText-2 test."""
-    from rapgym import models
+    from rapgym.model import pretrained
     from rapgym.runtime import model, samples
     from rapgym.runtime.loss import token_loss
 
-    known = models.known("smollm2-135m")
+    known = pretrained.known("smollm2-135m")
     assert known is not None
-    models.pull(known)
+    pretrained.pull(known)
     loaded = model.load(known.name, dtype="bfloat16")
     ids = samples.token_ids(loaded.tokenizer, "wiki", "test")
     starts = np.linspace(0, len(ids) - 512, 32).astype(int)

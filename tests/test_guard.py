@@ -11,6 +11,7 @@ import pytest
 from toy_world import with_rows
 
 from rapgym import rollout, scenario
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.guard import Guard, Guarding, Served, ruled, strict_lanes
@@ -19,7 +20,6 @@ from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, FloatArray
 from rapgym.watchdog import Mode, Rules
 
 # Dropping all that may be dropped costs the toy model 0.16 C a token.

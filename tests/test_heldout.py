@@ -7,10 +7,10 @@ import pytest
 
 from rapgym import env, heldout, rollout, scenario, series
 from rapgym.errors import HeldOut
+from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario
-from rapgym.specs import model_spec
 
 DOORS: dict[str, Callable[[Scenario], Any]] = {
     "rows of a world": lambda story: scenario.world(story, "test"),

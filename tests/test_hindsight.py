@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rapgym import quality, scenario  # noqa: E402
+from rapgym.arrays import FloatArray  # noqa: E402
 from rapgym.baselines import hindsight  # noqa: E402
 from rapgym.baselines.hindsight import Agent, Settings, kept_sets  # noqa: E402
 from rapgym.lanes import Start  # noqa: E402
@@ -23,7 +24,6 @@ from rapgym.policies import trained  # noqa: E402
 from rapgym.policies.reference import FrontierLookup  # noqa: E402
 from rapgym.policies.trained import TrainedPolicy  # noqa: E402
 from rapgym.scenario import Scenario  # noqa: E402
-from rapgym.specs import FloatArray  # noqa: E402
 
 SMALL = Settings(members=2, width=8, knots=8, seconds=300, pairs=5000, rounds=2, steps=40, batch=64)
 Begin = Callable[..., Training]

@@ -20,9 +20,6 @@ from hypothesis import strategies as st
 from rapgym import (
     access_log,
     audit_replay,
-    columns,
-    device_profiles,
-    headed,
     quality,
     recording,
     report,
@@ -32,6 +29,8 @@ from rapgym import (
     trace,
 )
 from rapgym.errors import RapgymError
+from rapgym.files import columns, headed
+from rapgym.model import profiles
 from rapgym.policies import registry, trained
 from rapgym.scenario import Scenario
 
@@ -200,12 +199,12 @@ def test_no_name_leads_out_of_its_folder_or_ends_in_anothers_error(name: str) ->
             registry.entry(name), {}
         ),  # a module is looked for by name alone
         trained.path_of,
-        device_profiles.read,
+        profiles.read,
         quality.QualityTable.load,
         lambda name: quality.QualityTable.load(f"{name}.csv.gz"),
         lambda name: trained.path_of(f"{name}.npz"),
         lambda name: trained.read(Path(name)),
-        lambda name: device_profiles.read(f"{name}.json"),
+        lambda name: profiles.read(f"{name}.json"),
         lambda name: series.read(Path(name)),
         lambda name: results.read(Path(name)),
         lambda name: trace.read_memory(Path(name), "m"),

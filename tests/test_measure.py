@@ -12,13 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapgym import blocks, corpus
+from rapgym import corpus
+from rapgym.arrays import BoolArray
 from rapgym.errors import InvalidTable
+from rapgym.model import blocks
+from rapgym.model.shapes import FORMATS, Format
 from rapgym.runtime import campaign, designs, rounding, samples
 from rapgym.runtime.ledger import PLAIN, Ledger, Measurement, form_name, form_of
 from rapgym.runtime.loss import dense_reference, token_loss
 from rapgym.runtime.measure import Meter, standard_error
-from rapgym.specs import FORMATS, BoolArray, Format
 
 N = 2 * tiny_llama.LAYERS
 LENGTH = 48

@@ -18,15 +18,16 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rapgym import blocks, corpus
-from rapgym.progress import Progress
+from rapgym import corpus
+from rapgym.arrays import BoolArray
+from rapgym.jobs.progress import Progress
+from rapgym.model import blocks
 from rapgym.quality import QualityTable
 from rapgym.runtime import campaign, designs, flops, forward_batch, table
 from rapgym.runtime.forward import PrefixForward, prefix_order
 from rapgym.runtime.forward_batch import BatchForward
 from rapgym.runtime.ledger import Ledger, Measurement
 from rapgym.runtime.measure import Meter, OutOfTime
-from rapgym.specs import BoolArray
 
 N = 2 * tiny_llama.LAYERS
 LENGTH = 24

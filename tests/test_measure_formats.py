@@ -12,13 +12,14 @@ pytest.importorskip("transformers")
 
 import tiny_llama
 
-from rapgym import blocks, corpus, scenario
+from rapgym import corpus, scenario
 from rapgym.cli import main
+from rapgym.model import blocks
+from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality import QualityTable
 from rapgym.runtime import campaign, designs, rounding, samples
 from rapgym.runtime.ledger import Ledger, Measurement, form_name
 from rapgym.runtime.measure import Meter
-from rapgym.specs import BF16, FORMATS, Format
 
 N = 2 * tiny_llama.LAYERS
 LENGTH = 48

@@ -8,17 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import memory
 from rapgym.errors import InvalidSpec
-from rapgym.specs import (
-    MODELS,
-    DeviceProfile,
-    Format,
-    KVFormat,
-    ModelSpec,
-    WeightFormat,
-    model_spec,
-)
+from rapgym.model import memory
+from rapgym.model.profiles import DeviceProfile
+from rapgym.model.shapes import MODELS, Format, KVFormat, ModelSpec, WeightFormat, model_spec
 
 MIB = 1 << 20
 LLAMA2, LLAMA3, QWEN, SMOL = map(

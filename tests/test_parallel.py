@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from rapgym import bench, cli, parallel, scenario
+from rapgym import bench, cli, scenario
 from rapgym.cli import workers
 from rapgym.errors import InvalidSpec, MissingExtra, RapgymError
+from rapgym.jobs import parallel
 
 
 def fail(message: str) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rapgym import bench, provenance
-from rapgym.files import places
+from rapgym import bench
+from rapgym.files import places, provenance
 from rapgym.policy_link import hidden_paths, readable_paths
 
 FOLDERS = {name: value for name, value in vars(places).items() if name.isupper() and value.is_dir()}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rapgym import landlock, rollout
+from rapgym.arrays import FloatArray
 from rapgym.baselines.random_drop import RandomDrop
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidPolicy, InvalidSpec
@@ -24,7 +25,6 @@ from rapgym.policy_link import LateAnswer, PolicyGone, hidden_paths, readable_pa
 from rapgym.policy_process import PolicyProcess
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
-from rapgym.specs import FloatArray
 
 ROWS, PATIENT_MS, SHORT_MS = 12, 60_000.0, 300.0
 

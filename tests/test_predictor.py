@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rapgym import predictor, predictor_tuning
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidTable
 from rapgym.predictor import Sets, Settings
-from rapgym.specs import BoolArray, FloatArray
 
 N = 24
 HARD = 5  # a block that is nearly a hard constraint

@@ -13,8 +13,8 @@ import pytest
 import shaped_table
 
 from rapgym import scenario
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.predictor import Sets
-from rapgym.specs import BoolArray, FloatArray
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 FOUND = BENCHMARKS / "results" / "predictors.json"

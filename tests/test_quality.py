@@ -19,11 +19,12 @@ from toy_table import (
     toy_table,
 )
 
-from rapgym import blocks, measured_sets, quality, table_file
+from rapgym import measured_sets, quality, table_file
 from rapgym.errors import DataUnavailable, InvalidTable, UnmeasuredSet, WrongChecksum
 from rapgym.files import places
+from rapgym.model import blocks
+from rapgym.model.shapes import BF16, Format
 from rapgym.quality import QualityTable
-from rapgym.specs import BF16, Format
 from rapgym.table_file import FormatQuality, Header, Orders, Rows
 
 ABOVE = [kept for kept in ALL_SETS if kept[FLOOR].all()]

@@ -12,8 +12,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rapgym import datafiles, results, rollout, scenario
-from rapgym.files import places
+from rapgym import results, rollout, scenario
+from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
@@ -57,7 +57,7 @@ def test_committed_results_are_of_the_tables_and_workloads_here(bench: Results) 
     for story in scenario.SCENARIOS:
         assert header["tables"][story.table] == scenario.table(story).sha256
         workload = places.TRACES / f"{story.workload}.csv.gz"
-        assert header["workloads"][story.workload] == datafiles.sha256_of(workload)
+        assert header["workloads"][story.workload] == checked.sha256_of(workload)
         assert header["scenarios"][story.id] == json.loads(json.dumps(scenario.described(story)))
 
 
@@ -66,7 +66,7 @@ def test_the_other_results_are_of_the_table_here() -> None:
     quality = json.loads((FOLDER / "quality.json").read_text())
     assert quality["table"]["sha256"] == sha256
     choices = ROOT / "benchmarks" / "measurements" / quality["measurements"]["choices"]
-    assert quality["measurements"]["choices_sha256"] == datafiles.sha256_of(choices)
+    assert quality["measurements"]["choices_sha256"] == checked.sha256_of(choices)
     varied = json.loads((FOLDER / "sensitivity.json").read_text())
     assert set(varied["tables"].values()) == {sha256}
 

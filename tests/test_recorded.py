@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import cli, datafiles, lanes, recorded, scenario, series, trace
+from rapgym import cli, lanes, recorded, scenario, series, trace
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
+from rapgym.files import checked
 from rapgym.scenario import GIB, Recorded
 from rapgym.trace import MemoryTrace, RequestTrace
 
@@ -132,7 +133,7 @@ def test_the_same_content_gives_the_same_series_wherever_it_lies(own: str, tmp_p
     assert moved.workload == first.workload
     scenario.workload_file(first).unlink()
     assert scenario.workload_file(moved).read_bytes() == content
-    assert scenario.workload(moved).origin["memory_sha256"] == datafiles.sha256_of(
+    assert scenario.workload(moved).origin["memory_sha256"] == checked.sha256_of(
         Path("elsewhere/m.csv.gz")
     )
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from rapgym import corpus, scenario, series
 from rapgym.errors import InvalidSpec, InvalidTrace
+from rapgym.model.shapes import model_spec
 from rapgym.quality import QualityTable
 from rapgym.runtime.requests import RowRequests, apportion, disjoint_starts
 from rapgym.scenario import Scenario
-from rapgym.specs import model_spec
 
 TOKENIZER = tiny_llama.tokenizer()
 STORIES = ("chat-beside-code", "chat-gqa", "code-beside-chat", "long-context")

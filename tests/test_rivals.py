@@ -13,15 +13,17 @@ from toy_table import CEILING
 from toy_world import toy_rows, toy_series, toy_world
 from worlds import int_rows, worlds
 
-from rapgym import memory, rival_rules, rivals, rollout, scenario, series, simulator
+from rapgym import rival_rules, rivals, rollout, scenario, series, simulator
+from rapgym.arrays import IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidSpec
+from rapgym.model import memory
+from rapgym.model.shapes import BF16, Format, model_spec
 from rapgym.quality import QualityTable
 from rapgym.rival_rules import Batches, Played, Rule
 from rapgym.rivals import RIVALS, Rival
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
-from rapgym.specs import BF16, Format, IntArray, model_spec
 from rapgym.testing import model
 from rapgym.world import Rows, State, World
 

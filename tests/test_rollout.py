@@ -11,16 +11,17 @@ import pytest
 from reachable import snapshot
 from toy_table import kept_without
 
-from rapgym import blocks, guard, rollout, scenario
+from rapgym import guard, rollout, scenario
+from rapgym.arrays import FloatArray
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.baselines.random_drop import RandomDrop
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidPolicy, InvalidResult
+from rapgym.model import blocks
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
-from rapgym.specs import FloatArray
 
 GOLDEN = Path(__file__).parent / "golden" / "toy.json"
 

@@ -11,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import memory
+from rapgym.arrays import FloatArray
 from rapgym.errors import InvalidSpec
+from rapgym.model import memory
+from rapgym.model.shapes import BF16, Format
 from rapgym.runtime import rounding
 from rapgym.runtime.forward import PrefixForward
-from rapgym.specs import BF16, FloatArray, Format
 
 N = 2 * tiny_llama.LAYERS
 TOKENS = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(1))

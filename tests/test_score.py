@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapgym import score
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.score import Estimate, Resamples, Summed
-from rapgym.specs import FloatArray, IntArray
 
 ONE = np.zeros(1, dtype=np.int64)
 

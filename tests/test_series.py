@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_world import toy_series
 
-from rapgym import headed, recorded, scenario, series, workloads
+from rapgym import recorded, scenario, series, workloads
 from rapgym.errors import InvalidSpec, InvalidTrace
-from rapgym.files import places
+from rapgym.files import headed, places
 from rapgym.scenario import SCENARIOS, Recorded, Scenario
 from rapgym.series import Series
 from rapgym.trace import RequestTrace

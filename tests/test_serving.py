@@ -15,15 +15,16 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rapgym import memory
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
+from rapgym.model import memory
+from rapgym.model.shapes import ModelSpec
 from rapgym.runtime.device_memory import Region
 from rapgym.runtime.elastic import ElasticModel, Moved
 from rapgym.runtime.packed import Rows, Stretch, stream
 from rapgym.runtime.ragged import KVShape, RaggedCache, Room
 from rapgym.runtime.requests import Request
 from rapgym.runtime.serving import Batch
-from rapgym.specs import BoolArray, FloatArray, IntArray, ModelSpec
 
 N = 2 * tiny_llama.LAYERS
 DENSE: BoolArray = np.ones(N, dtype=bool)
@@ -301,8 +302,8 @@ def test_kv_bytes_are_those_that_the_world_charges(kept: BoolArray, kv: Any) -> 
 
 def test_int8_keys_and_values_are_those_that_tables_are_measured_with() -> None:
     """Against transformers with keys and values rounded in its attention, no cache."""
+    from rapgym.model.shapes import Format
     from rapgym.runtime import rounding
-    from rapgym.specs import Format
 
     network, asked = NETWORKS["llama"], requests()
     with Batch(Switchable(network, DENSE), asked, kv="int8", chunk_tokens=7) as batch:

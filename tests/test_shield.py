@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rapgym import shield
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, IntArray
 from rapgym.testing.hostile import Raises
 
 

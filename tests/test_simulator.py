@@ -12,9 +12,10 @@ import pytest
 from toy_table import kept_without, toy_table
 from toy_world import lanes_at, toy_rows, toy_world
 
-from rapgym import blocks, simulator
+from rapgym import simulator
+from rapgym.arrays import BoolArray, FloatArray
+from rapgym.model import blocks
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, FloatArray
 from rapgym.world import Outcome, World
 
 DENSE = kept_without()

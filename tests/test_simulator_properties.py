@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from worlds import Trial, trials
 
 from rapgym import simulator
+from rapgym.arrays import BoolArray
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray
 from rapgym.testing.model import PlainWorld, Served, serve
 from rapgym.world import Outcome, State
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from rapgym import datafiles, sources
+from rapgym import sources
 from rapgym.errors import DataUnavailable, WrongChecksum
+from rapgym.files import checked
 from rapgym.sources import Source
 
 CONTENT = b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n"
@@ -118,7 +119,7 @@ def test_content_is_hashed_again_only_when_the_file_changed(
     path = _put(tiny.cached, CONTENT)
     sources.path_of(tiny.name)
     with monkeypatch.context() as patch:
-        patch.setattr(datafiles, "sha256_of", lambda _: pytest.fail("hashed again"))
+        patch.setattr(checked, "sha256_of", lambda _: pytest.fail("hashed again"))
         sources.path_of(tiny.name)
     path.write_bytes(CONTENT.replace(b"10", b"11"))
     os.utime(path, ns=(1, 1))

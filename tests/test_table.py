@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rapgym import blocks
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTable
-from rapgym.specs import FORMATS, BoolArray, Format, IntArray
+from rapgym.model import blocks
+from rapgym.model.shapes import FORMATS, Format
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

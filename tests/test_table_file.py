@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from toy_table import toy_header, toy_rows
 
-from rapgym import headed, table_file
+from rapgym import table_file
 from rapgym.errors import DataUnavailable, InvalidTable
+from rapgym.files import headed
 from rapgym.table_file import TableFile
 
 INT4 = {

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapgym import simulator, testing
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.guard import ask
 from rapgym.policies.policy import Briefing, Policy
-from rapgym.specs import BoolArray, FloatArray
 from rapgym.testing import BrokenPromise, Witness, check_policy, policies_strategy, worlds_strategy
 from rapgym.world import World
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import columns
 from rapgym.errors import DataUnavailable, InvalidTrace
+from rapgym.files import columns
 from rapgym.trace import (
     MemoryTrace,
     RequestTrace,

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import bench, cells, datafiles, encoding, rollout, scenario
+from rapgym import bench, cells, encoding, rollout, scenario
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy
-from rapgym.files import places
+from rapgym.files import checked, places
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.scenario import Scenario
-from rapgym.specs import BoolArray, FloatArray
 
 
 class Weighted:
@@ -134,7 +134,7 @@ def test_names_cannot_leave_their_folder(name: str) -> None:
 
 
 def test_another_file_than_was_meant_is_refused(shipped: Path, run: TrainedPolicy) -> None:
-    file, sha256 = "weighted/" + shipped.parent.name + "/fit-3", datafiles.sha256_of(shipped)
+    file, sha256 = "weighted/" + shipped.parent.name + "/fit-3", checked.sha256_of(shipped)
     assert trained.load(file, sha256).seed == 3
     trained.write(shipped, replace(run, training={**run.training, "seconds": 2.0}))
     with pytest.raises(InvalidPolicy, match="is not the policy that was meant"):
@@ -192,7 +192,7 @@ def test_bench_runs_a_method_with_the_seeds_of_its_training_runs(
     cell = cells.policy_cell(toy_story, registry.entry("weighted"), 3)
     assert cell.about["settings"] == {
         "file": trained.place("weighted", toy_story, "fit", 3),
-        "sha256": datafiles.sha256_of(shipped),
+        "sha256": checked.sha256_of(shipped),
     }
     own = registry.build(registry.entry("weighted"), cell.about["settings"])
     log = rollout.run(lambda: own, toy_story, "test", briefing(toy_story), 3)

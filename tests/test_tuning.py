@@ -12,6 +12,7 @@ import pytest
 from test_baselines import told_of_influence
 
 from rapgym import cli, rollout, scenario, series
+from rapgym.arrays import FloatArray
 from rapgym.baselines.frontier_margin import FrontierMargin
 from rapgym.baselines.gsi import GreedyOrder
 from rapgym.errors import InvalidPolicy
@@ -20,7 +21,6 @@ from rapgym.policies import registry, tuning
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.registry import POLICIES, Entry
 from rapgym.scenario import Scenario
-from rapgym.specs import FloatArray
 
 TUNED = [entry for entry in POLICIES if entry.tune]
 MARGIN = registry.entry("frontier-margin")

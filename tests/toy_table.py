@@ -22,9 +22,10 @@ from itertools import product
 
 import numpy as np
 
-from rapgym import blocks, table_file
+from rapgym import table_file
+from rapgym.arrays import BoolArray
+from rapgym.model import blocks
 from rapgym.quality import QualityColumns, QualityTable
-from rapgym.specs import BoolArray
 from rapgym.table_file import Header, Orders, Rows, Sample
 
 SINGLE = (3.0, 2.0, 0.10, 0.20, 0.30, 0.40)

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from toy_table import ALL_SETS, kept_without, toy_table
 from toy_world import FOOTPRINT, toy_world
 
-from rapgym import blocks, simulator
+from rapgym import simulator
+from rapgym.arrays import BoolArray
+from rapgym.model import blocks
 from rapgym.quality import QualityTable
-from rapgym.specs import BoolArray
 from rapgym.world import Rows, State, World
 
 # Most sets above the floor unmeasured on one text or on both, so that predictions decide.

@@ -6,8 +6,8 @@ import numpy as np
 
 from predictor_kinds.shared import EFFECT, Fit, Link, for_search, searched, several
 from rapgym import predictor
+from rapgym.arrays import FloatArray
 from rapgym.predictor import Sets
-from rapgym.specs import FloatArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import numpy as np
 from predictor_kinds.shared import Fit, searched, several
 from predictor_kinds.sums import singles
 from rapgym import predictor
+from rapgym.arrays import FloatArray
 from rapgym.predictor import Sets
-from rapgym.specs import FloatArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ import numpy as np
 
 from predictor_kinds.shared import Fit, a_sixth
 from rapgym import predictor
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.predictor import Sets
-from rapgym.specs import BoolArray, FloatArray
 
 HIDDEN, SEEDS, NET_STEPS, DECAYS = 32, 4, 300, (0.0, 0.03)
 

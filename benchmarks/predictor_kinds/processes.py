@@ -6,8 +6,8 @@ import numpy as np
 
 from predictor_kinds.shared import Fit, Kind, Link
 from rapgym import predictor, predictor_tuning
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.predictor import Sets
-from rapgym.specs import BoolArray, FloatArray
 
 
 def shipped(sets: Sets, rng: np.random.Generator) -> Fit:

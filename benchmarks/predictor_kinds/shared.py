@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.predictor import Sets
-from rapgym.specs import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

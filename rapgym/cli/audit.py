@@ -148,7 +148,8 @@ def _row(arguments: argparse.Namespace) -> int:
 
 
 def _explained(found: "Explained") -> dict[str, Any]:
-    from rapgym import audit_summary, blocks
+    from rapgym import audit_summary
+    from rapgym.model import blocks
 
     other, context = found.runner_up, found.context
     return asdict(found.record) | {

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from rapgym import corpus, datafiles, models
+from rapgym import corpus
 from rapgym.cli import Subparsers
 from rapgym.errors import DataUnavailable, RapgymError, WrongChecksum
+from rapgym.files import checked
+from rapgym.model import pretrained
 
 State = Literal["ok", "absent", "wrong"]
 EXTRAS_SHOWN = ("device", "train", "ray", "report", "testing")
@@ -117,14 +119,14 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def data() -> Iterator[Finding]:
     """The cache folder, and the mirror of raw traces and texts that RAPGYM_DATA names."""
-    cache = datafiles.cache_folder()
+    cache = checked.cache_folder()
     nearest = next(folder for folder in (cache, *cache.parents) if folder.exists())
     if os.access(nearest, os.W_OK):
         yield Finding("cache", "ok", str(cache))
     else:
         remedy = "set RAPGYM_CACHE to a folder that can be written"
         yield Finding("cache", "wrong", f"{cache} cannot be written", remedy)
-    mirror = datafiles.mirror_folder()
+    mirror = checked.mirror_folder()
     if mirror is None:
         yield Finding("RAPGYM_DATA", "absent", "not set", "to measure or rebuild series, set it")
         return
@@ -144,13 +146,13 @@ def data() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """Weights of the known models."""
-    for model in models.KNOWN_MODELS:
+    for model in pretrained.KNOWN_MODELS:
         remedy = f"run: rapgym models pull {model.name}"
         if not model.file.is_file():
             yield Finding(f"weights {model.name}", "absent", "not on this machine", remedy)
             continue
         try:
-            datafiles.checked(model.file, model.sha256, remedy)
+            checked.checked(model.file, model.sha256, remedy)
         except DataUnavailable as error:
             yield Finding(f"weights {model.name}", "wrong", str(error))
         else:

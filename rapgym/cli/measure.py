@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym import corpus, datafiles, models, own_texts
+from rapgym import corpus, own_texts
 from rapgym.cli import Subparsers, at_least, measured, require
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
-from rapgym.specs import BF16, FORMATS, Format
+from rapgym.files import checked
+from rapgym.model import pretrained
+from rapgym.model.shapes import BF16, FORMATS, Format
 
 if TYPE_CHECKING:
     from rapgym.runtime.model import LoadedModel
@@ -177,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     name = scenario.table_name(short_name(arguments.model), form)
     ledger = "choices" if arguments.design == "choice" else "work"
-    work = arguments.work or datafiles.cache_folder() / "measure" / f"{name}.{ledger}.jsonl"
+    work = arguments.work or checked.cache_folder() / "measure" / f"{name}.{ledger}.jsonl"
     out = arguments.out or Path(f"{name}.csv.gz")
     if not out.name.endswith(".csv.gz"):
         raise InvalidSpec(f"--out {out}: a table's name ends in .csv.gz")
@@ -212,7 +214,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def short_name(model: str) -> str:
     """What files of a model are called: its known name, or the last part of a folder or hub id."""
-    return model if models.known(model) else Path(model).resolve().name
+    return model if pretrained.known(model) else Path(model).resolve().name
 
 
 def _checked(arguments: argparse.Namespace) -> Format:

@@ -6,17 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym import blocks, datafiles
 from rapgym.errors import InvalidSpec
-from rapgym.specs import FORMATS
+from rapgym.files import checked
+from rapgym.model import blocks
+from rapgym.model.shapes import FORMATS
 
 if TYPE_CHECKING:
+    from rapgym.arrays import BoolArray
     from rapgym.runtime.campaign import Orders
     from rapgym.runtime.designs import Plan
     from rapgym.runtime.ledger import Measurement
     from rapgym.runtime.measure import Meter, OutOfTime
     from rapgym.runtime.model import LoadedModel
-    from rapgym.specs import BoolArray
 
 # Shares of the layers that the orders go to where no number is given: 20 and 12 of SmolLM2's 30.
 ATTENTION_SHARE, FFN_SHARE = 2 / 3, 2 / 5
@@ -32,7 +33,7 @@ def whole(arguments: argparse.Namespace, meter: "Meter", out: Path) -> int:
     table.build(meter, found, out)
     rows = list(meter.ledger.found.values())
     if arguments.json:
-        summary = {"table": str(out), "sha256": datafiles.sha256_of(out)}
+        summary = {"table": str(out), "sha256": checked.sha256_of(out)}
         print(json.dumps(summary | {"flops": flops.achieved(rows)}, indent=2))
         return 0
     print(out)
@@ -42,7 +43,7 @@ def whole(arguments: argparse.Namespace, meter: "Meter", out: Path) -> int:
 
 def design(arguments: argparse.Namespace, meter: "Meter") -> int:
     """One design; formats and influence print their numbers, the others how much there is."""
-    from rapgym.progress import Progress
+    from rapgym.jobs.progress import Progress
     from rapgym.runtime import campaign
 
     if arguments.design not in ("formats", "influence"):
@@ -99,7 +100,7 @@ def _sets_of_design(arguments: argparse.Namespace, meter: "Meter") -> int:
 
 def choices(arguments: argparse.Namespace, model: "LoadedModel", work: Path) -> int:
     """The four-way choice of dense, its formats and the sets that are named."""
-    from rapgym.progress import Progress
+    from rapgym.jobs.progress import Progress
     from rapgym.runtime import choice, designs
 
     dense, asked = designs.dense(model.blocks), _asked(arguments, model.blocks)
@@ -120,7 +121,7 @@ def choices(arguments: argparse.Namespace, model: "LoadedModel", work: Path) -> 
 
 def asked(arguments: argparse.Namespace, meter: "Meter") -> int:
     """The kept sets of --kept and --kept-from."""
-    from rapgym.progress import Progress
+    from rapgym.jobs.progress import Progress
     from rapgym.runtime import campaign, samples
 
     sets = _asked(arguments, meter.model.blocks)

@@ -3,9 +3,9 @@
 import argparse
 import json
 
-from rapgym import models
 from rapgym.cli import Subparsers
 from rapgym.errors import InvalidSpec
+from rapgym.model import pretrained
 
 
 def add(subparsers: Subparsers) -> None:
@@ -42,7 +42,7 @@ def _list(arguments: argparse.Namespace) -> int:
             "sha256": model.sha256,
             "file": str(model.file) if model.file.is_file() else None,
         }
-        for model in models.KNOWN_MODELS
+        for model in pretrained.KNOWN_MODELS
     ]
     if arguments.json:
         print(json.dumps(rows, indent=2))
@@ -54,9 +54,9 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    model = models.known(arguments.name)
+    model = pretrained.known(arguments.name)
     if model is None:
-        names = ", ".join(known.name for known in models.KNOWN_MODELS)
+        names = ", ".join(known.name for known in pretrained.KNOWN_MODELS)
         raise InvalidSpec(f"no model is called {arguments.name!r}; known models: {names}")
-    print(models.pull(model))
+    print(pretrained.pull(model))
     return 0

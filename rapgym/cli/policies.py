@@ -60,8 +60,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
+    from rapgym.jobs.progress import Progress
     from rapgym.policies import registry, tuning
-    from rapgym.progress import Progress
     from rapgym.scenario import SCENARIOS, scenario
 
     stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]

@@ -76,7 +76,8 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def summary(table: "QualityTable") -> dict[str, Any]:
     """What `tables show --json` prints of a table."""
-    from rapgym import blocks, order_spread
+    from rapgym import order_spread
+    from rapgym.model import blocks
 
     header, calib = table.header, table.calibration()
     splits = ["calib"]

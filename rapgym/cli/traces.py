@@ -117,7 +117,8 @@ def _origin(source: Source) -> dict[str, Any]:
 
 def _is_memory(name: str) -> bool:
     """Whether a file holds memory in use; one that cannot be read is left to others to refuse."""
-    from rapgym import columns, recorded
+    from rapgym import recorded
+    from rapgym.files import columns
     from rapgym.trace import MEMORY_COLUMNS
 
     if not name.endswith((".csv", ".csv.gz")):
@@ -167,7 +168,7 @@ def _of_columns(name: str) -> dict[str, Any]:
     """Rows, and the spread of each column that holds numbers alone."""
     import numpy as np
 
-    from rapgym import columns
+    from rapgym.files import columns
 
     path = sources.path_of(name)
     text = columns.text_of(path, name)

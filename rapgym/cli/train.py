@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rapgym.cli import Subparsers, at_least, own_traces, workers
 
 if TYPE_CHECKING:
+    from rapgym.jobs.progress import Progress
     from rapgym.learning.runs import Done, Run
-    from rapgym.progress import Progress
 
 DEFAULT_OUT = Path("runs")
 
@@ -92,12 +92,12 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import parallel
     from rapgym.cli import require
+    from rapgym.jobs import parallel
 
     require("train", "torch", "stable_baselines3", "sb3_contrib")
+    from rapgym.jobs.progress import Progress
     from rapgym.learning import runs
-    from rapgym.progress import Progress
 
     settings = runs.settings_of(arguments.method, _stated(arguments.set))
     work = [

@@ -74,22 +74,23 @@ def add(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fit a profile, or replay rows and write a report."""
     require("device", "torch", "transformers")
-    from rapgym import datafiles, lanes
+    from rapgym import lanes
+    from rapgym.files import checked
     from rapgym.runtime.validate import Settings
 
     settings = Settings(
         arguments.device, arguments.threads, arguments.chunk, not arguments.no_limit
     )
     story = lanes.story_of(arguments.scenario, arguments.length_share, arguments.device_profile)
-    work = arguments.work or datafiles.cache_folder() / "validate"
+    work = arguments.work or checked.cache_folder() / "validate"
     if arguments.fit_profile:
         return _fit(arguments, story, settings, work)
     return _validate(arguments, story, settings, work)
 
 
 def _fit(arguments: argparse.Namespace, story: "Scenario", settings: "Settings", work: Path) -> int:
-    from rapgym import device_profiles
-    from rapgym.progress import Progress
+    from rapgym.jobs.progress import Progress
+    from rapgym.model import profiles
     from rapgym.runtime import calibration
 
     total = len(calibration.fit_plan(story))
@@ -99,7 +100,7 @@ def _fit(arguments: argparse.Namespace, story: "Scenario", settings: "Settings",
             lambda skipped: progress.advance(skipped=skipped),
         )  # fmt: skip
     path = calibration.profile_file(arguments.fit_profile)
-    device_profiles.write(found, path)
+    profiles.write(found, path)
     if arguments.json:
         print(path.read_text(), end="")
     else:
@@ -117,7 +118,7 @@ def _fit(arguments: argparse.Namespace, story: "Scenario", settings: "Settings",
 def _validate(
     arguments: argparse.Namespace, story: "Scenario", settings: "Settings", work: Path
 ) -> int:
-    from rapgym.progress import Progress
+    from rapgym.jobs.progress import Progress
     from rapgym.runtime import validate
 
     if any(":" in name for name in arguments.policies or []):

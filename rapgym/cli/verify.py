@@ -54,7 +54,8 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import audit_replay, parallel, results, verify
+    from rapgym import audit_replay, results, verify
+    from rapgym.jobs import parallel
 
     if audit_replay.is_log(arguments.file):
         proven = audit_replay.verified(arguments.file)

@@ -2,8 +2,8 @@
 
 import argparse
 
-from rapgym import on_ray
 from rapgym.cli import at_least
+from rapgym.jobs import on_ray
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

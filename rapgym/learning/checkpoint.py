@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym import datafiles
+from rapgym.files import checked
 
 _ARRAY = "numpy array"  # key of an array's stand-in: torch reads tensors without running code
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write nested dicts and lists of tensors, arrays, numbers and strings, aside, then rename."""
-    with datafiles.written_aside(path) as file:
+    with checked.written_aside(path) as file:
         torch.save(_packed(content), file)
 
 

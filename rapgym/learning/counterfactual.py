@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym import encoding, simulator
+from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.encoding import HISTORY, Layout, Visible
 from rapgym.errors import InvalidPolicy
-from rapgym.memory import Footprint
+from rapgym.model.memory import Footprint
 from rapgym.reward import token_loss
-from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
 from rapgym.world import World
 
 

@@ -11,8 +11,8 @@ from stable_baselines3 import DQN
 from torch import nn
 from torch.nn import functional
 
+from rapgym.arrays import BoolArray
 from rapgym.learning.row_buffer import RowReplayBuffer
-from rapgym.specs import BoolArray
 
 
 class Dueling(nn.Module):

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from rapgym import datafiles, heldout, provenance, scenario
+from rapgym import heldout, scenario
 from rapgym.errors import InvalidPolicy
-from rapgym.files import places
+from rapgym.files import checked, places, provenance
+from rapgym.jobs.parallel import processors
 from rapgym.learning.training import PARTS, Training
-from rapgym.parallel import processors
 from rapgym.policies import trained
 from rapgym.policies.policy import Told
 from rapgym.policies.trained import TrainedPolicy
@@ -157,11 +157,11 @@ class Run:
 
     def publish(self) -> Path:
         """Copy the policy to where policies are looked for: the package, or the cache of own traces."""
-        own = datafiles.cache_folder() / "trained"
+        own = checked.cache_folder() / "trained"
         folder = own if self.story.is_own else places.TRAINED
         place = trained.place(self.method, self.story, self.told, self.seed)
         path = folder.joinpath(*f"{place}.npz".split("/"))
-        with datafiles.written_aside(path) as file, self.path.open("rb") as source:
+        with checked.written_aside(path) as file, self.path.open("rb") as source:
             shutil.copyfileobj(source, file)
         return path
 
@@ -169,7 +169,7 @@ class Run:
         if not self.start:
             return None
         path = trained.path_of(self.start)
-        return {"name": self.start, "sha256": datafiles.sha256_of(path)}
+        return {"name": self.start, "sha256": checked.sha256_of(path)}
 
     def _provenance(self, task: Training, cost: float, opened: list[str]) -> dict[str, Any]:
         points = task.curve.points

@@ -9,8 +9,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
+from rapgym.arrays import FloatArray
 from rapgym.learning.vec_env import RapVecEnv
-from rapgym.specs import FloatArray
 
 STEADY = 1e-4  # entries that vary less are left as they are: they serve as a bias
 SIGNAL_STEPS = 64  # of every lane, to see how observations vary

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from rapgym import encoding
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.encoding import Layout
 from rapgym.lanes import importance
 from rapgym.policies.policy import Briefing
-from rapgym.specs import BoolArray, FloatArray
 
 
 def layout_of(briefing: Briefing) -> Layout:

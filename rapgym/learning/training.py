@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from rapgym import scenario
+from rapgym.arrays import FloatArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.lanes import Lanes, Start
 from rapgym.learning import checkpoint
@@ -34,7 +35,6 @@ from rapgym.learning.lean_env import LeanVecEnv
 from rapgym.policies.policy import Briefing, Policy, Told, briefing
 from rapgym.policies.trained import TrainedPolicy, basis, observation_of
 from rapgym.scenario import Scenario
-from rapgym.specs import FloatArray
 
 Arrays = dict[str, np.ndarray]
 # What is told of a split learns from its first part and reads its curve on the last.

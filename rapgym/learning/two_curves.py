@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.learning.counterfactual import SIDES, Recorded
 from rapgym.learning.training import float16
-from rapgym.specs import BoolArray, FloatArray, IntArray
 
 SAMPLE = 4096  # pairs that show how features vary
 WARM_UP = 50  # steps

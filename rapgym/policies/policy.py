@@ -6,12 +6,12 @@ from typing import Literal, Protocol
 import numpy as np
 
 from rapgym import encoding, scenario
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.encoding import Layout, Reading
 from rapgym.lanes import card_bytes
-from rapgym.memory import Footprint
+from rapgym.model.memory import Footprint
 from rapgym.quality import QualityColumns
 from rapgym.scenario import Scenario
-from rapgym.specs import BoolArray, FloatArray
 from rapgym.world import Rows, World
 
 Told = Literal["train", "fit", "learn"]  # splits of which a policy may know every row

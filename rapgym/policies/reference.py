@@ -5,10 +5,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from rapgym.memory import Footprint
+from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
+from rapgym.model.memory import Footprint
 from rapgym.policies.policy import Briefing
 from rapgym.quality import QualityColumns
-from rapgym.specs import BoolArray, FloatArray, IntArray, freeze
 
 
 @dataclass(frozen=True, slots=True)

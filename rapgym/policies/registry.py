@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rapgym import datafiles
 from rapgym.errors import InvalidPolicy
-from rapgym.files import places
+from rapgym.files import checked, places
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing, Policy, Told
 from rapgym.scenario import Scenario
@@ -158,13 +157,13 @@ def tuned() -> dict[str, Any]:
 
 def own_file() -> Path:
     """Where settings for scenarios on the user's own traces are kept: on this machine alone."""
-    return datafiles.cache_folder() / places.TUNED.name
+    return checked.cache_folder() / places.TUNED.name
 
 
 def own_tuned() -> dict[str, Any]:
     """What `own_file` holds; as `tuned` otherwise. A damaged file holds nothing: it is found anew."""
     try:
-        found = json.loads(datafiles.bounded(own_file(), MAX_BYTES))
+        found = json.loads(checked.bounded(own_file(), MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return {
@@ -249,7 +248,7 @@ def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
             f"{file} was trained with another table or workload of {story.id}; {remedy}"
         )
     run.check_held_out()
-    return {"file": file, "sha256": datafiles.sha256_of(trained.path_of(file))}
+    return {"file": file, "sha256": checked.sha256_of(trained.path_of(file))}
 
 
 def build(found: Entry, options: dict[str, Any]) -> Policy:

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import datafiles, encoding, scenario
+from rapgym import encoding, scenario
 from rapgym.encoding import Layout
 from rapgym.errors import InvalidPolicy
-from rapgym.files import places
+from rapgym.files import checked, places
 from rapgym.policies.policy import Told
 from rapgym.scenario import Scenario
 
@@ -117,7 +117,7 @@ def seeds(method: str, story: Scenario, told: Told) -> list[int]:
 
 
 def _folders() -> tuple[Path, Path]:
-    return places.TRAINED, datafiles.cache_folder() / "trained"
+    return places.TRAINED, checked.cache_folder() / "trained"
 
 
 def path_of(file: str) -> Path:
@@ -156,7 +156,7 @@ def load(file: str, sha256: str | None = None) -> TrainedPolicy:
         InvalidPolicy: it is not there, damaged, or another file than that.
     """
     path = path_of(file)
-    if sha256 is not None and (found := datafiles.sha256_of(path)) != sha256:
+    if sha256 is not None and (found := checked.sha256_of(path)) != sha256:
         raise InvalidPolicy(
             f"{file} is not the policy that was meant (sha256 {found[:12]}..., not {sha256[:12]}...)"
         )
@@ -167,7 +167,7 @@ def write(path: Path, policy: TrainedPolicy) -> None:
     """Write aside, then rename. The same policy gives the same bytes."""
     header = {"schema": SCHEMA, **{name: getattr(policy, name) for name in _HEADER}}
     text = json.dumps(header, sort_keys=True, allow_nan=False)
-    with datafiles.written_aside(path) as file:
+    with checked.written_aside(path) as file:
         np.savez_compressed(
             file,
             allow_pickle=False,
@@ -233,5 +233,5 @@ def basis(story: Scenario) -> dict[str, str]:
     """What a run depends on besides code: sha256 of the scenario's table and workload."""
     return {
         "table_sha256": scenario.table(story).sha256,
-        "workload_sha256": datafiles.sha256_of(scenario.workload_file(story)),
+        "workload_sha256": checked.sha256_of(scenario.workload_file(story)),
     }

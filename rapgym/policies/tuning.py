@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rapgym import datafiles, parallel, scenario
+from rapgym import scenario
 from rapgym.errors import RapgymError
-from rapgym.files import places
+from rapgym.files import checked, places
+from rapgym.jobs import parallel
 from rapgym.policies import registry
 from rapgym.policies.policy import Told, briefing
 from rapgym.scenario import Scenario
@@ -49,7 +50,7 @@ class Task:
         """What the finding depends on besides code."""
         return {
             "table_sha256": scenario.table(self.story).sha256,
-            "workload_sha256": datafiles.sha256_of(scenario.workload_file(self.story)),
+            "workload_sha256": checked.sha256_of(scenario.workload_file(self.story)),
         }
 
     def find(self) -> Tuned:
@@ -99,6 +100,6 @@ def _kept(task: Task, found: Tuned) -> Tuned:
         key = registry.settings_key(task.story)
         kept.setdefault(found.policy, {})[key] = {**found.settings, **task.basis}
         path = registry.own_file() if is_own else places.TUNED
-        with datafiles.written_aside(path) as file:
+        with checked.written_aside(path) as file:
             file.write((json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
     return found

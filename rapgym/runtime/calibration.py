@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rapgym import scenario
-from rapgym.device_profiles import Stored
+from rapgym.model.profiles import Stored
 from rapgym.runtime import profiling, trials
 from rapgym.runtime.trials import Trial
 from rapgym.runtime.validate import Settings, measured, origin

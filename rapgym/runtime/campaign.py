@@ -4,15 +4,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rapgym import blocks, corpus
+from rapgym import corpus
+from rapgym.arrays import BoolArray
 from rapgym.errors import InvalidSpec
-from rapgym.progress import Progress
+from rapgym.jobs.progress import Progress
+from rapgym.model import blocks
+from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.runtime import designs, samples
 from rapgym.runtime.ledger import Ledger, Measurement
 from rapgym.runtime.measure import Meter
 from rapgym.runtime.model import LoadedModel
 from rapgym.runtime.origins import origin, surroundings
-from rapgym.specs import BF16, FORMATS, BoolArray, Format
 
 __all__ = ["DESIGNS", "Orders", "measure_formats", "open_meter", "origin", "run", "surroundings"]
 

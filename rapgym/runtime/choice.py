@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym import blocks, corpus
+from rapgym import corpus
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
-from rapgym.progress import Progress
+from rapgym.jobs.progress import Progress
+from rapgym.model import blocks
+from rapgym.model.shapes import BF16, Format
 from rapgym.runtime import rounding
 from rapgym.runtime.forward import PrefixForward, prefix_order
 from rapgym.runtime.ledger import PLAIN, Ledger, form_name
 from rapgym.runtime.loss import token_loss
 from rapgym.runtime.model import LoadedModel
-from rapgym.specs import BF16, BoolArray, Format, IntArray
 
 CONTEXT, CONTINUATION, CHOICES = 64, 16, 4  # tokens, tokens, continuations
 WINDOW = CONTEXT + CONTINUATION

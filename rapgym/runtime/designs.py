@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rapgym import blocks
-from rapgym.progress import Progress
+from rapgym.arrays import BoolArray
+from rapgym.jobs.progress import Progress
+from rapgym.model import blocks
 from rapgym.runtime.measure import Meter
-from rapgym.specs import BoolArray
 
 
 @dataclass(frozen=True, slots=True)

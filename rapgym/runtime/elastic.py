@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from rapgym.closing import Closing
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
+from rapgym.files.closing import Closing
 from rapgym.runtime.block_weights import BlockWeights
 from rapgym.runtime.device_memory import DeviceMemory, memory_of
 from rapgym.runtime.live_caches import LiveCaches
 from rapgym.runtime.model import LoadedModel, check_layers
-from rapgym.specs import BoolArray, IntArray
 
 PARTS = ("self_attn", "mlp")  # of a decoder layer, in the order of its blocks
 

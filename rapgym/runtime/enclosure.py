@@ -7,8 +7,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Self
 
-from rapgym.closing import Closing
 from rapgym.errors import InvalidSpec
+from rapgym.files.closing import Closing
 from rapgym.runtime.enclosure_forms import DataForm, Form, GroupForm
 
 # Strictest first. A GPU's is `Enclosure(AllocatorForm(limit_bytes, TorchAllocator(device)))`.

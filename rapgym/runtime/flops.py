@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rapgym.arrays import IntArray
 from rapgym.runtime.ledger import Measurement
-from rapgym.specs import IntArray
 
 # Width of the square product: large enough that nothing but multiplying counts.
 CPU_WIDTH, DEVICE_WIDTH = 1024, 8192

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym.specs import BoolArray
+from rapgym.arrays import BoolArray
 
 
 class PrefixForward:

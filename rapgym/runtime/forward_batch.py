@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.runtime.forward import PrefixForward
-from rapgym.specs import BoolArray, IntArray
 
 # Tokens that a block works on at once: on a CPU what stays in its cache, elsewhere what fits beside
 # the weights.

@@ -6,10 +6,10 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, get_args
 
-from rapgym import datafiles
-from rapgym.closing import Closing
 from rapgym.errors import InvalidTable
-from rapgym.specs import Format, KVFormat, WeightFormat
+from rapgym.files import checked
+from rapgym.files.closing import Closing
+from rapgym.model.shapes import Format, KVFormat, WeightFormat
 
 PLAIN = "bf16/bf16"
 
@@ -93,7 +93,7 @@ class Ledger(Closing, Generic[Found]):
         if _has_a_line(path):
             self._read(origin)
         else:
-            with datafiles.written_aside(path) as file:
+            with checked.written_aside(path) as file:
                 file.write(f"{json.dumps(origin, sort_keys=True)}\n".encode())
         self._file = path.open("a")
 

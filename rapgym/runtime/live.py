@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.runtime.elastic import ElasticModel, Moved
 from rapgym.runtime.packed import Elastic, Stretch, next_tokens
 from rapgym.runtime.requests import Request
 from rapgym.runtime.serving import CHUNK_TOKENS, Batch, Spent
-from rapgym.specs import BoolArray, FloatArray, IntArray
 
 SCORED_ROWS = 64  # of prompts whose logits exist at once: scoring must not raise the peak
 

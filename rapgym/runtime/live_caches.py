@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from transformers.cache_utils import Cache, DummyLayer, DynamicCache, DynamicLayer
 
+from rapgym.arrays import BoolArray
 from rapgym.errors import InvalidSpec
-from rapgym.specs import BoolArray
 
 # Of a model's forward, before past_key_values.
 POSITIONAL = ("input_ids", "attention_mask", "position_ids")

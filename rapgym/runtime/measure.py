@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym import blocks, corpus
-from rapgym.progress import Progress
+from rapgym import corpus
+from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.jobs.progress import Progress
+from rapgym.model import blocks
+from rapgym.model.shapes import BF16, Format
 from rapgym.runtime import flops, rounding, samples
 from rapgym.runtime.forward import PrefixForward, prefix_order
 from rapgym.runtime.forward_batch import BatchForward, sets_at_once
 from rapgym.runtime.ledger import Ledger, Measurement, form_name
 from rapgym.runtime.loss import DenseReference, TokenLoss, dense_reference, token_loss
 from rapgym.runtime.model import LoadedModel
-from rapgym.specs import BF16, BoolArray, FloatArray, Format, IntArray
 
 SEGMENTS = 8  # a sequence is cut into this many stretches whose means are taken as independent
 GROUP = 3  # sequences run together: enough rows to fill two cores, few enough to stay in cache

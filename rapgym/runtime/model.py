@@ -8,8 +8,9 @@ from typing import Any
 import torch
 import transformers
 
-from rapgym import datafiles, models
 from rapgym.errors import InvalidSpec
+from rapgym.files import checked
+from rapgym.model import pretrained
 
 # What a decoder layer must hold to be split into its two residual blocks.
 LAYER_PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
@@ -42,8 +43,8 @@ def load(name: str, *, dtype: str = "bfloat16", device: str = "cpu") -> LoadedMo
         InvalidSpec: its layers are not attention and FFN on one residual stream, or differ in size.
     """
     options: dict[str, Any] = {}
-    if model := models.known(name):
-        path = datafiles.checked(model.file, model.sha256, f"run: rapgym models pull {model.name}")
+    if model := pretrained.known(name):
+        path = checked.checked(model.file, model.sha256, f"run: rapgym models pull {model.name}")
         source, options["gguf_file"] = str(path.parent), path.name
         weights_sha256 = model.sha256
     else:
@@ -84,5 +85,5 @@ def _weights_sha256(folder: Path) -> str:
         return ""
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.gguf")]):
-        digest.update(bytes.fromhex(datafiles.sha256_of(file)))
+        digest.update(bytes.fromhex(checked.sha256_of(file)))
     return digest.hexdigest()

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from rapgym import corpus
+from rapgym.model.shapes import BF16, Format
 from rapgym.runtime import samples
 from rapgym.runtime.ledger import form_name
 from rapgym.runtime.model import LoadedModel
-from rapgym.specs import BF16, Format
 
 
 def origin(

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from rapgym.arrays import BoolArray
 from rapgym.errors import InvalidSpec
 from rapgym.runtime.ragged import LayerKV, RaggedCache, Room
-from rapgym.specs import BoolArray
 
 RAGGED = "rapgym_ragged"  # the name under which transformers knows `_attend`
 HEAD_SLICE = 8192  # words of the vocabulary whose logits exist at once

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from rapgym.closing import Closing
 from rapgym.errors import DataUnavailable
+from rapgym.files.closing import Closing
 
 SAMPLE_S = 0.002
 # glibc's mallopt: from this size on, a block is a mapping of its own and unmapped when it is freed.

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import blocks
+from rapgym.arrays import FloatArray
 from rapgym.errors import InvalidSpec
-from rapgym.memory import Footprint
+from rapgym.model import blocks
+from rapgym.model.memory import Footprint
+from rapgym.model.profiles import DeviceProfile, Latency, Work
 from rapgym.runtime.records import Record
-from rapgym.specs import DeviceProfile, FloatArray, Latency, Work
 from rapgym.world import World
 
 LEAST_ROWS = 3

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import torch
 
+from rapgym.model.shapes import KVFormat
 from rapgym.runtime.device_memory import Region
 from rapgym.runtime.rounding import INT8_LEVELS
-from rapgym.specs import KVFormat
 
 
 class Room(Protocol):

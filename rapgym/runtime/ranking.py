@@ -5,10 +5,10 @@ from itertools import combinations
 
 import numpy as np
 
+from rapgym.arrays import FloatArray
 from rapgym.predictor_tuning import spearman
 from rapgym.runtime.records import Record
 from rapgym.runtime.trials import Trial
-from rapgym.specs import FloatArray
 from rapgym.world import World
 
 SURE = 2.0  # standard errors beyond which a difference is taken for one

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import blocks
+from rapgym.model import blocks
 from rapgym.runtime.segments import Measured, Segment
 from rapgym.runtime.trials import Trial
 from rapgym.shield import Reason

@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from rapgym import parallel
 from rapgym.errors import InvalidResult
+from rapgym.jobs import parallel
 from rapgym.runtime import machine, probe, replaying
 from rapgym.runtime.enclosure import Enclosure
 from rapgym.runtime.enclosure_forms import GroupForm

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from rapgym import corpus, scenario, series
+from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec, InvalidTrace
+from rapgym.model.shapes import model_spec
 from rapgym.runtime.samples import token_ids
 from rapgym.scenario import Scenario, Split
-from rapgym.specs import IntArray, model_spec
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,7 @@
 """int8 and int4 weights and int8 KV, by rounding in the forward pass: what they cost in quality.
 
 Values are rounded to what the format can hold and computed with in the model's own dtype, as a
-kernel that unpacks before it multiplies does. The layout is the one that `rapgym.memory` counts;
+kernel that unpacks before it multiplies does. The layout is the one that `rapgym.model.memory` counts;
 embeddings, head, norms and biases stay as they are. Rounding is to the nearest of evenly spaced
 levels, zero among them, each weight for itself: no text is looked at, so methods that use
 calibration text (GPTQ, AWQ) may lose less at the same width.
@@ -17,9 +17,9 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from rapgym import memory
 from rapgym.errors import InvalidSpec
-from rapgym.specs import Format, WeightFormat
+from rapgym.model import memory
+from rapgym.model.shapes import Format, WeightFormat
 
 INT8_LEVELS = 127  # on each side of zero
 INT4_LEAST, INT4_MOST = -8, 7

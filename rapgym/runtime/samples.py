@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from rapgym import corpus
+from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
-from rapgym.specs import IntArray
 
 SLOTS = 8  # every text is cut into this many stretches; a sample takes one sequence from some
 

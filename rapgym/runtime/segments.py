@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rapgym.arrays import FloatArray
 from rapgym.runtime.live import Nats
-from rapgym.specs import FloatArray
 
 
 @dataclass(slots=True)

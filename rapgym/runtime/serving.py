@@ -14,12 +14,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from rapgym.closing import Closing
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
+from rapgym.files.closing import Closing
+from rapgym.model.shapes import KVFormat
 from rapgym.runtime.packed import Elastic, Rows, Stretch, next_tokens, stream
 from rapgym.runtime.ragged import KVShape, RaggedCache
 from rapgym.runtime.requests import Request
-from rapgym.specs import BoolArray, FloatArray, IntArray, KVFormat
 
 CHUNK_TOKENS = 512
 

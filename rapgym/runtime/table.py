@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym import blocks, models, predictor_tuning, provenance, table_file
+from rapgym import predictor_tuning, table_file
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidTable
+from rapgym.files import provenance
+from rapgym.model import blocks, pretrained
+from rapgym.model.shapes import BF16
 from rapgym.predictor import Sets, Settings
 from rapgym.quality import QualityTable
 from rapgym.runtime import campaign, designs, flops, origins, samples
@@ -18,7 +22,6 @@ from rapgym.runtime.forward import PrefixForward
 from rapgym.runtime.ledger import PLAIN, Measurement, form_name, form_of
 from rapgym.runtime.loss import token_loss
 from rapgym.runtime.measure import GROUP, Meter
-from rapgym.specs import BF16, FloatArray, IntArray
 from rapgym.table_file import FormatQuality, Header, Orders, Rows, Sample
 
 ROUNDED = (
@@ -158,7 +161,7 @@ def _sample(meter: Meter, unigram: Unigram, name: str) -> Sample:
 
 
 def _is_4_bit(name: str) -> bool:
-    known = models.known(name)
+    known = pretrained.known(name)
     return known is not None and ".Q4" in known.member
 
 

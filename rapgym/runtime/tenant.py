@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rapgym.closing import Closing
 from rapgym.errors import InvalidSpec, RapgymError
+from rapgym.files.closing import Closing
 from rapgym.runtime import probe, tenant_process
 
 ANSWER_S = 120.0

@@ -6,14 +6,15 @@ from functools import partial
 
 import numpy as np
 
-from rapgym import blocks, rollout, scenario, series, simulator
+from rapgym import rollout, scenario, series, simulator
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidTrace
+from rapgym.model import blocks
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.scenario import Scenario, Split
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, IntArray
 from rapgym.world import State, World
 
 # Shares of the chosen rows; the rest is spread over the load, from light to heavy.

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rapgym import bench, datafiles, provenance, scenario
+from rapgym import bench, scenario
+from rapgym.files import checked, provenance
 from rapgym.runtime import agreement, ranking, replay, trials
 from rapgym.runtime.records import Record
 from rapgym.runtime.replaying import Job
@@ -235,5 +236,5 @@ def unshielded_row(trial: Trial, record: Record | None, ended: replay.Ended) -> 
 
 def write(found: Record, path: Path) -> None:
     """Write a report, complete or not at all."""
-    with datafiles.written_aside(path) as file:
+    with checked.written_aside(path) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())

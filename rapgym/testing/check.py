@@ -8,13 +8,13 @@ import numpy as np
 
 from rapgym import encoding, guard, simulator
 from rapgym import scenario as scenarios
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy
 from rapgym.lanes import story_of
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.shield import Reason
-from rapgym.specs import BoolArray, FloatArray
 from rapgym.testing import worlds
 from rapgym.testing.witness import Tally, Witness
 from rapgym.world import World

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.reference import FrontierLookup
-from rapgym.specs import BoolArray, FloatArray
 
 Answer = Callable[[BoolArray], object]  # the bits that a fair policy would give -> what is given
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rapgym import encoding, guard, shield, simulator, table_file
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTable
 from rapgym.policies.policy import Policy
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import QualityColumns, QualityTable
 from rapgym.shield import Reason
 from rapgym.simulator import Step
-from rapgym.specs import BoolArray, IntArray
 from rapgym.testing import hostile, model, strategies
 from rapgym.testing import worlds as made
 from rapgym.testing.witness import Tally, Witness

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from rapgym.arrays import BoolArray
 from rapgym.quality import QualityColumns
-from rapgym.specs import BoolArray
 from rapgym.world import World
 
 Kept = frozenset[int]

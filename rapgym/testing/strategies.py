@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from rapgym import lanes, scenario, simulator
+from rapgym.arrays import BoolArray
 from rapgym.errors import MissingExtra
 from rapgym.policies.policy import Policy
 from rapgym.policies.reference import FrontierLookup
-from rapgym.specs import BoolArray
 from rapgym.testing import hostile
 from rapgym.testing import worlds as made
 from rapgym.testing.hostile import Proposes

@@ -11,9 +11,9 @@ from math import isclose
 import numpy as np
 
 from rapgym import simulator
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.shield import Reason
 from rapgym.simulator import Step
-from rapgym.specs import BoolArray, IntArray
 from rapgym.testing import model
 from rapgym.testing.model import Kept, PlainWorld, Served
 from rapgym.world import Outcome, State, World

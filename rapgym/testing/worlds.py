@@ -7,11 +7,11 @@ from functools import lru_cache
 import numpy as np
 
 from rapgym import encoding, table_file
-from rapgym.memory import Footprint
+from rapgym.arrays import BoolArray, IntArray
+from rapgym.model.memory import Footprint
 from rapgym.policies.policy import Briefing
 from rapgym.quality import QualityTable
 from rapgym.scenario import Scenario
-from rapgym.specs import BoolArray, IntArray
 from rapgym.table_file import Header, Orders, Sample
 from rapgym.table_file import Rows as TableRows
 from rapgym.world import Rows, World

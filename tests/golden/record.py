@@ -13,10 +13,11 @@ import test_rollout  # noqa: E402
 import toy_table  # noqa: E402
 import toy_world  # noqa: E402
 
-from rapgym import quality, rollout, series, specs  # noqa: E402
+from rapgym import quality, rollout, series  # noqa: E402
+from rapgym.model import shapes  # noqa: E402
 from rapgym.policies.policy import briefing  # noqa: E402
 
-specs.MODELS = (*specs.MODELS, toy_world.MODEL)  # type: ignore[assignment]
+shapes.MODELS = (*shapes.MODELS, toy_world.MODEL)  # type: ignore[assignment]
 table = toy_table.toy_table()
 quality.QualityTable.load = lambda name, sha256=None: table  # type: ignore[method-assign]
 with TemporaryDirectory() as folder:

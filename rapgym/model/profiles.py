@@ -9,10 +9,70 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rapgym import datafiles
+import numpy as np
+
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidSpec
-from rapgym.files import places
-from rapgym.specs import DeviceProfile, Latency, Work
+from rapgym.files import checked, places
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Seconds of one kind of work, by the blocks in memory: linear in how many of each kind."""
+
+    base_s: float  # whatever is kept
+    attention_s: float  # for each kept attention block
+    ffn_s: float  # for each kept FFN block
+
+    def __post_init__(self) -> None:
+        if min(self.base_s, self.attention_s, self.ffn_s) < 0:
+            raise InvalidSpec("no work takes less than no time")
+
+    def seconds(self, kept: BoolArray) -> FloatArray:
+        """Of one unit of it under kept sets, bool [..., N] -> float64 [...]."""
+        attention = np.count_nonzero(kept[..., 0::2], axis=-1)
+        ffn = np.count_nonzero(kept[..., 1::2], axis=-1)
+        found: FloatArray = self.base_s + self.attention_s * attention + self.ffn_s * ffn
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long a device takes, fitted to measured rows. It decides nothing: validation reads it."""
+
+    prefill_token: Work
+    decode_step: Work  # whatever the number of sequences
+    decode_token: Work  # more for each sequence of a step
+    drop_block_s: float
+
+    def __post_init__(self) -> None:
+        if self.drop_block_s < 0:
+            raise InvalidSpec("no work takes less than no time")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProfile:
+    """What an allocator, a runtime and activations add; measured on a device, or ideal.
+
+    The ideal profile adds nothing and keeps no margin: bytes then follow from shapes alone.
+    """
+
+    name: str = "ideal"
+    context_bytes: int = 0  # taken by the runtime whatever is served
+    activation_bytes_per_token: float = 0.0  # peak of prefill, per prompt token of the batch
+    margin_bytes: int = 0  # kept free so that what is predicted also fits in reality
+    # At which blocks come back; what the scenario's link gives unless measured.
+    restore_bytes_per_s: float | None = None
+    latency: Latency | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.context_bytes, self.activation_bytes_per_token, self.margin_bytes) < 0:
+            raise InvalidSpec(f"device profile {self.name}: no entry may be negative")
+        if self.restore_bytes_per_s is not None and self.restore_bytes_per_s <= 0:
+            raise InvalidSpec(f"device profile {self.name}: blocks come back at a rate above 0")
+
+
+IDEAL = DeviceProfile()
 
 SCHEMA = 1
 MAX_BYTES = 1 << 20
@@ -60,7 +120,7 @@ def read(name: str) -> DeviceProfile:
 def stored(path: Path) -> Stored:
     """A profile with its provenance; raises as `read` does."""
     try:
-        held = json.loads(datafiles.bounded(path, MAX_BYTES))
+        held = json.loads(checked.bounded(path, MAX_BYTES))
         if held.pop("schema") != SCHEMA:
             raise ValueError("it is of another schema")
         provenance, latency = held.pop("provenance"), held.pop("latency", None)
@@ -88,5 +148,5 @@ def stored(path: Path) -> Stored:
 def write(found: Stored, path: Path) -> None:
     """Write a profile, complete or not at all."""
     held = {"schema": SCHEMA, **asdict(found.profile), "provenance": found.provenance}
-    with datafiles.written_aside(path) as file:
+    with checked.written_aside(path) as file:
         file.write((json.dumps(held, indent=1) + "\n").encode())

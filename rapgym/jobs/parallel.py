@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from rapgym import on_ray
 from rapgym.errors import RapgymError
+from rapgym.jobs import on_ray
 
 Answer = TypeVar("Answer")
 

@@ -5,8 +5,8 @@ Blocks stand in the order attn0, ffn0, attn1, ffn1, ...: attention is even, FFN 
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
-from rapgym.specs import BoolArray, IntArray
 
 KINDS = ("attention", "ffn")
 

@@ -1,25 +1,10 @@
 """Records that everything else speaks in: frozen, validated, with units; and the array types."""
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.floating[Any]]
-
-
-def freeze(record: object) -> None:
-    """Make the arrays of a frozen dataclass read-only, so that who is given it cannot change it."""
-    for field in fields(record):  # type: ignore[arg-type]
-        value = getattr(record, field.name)
-        if isinstance(value, np.ndarray):
-            value.setflags(write=False)
-
 
 WeightFormat = Literal["bf16", "int8", "int4"]
 KVFormat = Literal["bf16", "int8"]
@@ -97,65 +82,6 @@ FORMATS = (
     Format("int8", "int8"),
     Format("int4", "int8"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Seconds of one kind of work, by the blocks in memory: linear in how many of each kind."""
-
-    base_s: float  # whatever is kept
-    attention_s: float  # for each kept attention block
-    ffn_s: float  # for each kept FFN block
-
-    def __post_init__(self) -> None:
-        if min(self.base_s, self.attention_s, self.ffn_s) < 0:
-            raise InvalidSpec("no work takes less than no time")
-
-    def seconds(self, kept: BoolArray) -> FloatArray:
-        """Of one unit of it under kept sets, bool [..., N] -> float64 [...]."""
-        attention = np.count_nonzero(kept[..., 0::2], axis=-1)
-        ffn = np.count_nonzero(kept[..., 1::2], axis=-1)
-        found: FloatArray = self.base_s + self.attention_s * attention + self.ffn_s * ffn
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """How long a device takes, fitted to measured rows. It decides nothing: validation reads it."""
-
-    prefill_token: Work
-    decode_step: Work  # whatever the number of sequences
-    decode_token: Work  # more for each sequence of a step
-    drop_block_s: float
-
-    def __post_init__(self) -> None:
-        if self.drop_block_s < 0:
-            raise InvalidSpec("no work takes less than no time")
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceProfile:
-    """What an allocator, a runtime and activations add; measured on a device, or ideal.
-
-    The ideal profile adds nothing and keeps no margin: bytes then follow from shapes alone.
-    """
-
-    name: str = "ideal"
-    context_bytes: int = 0  # taken by the runtime whatever is served
-    activation_bytes_per_token: float = 0.0  # peak of prefill, per prompt token of the batch
-    margin_bytes: int = 0  # kept free so that what is predicted also fits in reality
-    # At which blocks come back; what the scenario's link gives unless measured.
-    restore_bytes_per_s: float | None = None
-    latency: Latency | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.context_bytes, self.activation_bytes_per_token, self.margin_bytes) < 0:
-            raise InvalidSpec(f"device profile {self.name}: no entry may be negative")
-        if self.restore_bytes_per_s is not None and self.restore_bytes_per_s <= 0:
-            raise InvalidSpec(f"device profile {self.name}: blocks come back at a rate above 0")
-
-
-IDEAL = DeviceProfile()
 
 
 @dataclass(frozen=True, slots=True)

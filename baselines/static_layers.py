@@ -14,7 +14,7 @@ from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidTable
 from rapgym.policies.policy import Briefing
-from rapgym.quality import QualityColumns
+from rapgym.quality.table import QualityColumns
 
 
 class StaticLayers:

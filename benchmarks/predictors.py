@@ -27,8 +27,8 @@ from predictor_scores import METRICS, counts_of, interval, resampled, scores
 import rapgym
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.files import checked
-from rapgym.predictor import Sets
-from rapgym.quality import QualityTable
+from rapgym.quality.predictor import Sets
+from rapgym.quality.table import QualityTable
 
 __all__ = ["compare", "compared", "section"]
 

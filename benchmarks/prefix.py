@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from rapgym.arrays import BoolArray
-from rapgym.quality import QualityTable
+from rapgym.quality.table import QualityTable
 from rapgym.runtime import designs, model, origins, samples
 from rapgym.runtime.forward import PrefixForward, prefix_order
 from rapgym.runtime.loss import token_loss

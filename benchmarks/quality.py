@@ -23,7 +23,7 @@ from rapgym.errors import UnmeasuredSet
 from rapgym.files import checked
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, FORMATS, Format
-from rapgym.quality import QualityTable
+from rapgym.quality.table import QualityTable
 
 HERE = Path(__file__).parent
 NAME = "smollm2-135m"

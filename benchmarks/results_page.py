@@ -10,9 +10,10 @@ import learning_page
 import predictor_page
 from tables import table
 
-from rapgym import findings, learning_findings, order_spread, report, scenario, sensitivity
+from rapgym import findings, learning_findings, report, scenario, sensitivity
 from rapgym.cli import validate
-from rapgym.quality import QualityTable
+from rapgym.quality import header as table_header
+from rapgym.quality.table import QualityTable
 from rapgym.results import Results
 from rapgym.suitability import Load, load
 
@@ -286,7 +287,7 @@ def draws(found: Results) -> str:
                 f"{each.half_shared} of {each.length // 2}",
                 f"{each.tau:.2f}",
             ]
-            for each in order_spread.spreads(orders)
+            for each in table_header.spreads(orders)
         ]
         heads = ("order", "draws", "blocks in both", "in the first half of both", "Kendall's tau")
         parts.append(

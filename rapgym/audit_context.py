@@ -18,7 +18,7 @@ from rapgym.encoding import Layout
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.model import blocks
 from rapgym.model.memory import Footprint
-from rapgym.quality_columns import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.world import World
 
 # Larger numbers than any real model has, small enough that no sum of them leaves int64.

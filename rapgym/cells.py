@@ -7,21 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import (
-    bound,
-    format_pruning,
-    measured_sets,
-    plan,
-    rivals,
-    rollout,
-    scenario,
-    simulator,
-)
+from rapgym import bound, format_pruning, plan, rivals, rollout, scenario, simulator
 from rapgym.episode_log import EpisodeLog
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
-from rapgym.quality import QualityTable
+from rapgym.quality import sets as measured_sets
+from rapgym.quality.table import QualityTable
 from rapgym.results import Cell
 from rapgym.rivals import Rival
 from rapgym.scenario import Scenario

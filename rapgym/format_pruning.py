@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapgym import encoding, rollout, scenario, simulator, table_error
+from rapgym import encoding, rollout, scenario, simulator
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.lanes import card_bytes
@@ -22,7 +22,8 @@ from rapgym.model import memory
 from rapgym.model.shapes import Format, model_spec
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.quality import QualityColumns
+from rapgym.quality import error as table_error
+from rapgym.quality.table import QualityColumns
 from rapgym.scenario import Scenario, Split
 from rapgym.world import World
 

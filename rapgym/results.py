@@ -17,8 +17,8 @@ from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult, RapgymError
 from rapgym.files import checked, headed
 from rapgym.model import blocks
+from rapgym.quality.header import MAX_BLOCKS
 from rapgym.shield import Reason
-from rapgym.table_header import MAX_BLOCKS
 
 SCHEMA = 2
 SETS = ("proposal", "kept", "kept_end")

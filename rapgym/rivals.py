@@ -11,16 +11,17 @@ from typing import Literal
 
 import numpy as np
 
-from rapgym import format_pruning, quality, rival_rules, rollout, scenario, series
+from rapgym import format_pruning, rival_rules, rollout, scenario, series
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidSpec
-from rapgym.measured_sets import MeasuredSets
 from rapgym.model import memory
 from rapgym.model.profiles import IDEAL, DeviceProfile
 from rapgym.model.shapes import Format, ModelSpec, model_spec
-from rapgym.predictor import Settings
-from rapgym.quality_columns import QualityColumns
+from rapgym.quality import table as quality_table
+from rapgym.quality.columns import QualityColumns
+from rapgym.quality.predictor import Settings
+from rapgym.quality.sets import MeasuredSets
 from rapgym.scenario import SCENARIOS, Scenario, Split
 from rapgym.shield import Reason
 from rapgym.world import World
@@ -78,7 +79,7 @@ RIVALS: tuple[Rival, ...] = (
           "partial-admission"),
     Rival("weight-streaming", "what does not fit is read at every forward pass",
           "weight-streaming"),
-    *(each for each in PRUNED if _PRUNED_TABLES[each.name] <= {*quality.shipped()}),
+    *(each for each in PRUNED if _PRUNED_TABLES[each.name] <= {*quality_table.shipped()}),
 )  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def tables(story: Scenario) -> dict[str, str]:
     }
     for form in dict.fromkeys(rival.form_on(story) for rival in RIVALS if rival.prunes):
         name = scenario.table_name(scenario.base_name(story), form)
-        if quality.path_of(name).is_file():
+        if quality_table.path_of(name).is_file():
             own[name] = scenario.format_table(story, form).sha256
     return own
 

@@ -16,7 +16,7 @@ from rapgym.model import memory as model_memory
 from rapgym.model import profiles
 from rapgym.model.profiles import IDEAL, DeviceProfile
 from rapgym.model.shapes import BF16, Format, ModelSpec, model_spec
-from rapgym.quality import QualityColumns, QualityTable
+from rapgym.quality.table import QualityColumns, QualityTable
 from rapgym.series import Series
 from rapgym.world import Rows, World
 

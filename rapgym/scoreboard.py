@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import champions, format_pruning, rivals, scenario, score, simulator, table_error
+from rapgym import champions, format_pruning, rivals, scenario, score, simulator
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidResult
 from rapgym.model.shapes import model_spec
+from rapgym.quality import error as table_error
+from rapgym.quality.error import SetError
 from rapgym.results import DECIMALS, Cell, Results
 from rapgym.scenario import Scenario
 from rapgym.score import Estimate, Resamples, Summed
-from rapgym.table_error import SetError
 from rapgym.world import State, World
 
 TERMS = ("quality", "stall", "emergency", "refused")

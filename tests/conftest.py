@@ -15,9 +15,10 @@ import toy_table
 import toy_world
 from hypothesis import HealthCheck, settings
 
-from rapgym import quality, scenario, series
+from rapgym import scenario, series
 from rapgym.model import shapes
-from rapgym.quality import QualityTable
+from rapgym.quality import table as quality_table
+from rapgym.quality.table import QualityTable
 from rapgym.scenario import Scenario
 
 if importlib.util.find_spec("fixtures_raw") is not None:
@@ -56,7 +57,7 @@ def _tables(**named: QualityTable) -> Iterator[pytest.MonkeyPatch]:
         return named.get(str(name).replace("-", "_").replace(".", "_")) or loaded(name, sha256)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality.QualityTable, "load", load)
+        patch.setattr(quality_table.QualityTable, "load", load)
         scenario.forget()
         yield patch
     scenario.forget()

@@ -14,24 +14,15 @@ import toy_world
 from audit_logs import written
 from hypothesis import strategies as st
 
-from rapgym import (
-    access_log,
-    audit_replay,
-    cells,
-    recording,
-    results,
-    rollout,
-    series,
-    table_file,
-    trace,
-)
+from rapgym import access_log, audit_replay, cells, recording, results, rollout, series, trace
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.episode_log import EpisodeLog
 from rapgym.model import profiles
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import briefing
 from rapgym.policies.trained import TrainedPolicy
-from rapgym.quality import QualityTable
+from rapgym.quality import file as table_file
+from rapgym.quality.table import QualityTable
 from rapgym.results import Results
 from rapgym.scenario import Scenario
 

@@ -8,11 +8,12 @@ that each dropped block a tenth more than there.
 
 import numpy as np
 
-from rapgym import scenario, table_file
+from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model.shapes import BF16, FORMATS, Format
-from rapgym.quality import QualityTable
-from rapgym.table_file import FormatQuality, Header, Orders, Rows, Sample
+from rapgym.quality import file as table_file
+from rapgym.quality.file import FormatQuality, Header, Orders, Rows, Sample
+from rapgym.quality.table import QualityTable
 
 N = 60
 DOMAINS = ("books", "specs", "wiki")

@@ -18,7 +18,7 @@ from rapgym.audit_record import Decisions
 from rapgym.errors import InvalidResult
 from rapgym.model import blocks
 from rapgym.policies.reference import frontier
-from rapgym.quality import QualityColumns
+from rapgym.quality.table import QualityColumns
 from rapgym.scenario import Scenario
 from rapgym.shield import Reason
 

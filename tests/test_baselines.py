@@ -34,7 +34,7 @@ from rapgym.errors import InvalidTable
 from rapgym.model import blocks
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
-from rapgym.quality import QualityColumns
+from rapgym.quality.table import QualityColumns
 from rapgym.scenario import SCENARIOS, Scenario
 from rapgym.shield import Reason
 

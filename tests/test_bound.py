@@ -14,7 +14,7 @@ from worlds import Trial, trials, worlds
 
 from rapgym import bound, plan, simulator
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.quality import QualityColumns
+from rapgym.quality.table import QualityColumns
 from rapgym.world import State, World
 
 ABOVE_FLOOR = np.array([kept for kept in ALL_SETS if kept[:2].all()])

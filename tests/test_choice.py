@@ -8,11 +8,11 @@ import pytest
 import tiny_llama
 import torch
 
-from rapgym import corpus
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec, InvalidTable
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, Format
+from rapgym.quality import texts as quality_texts
 from rapgym.runtime import choice, designs, rounding
 from rapgym.runtime.choice import CHOICES, CONTEXT, CONTINUATION, ChoiceMeter
 from rapgym.runtime.model import LoadedModel
@@ -37,12 +37,12 @@ def made_up(domain: str, split: str) -> str:
 
 @pytest.fixture(autouse=True)
 def made_up_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "read", made_up)
+    monkeypatch.setattr(quality_texts, "read", made_up)
     monkeypatch.setattr(choice, "ITEMS", 4)
 
 
 def packed_items() -> IntArray:
-    return np.concatenate([choice.items(MODEL.tokenizer, d, 4) for d in corpus.DOMAINS])
+    return np.concatenate([choice.items(MODEL.tokenizer, d, 4) for d in quality_texts.DOMAINS])
 
 
 def plain_scores(packed: IntArray, kept: BoolArray, form: Format) -> list[list[float]]:
@@ -76,7 +76,7 @@ def test_a_packed_item_scores_as_four_plain_sequences_do(kept: BoolArray, form: 
     assert expected.std(dim=1).min() > 0.1, "the continuations differ, or equality would be easy"
 
 
-@pytest.mark.parametrize("domain", corpus.DOMAINS)
+@pytest.mark.parametrize("domain", quality_texts.DOMAINS)
 def test_an_item_is_a_stretch_of_one_document_and_continuations_from_elsewhere_in_it(
     domain: str,
 ) -> None:

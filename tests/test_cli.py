@@ -16,9 +16,10 @@ import pytest
 import tiny_llama
 
 import rapgym
-from rapgym import cli, corpus, errors
+from rapgym import cli, errors
 from rapgym.cli import doctor, main
-from rapgym.quality import QualityTable
+from rapgym.quality import texts
+from rapgym.quality.table import QualityTable
 
 
 def commands() -> dict[tuple[str, ...], argparse.ArgumentParser]:
@@ -207,7 +208,7 @@ def test_versions_are_compared_as_numbers(version: str, requirement: str, meets:
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words of a `measure` command on a tiny model, its texts and folders."""
-    monkeypatch.setattr(corpus, "read", tiny_llama.text)
+    monkeypatch.setattr(texts, "read", tiny_llama.text)
     monkeypatch.setenv("RAPGYM_CACHE", str(tmp_path / "cache"))
     folder = tiny_llama.save(tmp_path / "tiny")
     return ["measure", str(folder), "--seq", "48", "--dtype", "float32", "--quiet"]

@@ -16,14 +16,12 @@ from rapgym import (
     bench,
     cells,
     format_pruning,
-    quality,
     results,
     rivals,
     rollout,
     scenario,
     scoreboard,
     simulator,
-    table_file,
     verify,
 )
 from rapgym.arrays import FloatArray, IntArray
@@ -34,10 +32,12 @@ from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.quality import QualityTable
+from rapgym.quality import file as table_file
+from rapgym.quality import table as quality_table
+from rapgym.quality.file import FormatQuality
+from rapgym.quality.table import QualityTable
 from rapgym.rivals import PRUNED, RIVALS, Rival
 from rapgym.scenario import SCENARIOS, Scenario
-from rapgym.table_file import FormatQuality
 from rapgym.testing import model
 from rapgym.world import World
 
@@ -285,7 +285,7 @@ def test_rivals_that_prune_are_those_whose_table_is_shipped() -> None:
     there = {scenario.table_name(base, form): form for base in bases for form in FORMATS}
     for rival in PRUNED:
         wanted = {name for name, form in there.items() if form == rival.form}
-        present = all(quality.path_of(name).is_file() for name in wanted)
+        present = all(quality_table.path_of(name).is_file() for name in wanted)
         assert (rival in RIVALS) == present, rival.name
 
 

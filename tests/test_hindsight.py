@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rapgym import quality, scenario  # noqa: E402
+from rapgym import scenario  # noqa: E402
 from rapgym.arrays import FloatArray  # noqa: E402
 from rapgym.baselines import hindsight  # noqa: E402
 from rapgym.baselines.hindsight import Agent, Settings, kept_sets  # noqa: E402
@@ -23,6 +23,7 @@ from rapgym.learning.training import Training, split_cost  # noqa: E402
 from rapgym.policies import trained  # noqa: E402
 from rapgym.policies.reference import FrontierLookup  # noqa: E402
 from rapgym.policies.trained import TrainedPolicy  # noqa: E402
+from rapgym.quality import table as quality_table  # noqa: E402
 from rapgym.scenario import Scenario  # noqa: E402
 
 SMALL = Settings(members=2, width=8, knots=8, seconds=300, pairs=5000, rounds=2, steps=40, batch=64)
@@ -222,7 +223,7 @@ def test_it_runs_on_its_file_and_the_briefing_alone(
     def closed(*_: Any) -> Any:
         raise AssertionError("a table or other rows were asked for")
 
-    monkeypatch.setattr(quality.QualityTable, "load", closed)
+    monkeypatch.setattr(quality_table.QualityTable, "load", closed)
     for name in ("world", "table", "workload", "scoring_world"):
         monkeypatch.setattr(scenario, name, closed)
     agent, same = Agent(str(tmp_path / "policy.npz")), Agent.of(policy)

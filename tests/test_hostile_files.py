@@ -17,21 +17,12 @@ from hostile_files import KINDS, toy_results, write_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapgym import (
-    access_log,
-    audit_replay,
-    quality,
-    recording,
-    report,
-    results,
-    scenario,
-    series,
-    trace,
-)
+from rapgym import access_log, audit_replay, recording, report, results, scenario, series, trace
 from rapgym.errors import RapgymError
 from rapgym.files import columns, headed
 from rapgym.model import profiles
 from rapgym.policies import registry, trained
+from rapgym.quality import table as quality_table
 from rapgym.scenario import Scenario
 
 MIB = 1 << 20
@@ -200,8 +191,8 @@ def test_no_name_leads_out_of_its_folder_or_ends_in_anothers_error(name: str) ->
         ),  # a module is looked for by name alone
         trained.path_of,
         profiles.read,
-        quality.QualityTable.load,
-        lambda name: quality.QualityTable.load(f"{name}.csv.gz"),
+        quality_table.QualityTable.load,
+        lambda name: quality_table.QualityTable.load(f"{name}.csv.gz"),
         lambda name: trained.path_of(f"{name}.npz"),
         lambda name: trained.read(Path(name)),
         lambda name: profiles.read(f"{name}.json"),

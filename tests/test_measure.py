@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapgym import corpus
 from rapgym.arrays import BoolArray
 from rapgym.errors import InvalidTable
 from rapgym.model import blocks
 from rapgym.model.shapes import FORMATS, Format
+from rapgym.quality import texts
 from rapgym.runtime import campaign, designs, rounding, samples
 from rapgym.runtime.ledger import PLAIN, Ledger, Measurement, form_name, form_of
 from rapgym.runtime.loss import dense_reference, token_loss
@@ -44,7 +44,7 @@ ROWS = [replace(ROW, key=f"{key:02x}") for key in range(0, 20, 4)]
 
 @pytest.fixture(autouse=True)
 def made_up_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "read", tiny_llama.text)
+    monkeypatch.setattr(texts, "read", tiny_llama.text)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def meter(tmp_path: Path) -> Iterator[Meter]:
         tmp_path / "tiny.work.jsonl",
         length=LENGTH,
         dtype="float32",
-        domains=corpus.DOMAINS,
+        domains=texts.DOMAINS,
     )
     with opened.ledger:
         yield opened
@@ -252,7 +252,7 @@ def test_a_campaign_that_is_stopped_anywhere_ends_with_the_same_numbers(
         path = tmp_path / f"stopped-{stop}.jsonl"
         path.write_text("".join(lines[:stop]) + lines[stop][:40])
         resumed = campaign.open_meter(
-            tiny_llama.loaded(), path, length=LENGTH, dtype="float32", domains=corpus.DOMAINS
+            tiny_llama.loaded(), path, length=LENGTH, dtype="float32", domains=texts.DOMAINS
         )
         with resumed.ledger:
             assert campaign.run(resumed, plan, draws=2, quiet=True) == orders
@@ -343,7 +343,7 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path, line: str) -> None:
 def test_the_origin_names_what_decides_the_numbers(meter: Meter, tmp_path: Path) -> None:
     described = json.loads(meter.ledger.path.read_text().splitlines()[0])
     assert described["sequence_tokens"] == LENGTH
-    assert described["texts"]["wiki.test"] == corpus.text_of("wiki", "test").sha256
+    assert described["texts"]["wiki.test"] == texts.text_of("wiki", "test").sha256
     for changed in (
         replace(meter.model, weights_sha256="others"),
         replace(meter.model, tokenizer_sha256="others"),
@@ -354,5 +354,5 @@ def test_the_origin_names_what_decides_the_numbers(meter: Meter, tmp_path: Path)
                 meter.ledger.path,
                 length=LENGTH,
                 dtype="float32",
-                domains=corpus.DOMAINS,
+                domains=texts.DOMAINS,
             )

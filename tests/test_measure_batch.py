@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rapgym import corpus
 from rapgym.arrays import BoolArray
 from rapgym.jobs.progress import Progress
 from rapgym.model import blocks
-from rapgym.quality import QualityTable
+from rapgym.quality import texts
+from rapgym.quality.table import QualityTable
 from rapgym.runtime import campaign, designs, flops, forward_batch, table
 from rapgym.runtime.forward import PrefixForward, prefix_order
 from rapgym.runtime.forward_batch import BatchForward
@@ -39,11 +39,11 @@ PLAN = designs.Plan(attention_drops=2, ffn_drops=3, random=6, near=2)
 
 @pytest.fixture(autouse=True)
 def made_up_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "read", tiny_llama.text)
+    monkeypatch.setattr(texts, "read", tiny_llama.text)
 
 
 def opened(path: Path, **changes: Any) -> Meter:
-    told: dict[str, Any] = {"length": LENGTH, "dtype": "float32", "domains": corpus.DOMAINS}
+    told: dict[str, Any] = {"length": LENGTH, "dtype": "float32", "domains": texts.DOMAINS}
     return campaign.open_meter(tiny_llama.loaded(), path, **(told | changes))
 
 

@@ -12,11 +12,12 @@ pytest.importorskip("transformers")
 import tiny_llama
 import toy_table
 
-from rapgym import corpus, table_file
 from rapgym.cli import main, tables
-from rapgym.quality import QualityTable
+from rapgym.quality import file as table_file
+from rapgym.quality import texts
+from rapgym.quality.file import FormatQuality
+from rapgym.quality.table import QualityTable
 from rapgym.runtime import choice
-from rapgym.table_file import FormatQuality
 
 FORMS = ["int8/bf16", "int4/bf16", "bf16/int8", "int8/int8", "int4/int8"]
 
@@ -24,7 +25,7 @@ FORMS = ["int8/bf16", "int4/bf16", "bf16/int8", "int8/int8", "int4/int8"]
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words of a `measure` command on a tiny model, its texts and folders."""
-    monkeypatch.setattr(corpus, "read", tiny_llama.text)
+    monkeypatch.setattr(texts, "read", tiny_llama.text)
     monkeypatch.setattr(choice, "ITEMS", 4)
     monkeypatch.setenv("RAPGYM_CACHE", str(tmp_path / "cache"))
     folder = tiny_llama.save(tmp_path / "tiny")

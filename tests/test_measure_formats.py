@@ -12,11 +12,12 @@ pytest.importorskip("transformers")
 
 import tiny_llama
 
-from rapgym import corpus, scenario
+from rapgym import scenario
 from rapgym.cli import main
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, FORMATS, Format
-from rapgym.quality import QualityTable
+from rapgym.quality import texts
+from rapgym.quality.table import QualityTable
 from rapgym.runtime import campaign, designs, rounding, samples
 from rapgym.runtime.ledger import Ledger, Measurement, form_name
 from rapgym.runtime.measure import Meter
@@ -29,7 +30,7 @@ COMMITTED = Path(__file__).parents[1] / "benchmarks" / "measurements"
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words of a `measure` command on a tiny model; its files land in `tmp_path`."""
-    monkeypatch.setattr(corpus, "read", tiny_llama.text)
+    monkeypatch.setattr(texts, "read", tiny_llama.text)
     monkeypatch.setenv("RAPGYM_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     folder = tiny_llama.save(tmp_path / "tiny")
@@ -43,7 +44,7 @@ def opened(folder: Path, form: Format) -> Meter:
         folder / f"{form_name(form).replace('/', '-')}.jsonl",
         length=LENGTH,
         dtype="float32",
-        domains=corpus.DOMAINS,
+        domains=texts.DOMAINS,
         form=form,
     )
 
@@ -53,7 +54,7 @@ def test_in_a_format_of_its_own_dense_costs_nothing_and_the_rest_adds_up(
     form: Format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cost above dense bf16 = cost in the format's world + what the format costs dense."""
-    monkeypatch.setattr(corpus, "read", tiny_llama.text)
+    monkeypatch.setattr(texts, "read", tiny_llama.text)
     sets = [designs.dense(N), designs.without(N, [1, 2])]
     plain = opened(tmp_path, BF16)
     with plain.ledger:
@@ -86,7 +87,7 @@ def test_the_origin_of_a_bf16_ledger_is_what_it_was_and_a_format_is_told(
         weights_sha256=committed["weights_sha256"],
         tokenizer_sha256=committed["tokenizer_sha256"],
     )
-    told = {"length": 512, "domains": corpus.DOMAINS, "dtype": "bfloat16"}
+    told = {"length": 512, "domains": texts.DOMAINS, "dtype": "bfloat16"}
     plain = campaign.origin(model, **told) | {"blocks": 60}  # type: ignore[arg-type]
     assert json.dumps(plain, sort_keys=True) == json.dumps(committed, sort_keys=True)
     judging = campaign.origin(model, chosen=samples.judging(2), **told)  # type: ignore[arg-type]
@@ -133,12 +134,12 @@ def test_a_format_table_takes_its_orders_from_another_table(
 def test_a_ledger_of_one_format_is_refused_by_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "read", tiny_llama.text)
+    monkeypatch.setattr(texts, "read", tiny_llama.text)
     path = tmp_path / "int4-bf16.jsonl"
     with opened(tmp_path, Format("int4")).ledger:
         pass
     described = campaign.origin(
-        tiny_llama.loaded(), length=LENGTH, domains=corpus.DOMAINS, dtype="float32"
+        tiny_llama.loaded(), length=LENGTH, domains=texts.DOMAINS, dtype="float32"
     )
 
     with pytest.raises(ValueError, match=r"another origin \(format differ\)"):

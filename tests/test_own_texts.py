@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapgym import own_texts
 from rapgym.errors import DataUnavailable, InvalidSpec
-from rapgym.own_texts import SHARED, common_stretch, halves, named
+from rapgym.quality import texts as quality_texts
+from rapgym.quality.texts import SHARED, common_stretch, halves, named
 
 
 def words(seed: str, count: int = 600) -> str:
@@ -124,7 +124,7 @@ def test_a_design_is_measured_on_own_text_alone(
     assert printed["flops"]["share"] > 0
     ledger = tmp_path / "cache" / "measure" / "tiny.work.jsonl"
     origin, *rows = [json.loads(line) for line in ledger.read_text().splitlines()]
-    test = own_texts.named([tiny[-1]]).sha256("mail", "test")
+    test = quality_texts.named([tiny[-1]]).sha256("mail", "test")
     assert {*origin["texts"]} == {"mail.calib", "mail.test"}
     assert origin["texts"]["mail.test"] == test
     assert {tuple(row["domains"]) for row in rows} == {("mail",)}

@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from rapgym import predictor, predictor_tuning
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidTable
-from rapgym.predictor import Sets, Settings
+from rapgym.quality import predictor, predictor_tuning
+from rapgym.quality.predictor import Sets, Settings
 
 N = 24
 HARD = 5  # a block that is nearly a hard constraint

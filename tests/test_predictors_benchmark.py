@@ -14,7 +14,7 @@ import shaped_table
 
 from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.predictor import Sets
+from rapgym.quality.predictor import Sets
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 FOUND = BENCHMARKS / "results" / "predictors.json"

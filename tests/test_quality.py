@@ -19,13 +19,15 @@ from toy_table import (
     toy_table,
 )
 
-from rapgym import measured_sets, quality, table_file
 from rapgym.errors import DataUnavailable, InvalidTable, UnmeasuredSet, WrongChecksum
 from rapgym.files import places
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, Format
-from rapgym.quality import QualityTable
-from rapgym.table_file import FormatQuality, Header, Orders, Rows
+from rapgym.quality import file as table_file
+from rapgym.quality import sets as measured_sets
+from rapgym.quality import table as quality_table
+from rapgym.quality.file import FormatQuality, Header, Orders, Rows
+from rapgym.quality.table import QualityTable
 
 ABOVE = [kept for kept in ALL_SETS if kept[FLOOR].all()]
 A1, F1, A2, F2 = 2, 3, 4, 5  # block numbers
@@ -209,7 +211,7 @@ def test_loading_by_path_checks_what_it_finds(tmp_path: Path) -> None:
         QualityTable.load(path, "0" * 64)
     with pytest.raises(DataUnavailable, match="tables list"):
         QualityTable.load("no-such-table")
-    assert quality.path_of("toy").parent == places.TABLES
+    assert quality_table.path_of("toy").parent == places.TABLES
 
 
 def test_designs_that_are_missing_are_named() -> None:
@@ -342,7 +344,7 @@ def test_the_memo_starts_anew_without_forgetting_what_is_asked(
     }
     columns = toy_table(lacking).calibration()
     wanted = columns.nll(np.array(ABOVE))[0]
-    monkeypatch.setattr("rapgym.quality_columns.MEMO_SETS", 2)
+    monkeypatch.setattr("rapgym.quality.columns.MEMO_SETS", 2)
     again = toy_table(lacking).calibration()
     for _ in range(3):
         assert np.array_equal(again.nll(np.array(ABOVE))[0], wanted)

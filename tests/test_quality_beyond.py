@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import toy_table
 
-from rapgym import table_file
 from rapgym.errors import UnmeasuredSet
-from rapgym.quality import QualityTable
-from rapgym.table_file import FormatQuality
+from rapgym.quality import file as table_file
+from rapgym.quality.file import FormatQuality
+from rapgym.quality.table import QualityTable
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "quality.py"
 ORIGIN = {

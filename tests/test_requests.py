@@ -12,10 +12,11 @@ import tiny_llama
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import corpus, scenario, series
+from rapgym import scenario, series
 from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.model.shapes import model_spec
-from rapgym.quality import QualityTable
+from rapgym.quality import texts as quality_texts
+from rapgym.quality.table import QualityTable
 from rapgym.runtime.requests import RowRequests, apportion, disjoint_starts
 from rapgym.scenario import Scenario
 
@@ -27,7 +28,7 @@ STORIES = ("chat-beside-code", "chat-gqa", "code-beside-chat", "long-context")
 def _texts(shaped: QualityTable) -> Iterator[None]:
     """Made-up texts, other ones for each domain and split; a table of the reference model's shape."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "read", lambda *place: 20 * tiny_llama.text(*place))
+        patch.setattr(quality_texts, "read", lambda *place: 20 * tiny_llama.text(*place))
         yield
     source.cache_clear()
 
@@ -99,7 +100,7 @@ def decoded(request: Any) -> str:
 
 def test_answers_continue_their_prompts_in_the_text_of_domains_in_turn() -> None:
     found = source("chat-beside-code")
-    texts = [corpus.read(domain, "test") for domain in corpus.DOMAINS]
+    texts = [quality_texts.read(domain, "test") for domain in quality_texts.DOMAINS]
     places = []
     for request in found.at(4):
         places.append([decoded(request) in text for text in texts])
@@ -109,13 +110,13 @@ def test_answers_continue_their_prompts_in_the_text_of_domains_in_turn() -> None
 
 
 def test_a_story_of_one_domain_reads_that_text_alone() -> None:
-    text = corpus.read("wiki", "test")
+    text = quality_texts.read("wiki", "test")
     assert all(decoded(request) in text for request in source(domain="wiki").at(7))
 
 
 def test_only_the_test_split_reads_test_text() -> None:
     story = scenario.scenario("chat-gqa")
-    texts = [corpus.read(domain, "calib") for domain in corpus.DOMAINS]
+    texts = [quality_texts.read(domain, "calib") for domain in quality_texts.DOMAINS]
     for request in source(split="train").at(2):
         assert any(decoded(request) in text for text in texts)
     for request in RowRequests(story, "train", TOKENIZER, text="test").at(2):

@@ -19,7 +19,7 @@ from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
 from rapgym.model.shapes import BF16, Format, model_spec
-from rapgym.quality import QualityTable
+from rapgym.quality.table import QualityTable
 from rapgym.rival_rules import Batches, Played, Rule
 from rapgym.rivals import RIVALS, Rival
 from rapgym.scenario import Scenario

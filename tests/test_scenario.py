@@ -13,13 +13,14 @@ import toy_table
 import toy_world
 from reachable import snapshot, values
 
-from rapgym import encoding, residence, scenario, series, suitability, table_file
+from rapgym import encoding, residence, scenario, series, suitability
 from rapgym.errors import InvalidSpec
 from rapgym.loaders import load_requests
 from rapgym.model import memory
 from rapgym.model.shapes import BF16, WeightFormat, model_spec
 from rapgym.policies.policy import Briefing, briefing
-from rapgym.quality import QualityTable
+from rapgym.quality import file as table_file
+from rapgym.quality.table import QualityTable
 from rapgym.scenario import GIB, SCENARIOS, Scenario, Split
 from rapgym.series import Series
 

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import champions, results, rollout, scenario, scoreboard, table_error
+from rapgym import champions, results, rollout, scenario, scoreboard
 from rapgym.arrays import FloatArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.model import blocks
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.quality import error as table_error
+from rapgym.quality.error import SetError
 from rapgym.results import Cell, Results
 from rapgym.scenario import Scenario
-from rapgym.table_error import SetError
 
 ROWS, LANES, N = 60, 4, 6
 DENSE = np.ones(N, dtype=bool)

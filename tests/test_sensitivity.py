@@ -13,7 +13,7 @@ from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidSpec
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
-from rapgym.quality import QualityTable
+from rapgym.quality.table import QualityTable
 from rapgym.scenario import Scenario
 from rapgym.sensitivity import Variant, variants
 

@@ -17,11 +17,11 @@ pytest.importorskip("transformers")
 
 import tiny_llama
 
-from rapgym import corpus
+from rapgym.quality import texts as quality_texts
+from rapgym.quality.file import Orders
 from rapgym.runtime import campaign, designs, samples, table
 from rapgym.runtime.ledger import PLAIN, Measurement
 from rapgym.runtime.measure import Meter
-from rapgym.table_file import Orders
 
 N = 6
 
@@ -89,10 +89,10 @@ def test_passes_count_blocks_that_were_computed() -> None:
 
 @pytest.fixture
 def meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Meter]:
-    monkeypatch.setattr(corpus, "read", tiny_llama.text)
+    monkeypatch.setattr(quality_texts, "read", tiny_llama.text)
     model = tiny_llama.loaded()
     made = campaign.open_meter(
-        model, tmp_path / "w.jsonl", length=32, dtype="float32", domains=corpus.DOMAINS
+        model, tmp_path / "w.jsonl", length=32, dtype="float32", domains=quality_texts.DOMAINS
     )
     with made.ledger:
         yield made
@@ -139,7 +139,10 @@ def test_a_tiny_model_becomes_a_table_that_agrees_with_its_ledger(
 def test_the_unigram_model_scores_predicted_tokens_of_the_text_it_is_told(meter: Meter) -> None:
     tokens = [ids.numpy() for ids in meter.tokens("calib")]
     own, pooled = table.Unigram(meter).nll(tokens)
-    texts = [samples.token_ids(meter.model.tokenizer, domain, "calib") for domain in corpus.DOMAINS]
+    texts = [
+        samples.token_ids(meter.model.tokenizer, domain, "calib")
+        for domain in quality_texts.DOMAINS
+    ]
 
     def by_hand(counted: IntArray) -> float:
         counts = np.bincount(counted, minlength=tiny_llama.VOCABULARY)

@@ -13,10 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from toy_table import toy_header, toy_rows
 
-from rapgym import table_file
 from rapgym.errors import DataUnavailable, InvalidTable
 from rapgym.files import headed
-from rapgym.table_file import TableFile
+from rapgym.quality import file as table_file
+from rapgym.quality.file import TableFile
 
 INT4 = {
     "weights": "int4",

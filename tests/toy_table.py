@@ -22,11 +22,11 @@ from itertools import product
 
 import numpy as np
 
-from rapgym import table_file
 from rapgym.arrays import BoolArray
 from rapgym.model import blocks
-from rapgym.quality import QualityColumns, QualityTable
-from rapgym.table_file import Header, Orders, Rows, Sample
+from rapgym.quality import file as table_file
+from rapgym.quality.file import Header, Orders, Rows, Sample
+from rapgym.quality.table import QualityColumns, QualityTable
 
 SINGLE = (3.0, 2.0, 0.10, 0.20, 0.30, 0.40)
 PAIRS = {(2, 3): 0.05, (4, 5): -0.40}

@@ -18,7 +18,7 @@ from rapgym import simulator
 from rapgym.model import memory
 from rapgym.model.memory import Footprint
 from rapgym.model.shapes import ModelSpec
-from rapgym.quality import QualityColumns
+from rapgym.quality.table import QualityColumns
 from rapgym.scenario import GIB, Scenario, Tenant
 from rapgym.series import Series
 from rapgym.world import Rows, State, World

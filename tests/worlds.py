@@ -10,7 +10,7 @@ from toy_world import FOOTPRINT, toy_world
 from rapgym import simulator
 from rapgym.arrays import BoolArray
 from rapgym.model import blocks
-from rapgym.quality import QualityTable
+from rapgym.quality.table import QualityTable
 from rapgym.world import Rows, State, World
 
 # Most sets above the floor unmeasured on one text or on both, so that predictions decide.

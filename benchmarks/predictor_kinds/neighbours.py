@@ -6,9 +6,9 @@ import numpy as np
 
 from predictor_kinds.shared import Fit, searched, several
 from predictor_kinds.sums import singles
-from rapgym import predictor
 from rapgym.arrays import FloatArray
-from rapgym.predictor import Sets
+from rapgym.quality import predictor
+from rapgym.quality.predictor import Sets
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 import numpy as np
 
 from predictor_kinds.shared import Fit, a_sixth
-from rapgym import predictor
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.predictor import Sets
+from rapgym.quality import predictor
+from rapgym.quality.predictor import Sets
 
 HIDDEN, SEEDS, NET_STEPS, DECAYS = 32, 4, 300, (0.0, 0.03)
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from predictor_kinds.shared import Fit, Kind, Link
-from rapgym import predictor, predictor_tuning
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.predictor import Sets
+from rapgym.quality import predictor, predictor_tuning
+from rapgym.quality.predictor import Sets
 
 
 def shipped(sets: Sets, rng: np.random.Generator) -> Fit:
-    """`rapgym.predictor`, its scales found on these rows alone."""
+    """`rapgym.quality.predictor`, its scales found on these rows alone."""
     return predictor.fit(sets, predictor_tuning.tune(sets)).nll
 
 

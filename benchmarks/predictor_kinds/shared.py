@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.predictor import Sets
+from rapgym.quality.predictor import Sets
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

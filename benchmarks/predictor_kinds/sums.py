@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from predictor_kinds.shared import EFFECT, Fit, Link, for_search, searched, several
-from rapgym import predictor
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.predictor import Sets
+from rapgym.quality import predictor
+from rapgym.quality.predictor import Sets
 
 INNER_FOLDS = 5
 CHOICES = {

@@ -4,9 +4,9 @@ import numpy as np
 
 from predictor_kinds.shared import Fit, a_sixth
 from predictor_kinds.sums import additive
-from rapgym import predictor
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.predictor import Sets
+from rapgym.quality import predictor
+from rapgym.quality.predictor import Sets
 
 TREES, DEPTH, BAGS, SHRINK = 250, 3, 3, 0.12
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from rapgym import corpus
 from rapgym.cli import Subparsers
 from rapgym.errors import DataUnavailable, RapgymError, WrongChecksum
 from rapgym.files import checked
 from rapgym.model import pretrained
+from rapgym.quality import texts
 
 State = Literal["ok", "absent", "wrong"]
 EXTRAS_SHOWN = ("device", "train", "ray", "report", "testing")
@@ -134,10 +134,10 @@ def data() -> Iterator[Finding]:
         yield Finding("RAPGYM_DATA", "wrong", f"{mirror} is no folder", "set it to a folder")
         return
     yield Finding("RAPGYM_DATA", "ok", str(mirror))
-    for text in corpus.TEXTS:
+    for text in texts.TEXTS:
         subject = f"text {text.domain}.{text.split}"
         try:
-            corpus.read(text.domain, text.split)
+            texts.read(text.domain, text.split)
         except DataUnavailable as error:
             yield Finding(subject, "wrong", str(error))
         else:
@@ -161,12 +161,13 @@ def weights() -> Iterator[Finding]:
 
 def scenarios() -> Iterator[Finding]:
     """Quality tables and workload series that the shipped scenarios read."""
-    from rapgym import quality, scenario
+    from rapgym import scenario
+    from rapgym.quality import table as quality_table
 
     remedy = "reinstall rapgym, or restore the file from its repository"
-    for name in quality.shipped():
+    for name in quality_table.shipped():
         try:
-            yield Finding(f"table {name}", "ok", quality.QualityTable.load(name).sha256[:12])
+            yield Finding(f"table {name}", "ok", quality_table.QualityTable.load(name).sha256[:12])
         except RapgymError as error:
             yield Finding(f"table {name}", "wrong", str(error), remedy)
     for story in scenario.SCENARIOS:

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym import corpus, own_texts
 from rapgym.cli import Subparsers, at_least, measured, require
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
 from rapgym.files import checked
 from rapgym.model import pretrained
 from rapgym.model.shapes import BF16, FORMATS, Format
+from rapgym.quality import texts as quality_texts
 
 if TYPE_CHECKING:
     from rapgym.runtime.model import LoadedModel
@@ -130,7 +130,7 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME=FILE",
         help="a domain of your own instead of the shipped ones: one file, cut in two, or "
-        f"NAME.calib=FILE and NAME.test=FILE; refused if both hold the same {own_texts.SHARED} "
+        f"NAME.calib=FILE and NAME.test=FILE; refused if both hold the same {quality_texts.SHARED} "
         "characters in a row",
     )
     command.add_argument(
@@ -170,7 +170,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure what is missing, then write the table or print what was asked for."""
     begun_s = time.monotonic()
     form = _checked(arguments)
-    texts = own_texts.named(arguments.text) if arguments.text else corpus.SHIPPED
+    texts = quality_texts.named(arguments.text) if arguments.text else quality_texts.SHIPPED
     require("device", "torch", "transformers")
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # torch reads it as it is imported

@@ -169,7 +169,7 @@ def stopped(arguments: argparse.Namespace, stop: "OutOfTime") -> int:
 
 def _orders(arguments: argparse.Namespace, meter: "Meter") -> "Orders | None":
     """The orders of the table that --orders-of names; None where nothing is named."""
-    from rapgym.quality import QualityTable
+    from rapgym.quality.table import QualityTable
     from rapgym.runtime import campaign
 
     if arguments.orders_of is None:

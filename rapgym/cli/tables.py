@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rapgym.cli import Subparsers
 
 if TYPE_CHECKING:
-    from rapgym.quality import QualityTable
+    from rapgym.quality.table import QualityTable
 
 EXAMPLE = "smollm2-135m"
 
@@ -39,9 +39,9 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rapgym import quality
+    from rapgym.quality import table as quality_table
 
-    tables = [quality.QualityTable.load(name) for name in quality.shipped()]
+    tables = [quality_table.QualityTable.load(name) for name in quality_table.shipped()]
     entries = [
         {
             "name": table.name,
@@ -67,7 +67,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from rapgym.quality import QualityTable
+    from rapgym.quality.table import QualityTable
 
     shown = summary(QualityTable.load(arguments.name))
     print(json.dumps(shown, indent=2) if arguments.json else "\n".join(_lines(shown)))
@@ -76,8 +76,8 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def summary(table: "QualityTable") -> dict[str, Any]:
     """What `tables show --json` prints of a table."""
-    from rapgym import order_spread
     from rapgym.model import blocks
+    from rapgym.quality import header as table_header
 
     header, calib = table.header, table.calibration()
     splits = ["calib"]
@@ -120,7 +120,7 @@ def summary(table: "QualityTable") -> dict[str, Any]:
         ],
         "spread": [
             asdict(spread) | {"tau": None if isnan(spread.tau) else round(spread.tau, 4)}
-            for spread in order_spread.spreads(header.orders)
+            for spread in table_header.spreads(header.orders)
         ],
         "block_influence": list(header.block_influence),
         "formats": [asdict(form) for form in header.formats],

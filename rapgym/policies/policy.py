@@ -10,7 +10,7 @@ from rapgym.arrays import BoolArray, FloatArray
 from rapgym.encoding import Layout, Reading
 from rapgym.lanes import card_bytes
 from rapgym.model.memory import Footprint
-from rapgym.quality import QualityColumns
+from rapgym.quality.table import QualityColumns
 from rapgym.scenario import Scenario
 from rapgym.world import Rows, World
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rapgym import corpus
 from rapgym.arrays import BoolArray
 from rapgym.errors import InvalidSpec
 from rapgym.jobs.progress import Progress
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, FORMATS, Format
+from rapgym.quality import texts as quality_texts
 from rapgym.runtime import designs, samples
 from rapgym.runtime.ledger import Ledger, Measurement
 from rapgym.runtime.measure import Meter
@@ -180,7 +180,7 @@ def open_meter(
     length: int,
     dtype: str,
     domains: tuple[str, ...],
-    texts: corpus.Texts = corpus.SHIPPED,
+    texts: quality_texts.Texts = quality_texts.SHIPPED,
     form: Format = BF16,
     chosen: Mapping[str, samples.Sample] = samples.SAMPLES,
     together: int | None = None,

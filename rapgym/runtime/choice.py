@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym import corpus
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.jobs.progress import Progress
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, Format
+from rapgym.quality import texts
 from rapgym.runtime import rounding
 from rapgym.runtime.forward import PrefixForward, prefix_order
 from rapgym.runtime.ledger import PLAIN, Ledger, form_name
@@ -75,7 +75,7 @@ def items(tokenizer: Any, domain: str, count: int, seed: int = 0) -> IntArray:
         InvalidSpec: the text is too short.
     """
     found: list[tuple[IntArray, int]] = []  # a document's stretches, and the one that asks
-    for document in documents(corpus.read(domain, "test"), domain):
+    for document in documents(texts.read(domain, "test"), domain):
         ids = np.asarray(tokenizer(document, add_special_tokens=False)["input_ids"], dtype=np.int64)
         windows = ids[: len(ids) // WINDOW * WINDOW].reshape(-1, WINDOW)
         if len(np.unique(windows[:, CONTEXT:], axis=0)) >= CHOICES:
@@ -166,13 +166,13 @@ class ChoiceMeter:
         return Choices(blocks.key(kept), "".join(map(str, right)), run, 0.0)
 
 
-def all_items(tokenizer: Any, domains: Sequence[str] = corpus.DOMAINS) -> IntArray:
+def all_items(tokenizer: Any, domains: Sequence[str] = texts.DOMAINS) -> IntArray:
     """Items of every domain one after the other, int64 [domains * ITEMS, PACKED]."""
     return np.concatenate([items(tokenizer, domain, ITEMS) for domain in domains])
 
 
 def open_meter(
-    model: LoadedModel, path: Path, *, dtype: str, domains: Sequence[str] = corpus.DOMAINS
+    model: LoadedModel, path: Path, *, dtype: str, domains: Sequence[str] = texts.DOMAINS
 ) -> ChoiceMeter:
     """A meter of choices whose ledger at `path` is started or resumed."""
     packed = all_items(model.tokenizer, domains)
@@ -182,7 +182,7 @@ def open_meter(
         "weights_sha256": model.weights_sha256,
         "tokenizer_sha256": model.tokenizer_sha256,
         "blocks": model.blocks,
-        "texts": {f"{d}.test": corpus.text_of(d, "test").sha256 for d in domains},
+        "texts": {f"{d}.test": texts.text_of(d, "test").sha256 for d in domains},
         "domains": list(domains),  # as many items each, in this order
         "items": len(packed),
         "items_sha256": hashlib.sha256(packed.astype("<i8").tobytes()).hexdigest(),

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym import corpus
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.jobs.progress import Progress
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, Format
+from rapgym.quality import texts as quality_texts
 from rapgym.runtime import flops, rounding, samples
 from rapgym.runtime.forward import PrefixForward, prefix_order
 from rapgym.runtime.forward_batch import BatchForward, sets_at_once
@@ -52,8 +52,8 @@ class Meter:
         ledger: Ledger[Measurement],
         *,
         length: int = 512,
-        domains: Sequence[str] = corpus.DOMAINS,
-        texts: corpus.Texts = corpus.SHIPPED,
+        domains: Sequence[str] = quality_texts.DOMAINS,
+        texts: quality_texts.Texts = quality_texts.SHIPPED,
         form: Format = BF16,
         chosen: Mapping[str, samples.Sample] = samples.SAMPLES,
         together: int | None = None,

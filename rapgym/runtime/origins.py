@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from rapgym import corpus
 from rapgym.model.shapes import BF16, Format
+from rapgym.quality import texts as quality_texts
 from rapgym.runtime import samples
 from rapgym.runtime.ledger import form_name
 from rapgym.runtime.model import LoadedModel
@@ -22,7 +22,7 @@ def origin(
     length: int,
     domains: tuple[str, ...],
     dtype: str,
-    texts: corpus.Texts = corpus.SHIPPED,
+    texts: quality_texts.Texts = quality_texts.SHIPPED,
     form: Format = BF16,
     chosen: Mapping[str, samples.Sample] = samples.SAMPLES,
 ) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def origin(
         "texts": {
             f"{domain}.{split}": texts.sha256(domain, split)
             for domain in domains
-            for split in corpus.SPLITS
+            for split in quality_texts.SPLITS
         },
         "samples": {name: list(sample.slots) for name, sample in chosen.items()},
         "dtype": dtype,

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 
 from rapgym.arrays import FloatArray
-from rapgym.predictor_tuning import spearman
+from rapgym.quality.predictor_tuning import spearman
 from rapgym.runtime.records import Record
 from rapgym.runtime.trials import Trial
 from rapgym.world import World

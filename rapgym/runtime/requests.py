@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rapgym import corpus, scenario, series
+from rapgym import scenario, series
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.model.shapes import model_spec
+from rapgym.quality import texts
 from rapgym.runtime.samples import token_ids
 from rapgym.scenario import Scenario, Split
 
@@ -114,7 +115,7 @@ class RowRequests:
     """The requests of any row of one scenario's split, with text behind them."""
 
     def __init__(
-        self, story: Scenario, split: Split, tokenizer: object, text: corpus.Split | None = None
+        self, story: Scenario, split: Split, tokenizer: object, text: texts.Split | None = None
     ) -> None:
         """Read and tokenise the scenario's text.
 
@@ -131,8 +132,8 @@ class RowRequests:
         self._numbers = series.split_rows(len(whole), split, story.splits)  # in the whole series
         self._part = whole.part(self._numbers)
         self._rows = scenario.rows(story, measured, split)
-        domains = (story.domain,) if story.domain else corpus.DOMAINS
-        chosen: corpus.Split = text or ("test" if split == "test" else "calib")
+        domains = (story.domain,) if story.domain else texts.DOMAINS
+        chosen: texts.Split = text or ("test" if split == "test" else "calib")
         self._texts = [token_ids(tokenizer, domain, chosen) for domain in domains]
 
     def __len__(self) -> int:

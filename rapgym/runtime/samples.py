@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import corpus
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
+from rapgym.quality import texts as quality_texts
 
 SLOTS = 8  # every text is cut into this many stretches; a sample takes one sequence from some
 
@@ -17,7 +17,7 @@ class Sample:
     """Sequences of one split: one from each named stretch of each domain's text."""
 
     name: str
-    split: corpus.Split
+    split: quality_texts.Split
     slots: tuple[int, ...]
     divergence: bool = True  # measure KL and top-1 agreement too (a third more time)
 
@@ -57,7 +57,10 @@ def judging(sequences: int, divergence: bool = True) -> dict[str, Sample]:
 
 
 def token_ids(
-    tokenizer: Any, domain: str, split: corpus.Split, texts: corpus.Texts = corpus.SHIPPED
+    tokenizer: Any,
+    domain: str,
+    split: quality_texts.Split,
+    texts: quality_texts.Texts = quality_texts.SHIPPED,
 ) -> IntArray:
     """The whole text as token ids, without any added special token; int64 [tokens]."""
     text = texts.read(domain, split)

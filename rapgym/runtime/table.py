@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym import predictor_tuning, table_file
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidTable
 from rapgym.files import provenance
 from rapgym.model import blocks, pretrained
 from rapgym.model.shapes import BF16
-from rapgym.predictor import Sets, Settings
-from rapgym.quality import QualityTable
+from rapgym.quality import file as table_file
+from rapgym.quality import predictor_tuning
+from rapgym.quality.file import FormatQuality, Header, Orders, Rows, Sample
+from rapgym.quality.predictor import Sets, Settings
+from rapgym.quality.table import QualityTable
 from rapgym.runtime import campaign, designs, flops, origins, samples
 from rapgym.runtime.forward import PrefixForward
 from rapgym.runtime.ledger import PLAIN, Measurement, form_name, form_of
 from rapgym.runtime.loss import token_loss
 from rapgym.runtime.measure import GROUP, Meter
-from rapgym.table_file import FormatQuality, Header, Orders, Rows, Sample
 
 ROUNDED = (
     "of the dense model: weights of the blocks' linear layers and KV, rounded in the forward pass"

@@ -14,12 +14,13 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rapgym import encoding, guard, shield, simulator, table_file
+from rapgym import encoding, guard, shield, simulator
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTable
 from rapgym.policies.policy import Policy
 from rapgym.policies.reference import FrontierLookup
-from rapgym.quality import QualityColumns, QualityTable
+from rapgym.quality import file as table_file
+from rapgym.quality.table import QualityColumns, QualityTable
 from rapgym.shield import Reason
 from rapgym.simulator import Step
 from rapgym.testing import hostile, model, strategies

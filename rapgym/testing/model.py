@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray
-from rapgym.quality import QualityColumns
+from rapgym.quality.table import QualityColumns
 from rapgym.world import World
 
 Kept = frozenset[int]

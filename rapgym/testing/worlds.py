@@ -6,14 +6,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from rapgym import encoding, table_file
+from rapgym import encoding
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.model.memory import Footprint
 from rapgym.policies.policy import Briefing
-from rapgym.quality import QualityTable
+from rapgym.quality import file as table_file
+from rapgym.quality.file import Header, Orders, Sample
+from rapgym.quality.file import Rows as TableRows
+from rapgym.quality.table import QualityTable
 from rapgym.scenario import Scenario
-from rapgym.table_file import Header, Orders, Sample
-from rapgym.table_file import Rows as TableRows
 from rapgym.world import Rows, World
 
 TABLES = 24  # tiny tables, by number

@@ -13,13 +13,14 @@ import test_rollout  # noqa: E402
 import toy_table  # noqa: E402
 import toy_world  # noqa: E402
 
-from rapgym import quality, rollout, series  # noqa: E402
+from rapgym import rollout, series  # noqa: E402
 from rapgym.model import shapes  # noqa: E402
 from rapgym.policies.policy import briefing  # noqa: E402
+from rapgym.quality import table as quality_table  # noqa: E402
 
 shapes.MODELS = (*shapes.MODELS, toy_world.MODEL)  # type: ignore[assignment]
 table = toy_table.toy_table()
-quality.QualityTable.load = lambda name, sha256=None: table  # type: ignore[method-assign]
+quality_table.QualityTable.load = lambda name, sha256=None: table  # type: ignore[method-assign]
 with TemporaryDirectory() as folder:
     story = replace(toy_world.STORY, workload=f"{folder}/toy")
     series.write(toy_world.toy_series(), Path(folder) / "toy.csv.gz")

@@ -12,15 +12,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from rapgym import heldout, measured_sets, predictor, table_file
+from rapgym import heldout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidTable, UnmeasuredSet, WrongChecksum
 from rapgym.files import places
-from rapgym.measured_sets import MeasuredSets
 from rapgym.model.shapes import BF16, Format
-from rapgym.quality_columns import QualityColumns
-from rapgym.table_file import Header, TableFile
-from rapgym.table_header import FormatQuality
+from rapgym.quality import file as table_file
+from rapgym.quality import predictor
+from rapgym.quality import sets as measured_sets
+from rapgym.quality.columns import QualityColumns
+from rapgym.quality.file import Header, TableFile
+from rapgym.quality.header import FormatQuality
+from rapgym.quality.sets import MeasuredSets
 
 __all__ = ["QualityColumns", "QualityTable", "path_of", "shipped"]
 

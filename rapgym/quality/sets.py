@@ -8,7 +8,7 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidTable
 from rapgym.model import blocks
-from rapgym.table_file import Header, Sample, TableFile
+from rapgym.quality.file import Header, Sample, TableFile
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.predictor import Mean, Sets, Settings, basis_of, features, prior_covariance
+from rapgym.quality.predictor import Mean, Sets, Settings, basis_of, features, prior_covariance
 
 HELD_OUT = ("grid", "random", "near")  # designs on which the error is stated
 FOLDS = 10

@@ -22,7 +22,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray
 from rapgym.episode_log import EpisodeLog
-from rapgym.quality_columns import QualityColumns
+from rapgym.quality.columns import QualityColumns
 
 # A normal error's standard deviation over its mean absolute value.
 SD_OVER_MEAN_ABS = math.sqrt(math.pi / 2)

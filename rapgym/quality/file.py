@@ -20,7 +20,7 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidTable
 from rapgym.files import checked, headed
 from rapgym.model import blocks
-from rapgym.table_header import (
+from rapgym.quality.header import (
     LARGEST,
     SCHEMA,
     FormatQuality,

@@ -1,8 +1,12 @@
 """The header of a quality table: model, texts, orders, provenance; and its checks."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from rapgym.errors import InvalidTable
 from rapgym.model.shapes import KVFormat, WeightFormat
@@ -63,7 +67,9 @@ class Header:
     orders: tuple[Orders, ...]  # one a draw of calibration text; the first is the table's
     formats: tuple[FormatQuality, ...] = ()  # of the dense model; one a format and sample
     block_influence: tuple[float, ...] = ()  # of each layer, on the first order's text; or none
-    predictors: dict[str, Any] = field(default_factory=dict)  # as `rapgym.predictor` writes them
+    predictors: dict[str, Any] = field(
+        default_factory=dict
+    )  # as `rapgym.quality.predictor` writes them
     provenance: dict[str, Any] = field(default_factory=dict)  # for people; nothing computes with it
 
     def sample(self, name: str) -> Sample:
@@ -206,3 +212,46 @@ def _numbers(found: dict[str, Any], name: str, count: int, least: float) -> tupl
     ):
         raise InvalidTable(f"{name} needs {count} numbers from {least} to {LARGEST:.0e}")
     return tuple(float(value) for value in values)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Two draws' orders of one kind, compared."""
+
+    kind: str  # "attention", "ffn" or "joint"
+    samples: tuple[str, str]
+    length: int  # of the shorter one
+    shared: int  # blocks among the first `length` of both
+    half_shared: int  # blocks among the first `length // 2` of both
+    tau: float  # Kendall's, over the blocks that both list; NaN for fewer than two
+
+
+def spreads(draws: Sequence[Orders]) -> list[Spread]:
+    """Every pair of draws, kind by kind."""
+    found = []
+    for kind in ("attention", "ffn", "joint"):
+        for one, other in combinations(draws, 2):
+            a, b = getattr(one, kind), getattr(other, kind)
+            length = min(len(a), len(b))
+            found.append(
+                Spread(
+                    kind=kind,
+                    samples=(one.sample, other.sample),
+                    length=length,
+                    shared=len({*a[:length]} & {*b[:length]}),
+                    half_shared=len({*a[: length // 2]} & {*b[: length // 2]}),
+                    tau=kendall_tau(a, b),
+                )
+            )
+    return found
+
+
+def kendall_tau(a: Sequence[int], b: Sequence[int]) -> float:
+    """Share of pairs in the same order less share of pairs in the other, of the blocks both list.
+
+    1 for the same order, -1 for the reverse, about 0 for unrelated ones.
+    """
+    place = {block: rank for rank, block in enumerate(b)}
+    ranks = [place[block] for block in a if block in place]
+    signs = [np.sign(later - earlier) for earlier, later in combinations(ranks, 2)]
+    return float(np.mean(signs)) if signs else float("nan")

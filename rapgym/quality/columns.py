@@ -5,11 +5,11 @@ from functools import cached_property
 
 import numpy as np
 
-from rapgym import predictor
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidTable, UnmeasuredSet
-from rapgym.measured_sets import MeasuredSets
 from rapgym.model import blocks
+from rapgym.quality import predictor
+from rapgym.quality.sets import MeasuredSets
 
 MEMO_SETS = 1 << 18  # predictions remembered; then it starts anew
 

@@ -1,0 +1,1 @@
+"""What a kept set costs: measured tables, and a predictor for what was not measured."""

@@ -28,12 +28,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.encoding import HISTORY, Reading
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import Frontier, frontier
-from rapgym.reward import token_loss
-from rapgym.world import World
+from rapgym.world.encoding import HISTORY, Reading
+from rapgym.world.records import World
+from rapgym.world.reward import token_loss
 
 NEIGHBOURS = 128  # futures that count; on chat, half and twice as many differ by under 1 %
 MOST_STRETCHES = 4096  # taken evenly from longer splits

@@ -6,9 +6,9 @@ order of dropping follows the tokens in flight.
 
 import numpy as np
 
-from rapgym import shield
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
+from rapgym.world import shield
 
 
 class GreedyPerByte:

@@ -6,9 +6,9 @@ all that may be dropped of a kind is not enough, the shield goes on along its ow
 
 import numpy as np
 
-from rapgym import shield
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.policies.policy import Briefing
+from rapgym.world import shield
 
 
 class AttentionOnly:

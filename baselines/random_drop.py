@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from rapgym import shield
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
+from rapgym.world import shield
 
 
 class RandomDrop:

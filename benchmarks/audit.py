@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import audit_replay, scenario, shield
+from rapgym import audit_replay, scenario
 from rapgym.arrays import FloatArray
 from rapgym.audit_context import AuditContext
 from rapgym.audit_log import AuditLog
@@ -29,7 +29,8 @@ from rapgym.audit_record import Decisions
 from rapgym.audit_step import context_of
 from rapgym.files import provenance
 from rapgym.lanes import Lanes, Start
-from rapgym.shield import Decision, Reason
+from rapgym.world import shield
+from rapgym.world.shield import Decision, Reason
 
 OUT = Path(__file__).parent / "results" / "audit.json"
 STORY = "chat-beside-code"

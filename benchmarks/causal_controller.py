@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rapgym import plan, simulator
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.policies.reference import Frontier, frontier
-from rapgym.reward import token_loss
 from rapgym.twin import Drawn, Twin
-from rapgym.world import Rows, State, World
+from rapgym.world import plan, simulator
+from rapgym.world.records import Rows, State, World
+from rapgym.world.reward import token_loss
 
 FUTURES = 128  # drawn at each row
 BANK = 64  # futures of each state of the tenant, for the base controller

@@ -9,7 +9,7 @@ import numpy as np
 from causal_controller import SHARES, Base, Known, charge, choices, known, least_charge, prices
 from causal_states import part, states
 
-from rapgym import bound, plan, rollout, scenario, score, simulator
+from rapgym import rollout, scenario, score
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.policies import registry
@@ -17,7 +17,8 @@ from rapgym.policies.policy import Policy, briefing
 from rapgym.policies.reference import frontier
 from rapgym.scenario import Scenario
 from rapgym.twin import Drawn, Twin
-from rapgym.world import State, World
+from rapgym.world import bound, plan, simulator
+from rapgym.world.records import State, World
 
 LOOKUP, BASE, CAUSAL, BEST, BOUND = "frontier", "base", "causal", "best-plan", "bound"
 Make = Callable[[], Policy]

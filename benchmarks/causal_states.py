@@ -8,7 +8,7 @@ from rapgym import scenario, series
 from rapgym.arrays import IntArray
 from rapgym.model.shapes import model_spec
 from rapgym.twin import Drawn, Twin
-from rapgym.world import Rows
+from rapgym.world.records import Rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)

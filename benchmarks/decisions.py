@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout, scenario, shield
+from rapgym import rollout, scenario
 from rapgym.files import checked, provenance
 from rapgym.guard import Guard, strict_lanes
 from rapgym.lanes import Lanes
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
-from rapgym.simulator import Row
+from rapgym.world import shield
+from rapgym.world.simulator import Row
 
 NAMES = ("keep-all", "frontier", "forecast", "hindsight", "dqn", "maskable_ppo", "ppo_counts")
 SCENARIOS, ROUNDS = ("chat-beside-code", "chat-tight", "code-beside-chat"), 6

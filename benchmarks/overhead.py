@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout, scenario, shield
+from rapgym import rollout, scenario
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.files import provenance
@@ -25,8 +25,9 @@ from rapgym.guard import Guard, Guarding, strict_lanes
 from rapgym.lanes import Lanes
 from rapgym.policies.policy import Policy, briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.simulator import Row
 from rapgym.watchdog import Rules
+from rapgym.world import shield
+from rapgym.world.simulator import Row
 
 SCENARIO, ROUNDS = "chat-beside-code", 10
 GUARDINGS = {

@@ -14,12 +14,12 @@ from typing import Any, Self
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
-from rapgym.encoding import Layout
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.model import blocks
 from rapgym.model.memory import Footprint
 from rapgym.quality.columns import QualityColumns
-from rapgym.world import World
+from rapgym.world.encoding import Layout
+from rapgym.world.records import World
 
 # Larger numbers than any real model has, small enough that no sum of them leaves int64.
 LARGEST = {

@@ -11,8 +11,8 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit_context import AuditContext
 from rapgym.errors import InvalidSpec
-from rapgym.model.shapes import Demand
-from rapgym.shield import Decision
+from rapgym.world.records import Demand
+from rapgym.world.shield import Decision
 
 LARGEST_TOKENS = 1 << 31  # and requests of a row
 LARGEST_BYTES = 1 << 60  # of a limit

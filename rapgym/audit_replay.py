@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import audit_entry, audit_read, audit_text, guard, shield
+from rapgym import audit_entry, audit_read, audit_text, guard
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.audit_context import AuditContext
 from rapgym.audit_entry import Record
@@ -19,6 +19,7 @@ from rapgym.audit_read import Fault, Line
 from rapgym.audit_text import Head
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.model import blocks
+from rapgym.world import shield
 
 BEGINNING = b'{"seq":0,"decision":0,"previous":"'
 CHUNK = 2048  # decisions replayed at once

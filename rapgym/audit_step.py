@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import encoding, env, scenario, shield, simulator
+from rapgym import env, scenario
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit_context import AuditContext
 from rapgym.audit_log import AuditLog
 from rapgym.audit_record import Decisions
 from rapgym.guard import Decided, Guard
 from rapgym.lanes import Lanes
-from rapgym.shield import Decision, Reason
-from rapgym.simulator import Step
 from rapgym.watchdog import Mode
-from rapgym.world import Outcome, State, World
+from rapgym.world import encoding, shield, simulator
+from rapgym.world.records import Outcome, State, World
+from rapgym.world.shield import Decision, Reason
+from rapgym.world.simulator import Step
 
 
 class AuditedStep:

@@ -23,7 +23,7 @@ import numpy as np
 from rapgym.audit_context import AuditContext
 from rapgym.audit_record import BYTES, DEMAND, MAYBE, SETS, Held
 from rapgym.errors import InvalidSpec
-from rapgym.shield import Reason
+from rapgym.world.shield import Reason
 
 FORMAT = 1
 FIRST = "0" * 64  # what the first line says of the line before

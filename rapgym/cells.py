@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bound, format_pruning, plan, rivals, rollout, scenario, simulator
+from rapgym import format_pruning, rivals, rollout, scenario
 from rapgym.episode_log import EpisodeLog
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
@@ -17,8 +17,9 @@ from rapgym.quality.table import QualityTable
 from rapgym.results import Cell
 from rapgym.rivals import Rival
 from rapgym.scenario import Scenario
-from rapgym.shield import Reason
-from rapgym.world import State, World
+from rapgym.world import bound, plan, simulator
+from rapgym.world.records import State, World
+from rapgym.world.shield import Reason
 
 BOUND, BEST_PLAN = "bound", "best-plan"  # not policies: they know the future and the test columns
 # Which ends of the score scale a cost is measured between.

@@ -7,13 +7,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rapgym import simulator
 from rapgym.actions import actions as actions_of
 from rapgym.arrays import BoolArray
 from rapgym.errors import InvalidSpec, MissingExtra
 from rapgym.lanes import Lanes, row_info, start_of, story_of
 from rapgym.scenario import Scenario, Split
-from rapgym.simulator import Step
+from rapgym.world import simulator
+from rapgym.world.simulator import Step
 
 OBSERVATIONS = ("flat", "dict")
 BACKENDS = ("sim", "device")  # the simulated world, or the same rows on a live model
@@ -60,7 +60,7 @@ class RapEnv(gymnasium.Env[Any, Any]):
 
     **Description.** Time is cut into windows of W seconds. The requests that arrived in the window
     before are this row's batch. A kept set is proposed, the shield cuts it to what fits now, and
-    the batch is served while the memory limit moves on: see `rapgym.simulator`.
+    the batch is served while the memory limit moves on: see `rapgym.world.simulator`.
 
     **Action space.** By id: `RAP-v0` Discrete(N + 1), drop one block of this row's set or STOP
     (N); `RAP-Counts-v0` MultiDiscrete([A + 1, F + 1]), how many attention and FFN blocks are

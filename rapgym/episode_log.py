@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.world import Outcome, World
+from rapgym.world.records import Outcome, World
 
 
 @dataclass(frozen=True, slots=True)

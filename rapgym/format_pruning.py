@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapgym import encoding, rollout, scenario, simulator
+from rapgym import rollout, scenario
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.lanes import card_bytes
@@ -25,7 +25,8 @@ from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import error as table_error
 from rapgym.quality.table import QualityColumns
 from rapgym.scenario import Scenario, Split
-from rapgym.world import World
+from rapgym.world import encoding, simulator
+from rapgym.world.records import World
 
 
 def world(story: Scenario, form: Format, split: Split, text: str, offset: float) -> World:

@@ -17,16 +17,17 @@ from itertools import islice
 
 import numpy as np
 
-from rapgym import encoding, shield, watchdog
+from rapgym import watchdog
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.lanes import Lanes
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.reference import FrontierLookup
 from rapgym.shadow import Shadows
-from rapgym.shield import Reason
 from rapgym.watchdog import Costs, Rules, WatchdogState
-from rapgym.world import Outcome
+from rapgym.world import encoding, shield
+from rapgym.world.records import Outcome
+from rapgym.world.shield import Reason
 
 
 def refuses_misfit(policy: object) -> bool:

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import encoding, scenario, simulator
+from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.encoding import Layout, Visible
 from rapgym.errors import InvalidSpec
-from rapgym.model.shapes import Demand, model_spec
+from rapgym.model.shapes import model_spec
 from rapgym.scenario import Scenario, Split
-from rapgym.shield import Reason
-from rapgym.simulator import Step
-from rapgym.world import Outcome, State, World
+from rapgym.world import encoding, simulator
+from rapgym.world.encoding import Layout, Visible
+from rapgym.world.records import Demand, Outcome, State, World
+from rapgym.world.shield import Reason
+from rapgym.world.simulator import Step
 
 TRAIN_EPISODE_ROWS = 64
 TOKEN_SCALES = (0.9, 1.1)  # small scaling of a train episode's tokens, uniform

@@ -18,7 +18,7 @@ from rapgym.errors import InvalidResult, RapgymError
 from rapgym.files import checked, headed
 from rapgym.model import blocks
 from rapgym.quality.header import MAX_BLOCKS
-from rapgym.shield import Reason
+from rapgym.world.shield import Reason
 
 SCHEMA = 2
 SETS = ("proposal", "kept", "kept_end")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym import shield, simulator
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.residence import DECODE_S_PER_TOKEN
-from rapgym.shield import Reason
-from rapgym.world import State, World
+from rapgym.world import shield, simulator
+from rapgym.world.records import State, World
+from rapgym.world.shield import Reason
 
 NEVER = np.iinfo(np.int64).max  # bytes that no limit allows
 Memory = NDArray[Any]  # bool [n, N], blocks that are loaded; or int64 [n, 1], bytes of them

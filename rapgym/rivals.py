@@ -23,8 +23,8 @@ from rapgym.quality.columns import QualityColumns
 from rapgym.quality.predictor import Settings
 from rapgym.quality.sets import MeasuredSets
 from rapgym.scenario import SCENARIOS, Scenario, Split
-from rapgym.shield import Reason
-from rapgym.world import World
+from rapgym.world.records import World
+from rapgym.world.shield import Reason
 
 Text = Literal["calib", "test"]
 

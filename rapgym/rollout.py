@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import scenario, simulator
+from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog, LogWriter, joined
 from rapgym.errors import InvalidPolicy, InvalidResult
@@ -16,8 +16,9 @@ from rapgym.lanes import Lanes, Start
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.tuning import TUNING_BUDGET
 from rapgym.scenario import Scenario, Split
-from rapgym.shield import Reason
-from rapgym.world import State, World
+from rapgym.world import simulator
+from rapgym.world.records import State, World
+from rapgym.world.shield import Reason
 
 
 def whole_split(world: World, offsets: int) -> list[Start]:

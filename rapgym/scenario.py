@@ -18,7 +18,7 @@ from rapgym.model.profiles import IDEAL, DeviceProfile
 from rapgym.model.shapes import BF16, Format, ModelSpec, model_spec
 from rapgym.quality.table import QualityColumns, QualityTable
 from rapgym.series import Series
-from rapgym.world import Rows, World
+from rapgym.world.records import Rows, World
 
 GIB = 1 << 30
 Split = Literal["train", "fit", "validation", "learn", "check", "test"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import champions, format_pruning, rivals, scenario, score, simulator
+from rapgym import champions, format_pruning, rivals, scenario, score
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidResult
@@ -17,7 +17,8 @@ from rapgym.quality.error import SetError
 from rapgym.results import DECIMALS, Cell, Results
 from rapgym.scenario import Scenario
 from rapgym.score import Estimate, Resamples, Summed
-from rapgym.world import State, World
+from rapgym.world import simulator
+from rapgym.world.records import State, World
 
 TERMS = ("quality", "stall", "emergency", "refused")
 RIVAL = "rival"  # another format, or no pruning at all: it has a cost, and no place on the scales

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapgym import reward, shield, simulator
 from rapgym.arrays import BoolArray
 from rapgym.watchdog import Costs
-from rapgym.world import State, World
+from rapgym.world import reward, shield, simulator
+from rapgym.world.records import State, World
 
 SPARE = 0.1  # of the dense weights: memory is ample where so much is left beside dense
 

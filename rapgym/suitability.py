@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rapgym import bound, cells, rollout, scenario, series
+from rapgym import cells, rollout, scenario, series
 from rapgym.arrays import BoolArray
 from rapgym.episode_log import weighted_mean
 from rapgym.errors import InvalidSpec
@@ -17,7 +17,8 @@ from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Recorded, Scenario, Tenant
-from rapgym.world import World
+from rapgym.world import bound
+from rapgym.world.records import World
 
 EASY_SHARE = 0.95  # of rows in which dense fits in every second
 HARD_SHARE = 0.50  # of rows in which not even the floor fits

@@ -17,7 +17,7 @@ from rapgym.jobs import parallel
 from rapgym.policies import registry
 from rapgym.results import Cell, Results
 from rapgym.scenario import Scenario
-from rapgym.shield import Reason
+from rapgym.world.shield import Reason
 
 REPLAYED = tuple(
     field.name

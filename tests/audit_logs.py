@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from toy_world import lanes_at, toy_rows, toy_world
 
-from rapgym import audit_read, audit_text, simulator
+from rapgym import audit_read, audit_text
 from rapgym.audit_context import AuditContext
 from rapgym.audit_log import AuditLog
 from rapgym.audit_read import Line
 from rapgym.audit_step import AuditedStep
-from rapgym.shield import Reason
-from rapgym.world import Outcome, State, World
+from rapgym.world import simulator
+from rapgym.world.records import Outcome, State, World
+from rapgym.world.shield import Reason
 
 # The limit falls in mid-row in the second, third and fourth row; in the fourth not even the floor fits.
 WORLD = toy_world(

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from table_device import step_of
 
-from rapgym import simulator
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.model import memory
 from rapgym.model.memory import Footprint
@@ -21,12 +20,13 @@ from rapgym.runtime.device import DeviceStep
 from rapgym.runtime.elastic import ElasticModel
 from rapgym.runtime.live import LiveServer
 from rapgym.runtime.requests import Request
-from rapgym.shield import Reason
-from rapgym.simulator import Step
 from rapgym.testing import worlds as made
 from rapgym.testing.machines import SEEDS, WorldMachine
 from rapgym.testing.witness import Tally, Witness
-from rapgym.world import Rows, World
+from rapgym.world import simulator
+from rapgym.world.records import Rows, World
+from rapgym.world.shield import Reason
+from rapgym.world.simulator import Step
 
 
 class DeviceMachine(WorldMachine):

@@ -8,7 +8,7 @@ from rapgym.arrays import BoolArray
 from rapgym.runtime.device import DeviceStep
 from rapgym.runtime.live import Nats
 from rapgym.runtime.serving import Spent
-from rapgym.world import State, World
+from rapgym.world.records import State, World
 
 CARD_BYTES = 1000
 

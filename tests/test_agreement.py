@@ -12,7 +12,7 @@ from table_device import CARD_BYTES, Memory, TableServer
 from toy_table import kept_without
 from toy_world import toy_rows, toy_world
 
-from rapgym import rollout, simulator
+from rapgym import rollout
 from rapgym.errors import InvalidSpec
 from rapgym.model import blocks
 from rapgym.model.profiles import IDEAL, Latency, Work
@@ -20,7 +20,8 @@ from rapgym.runtime import agreement, profiling, ranking
 from rapgym.runtime.device import DeviceStep
 from rapgym.runtime.records import Record, row_record
 from rapgym.runtime.trials import Trial, alike, chosen_rows, fit_trials
-from rapgym.world import World
+from rapgym.world import simulator
+from rapgym.world.records import World
 
 DENSE = blocks.key(np.ones(6, dtype=bool))
 LATENCY = Latency(Work(0.01, 0.002, 0.003), Work(0.1, 0.02, 0.0), Work(0.0, 0.001, 0.005), 0.25)

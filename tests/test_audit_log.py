@@ -18,15 +18,16 @@ import pytest
 from audit_logs import CONTEXT, WORLD, context_of, disk_full, faults, found, serve, written
 from toy_world import lanes_at
 
-from rapgym import audit_entry, audit_file, audit_replay, shield, simulator
+from rapgym import audit_entry, audit_file, audit_replay
 from rapgym.audit_log import AuditLog
 from rapgym.audit_record import Decisions
 from rapgym.audit_step import AuditedStep
 from rapgym.audit_text import kept_head
 from rapgym.errors import AuditFailed, InvalidResult, InvalidSpec
 from rapgym.model import blocks
-from rapgym.model.shapes import Demand
-from rapgym.shield import Reason
+from rapgym.world import shield, simulator
+from rapgym.world.records import Demand
+from rapgym.world.shield import Reason
 
 TESTS = Path(__file__).parent
 

@@ -10,7 +10,7 @@ from audit_logs import CONTEXT, WORLD, context_of, found, written
 from test_audit_log import one, records
 from toy_table import kept_without
 
-from rapgym import audit_entry, audit_run, audit_sentence, shield
+from rapgym import audit_entry, audit_run, audit_sentence
 from rapgym.arrays import BoolArray
 from rapgym.audit_entry import Record
 from rapgym.audit_log import AuditLog
@@ -20,7 +20,8 @@ from rapgym.model import blocks
 from rapgym.policies.reference import frontier
 from rapgym.quality.table import QualityColumns
 from rapgym.scenario import Scenario
-from rapgym.shield import Reason
+from rapgym.world import shield
+from rapgym.world.shield import Reason
 
 
 def proposing(kept: BoolArray, *, strict: bool = False, source: Reason = Reason.POLICY,

@@ -17,7 +17,7 @@ from toy_table import toy_columns
 from toy_world import lanes_at, toy_rows, toy_world
 from worlds import Trial, trials
 
-from rapgym import audit_entry, audit_replay, audit_run, audit_step, rollout, simulator
+from rapgym import audit_entry, audit_replay, audit_run, audit_step, rollout
 from rapgym.arrays import BoolArray
 from rapgym.audit_entry import Record
 from rapgym.audit_log import AuditLog
@@ -29,9 +29,10 @@ from rapgym.model import blocks
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario
-from rapgym.shield import Reason
 from rapgym.watchdog import Rules
-from rapgym.world import World
+from rapgym.world import simulator
+from rapgym.world.records import World
+from rapgym.world.shield import Reason
 
 
 def records(path: Path) -> list[Record]:

@@ -11,7 +11,7 @@ import toy_world
 from numpy.typing import NDArray
 from toy_table import ALL_SETS, kept_without
 
-from rapgym import encoding, rollout, scenario, simulator
+from rapgym import rollout, scenario
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines import (
     frontier_hysteresis,
@@ -36,7 +36,8 @@ from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
 from rapgym.quality.table import QualityColumns
 from rapgym.scenario import SCENARIOS, Scenario
-from rapgym.shield import Reason
+from rapgym.world import encoding, simulator
+from rapgym.world.shield import Reason
 
 # Policies that say they propose what fits now, or the floor where nothing does.
 CAREFUL: dict[str, Callable[[], Policy]] = {

@@ -13,19 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rapgym import (
-    bench,
-    bound,
-    cells,
-    cli,
-    plan,
-    report,
-    results,
-    rollout,
-    scenario,
-    scoreboard,
-    verify,
-)
+from rapgym import bench, cells, cli, report, results, rollout, scenario, scoreboard, verify
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.files import headed, places
 from rapgym.model import blocks, memory
@@ -33,6 +21,7 @@ from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
 from rapgym.scenario import Scenario
+from rapgym.world import bound, plan
 
 MINE = (  # a module of a user's, with one policy
     "import numpy as np\n"

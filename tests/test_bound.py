@@ -12,10 +12,10 @@ from toy_table import ALL_SETS, kept_without
 from toy_world import lanes_at, toy_rows, toy_world
 from worlds import Trial, trials, worlds
 
-from rapgym import bound, plan, simulator
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.quality.table import QualityColumns
-from rapgym.world import State, World
+from rapgym.world import bound, plan, simulator
+from rapgym.world.records import State, World
 
 ABOVE_FLOOR = np.array([kept for kept in ALL_SETS if kept[:2].all()])
 SLACK = 1e-9

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import bound, rollout, scenario, simulator, twin
+from rapgym import rollout, scenario, twin
 from rapgym.twin import Drawn, Twin
+from rapgym.world import bound, simulator
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

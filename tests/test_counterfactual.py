@@ -7,7 +7,7 @@ import pytest
 import toy_world
 from toy_table import ALL_SETS
 
-from rapgym import encoding, scenario, simulator
+from rapgym import scenario
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidPolicy
 from rapgym.lanes import card_bytes
@@ -16,7 +16,8 @@ from rapgym.learning.counterfactual import Recorded, Remains
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
 from rapgym.scenario import Scenario
-from rapgym.world import State, World
+from rapgym.world import encoding, simulator
+from rapgym.world.records import State, World
 
 AT_ONCE = 1e18  # bytes a second at which blocks come back without a stall
 

@@ -8,10 +8,10 @@ from toy_table import kept_without
 from toy_world import lanes_at, toy_rows, toy_world
 from worlds import Trial, trials
 
-from rapgym import simulator
 from rapgym.errors import InvalidSpec
 from rapgym.lanes import Lanes, Start
 from rapgym.scenario import Scenario
+from rapgym.world import simulator
 
 
 @given(trials())

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rapgym.env  # noqa: F401  # registers the ids
-from rapgym import lanes, scenario, simulator
+from rapgym import lanes, scenario
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory, profiles
 from rapgym.model.profiles import DeviceProfile, Latency, Stored, Work
 from rapgym.model.shapes import model_spec
 from rapgym.scenario import SCENARIOS, Scenario
-from rapgym.world import World
+from rapgym.world import simulator
+from rapgym.world.records import World
 
 WORK = Work(0.001, 0.0002, 0.0003)
 PROFILE = DeviceProfile(

@@ -12,7 +12,6 @@ import torch
 from gymnasium import spaces
 from learning_worlds import small_run, torch_network
 
-from rapgym import encoding
 from rapgym.baselines import dqn
 from rapgym.lanes import importance
 from rapgym.learning import runs
@@ -22,6 +21,7 @@ from rapgym.learning.small_steps import SmallSteps, layout_of
 from rapgym.learning.vec_env import RapVecEnv
 from rapgym.policies.policy import briefing
 from rapgym.scenario import Scenario
+from rapgym.world import encoding
 
 STOP = 6
 LANES = 40

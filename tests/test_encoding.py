@@ -10,12 +10,13 @@ from toy_table import kept_without
 from toy_world import CARD_BYTES, FOOTPRINT, WINDOW_S, lanes_at, toy_rows, toy_world, with_rows
 from worlds import worlds
 
-from rapgym import encoding, scenario, simulator
+from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.encoding import HISTORY, LARGEST, Layout
 from rapgym.lanes import Lanes, Start
 from rapgym.scenario import SCENARIOS
-from rapgym.world import Rows, State, World
+from rapgym.world import encoding, simulator
+from rapgym.world.encoding import HISTORY, LARGEST, Layout
+from rapgym.world.records import Rows, State, World
 
 
 def layout_of(world: World, *, small_steps: bool = False) -> Layout:

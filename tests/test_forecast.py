@@ -10,7 +10,7 @@ import pytest
 import toy_world
 from toy_table import toy_columns
 
-from rapgym import encoding, rollout, scenario, series, simulator
+from rapgym import rollout, scenario, series
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.baselines import forecast
 from rapgym.baselines.forecast import CrossFitted, Forecast, Futures, Remains
@@ -18,7 +18,8 @@ from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
 from rapgym.scenario import Scenario
-from rapgym.world import Outcome, World
+from rapgym.world import encoding, simulator
+from rapgym.world.records import Outcome, World
 
 RNG = np.random.default_rng(0)
 COLUMNS = toy_columns()

@@ -21,7 +21,6 @@ from rapgym import (
     rollout,
     scenario,
     scoreboard,
-    simulator,
     verify,
 )
 from rapgym.arrays import FloatArray, IntArray
@@ -39,7 +38,8 @@ from rapgym.quality.table import QualityTable
 from rapgym.rivals import PRUNED, RIVALS, Rival
 from rapgym.scenario import SCENARIOS, Scenario
 from rapgym.testing import model
-from rapgym.world import World
+from rapgym.world import simulator
+from rapgym.world.records import World
 
 INT8, INT4 = Format("int8"), Format("int4")
 LOST = {INT8: 0.25, INT4: 0.75}  # nats that a format costs the toy model's dense set

@@ -19,8 +19,8 @@ from rapgym.lanes import Lanes
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario
-from rapgym.shield import Reason
 from rapgym.watchdog import Mode, Rules
+from rapgym.world.shield import Reason
 
 # Dropping all that may be dropped costs the toy model 0.16 C a token.
 RULES = Rules(

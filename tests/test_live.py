@@ -9,16 +9,16 @@ import tiny_llama
 import torch
 from toy_world import toy_rows, toy_world
 
-from rapgym import simulator
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model import memory
 from rapgym.model.shapes import ModelSpec
-from rapgym.reward import token_loss
 from rapgym.runtime.device import DeviceStep
 from rapgym.runtime.elastic import ElasticModel
 from rapgym.runtime.live import LiveServer, Run, ScoredBatch
 from rapgym.runtime.requests import Request
-from rapgym.world import Rows, World
+from rapgym.world import simulator
+from rapgym.world.records import Rows, World
+from rapgym.world.reward import token_loss
 
 LENGTHS = ((9, 4), (5, 3), (14, 1))  # prompt and answer of each request
 RESERVE = 6

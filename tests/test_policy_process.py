@@ -24,7 +24,7 @@ from rapgym.policy_child import ANSWER, HEAD
 from rapgym.policy_link import LateAnswer, PolicyGone, hidden_paths, readable_paths
 from rapgym.policy_process import PolicyProcess
 from rapgym.scenario import Scenario
-from rapgym.shield import Reason
+from rapgym.world.shield import Reason
 
 ROWS, PATIENT_MS, SHORT_MS = 12, 60_000.0, 300.0
 

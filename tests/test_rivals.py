@@ -13,7 +13,7 @@ from toy_table import CEILING
 from toy_world import toy_rows, toy_series, toy_world
 from worlds import int_rows, worlds
 
-from rapgym import rival_rules, rivals, rollout, scenario, series, simulator
+from rapgym import rival_rules, rivals, rollout, scenario, series
 from rapgym.arrays import IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidSpec
@@ -23,9 +23,10 @@ from rapgym.quality.table import QualityTable
 from rapgym.rival_rules import Batches, Played, Rule
 from rapgym.rivals import RIVALS, Rival
 from rapgym.scenario import Scenario
-from rapgym.shield import Reason
 from rapgym.testing import model
-from rapgym.world import Rows, State, World
+from rapgym.world import simulator
+from rapgym.world.records import Rows, State, World
+from rapgym.world.shield import Reason
 
 Request = tuple[int, int, int]  # prompt, reserved, realised output
 WHOLE = [rival for rival in RIVALS if not rival.prunes]  # tests/test_format_pruning.py has the rest

@@ -21,7 +21,7 @@ from rapgym.model import blocks
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenario import Scenario
-from rapgym.shield import Reason
+from rapgym.world.shield import Reason
 
 GOLDEN = Path(__file__).parent / "golden" / "toy.json"
 

@@ -13,7 +13,7 @@ import toy_table
 import toy_world
 from reachable import snapshot, values
 
-from rapgym import encoding, residence, scenario, series, suitability
+from rapgym import residence, scenario, series, suitability
 from rapgym.errors import InvalidSpec
 from rapgym.loaders import load_requests
 from rapgym.model import memory
@@ -23,6 +23,7 @@ from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
 from rapgym.scenario import GIB, SCENARIOS, Scenario, Split
 from rapgym.series import Series
+from rapgym.world import encoding
 
 every_story = pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rapgym import shield
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.shield import Reason
 from rapgym.testing.hostile import Raises
+from rapgym.world import shield
+from rapgym.world.shield import Reason
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import pytest
 from toy_table import kept_without, toy_table
 from toy_world import lanes_at, toy_rows, toy_world
 
-from rapgym import simulator
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model import blocks
-from rapgym.shield import Reason
-from rapgym.world import Outcome, World
+from rapgym.world import simulator
+from rapgym.world.records import Outcome, World
+from rapgym.world.shield import Reason
 
 DENSE = kept_without()
 FLOOR = kept_without(2, 3, 4, 5)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from worlds import Trial, trials
 
-from rapgym import simulator
 from rapgym.arrays import BoolArray
-from rapgym.shield import Reason
 from rapgym.testing.model import PlainWorld, Served, serve
-from rapgym.world import Outcome, State
+from rapgym.world import simulator
+from rapgym.world.records import Outcome, State
+from rapgym.world.shield import Reason
 
 
 def kept_of(bits: BoolArray) -> frozenset[int]:

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapgym import simulator, testing
+from rapgym import testing
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.guard import ask
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.testing import BrokenPromise, Witness, check_policy, policies_strategy, worlds_strategy
-from rapgym.world import World
+from rapgym.world import simulator
+from rapgym.world.records import World
 
 ROWS = 10
 

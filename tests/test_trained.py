@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import bench, cells, encoding, rollout, scenario
+from rapgym import bench, cells, rollout, scenario
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
@@ -18,6 +18,7 @@ from rapgym.policies import registry, trained
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.scenario import Scenario
+from rapgym.world import encoding
 
 
 class Weighted:

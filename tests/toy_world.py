@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from toy_table import CEILING, toy_columns
 
-from rapgym import simulator
 from rapgym.model import memory
 from rapgym.model.memory import Footprint
 from rapgym.model.shapes import ModelSpec
 from rapgym.quality.table import QualityColumns
 from rapgym.scenario import GIB, Scenario, Tenant
 from rapgym.series import Series
-from rapgym.world import Rows, State, World
+from rapgym.world import simulator
+from rapgym.world.records import Rows, State, World
 
 MODEL = ModelSpec("toy", layers=3, hidden=5, query_heads=1, kv_heads=1, head_dim=1, ffn_dim=2,
                   vocabulary=3, tied=True)  # fmt: skip

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from toy_table import ALL_SETS, kept_without, toy_table
 from toy_world import FOOTPRINT, toy_world
 
-from rapgym import simulator
 from rapgym.arrays import BoolArray
 from rapgym.model import blocks
 from rapgym.quality.table import QualityTable
-from rapgym.world import Rows, State, World
+from rapgym.world import simulator
+from rapgym.world.records import Rows, State, World
 
 # Most sets above the floor unmeasured on one text or on both, so that predictions decide.
 PREFIXES = [blocks.key(kept_without(*range(2, 3 + k))) for k in range(4)]  # every table has them

@@ -12,13 +12,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym import encoding, simulator
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
-from rapgym.encoding import HISTORY, Layout, Visible
 from rapgym.errors import InvalidPolicy
 from rapgym.model.memory import Footprint
-from rapgym.reward import token_loss
-from rapgym.world import World
+from rapgym.world import encoding, simulator
+from rapgym.world.encoding import HISTORY, Layout, Visible
+from rapgym.world.records import World
+from rapgym.world.reward import token_loss
 
 
 def used_bytes(

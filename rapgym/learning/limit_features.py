@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rapgym.arrays import FloatArray
-from rapgym.encoding import HISTORY, Layout
+from rapgym.world.encoding import HISTORY, Layout
 
 RECENT_S = 16  # seconds before the last known one that are seen one by one
 DEMAND = ("kv_share", "prompt_tokens", "reserved_tokens", "headroom_dense")

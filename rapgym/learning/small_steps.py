@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rapgym import encoding
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.encoding import Layout
 from rapgym.lanes import importance
 from rapgym.policies.policy import Briefing
+from rapgym.world import encoding
+from rapgym.world.encoding import Layout
 
 
 def layout_of(briefing: Briefing) -> Layout:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
 
 WeightFormat = Literal["bf16", "int8", "int4"]
@@ -82,18 +81,3 @@ FORMATS = (
     Format("int8", "int8"),
     Format("int4", "int8"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one row asks of memory, in each of B lanes: known when the policy decides."""
-
-    batch: IntArray  # requests, [B]
-    prompt_tokens: IntArray  # summed over the batch, [B]
-    reserved_tokens: IntArray  # output tokens reserved for the batch, summed, [B]
-    longest_tokens: IntArray  # prompt and reserve of the longest request, [B]
-
-    @property
-    def tokens(self) -> IntArray:
-        """KV cache entries that a kept attention block holds, [B]."""
-        return self.prompt_tokens + self.reserved_tokens

@@ -5,14 +5,15 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from rapgym import encoding, scenario
+from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.encoding import Layout, Reading
 from rapgym.lanes import card_bytes
 from rapgym.model.memory import Footprint
 from rapgym.quality.table import QualityColumns
 from rapgym.scenario import Scenario
-from rapgym.world import Rows, World
+from rapgym.world import encoding
+from rapgym.world.encoding import Layout, Reading
+from rapgym.world.records import Rows, World
 
 Told = Literal["train", "fit", "learn"]  # splits of which a policy may know every row
 

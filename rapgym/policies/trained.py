@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import encoding, scenario
-from rapgym.encoding import Layout
+from rapgym import scenario
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
 from rapgym.policies.policy import Told
 from rapgym.scenario import Scenario
+from rapgym.world import encoding
+from rapgym.world.encoding import Layout
 
 SCHEMA = 1
 HEADER = "header"  # of the arrays in a file the one that holds JSON

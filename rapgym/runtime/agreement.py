@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import simulator
 from rapgym.model import blocks
 from rapgym.model.profiles import DeviceProfile
 from rapgym.runtime.profiling import predicted_seconds
 from rapgym.runtime.ranking import SURE
 from rapgym.runtime.records import POSITION_BOUNDS, Record, outcome_record
 from rapgym.runtime.trials import Trial
-from rapgym.world import World
+from rapgym.world import simulator
+from rapgym.world.records import World
 
 # On a GPU; on a CPU seconds are reported and no goal.
 GOALS = {"bytes": 0.02, "nats": 0.02, "seconds": 0.05}

@@ -10,16 +10,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rapgym import reward, simulator
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.model import blocks
-from rapgym.reward import Seconds
 from rapgym.runtime.enclosure import out_of_memory
 from rapgym.runtime.live import Nats
 from rapgym.runtime.segments import Measured, Segment
-from rapgym.simulator import Row
-from rapgym.world import Outcome, State, World
+from rapgym.world import reward, simulator
+from rapgym.world.records import Outcome, State, World
+from rapgym.world.reward import Seconds
+from rapgym.world.simulator import Row
 
 UNSHIELDED_BYTES = 1 << 60  # a limit under which everything fits
 

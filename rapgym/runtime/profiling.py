@@ -13,7 +13,7 @@ from rapgym.model import blocks
 from rapgym.model.memory import Footprint
 from rapgym.model.profiles import DeviceProfile, Latency, Work
 from rapgym.runtime.records import Record
-from rapgym.world import World
+from rapgym.world.records import World
 
 LEAST_ROWS = 3
 MARGIN = 2.0  # times the most by which a calibration row exceeds what is predicted for it

@@ -9,7 +9,7 @@ from rapgym.arrays import FloatArray
 from rapgym.quality.predictor_tuning import spearman
 from rapgym.runtime.records import Record
 from rapgym.runtime.trials import Trial
-from rapgym.world import World
+from rapgym.world.records import World
 
 SURE = 2.0  # standard errors beyond which a difference is taken for one
 

@@ -8,8 +8,8 @@ import numpy as np
 from rapgym.model import blocks
 from rapgym.runtime.segments import Measured, Segment
 from rapgym.runtime.trials import Trial
-from rapgym.shield import Reason
-from rapgym.world import Outcome
+from rapgym.world.records import Outcome
+from rapgym.world.shield import Reason
 
 # Where a token stands in its request: dropping blocks costs more where more text stands before.
 POSITION_BOUNDS = (64, 128, 256, 512)

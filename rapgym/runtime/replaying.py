@@ -18,7 +18,7 @@ from rapgym.runtime.records import row_record
 from rapgym.runtime.tenant import Tenant
 from rapgym.runtime.trials import Trial
 from rapgym.scenario import Scenario, Split
-from rapgym.world import World
+from rapgym.world.records import World
 
 
 @dataclass(frozen=True, slots=True)

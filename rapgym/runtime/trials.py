@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from rapgym import rollout, scenario, series, simulator
+from rapgym import rollout, scenario, series
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidTrace
@@ -14,8 +14,9 @@ from rapgym.model import blocks
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.scenario import Scenario, Split
-from rapgym.shield import Reason
-from rapgym.world import State, World
+from rapgym.world import simulator
+from rapgym.world.records import State, World
+from rapgym.world.shield import Reason
 
 # Shares of the chosen rows; the rest is spread over the load, from light to heavy.
 EMERGENCY_SHARE, DEEP_SHARE, REFUSED_SHARE = 0.3, 0.2, 0.1

@@ -15,7 +15,7 @@ from rapgym.runtime.records import Record
 from rapgym.runtime.replaying import Job
 from rapgym.runtime.trials import Trial
 from rapgym.scenario import Scenario, Split
-from rapgym.world import World
+from rapgym.world.records import World
 
 POLICIES = ("static-best", "keep-all", "frontier", "frontier-margin", "gsi-per-byte", "random",
             "forecast")  # fmt: skip

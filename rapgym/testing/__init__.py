@@ -35,7 +35,7 @@ __all__ = [
 
 
 def worlds_strategy(scenario: str | None = None, rows: int = 16) -> Any:
-    """A Hypothesis strategy of worlds (`rapgym.world.World`).
+    """A Hypothesis strategy of worlds (`rapgym.world.records.World`).
 
     Args:
         scenario: whose model, table and train rows the worlds have, memory and demand made hostile;

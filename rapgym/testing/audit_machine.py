@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from rapgym import audit_replay, simulator
+from rapgym import audit_replay
 from rapgym.audit_context import AuditContext
 from rapgym.audit_log import AuditLog
 from rapgym.audit_step import AuditedStep
@@ -20,7 +20,8 @@ from rapgym.errors import AuditFailed
 from rapgym.testing import strategies
 from rapgym.testing.machines import SEEDS, WorldMachine
 from rapgym.testing.witness import Tally, Witness
-from rapgym.world import World
+from rapgym.world import simulator
+from rapgym.world.records import World
 
 KEEP, BATCH = 8, 4  # decisions that the log holds while it cannot write, and writes at once
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import encoding, guard, simulator
+from rapgym import guard
 from rapgym import scenario as scenarios
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy
@@ -14,10 +14,11 @@ from rapgym.lanes import story_of
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.shield import Reason
 from rapgym.testing import worlds
 from rapgym.testing.witness import Tally, Witness
-from rapgym.world import World
+from rapgym.world import encoding, simulator
+from rapgym.world.records import World
+from rapgym.world.shield import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,14 @@ from rapgym.guard import Guard, Guarding
 from rapgym.lanes import Lanes, Start, story_of
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.shield import Reason
 from rapgym.testing import hostile, model
 from rapgym.testing import worlds as made
 from rapgym.testing.machines import SEEDS
 from rapgym.testing.witness import CLOSE, Tally, Witness
 from rapgym.vector_env import RapVectorEnv
 from rapgym.watchdog import Rules
-from rapgym.world import Rows, World
+from rapgym.world.records import Rows, World
+from rapgym.world.shield import Reason
 
 TRAIN, WHOLE = ("train", "fit"), ("validation",)  # splits by how episodes start
 

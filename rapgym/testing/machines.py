@@ -14,19 +14,20 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rapgym import encoding, guard, shield, simulator
+from rapgym import guard
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTable
 from rapgym.policies.policy import Policy
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityColumns, QualityTable
-from rapgym.shield import Reason
-from rapgym.simulator import Step
 from rapgym.testing import hostile, model, strategies
 from rapgym.testing import worlds as made
 from rapgym.testing.witness import Tally, Witness
-from rapgym.world import State, World
+from rapgym.world import encoding, shield, simulator
+from rapgym.world.records import State, World
+from rapgym.world.shield import Reason
+from rapgym.world.simulator import Step
 
 DEADLINE_S = 0.05  # a decision that takes longer is replaced; nobody waits: lateness is an argument
 SEEDS = st.integers(0, 1 << 32)

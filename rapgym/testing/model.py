@@ -15,7 +15,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray
 from rapgym.quality.table import QualityColumns
-from rapgym.world import World
+from rapgym.world.records import World
 
 Kept = frozenset[int]
 TERMS = ("quality", "stall", "emergency", "refused")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapgym import lanes, scenario, simulator
+from rapgym import lanes, scenario
 from rapgym.arrays import BoolArray
 from rapgym.errors import MissingExtra
 from rapgym.policies.policy import Policy
@@ -13,7 +13,8 @@ from rapgym.policies.reference import FrontierLookup
 from rapgym.testing import hostile
 from rapgym.testing import worlds as made
 from rapgym.testing.hostile import Proposes
-from rapgym.world import Rows, State, World
+from rapgym.world import simulator
+from rapgym.world.records import Rows, State, World
 
 try:
     from hypothesis import strategies as st

@@ -10,13 +10,13 @@ from math import isclose
 
 import numpy as np
 
-from rapgym import simulator
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.shield import Reason
-from rapgym.simulator import Step
 from rapgym.testing import model
 from rapgym.testing.model import Kept, PlainWorld, Served
-from rapgym.world import Outcome, State, World
+from rapgym.world import simulator
+from rapgym.world.records import Outcome, State, World
+from rapgym.world.shield import Reason
+from rapgym.world.simulator import Step
 
 CLOSE = 1e-9  # nats and seconds; bytes and sets are compared exactly
 AGAIN_EVERY = 8  # calls of which one is made twice: a step has no memory

@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from rapgym import encoding
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.model.memory import Footprint
 from rapgym.policies.policy import Briefing
@@ -15,7 +14,8 @@ from rapgym.quality.file import Header, Orders, Sample
 from rapgym.quality.file import Rows as TableRows
 from rapgym.quality.table import QualityTable
 from rapgym.scenario import Scenario
-from rapgym.world import Rows, World
+from rapgym.world import encoding
+from rapgym.world.records import Rows, World
 
 TABLES = 24  # tiny tables, by number
 CEILING = 4.0  # C of each

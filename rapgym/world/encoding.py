@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rapgym import simulator
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.model.shapes import Demand
-from rapgym.world import State, World
+from rapgym.world import simulator
+from rapgym.world.records import Demand, State, World
 
 HISTORY = 8  # rows before this one that are seen
 BATCH_UNIT = 64  # requests

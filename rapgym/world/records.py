@@ -8,7 +8,22 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidSpec
 from rapgym.model.memory import Footprint
 from rapgym.quality.table import QualityColumns
-from rapgym.reward import Seconds, Terms
+from rapgym.world.reward import Seconds, Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one row asks of memory, in each of B lanes: known when the policy decides."""
+
+    batch: IntArray  # requests, [B]
+    prompt_tokens: IntArray  # summed over the batch, [B]
+    reserved_tokens: IntArray  # output tokens reserved for the batch, summed, [B]
+    longest_tokens: IntArray  # prompt and reserve of the longest request, [B]
+
+    @property
+    def tokens(self) -> IntArray:
+        """KV cache entries that a kept attention block holds, [B]."""
+        return self.prompt_tokens + self.reserved_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ it chooses is then served by the simulator itself, so its cost is one that was r
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym import simulator
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.model.memory import Footprint
-from rapgym.reward import token_loss
-from rapgym.world import State, World
+from rapgym.world import simulator
+from rapgym.world.records import State, World
+from rapgym.world.reward import token_loss
 
 
 def reload_bytes(footprint: Footprint, loaded: BoolArray, kept: BoolArray) -> IntArray:

@@ -5,12 +5,11 @@ from typing import Protocol
 
 import numpy as np
 
-from rapgym import reward, shield
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.model.shapes import Demand
-from rapgym.reward import Seconds
-from rapgym.shield import Reason
-from rapgym.world import Outcome, State, World
+from rapgym.world import reward, shield
+from rapgym.world.records import Demand, Outcome, State, World
+from rapgym.world.reward import Seconds
+from rapgym.world.shield import Reason
 
 
 def start(world: World, row: IntArray, limit_row: IntArray, token_scale: FloatArray) -> State:

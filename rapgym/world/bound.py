@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rapgym import simulator
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.reward import token_loss
-from rapgym.world import State, World
+from rapgym.world import simulator
+from rapgym.world.records import State, World
+from rapgym.world.reward import token_loss
 
 
 def least_cost(world: World, at_counts: FloatArray, state: State, rows: int) -> FloatArray:

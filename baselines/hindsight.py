@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.lanes import TOKEN_SCALES
 from rapgym.learning.limit_features import Inputs
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
 from rapgym.policies.trained import TrainedPolicy
+from rapgym.scenarios.lanes import TOKEN_SCALES
 
 if TYPE_CHECKING:
     from rapgym.learning.training import Training

@@ -21,14 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import audit_replay, scenario
+from rapgym import audit_replay
 from rapgym.arrays import FloatArray
 from rapgym.audit_context import AuditContext
 from rapgym.audit_log import AuditLog
 from rapgym.audit_record import Decisions
 from rapgym.audit_step import context_of
 from rapgym.files import provenance
-from rapgym.lanes import Lanes, Start
+from rapgym.scenarios import catalogue
+from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.world import shield
 from rapgym.world.shield import Decision, Reason
 
@@ -48,7 +49,7 @@ class Asked:
 
 def asked() -> Asked:
     """Every row of the validation split."""
-    lanes = Lanes(scenario.scenario(STORY), "validation", 1)
+    lanes = Lanes(catalogue.scenario(STORY), "validation", 1)
     context, rows, costs = context_of(lanes, "random"), list[Decisions](), []
     count, rng = len(lanes.world.rows), np.random.default_rng(0)
     lanes.restart(0, Start(0, 0, 1.0, count))

@@ -12,7 +12,7 @@ from rapgym.policies import registry, trained
 from rapgym.policies.registry import Entry
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.results import Results
-from rapgym.scenario import SCENARIOS
+from rapgym.scenarios.catalogue import SCENARIOS
 
 
 def cards(found: Results) -> dict[str, str]:

@@ -42,10 +42,13 @@ from causal_scores import (
 )
 
 import rapgym
-from rapgym import scenario, series, twin
+from rapgym import twin
 from rapgym.files import checked
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios import tables as scenarios_tables
+from rapgym.scenarios.story import Scenario
 from rapgym.twin import Drawn, Twin
+from rapgym.workload import series
 
 __all__ = ["compare", "section"]
 
@@ -83,7 +86,7 @@ def of_twin(
     drawn = twin.draw(source, rows, seed=0)
     story = twin.write(source, drawn, folder)
     costs, controller = tested(source, drawn, story, makers, futures)
-    output = scenario.world(story, "test").rows.output_tokens[:, None]
+    output = worlds.world(story, "test").rows.output_tokens[:, None]
     for seed in SHORT_SEEDS if short else ():
         little = twin.write(source, twin.draw(source, short or 0, seed), folder)
         for name, make in makers.items():
@@ -94,7 +97,7 @@ def of_twin(
         "neighbours": drawn.rows.origin["neighbours"],
         "rows": rows,
         "test_rows": len(output),
-        "sha256": checked.sha256_of(scenario.workload_file(story)),
+        "sha256": checked.sha256_of(worlds.workload_file(story)),
         "base_share": controller["base_share"],
         "causal_gap": 100 * controller["gap"] / room,
         "policies": {name: each for name, each in found.items() if "@" not in name},
@@ -125,9 +128,9 @@ def of_scenario(
 ) -> dict[str, Any]:
     """Everything about one scenario and its twin."""
     begin = time.perf_counter()
-    story = scenario.scenario(name)
+    story = catalogue.scenario(name)
     makers: dict[str, Learner] = {each: partial(tuned, each) for each in HEURISTICS} | {**learners}
-    whole, source = scenario.workload(story), twin.fit(story)
+    whole, source = worlds.workload(story), twin.fit(story)
     short = len(whole) if len(whole) < rows else None
     found = of_twin(source, rows, short, makers, futures, folder)
     forecast = {FORECAST: makers[FORECAST]}
@@ -138,7 +141,7 @@ def of_scenario(
     trace = whole.part(series.split_rows(len(whole), "train", story.splits))
     return {
         "scenario": story.id,
-        "workload_sha256": checked.sha256_of(scenario.workload_file(story)),
+        "workload_sha256": checked.sha256_of(worlds.workload_file(story)),
         "twin": found,
         "chains": {
             "tenant": causal_likeness.prediction(source.tenant),
@@ -161,10 +164,10 @@ def compare(
     folder: Path,
 ) -> dict[str, Any]:
     """The comparison on each scenario's twin, as the results file holds it."""
-    stories = [scenario.scenario(name) for name in names]
+    stories = [catalogue.scenario(name) for name in names]
     return {
         "command": COMMAND,
-        "tables": {story.table: scenario.table(story).sha256 for story in stories},
+        "tables": {story.table: scenarios_tables.table(story).sha256 for story in stories},
         "futures": futures,
         "short_seeds": [*SHORT_SEEDS],
         "learned": [*learners],
@@ -182,7 +185,7 @@ def compare(
 def added(found: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """The comparison with what an earlier one holds of other scenarios, in the order of the list."""
     every = {one["scenario"]: one for one in (*before["scenarios"], *found["scenarios"])}
-    order = [scenario.scenario(name).id for name in SCENARIOS]
+    order = [catalogue.scenario(name).id for name in SCENARIOS]
     tables = before["tables"] | found["tables"]
     return found | {"tables": tables, "scenarios": [every[id] for id in order if id in every]}
 

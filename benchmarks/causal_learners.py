@@ -6,7 +6,7 @@ from rapgym.files import checked
 from rapgym.learning import runs
 from rapgym.policies import registry
 from rapgym.policies.policy import Policy
-from rapgym.scenario import Scenario
+from rapgym.scenarios.story import Scenario
 
 
 def hindsight(story: Scenario, seed: int) -> partial[Policy]:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import FloatArray
-from rapgym.series import Series
 from rapgym.twin import Fitted
+from rapgym.workload.series import Series
 
 SECONDS, ROWS = (1, 7, 30, 60), (1, 4, 16)  # lags of autocorrelations
 FALLS = (0.5, 0.75, 0.9, 0.95, 0.99)  # quantiles

@@ -9,13 +9,14 @@ import numpy as np
 from causal_controller import SHARES, Base, Known, charge, choices, known, least_charge, prices
 from causal_states import part, states
 
-from rapgym import rollout, scenario, score
+from rapgym import rollout, score
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.policies import registry
 from rapgym.policies.policy import Policy, briefing
 from rapgym.policies.reference import frontier
-from rapgym.scenario import Scenario
+from rapgym.scenarios import worlds
+from rapgym.scenarios.story import Scenario
 from rapgym.twin import Drawn, Twin
 from rapgym.world import bound, plan, simulator
 from rapgym.world.records import State, World
@@ -45,7 +46,7 @@ def served(make: Make, story: Scenario, told: Scenario) -> FloatArray:
 
 
 def _judged(story: Scenario, log: EpisodeLog) -> FloatArray:
-    cost: FloatArray = rollout.replay(scenario.scoring_world(story), log, refuses_misfit=False).cost
+    cost: FloatArray = rollout.replay(worlds.scoring_world(story), log, refuses_misfit=False).cost
     return cost
 
 
@@ -77,12 +78,12 @@ def controlled(source: Twin, drawn: Drawn, story: Scenario, futures: int) -> dic
     tokens, all rows summed, calibration columns.
     """
     of = states(source)
-    at = known(source, scenario.world(story, "test"), of.limit_bytes, of.demand)
-    share, base = best_base(at, scenario.world(story, "train"), part(drawn, "train"))
+    at = known(source, worlds.world(story, "test"), of.limit_bytes, of.demand)
+    share, base = best_base(at, worlds.world(story, "train"), part(drawn, "train"))
     test = part(drawn, "test")
     found, fresh = (prices(at, base, test, seed=seed, futures=futures) for seed in (0, 1))
     chosen = choices(at, found)
-    world = scenario.world(story, "test")
+    world = worlds.world(story, "test")
     logs = {BASE: _proposed(world, at, found.base), CAUSAL: _proposed(world, at, chosen)}
     return {
         "costs": {name: _judged(story, log) for name, log in logs.items()},
@@ -93,7 +94,7 @@ def controlled(source: Twin, drawn: Drawn, story: Scenario, futures: int) -> dic
 
 def oracles(story: Scenario) -> dict[str, FloatArray]:
     """Costs of each test row, [T, 1], of the bound and of the best plan that is executed."""
-    world, told = scenario.scoring_world(story), scenario.world(story, "test")
+    world, told = worlds.scoring_world(story), worlds.world(story, "test")
     start, rows = _start(world), len(world.rows)
     cost, _ = bound.least_cost_rows(world, world.quality.at_counts, start, rows)
     proposals = plan.best_plan(world, frontier(world.quality).kept, start, rows)

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rapgym import scenario, series
 from rapgym.arrays import IntArray
 from rapgym.model.shapes import model_spec
+from rapgym.scenarios import scales, tables
 from rapgym.twin import Drawn, Twin
+from rapgym.workload import series
 from rapgym.world.records import Rows
 
 
@@ -21,10 +22,10 @@ class States:
 
 def states(twin: Twin) -> States:
     """As `scenario.rows` makes them of a series (tests/test_causal_benchmark.py compares)."""
-    story, measured = twin.story, model_spec(scenario.table(twin.story).model)
-    scale = scenario.scales(story, measured)
-    limit = scenario.limit_bytes(story, twin.held) * float(scale.bytes)
-    limit_bytes = np.floor(scenario.limit_scaled(story, measured, limit)).astype(np.int64)
+    story, measured = twin.story, model_spec(tables.table(twin.story).model)
+    scale = scales.scales(story, measured)
+    limit = scales.limit_bytes(story, twin.held) * float(scale.bytes)
+    limit_bytes = np.floor(scales.limit_scaled(story, measured, limit)).astype(np.int64)
 
     def tokens(served: IntArray) -> IntArray:
         return np.rint(served * float(scale.tokens) * story.length_share).astype(np.int64)

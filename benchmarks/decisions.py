@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout, scenario
+from rapgym import rollout
 from rapgym.files import checked, provenance
 from rapgym.guard import Guard, strict_lanes
-from rapgym.lanes import Lanes
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
+from rapgym.scenarios import catalogue, tables
+from rapgym.scenarios.lanes import Lanes
 from rapgym.world import shield
 from rapgym.world.simulator import Row
 
@@ -31,13 +32,13 @@ SCENARIOS, ROUNDS = ("chat-beside-code", "chat-tight", "code-beside-chat"), 6
 
 def opened(name: str, told: Briefing, lanes: Lanes) -> Guard:
     """A guarded policy of the list, told of fit."""
-    entry, sha256 = registry.entry(name), scenario.table(told.scenario).sha256
+    entry, sha256 = registry.entry(name), tables.table(told.scenario).sha256
     return Guard(registry.build(entry, registry.settings(entry, told, sha256, 0)), lanes, told)
 
 
 def measured(name: str) -> dict[str, dict[str, float]]:
     """Quantiles of each policy's decisions on one scenario, microseconds."""
-    story = scenario.scenario(name)
+    story = catalogue.scenario(name)
     told, spent = briefing(story, "fit"), {policy: list[float]() for policy in NAMES}
     for _ in range(ROUNDS):
         held = {policy: Lanes(story, "validation", 1) for policy in NAMES}

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import cells, results, rollout, scenario, score
+from rapgym import cells, results, rollout, score
 from rapgym.files import checked
 from rapgym.jobs import parallel
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import Told, briefing
-from rapgym.scenario import SCENARIOS
+from rapgym.scenarios import catalogue
+from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios.catalogue import SCENARIOS
 
 METHOD = "hindsight"
 FOLDER = Path(__file__).parent / "results"
@@ -59,7 +61,7 @@ class Judged:
 
 def judged(name: str, variant: str, file: str) -> Judged:
     """A policy's file on a scenario's validation and test rows."""
-    story, run = scenario.scenario(name), trained.load(file)
+    story, run = catalogue.scenario(name), trained.load(file)
     run.check_held_out()
     entry = registry.entry(run.method)
     make = partial(registry.build, entry, {"file": file})
@@ -79,7 +81,7 @@ def trained_then_judged(
     """The same of a policy that is trained first, unless it has been."""
     from rapgym.learning import runs
 
-    settings, story = runs.settings_of(METHOD, texts), scenario.scenario(name)
+    settings, story = runs.settings_of(METHOD, texts), catalogue.scenario(name)
     folder = (RUNS / variant.replace(" ", "-")).absolute()
     run = runs.Run(METHOD, story, told, seed, settings, folder, start)
     run.do()
@@ -88,7 +90,7 @@ def trained_then_judged(
 
 def shipped(name: str, told: Told, seed: int) -> str:
     """The name of a run that rapgym ships."""
-    return trained.place(METHOD, scenario.scenario(name), told, seed)
+    return trained.place(METHOD, catalogue.scenario(name), told, seed)
 
 
 def ablations() -> list[Callable[[], Judged]]:
@@ -127,7 +129,7 @@ def finetune() -> list[Callable[[], Judged]]:
     return found
 
 
-def family(story: scenario.Scenario) -> str:
+def family(story: scenarios_story.Scenario) -> str:
     """Whose traffic it serves: the Azure scenarios share one hour."""
     return "azure" if story.trace.startswith("azure") else story.trace
 

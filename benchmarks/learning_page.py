@@ -7,7 +7,7 @@ import numpy as np
 from tables import table
 
 from rapgym import learning_findings, report, score
-from rapgym.scenario import SCENARIOS
+from rapgym.scenarios.catalogue import SCENARIOS
 
 Entry = dict[str, Any]
 Record = dict[str, Any]

@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout, scenario
+from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.files import provenance
 from rapgym.guard import Guard, Guarding, strict_lanes
-from rapgym.lanes import Lanes
 from rapgym.policies.policy import Policy, briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.scenarios import catalogue
+from rapgym.scenarios.lanes import Lanes
 from rapgym.watchdog import Rules
 from rapgym.world import shield
 from rapgym.world.simulator import Row
@@ -39,7 +40,7 @@ GUARDINGS = {
 
 def differences_us(policy: Policy, guarding: Guarding) -> tuple[FloatArray, BoolArray]:
     """Microseconds more than the policy's own, of each row, [R]; and whether it was repaired, [R]."""
-    story = scenario.scenario(SCENARIO)
+    story = catalogue.scenario(SCENARIO)
     told, lanes = briefing(story, "fit"), Lanes(story, "validation", 1)
     found, repaired = [], []
     for _ in range(ROUNDS):

@@ -11,11 +11,11 @@ import cards
 import results_page
 
 from rapgym import cli, results
-from rapgym.lanes import Lanes
 from rapgym.policies import registry
 from rapgym.results import Results
 from rapgym.rivals import RIVALS
-from rapgym.scenario import SCENARIOS
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.lanes import Lanes
 from rapgym.suitability import numbers
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,11 +10,12 @@ import learning_page
 import predictor_page
 from tables import table
 
-from rapgym import findings, learning_findings, report, scenario, sensitivity
+from rapgym import findings, learning_findings, report, sensitivity
 from rapgym.cli import validate
 from rapgym.quality import header as table_header
 from rapgym.quality.table import QualityTable
 from rapgym.results import Results
+from rapgym.scenarios import catalogue
 from rapgym.suitability import Load, load
 
 Entry = dict[str, Any]
@@ -240,7 +241,7 @@ def beyond(found: Entry) -> str:
 def loads() -> str:
     """Train beside test, for every scenario."""
     rows = []
-    for story in scenario.SCENARIOS:
+    for story in catalogue.SCENARIOS:
         two = load(story)
         train, test = two["train"], two["test"]
 

@@ -8,9 +8,10 @@ import argparse
 import json
 from pathlib import Path
 
-from rapgym import scenario, sensitivity
+from rapgym import sensitivity
 from rapgym.files import checked
 from rapgym.jobs import parallel
+from rapgym.scenarios import catalogue
 
 OUT = Path(__file__).with_name("results") / "sensitivity.json"
 
@@ -28,7 +29,7 @@ def main() -> None:
     wanted = [
         variant
         for name in arguments.scenario or sensitivity.SCENARIOS
-        for variant in sensitivity.variants(scenario.scenario(name), arguments.field)
+        for variant in sensitivity.variants(catalogue.scenario(name), arguments.field)
     ]
     work = arguments.out.with_suffix(".work.jsonl")
     found = sensitivity.run(wanted, work, jobs=arguments.jobs, quiet=arguments.quiet)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rapgym import heldout, scenario
+from rapgym import heldout
 from rapgym.baselines.hindsight import Settings, kept_sets
-from rapgym.lanes import TOKEN_SCALES
 from rapgym.policies import trained
 from rapgym.policies.policy import briefing
 from rapgym.policies.trained import TrainedPolicy
+from rapgym.scenarios import catalogue
+from rapgym.scenarios.lanes import TOKEN_SCALES
 
 SETTINGS = Settings(seconds=1500, pairs=24_000, batch=520)  # less of each scenario, for memory
 
@@ -34,7 +35,7 @@ def train(names: Sequence[str], seed: int, path: Path) -> None:
     began, records = time.monotonic(), []
     with heldout.only("fit") as opened:
         for name in names:
-            told = briefing(scenario.scenario(name), "fit")
+            told = briefing(catalogue.scenario(name), "fit")
             seconds = min(SETTINGS.seconds, told.train.rows.limit_bytes.size)
             recorded = Recorded.of(
                 told.train, told.layout, kept_sets(told)[0], seconds=seconds,
@@ -46,7 +47,7 @@ def train(names: Sequence[str], seed: int, path: Path) -> None:
         pool = Pool(records, blind, SETTINGS, seed)
         for round in range(SETTINGS.rounds):
             pool.learn(int(np.random.SeedSequence([seed, round]).generate_state(1)[0]), round)
-        story = scenario.scenario(names[0])
+        story = catalogue.scenario(names[0])
         whole = trained.observation_of(records[0][0].layout)
         training = {
             "opened": sorted(opened), "scenarios": list(names), "learned_on": "fit",

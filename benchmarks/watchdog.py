@@ -20,16 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout, scenario, watchdog
+from rapgym import rollout, watchdog
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.episode_log import EpisodeLog, LogWriter, weighted_mean
 from rapgym.files import provenance
 from rapgym.guard import Guard, Guarding
-from rapgym.lanes import Lanes
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy, Told, briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios.lanes import Lanes
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.watchdog import Mode, Rules
 
 # Scenarios, and for each the one whose policy is the foreigner: the same length of observations.
@@ -81,7 +82,7 @@ class GoesBad:
 
 def built(name: str, story: Scenario, told: Told) -> Policy:
     entry = registry.entry(name)
-    settings = registry.settings(entry, briefing(story, told), scenario.table(story).sha256)
+    settings = registry.settings(entry, briefing(story, told), tables.table(story).sha256)
     return registry.build(entry, settings)
 
 
@@ -89,7 +90,7 @@ def served(
     policy: Policy, story: Scenario, split: Split, told: Told, rules: Rules | None
 ) -> tuple[EpisodeLog, Guard, dict[str, Any]]:
     """The log of a split in all pairings at once, and what the watchdog did meanwhile."""
-    world = scenario.world(story, split)
+    world = worlds.world(story, split)
     starts = rollout.whole_split(world, story.offsets)
     lanes, log, rng = Lanes(story, split, len(starts)), LogWriter(), np.random.default_rng(0)
     for lane, start in enumerate(starts):
@@ -128,7 +129,7 @@ def costs(story: Scenario, split: Split, log: EpisodeLog, *, strict: bool) -> di
     half = len(log) // 2
     logs = {"calib": log}
     if split == "test":
-        world = scenario.scoring_world(story)
+        world = worlds.scoring_world(story)
         logs["test"] = rollout.replay(world, log, refuses_misfit=strict)
     whole = {columns: one.mean_cost for columns, one in logs.items()}
     later = {
@@ -151,8 +152,8 @@ def compared(make: Callable[[], Policy], story: Scenario, split: Split, told: To
 
 
 def bad(story: Scenario, fault: str, split: Split, told: Told) -> Policy:
-    other = scenario.scenario(SCENARIOS[story.name] or story.name)
-    half = len(scenario.world(story, split).rows) // 2
+    other = catalogue.scenario(SCENARIOS[story.name] or story.name)
+    half = len(worlds.world(story, split).rows) // 2
     foreign = (built(GOOD, other, told), briefing(other, told))
     return GoesBad(built(GOOD, story, told), fault, half, foreign)
 
@@ -206,7 +207,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rules, found = Rules(), {}
     for name in arguments.scenario or SCENARIOS:
-        found[name] = scenario_results(scenario.scenario(name), arguments.split, rules)
+        found[name] = scenario_results(catalogue.scenario(name), arguments.split, rules)
         print(table({name: found[name]}), flush=True)
     if arguments.out:
         told = {

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
-from rapgym.lanes import Lanes
+from rapgym.scenarios.lanes import Lanes
 
 Mask = NDArray[np.int8]
 

@@ -2,14 +2,15 @@
 
 import numpy as np
 
-from rapgym import audit_step, rollout, scenario
+from rapgym import audit_step, rollout
 from rapgym.audit_log import AuditLog
 from rapgym.audit_step import AuditedGuard
 from rapgym.guard import Guarding
-from rapgym.lanes import Lanes
 from rapgym.policies import registry
 from rapgym.policies.policy import Told, briefing
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.lanes import Lanes
+from rapgym.scenarios.story import Scenario, Split
 
 # Before which split a policy is told of what; on all others it has seen the rows.
 TOLD: dict[Split, Told] = {"validation": "fit", "test": "train", "check": "learn"}
@@ -34,11 +35,9 @@ def log_run(
         AuditFailed: the log cannot be written, and its rule is to stop.
     """
     entry, told = registry.entry(name), briefing(story, TOLD[split])
-    options = registry.settings(entry, told, scenario.table(story).sha256, seed)
+    options = registry.settings(entry, told, tables.table(story).sha256, seed)
     rows = 0
-    for pairing, start in enumerate(
-        rollout.whole_split(scenario.world(story, split), story.offsets)
-    ):
+    for pairing, start in enumerate(rollout.whole_split(worlds.world(story, split), story.offsets)):
         lanes = Lanes(story, split, 1)
         audit_step.audit(lanes, log, policy=name)
         lanes.restart(0, start)

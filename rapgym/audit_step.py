@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import env, scenario
+from rapgym import env
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit_context import AuditContext
 from rapgym.audit_log import AuditLog
 from rapgym.audit_record import Decisions
 from rapgym.guard import Decided, Guard
-from rapgym.lanes import Lanes
+from rapgym.scenarios import tables
+from rapgym.scenarios.lanes import Lanes
 from rapgym.watchdog import Mode
 from rapgym.world import encoding, shield, simulator
 from rapgym.world.records import Outcome, State, World
@@ -161,7 +162,7 @@ def context_of(lanes: Lanes, policy: str) -> AuditContext:
         scenario=lanes.story.id,
         policy=policy,
         split=lanes.split,
-        table_sha256=scenario.table(lanes.story).sha256,
+        table_sha256=tables.table(lanes.story).sha256,
         layout=whole_rows,
     )
 

@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from rapgym import cells, recorded, results, rivals, scenario
+from rapgym import cells, results, rivals
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
 from rapgym.files import checked, places, provenance
 from rapgym.jobs import parallel
@@ -19,7 +19,10 @@ from rapgym.jobs.progress import Progress
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
 from rapgym.results import Cell, Results
-from rapgym.scenario import Recorded, Scenario
+from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.story import Recorded, Scenario
+from rapgym.workload import own as own_traces
 
 LONGEST_PLAIN = 80  # characters of a name in the name of a part's file
 
@@ -86,7 +89,7 @@ def runnable(
     for entry in [registry.entry(name) for name in asked if name not in outside]:
         for story in stories:
             if entry.train and not registry.trained_seeds(entry, story):
-                registry.settings(entry, briefing(story), scenario.table(story).sha256)
+                registry.settings(entry, briefing(story), tables.table(story).sha256)
     return list(asked), []
 
 
@@ -109,11 +112,11 @@ def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
         "code_sha256": code_sha256(),
         "numpy": importlib.metadata.version("numpy"),
         "seeds": list(seeds),
-        "scenarios": {story.id: scenario.described(story) for story in stories},
+        "scenarios": {story.id: scenarios_story.described(story) for story in stories},
         "env_spec": {story.id: env_spec(story) for story in stories},
         "tables": {name: sha for story in stories for name, sha in rivals.tables(story).items()},
         "workloads": {
-            story.workload: checked.sha256_of(scenario.workload_file(story)) for story in stories
+            story.workload: checked.sha256_of(worlds.workload_file(story)) for story in stories
         },
     }
 
@@ -127,7 +130,7 @@ def trace_sha256(story: Scenario) -> dict[str, str]:
     names = [story.trace]
     if isinstance(story.tenant, Recorded):
         names.append(story.tenant.recording)
-    return {name: recorded.sha256(name) for name in names}
+    return {name: own_traces.sha256(name) for name in names}
 
 
 @cache
@@ -224,7 +227,7 @@ def run(
                 progress.advance(skipped=True)
         left = [i for i in range(len(work)) if i not in done]
         # The longest first, so that no process is left alone with one at the end.
-        left.sort(key=lambda i: -len(scenario.workload(work[i].story)) * work[i].story.offsets)
+        left.sort(key=lambda i: -len(worlds.workload(work[i].story)) * work[i].story.offsets)
         calls = [work[i].run for i in left]
         for place, cell in parallel.results(calls, jobs, ray=ray, same=code_sha256):
             i = left[place]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import format_pruning, rivals, rollout, scenario
+from rapgym import format_pruning, rivals, rollout
 from rapgym.episode_log import EpisodeLog
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
@@ -16,7 +16,8 @@ from rapgym.quality import sets as measured_sets
 from rapgym.quality.table import QualityTable
 from rapgym.results import Cell
 from rapgym.rivals import Rival
-from rapgym.scenario import Scenario
+from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.story import Scenario
 from rapgym.world import bound, plan, simulator
 from rapgym.world.records import State, World
 from rapgym.world.shield import Reason
@@ -49,7 +50,7 @@ def policy_facts(story: Scenario, entry: registry.Entry, seed: int) -> dict[str,
     Raises:
         InvalidPolicy: it is not tuned for this scenario and table, or cannot be built.
     """
-    table = scenario.table(story)
+    table = tables.table(story)
     options = registry.settings(entry, briefing(story), table.sha256, seed)
     strict = rollout.refuses_misfit(registry.build(entry, options))
     return _described(story) | {
@@ -69,7 +70,7 @@ def validation_cost(story: Scenario, entry: registry.Entry, seed: int) -> float 
     if registry.knows_validation(entry):
         return None
     told = briefing(story, "fit")
-    options = registry.settings(entry, told, scenario.table(story).sha256, seed)
+    options = registry.settings(entry, told, tables.table(story).sha256, seed)
     make = partial(registry.build, entry, options)
     return rollout.run(make, story, "validation", told, seed).mean_cost
 
@@ -96,7 +97,7 @@ def calibration_cost(table: QualityTable, designs: Sequence[str]) -> dict[str, f
 def scored(story: Scenario, about: dict[str, Any], log: EpisodeLog) -> Cell:
     """A cell with what the scorer adds: the same rows with test columns."""
     judged = rollout.replay(
-        scenario.scoring_world(story), log, refuses_misfit=about["on_misfit"] == "refuse"
+        worlds.scoring_world(story), log, refuses_misfit=about["on_misfit"] == "refuse"
     )
     return Cell(about, log, judged.nll, judged.measured, judged.quality)
 
@@ -111,7 +112,7 @@ def test_start(world: World, story: Scenario) -> State:
 
 def bound_cell(story: Scenario) -> Cell:
     """The bound: no rows are executed, so kept sets are empty and all its cost stands as quality."""
-    world = scenario.scoring_world(story)
+    world = worlds.scoring_world(story)
     start, rows = test_start(world, story), len(world.rows)
     cost, output = bound.least_cost_rows(world, world.quality.at_counts, start, rows)
     blank = EpisodeLog.blank(*rollout.paired_rows(world, story.offsets), world.blocks)
@@ -121,7 +122,7 @@ def bound_cell(story: Scenario) -> Cell:
 
 def plan_cell(story: Scenario) -> Cell:
     """The best plan found that the environment executes, chosen with test rows and columns."""
-    world, told = scenario.scoring_world(story), scenario.world(story, "test")
+    world, told = worlds.scoring_world(story), worlds.world(story, "test")
     start, rows = test_start(world, story), len(world.rows)
     proposals = plan.best_plan(world, frontier(world.quality).kept, start, rows)
     log = rollout.proposed(told, proposals, start)
@@ -153,7 +154,7 @@ def rival_facts(story: Scenario, rival: Rival, judged: EpisodeLog | None = None)
     if rival.prunes:
         judged = rivals.log(story, rival, "test", "test") if judged is None else judged
         designs = registry.entry(LOOKUP).designs
-        pruned = calibration_cost(scenario.format_table(story, form), designs)
+        pruned = calibration_cost(tables.format_table(story, form), designs)
         pruned |= {"sets_se": format_pruning.sets_se(story, form, judged)}
     return _undecided(story, rival.name, "rival") | {
         "settings": {"rule": rival.rule, "weights": form.weights, "kv": form.kv},
@@ -169,7 +170,7 @@ def oracle_facts(story: Scenario, name: str) -> dict[str, Any]:
 
 
 def _described(story: Scenario) -> dict[str, Any]:
-    world = scenario.world(story, "test")
+    world = worlds.world(story, "test")
     return {"scenario": story.id, "blocks": world.blocks, "ceiling": world.ceiling}
 
 

@@ -10,8 +10,9 @@ from gymnasium import spaces
 from rapgym.actions import actions as actions_of
 from rapgym.arrays import BoolArray
 from rapgym.errors import InvalidSpec, MissingExtra
-from rapgym.lanes import Lanes, row_info, start_of, story_of
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios.catalogue import story_of
+from rapgym.scenarios.lanes import Lanes, row_info, start_of
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import simulator
 from rapgym.world.simulator import Step
 

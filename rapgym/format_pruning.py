@@ -14,17 +14,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapgym import rollout, scenario
+from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog
-from rapgym.lanes import card_bytes
 from rapgym.model import memory
 from rapgym.model.shapes import Format, model_spec
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import error as table_error
 from rapgym.quality.table import QualityColumns
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios import scales, tables, worlds
+from rapgym.scenarios.scales import card_bytes
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding, simulator
 from rapgym.world.records import World
 
@@ -40,8 +41,8 @@ def world(story: Scenario, form: Format, split: Split, text: str, offset: float)
         DataUnavailable: the format has no table.
         InvalidTable: the table of its name is of another format.
     """
-    stated = scenario.world(story, split)
-    model, profile = model_spec(scenario.table(story).model), scenario.profile_of(story)
+    stated = worlds.world(story, split)
+    model, profile = model_spec(tables.table(story).model), scales.profile_of(story)
     return replace(
         stated,
         footprint=memory.footprint(model, form, profile),
@@ -51,7 +52,7 @@ def world(story: Scenario, form: Format, split: Split, text: str, offset: float)
 
 
 def _columns(story: Scenario, form: Format, text: str) -> QualityColumns:
-    table = scenario.format_table(story, form)
+    table = tables.format_table(story, form)
     told = table.calibration(story.told_domain or story.domain)
     if text == "calib":
         return told
@@ -135,8 +136,8 @@ def sets_se(story: Scenario, form: Format, priced: EpisodeLog) -> float:
     Args:
         priced: as `log` gives it, with test columns.
     """
-    columns, table = _columns(story, form, "test"), scenario.format_table(story, form)
-    shares = table_error.served_shares(priced, scenario.world(story, "test").ceiling)
+    columns, table = _columns(story, form, "test"), tables.format_table(story, form)
+    shares = table_error.served_shares(priced, worlds.world(story, "test").ceiling)
     held_out = table.held_out("test", story.domain)
     missed = table_error.predictor_error(held_out, columns.ceiling)
     errors = table_error.set_errors(list(shares), columns, missed)

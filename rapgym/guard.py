@@ -20,9 +20,9 @@ import numpy as np
 from rapgym import watchdog
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
-from rapgym.lanes import Lanes
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.reference import FrontierLookup
+from rapgym.scenarios.lanes import Lanes
 from rapgym.shadow import Shadows
 from rapgym.watchdog import Costs, Rules, WatchdogState
 from rapgym.world import encoding, shield

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.residence import DECODE_S_PER_TOKEN
+from rapgym.workload.residence import DECODE_S_PER_TOKEN
 from rapgym.world import shield, simulator
 from rapgym.world.records import State, World
 from rapgym.world.shield import Reason

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from rapgym import format_pruning, rival_rules, rollout, scenario, series
+from rapgym import format_pruning, rival_rules, rollout
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidSpec
@@ -22,7 +22,11 @@ from rapgym.quality import table as quality_table
 from rapgym.quality.columns import QualityColumns
 from rapgym.quality.predictor import Settings
 from rapgym.quality.sets import MeasuredSets
-from rapgym.scenario import SCENARIOS, Scenario, Split
+from rapgym.scenarios import scales, worlds
+from rapgym.scenarios import tables as scenarios_tables
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.story import Scenario, Split
+from rapgym.workload import series
 from rapgym.world.records import World
 from rapgym.world.shield import Reason
 
@@ -62,7 +66,10 @@ PRUNED = tuple(
     for name, (told, form) in _FORMATS.items()
 )
 _PRUNED_TABLES = {
-    rival.name: {scenario.table_name(scenario.base_name(s), rival.form_on(s)) for s in SCENARIOS}
+    rival.name: {
+        scenarios_tables.table_name(scenarios_tables.base_name(s), rival.form_on(s))
+        for s in SCENARIOS
+    }
     for rival in PRUNED
 }
 RIVALS: tuple[Rival, ...] = (
@@ -108,12 +115,13 @@ def tables(story: Scenario) -> dict[str, str]:
     Its own, the one in bf16, and those of the formats in which rivals prune, as far as they are here.
     """
     own = {
-        table.name: table.sha256 for table in (scenario.table(story), scenario.base_table(story))
+        table.name: table.sha256
+        for table in (scenarios_tables.table(story), scenarios_tables.base_table(story))
     }
     for form in dict.fromkeys(rival.form_on(story) for rival in RIVALS if rival.prunes):
-        name = scenario.table_name(scenario.base_name(story), form)
+        name = scenarios_tables.table_name(scenarios_tables.base_name(story), form)
         if quality_table.path_of(name).is_file():
-            own[name] = scenario.format_table(story, form).sha256
+            own[name] = scenarios_tables.format_table(story, form).sha256
     return own
 
 
@@ -125,7 +133,7 @@ def format_nll(story: Scenario, rival: Rival, text: Text) -> float:
     Raises:
         UnmeasuredSet: one of the two was not measured on this text.
     """
-    form, base = rival.form_on(story), scenario.base_table(story)
+    form, base = rival.form_on(story), scenarios_tables.base_table(story)
     if form == story.form:
         return 0.0
     above_bf16 = (base.format_nll(each, text, story.domain) for each in (form, story.form))
@@ -137,7 +145,7 @@ def format_nll_se(story: Scenario, rival: Rival, text: Text) -> float:
 
     Of two formats that are not bf16, errors are taken as independent, which they are not: too much.
     """
-    form, base = rival.form_on(story), scenario.base_table(story)
+    form, base = rival.form_on(story), scenarios_tables.base_table(story)
     if form == story.form:
         return 0.0
     return math.hypot(
@@ -169,9 +177,9 @@ def played(story: Scenario, rival: Rival, split: Split, nll: float) -> EpisodeLo
     Args:
         nll: nats a token above the dense model in the scenario's own format.
     """
-    measured = model_spec(scenario.table(story).model)
-    form, profile = rival.form_on(story), scenario.profile_of(story)
-    world = in_format(scenario.world(story, split), measured, form, nll, profile)
+    measured = model_spec(scenarios_tables.table(story).model)
+    form, profile = rival.form_on(story), scales.profile_of(story)
+    world = in_format(worlds.world(story, split), measured, form, nll, profile)
     return _log(world, _rule(story, rival, split, world, nll), story.offsets, nll)
 
 
@@ -189,11 +197,11 @@ def served_cost(story: Scenario, rival: Rival, split: Split, quality_nll: float)
     """
     if rival.rule != "static":
         raise InvalidSpec(f"{rival.name} is no static format")
-    served, scaled = model_spec(story.served), scenario.world(story, split)
+    served, scaled = model_spec(story.served), worlds.world(story, split)
     dense = memory.footprint(served, story.form)
     world = replace(
         scaled,
-        rows=scenario.rows(story, served, split),
+        rows=worlds.rows(story, served, split),
         restore_bytes_per_s=float(dense.weights.sum()) / story.restore_s,
     )
     world = in_format(world, served, rival.form_on(story), quality_nll)
@@ -252,10 +260,10 @@ def _constant(world: World, n: int, nll: float) -> QualityColumns:
 
 def _batches(story: Scenario, split: Split, world: World) -> rival_rules.Batches:
     """The split's single requests, in the world's tokens, rounded as its rows are."""
-    whole = scenario.workload(story)
+    whole = worlds.workload(story)
     part = whole.part(series.split_rows(len(whole), split, story.splits))
     single = part.single_requests()
-    scale = float(scenario.scales(story, model_spec(scenario.table(story).model)).tokens)
+    scale = float(scales.scales(story, model_spec(scenarios_tables.table(story).model)).tokens)
     k = np.arange(int(part.batch.max()) + 1)
     there = k <= part.batch[:, None]
     at = np.minimum(single.first[:-1, None] + k, single.first[1:, None])

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.episode_log import EpisodeLog, LogWriter, joined
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.guard import Guard, Guarding, Served, ask, begin, strict_lanes
 from rapgym.guard import refuses_misfit as refuses_misfit  # for who runs policies through here
-from rapgym.lanes import Lanes, Start
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.tuning import TUNING_BUDGET
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios import worlds
+from rapgym.scenarios.lanes import Lanes, Start
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import simulator
 from rapgym.world.records import State, World
 from rapgym.world.shield import Reason
@@ -57,7 +57,7 @@ def run(
     Raises:
         InvalidPolicy: its `reset` raises, or `on_misfit` is declared wrongly.
     """
-    world = scenario.world(story, split)
+    world = worlds.world(story, split)
     return joined(
         [
             episode(make(), Lanes(story, split, copies), start, briefing, [seed, k], guarding)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import champions, format_pruning, rivals, scenario, score
+from rapgym import champions, format_pruning, rivals, score
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidResult
@@ -15,7 +15,8 @@ from rapgym.model.shapes import model_spec
 from rapgym.quality import error as table_error
 from rapgym.quality.error import SetError
 from rapgym.results import DECIMALS, Cell, Results
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios.story import Scenario
 from rapgym.score import Estimate, Resamples, Summed
 from rapgym.world import simulator
 from rapgym.world.records import State, World
@@ -51,7 +52,7 @@ def _pairing(cell: Cell) -> tuple[int, IntArray]:
 
 def draws_of(cells: list[Cell]) -> Resamples:
     """The resamples that all policies of a scenario share."""
-    story = scenario.scenario(cells[0].about["scenario"])
+    story = catalogue.scenario(cells[0].about["scenario"])
     return score.resamples(*_pairing(cells[0]), story.window_s)
 
 
@@ -193,14 +194,14 @@ class Contest:
 
     @cached_property
     def shares(self) -> dict[str, dict[bytes, float] | None]:
-        ceiling = scenario.scoring_world(self.story).ceiling
+        ceiling = worlds.scoring_world(self.story).ceiling
         return {name: served.shares(ceiling) for name, served in self.served.items()}
 
     @cached_property
     def errors(self) -> dict[bytes, SetError]:
         """The table's errors of every set that served."""
-        world = scenario.scoring_world(self.story)
-        held_out = scenario.table(self.story).held_out("test", self.story.domain)
+        world = worlds.scoring_world(self.story)
+        held_out = tables.table(self.story).held_out("test", self.story.domain)
         names = {name: None for found in self.shares.values() for name in found or {}}
         return table_error.set_errors(
             list(names), world.quality, table_error.predictor_error(held_out, world.ceiling)
@@ -241,7 +242,7 @@ def _contest(cells: list[Cell]) -> Contest:
     draws, output = draws_of(cells), cells[0].log.output_tokens
     costs = [*(one.cost for one in served.values()), np.ones(output.shape)]
     *sums, whole = draws.summed(costs, output)
-    story = scenario.scenario(cells[0].about["scenario"])
+    story = catalogue.scenario(cells[0].about["scenario"])
     return Contest(story, served, draws.blocks, dict(zip(served, sums, strict=True)), whole)
 
 
@@ -382,7 +383,7 @@ def break_even(about: Mapping[str, Any], cost: float, without: Served | None) ->
 
 def ceilings(story: Scenario) -> tuple[float, ...]:
     """The values of C at which rankings are printed."""
-    table = scenario.table(story)
+    table = tables.table(story)
     chance = float(np.log(model_spec(table.model).vocabulary))  # nats of a uniform guess
     calib = [sample for sample in table.header.samples if sample.split == "calib"]
     dense = np.mean(max(calib, key=lambda sample: sum(sample.tokens)).dense_nll)
@@ -393,8 +394,8 @@ def rankings(found: Results) -> list[dict[str, Any]]:
     """Costs of every policy and rival at other values of C, from the same proposals."""
     listed = []
     for name in dict.fromkeys(cell.about["scenario"] for cell in found.cells):
-        story = scenario.scenario(name)
-        world, groups = scenario.scoring_world(story), by_policy(found.of(name))
+        story = catalogue.scenario(name)
+        world, groups = worlds.scoring_world(story), by_policy(found.of(name))
         for ceiling in ceilings(story):
             costs = {
                 policy: score.interquartile_mean([cost_at(cell, world, ceiling) for cell in cells])
@@ -433,7 +434,7 @@ def cost_at(cell: Cell, world: World, ceiling: float) -> float:
 
 def _format_world(cell: Cell) -> tuple[World, float]:
     """The scoring world of a rival that prunes, and what its format costs the dense model."""
-    story = scenario.scenario(cell.about["scenario"])
+    story = catalogue.scenario(cell.about["scenario"])
     rival = rivals.rival(cell.about["policy"])
     offset = rivals.format_nll(story, rival, "test")
     return format_pruning.world(story, rival.form_on(story), "test", "test", offset), offset

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bench, cells, rollout, scenario, score, scoreboard, series
+from rapgym import bench, cells, rollout, score, scoreboard
 from rapgym.arrays import IntArray
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidSpec
@@ -26,9 +26,11 @@ from rapgym.jobs.progress import Progress
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.results import Cell
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios.story import Scenario
 from rapgym.score import Estimate, Resamples
 from rapgym.suitability import fitting_share
+from rapgym.workload import series
 
 # Days of traffic would take days of tuning: scenarios of an hour alone.
 SCENARIOS = ("chat-beside-code", "chat-gqa")
@@ -60,7 +62,7 @@ class Variant:
 
 def changes(story: Scenario) -> dict[str, Sequence[Any]]:
     """Field of a scenario -> the values that it takes."""
-    domains = scenario.table(story).header.domains
+    domains = tables.table(story).header.domains
     return {
         "ceiling": scoreboard.ceilings(story),
         "window_s": WINDOWS_S,
@@ -107,14 +109,14 @@ def window_stories(names: Sequence[str] = SCENARIOS) -> list[Scenario]:
     return [
         variant.story
         for name in names
-        for variant in variants(scenario.scenario(name), ["window_s"])
+        for variant in variants(catalogue.scenario(name), ["window_s"])
         if variant.field
     ]
 
 
 def why_not(variant: Variant) -> str | None:
     """Why a variant cannot be measured here; None where it can."""
-    table, draw = scenario.table(variant.story), variant.story.draw
+    table, draw = tables.table(variant.story), variant.story.draw
     if draw is not None and draw >= len(table.header.orders):
         return f"{table.name} holds orders of {len(table.header.orders)} draws of calibration text"
     return None
@@ -150,7 +152,7 @@ def measured(variant: Variant, stated: Settings | None = None) -> Entry:
             same = kept == settings[entry.name]
             cell = served[entry.name] if same else _cell(entry, kept, told)
             scores[entry.name]["stated_settings_cost"] = _cost(cell)
-    world = scenario.world(story, "train")
+    world = worlds.world(story, "train")
     return _plain(
         {
             **_place(variant),
@@ -214,7 +216,7 @@ def resamples(story: Scenario, offsets: IntArray) -> Resamples:
     Raises:
         InvalidSpec: every stretch of a blocked split is shorter than a block.
     """
-    rows = series.split_rows(len(scenario.workload(story)), "test", story.splits)
+    rows = series.split_rows(len(worlds.workload(story)), "test", story.splits)
     drawn = score.resamples(len(rows), offsets, story.window_s)
     if story.splits == "time":
         return drawn
@@ -311,7 +313,7 @@ def _basis(variant: Variant, stated: Settings | None) -> dict[str, Any]:
     story = variant.story
     basis = {
         "code_sha256": bench.code_sha256(),
-        "table_sha256": scenario.table(story).sha256,
+        "table_sha256": tables.table(story).sha256,
         "workload_sha256": checked.sha256_of(places.TRACES / f"{story.workload}.csv.gz"),
         "place": _place(variant),
         "story": asdict(story),
@@ -340,7 +342,7 @@ def origin(measured_ones: Sequence[Variant]) -> dict[str, Any]:
         "rapgym": importlib.metadata.version("rapgym"),
         **bench.surroundings(),
         "code_sha256": bench.code_sha256(),
-        "tables": {story.table: scenario.table(story).sha256 for story in stories},
+        "tables": {story.table: tables.table(story).sha256 for story in stories},
         "workloads": {
             story.workload: checked.sha256_of(places.TRACES / f"{story.workload}.csv.gz")
             for story in stories

@@ -8,15 +8,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rapgym import cells, rollout, scenario, series
+from rapgym import cells, rollout
 from rapgym.arrays import BoolArray
 from rapgym.episode_log import weighted_mean
 from rapgym.errors import InvalidSpec
-from rapgym.lanes import card_bytes
 from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.scenario import Recorded, Scenario, Tenant
+from rapgym.scenarios import scales, tables, worlds
+from rapgym.scenarios.scales import card_bytes
+from rapgym.scenarios.story import Recorded, Scenario, Tenant
+from rapgym.workload import series
 from rapgym.world import bound
 from rapgym.world.records import World
 
@@ -35,11 +37,11 @@ def fitting_share(world: World, kept: BoolArray) -> float:
 
 def numbers(story: Scenario) -> dict[str, Any]:
     """What a scenario consists of, for people."""
-    world, table = scenario.world(story, "train"), scenario.table(story)
-    whole = scenario.workload(story)
-    scale = scenario.scales(story, model_spec(table.model))
+    world, table = worlds.world(story, "train"), tables.table(story)
+    whole = worlds.workload(story)
+    scale = scales.scales(story, model_spec(table.model))
     rows = {
-        split: len(scenario.world(story, split).rows) for split in ("train", "validation", "test")
+        split: len(worlds.world(story, split).rows) for split in ("train", "validation", "test")
     }
     dense = np.ones(world.blocks, dtype=bool)
     credited = whole.origin.get("sources", {})
@@ -102,7 +104,7 @@ def load(story: Scenario) -> dict[Literal["train", "test"], Load]:
 
 
 def _load(story: Scenario, split: Literal["train", "test"]) -> Load:
-    world, whole = scenario.world(story, split), scenario.workload(story)
+    world, whole = worlds.world(story, split), worlds.workload(story)
     part = whole.part(series.split_rows(len(whole), split, story.splits))
     tokens = part.prompt_tokens + part.batch * part.reserve_tokens
     left = world.rows.limit_bytes / card_bytes(story)
@@ -130,7 +132,7 @@ def check(story: Scenario) -> str:
         InvalidSpec: dense nearly always fits, nothing fits too often, or a reactive policy is at
             the bound already.
     """
-    world, told = scenario.world(story, "train"), briefing(story)
+    world, told = worlds.world(story, "train"), briefing(story)
     dense = fitting_share(world, np.ones(world.blocks, dtype=bool))
     floor = fitting_share(world, world.floor)
     if dense >= EASY_SHARE:

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from rapgym import scenario, series
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidSpec
-from rapgym.scenario import Scenario
-from rapgym.series import NOT_KEPT, Series
+from rapgym.scenarios import worlds
+from rapgym.scenarios.story import Scenario
+from rapgym.workload import series
+from rapgym.workload.series import NOT_KEPT, Series
 
 NEIGHBOURS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 BLUR = 0.01  # moments that are all alike, idle ones for instance, shall not name the same few
@@ -286,7 +287,7 @@ def fit(story: Scenario, neighbours: int | None = None) -> Twin:
     """
     if story.splits != "time" or story.notice_s:
         raise InvalidSpec(f"{story.name}: twins are made of splits by time without notice")
-    whole = scenario.workload(story)
+    whole = worlds.workload(story)
     train = whole.part(series.split_rows(len(whole), "train", story.splits))
     window = train.window_s
     stretches = _stretches(len(train), max(STRETCH_S // window, 1))

@@ -13,8 +13,9 @@ from rapgym.actions import actions as actions_of
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.env import backend_step, close_step, observation_space
 from rapgym.errors import InvalidSpec
-from rapgym.lanes import Lanes, row_info, start_of, story_of
-from rapgym.scenario import Split
+from rapgym.scenarios.catalogue import story_of
+from rapgym.scenarios.lanes import Lanes, row_info, start_of
+from rapgym.scenarios.story import Split
 
 
 class RapVectorEnv(VectorEnv[Any, Any, Any]):

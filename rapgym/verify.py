@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bench, cells, results, rivals, rollout, scenario, scoreboard
+from rapgym import bench, cells, results, rivals, rollout, scoreboard
 from rapgym.arrays import IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult
@@ -16,7 +16,9 @@ from rapgym.files import checked
 from rapgym.jobs import parallel
 from rapgym.policies import registry
 from rapgym.results import Cell, Results
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios.story import Scenario
 from rapgym.world.shield import Reason
 
 REPLAYED = tuple(
@@ -50,7 +52,7 @@ def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterat
     undeclared = {cell.about["scenario"] for cell in found.cells} - found.header["scenarios"].keys()
     if undeclared:
         raise InvalidResult(f"cells of {', '.join(sorted(undeclared))} are not in the header")
-    stories = [scenario.scenario(name) for name in found.header["scenarios"]]
+    stories = [catalogue.scenario(name) for name in found.header["scenarios"]]
     bench.tune_own(stories, found.header.get("names", []), jobs=jobs, quiet=True)
     yield from _missing_cells(found)
     for cell, numbers in zip(found.cells, results.row_numbers(found.cells), strict=True):
@@ -64,7 +66,7 @@ def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterat
 def _missing_cells(found: Results) -> Iterator[str]:
     """A cell for everything that the header says was run, once, and no other."""
     header = found.header
-    stories = [scenario.scenario(name) for name in header["scenarios"]]
+    stories = [catalogue.scenario(name) for name in header["scenarios"]]
     seeds = header.get("seeds", [])
     wanted = [
         (task.story.id, task.name) for task in bench.tasks(stories, header.get("names", []), seeds)
@@ -90,7 +92,7 @@ def _task_name(cell: Cell) -> str:
 
 def _facts(cell: Cell) -> dict[str, Any]:
     """What the name of a cell implies, as JSON gives it back."""
-    story, name = scenario.scenario(cell.about["scenario"]), cell.about["policy"]
+    story, name = catalogue.scenario(cell.about["scenario"]), cell.about["policy"]
     if name in (cells.BOUND, cells.BEST_PLAN):
         facts = cells.oracle_facts(story, name)
     elif name in {rival.name for rival in rivals.RIVALS}:
@@ -99,7 +101,7 @@ def _facts(cell: Cell) -> dict[str, Any]:
         facts = {"kind": registry.entry(name).kind, "calibration_tokens": None}
     else:
         facts = cells.policy_facts(story, registry.entry(name), cell.about["seed"])
-    facts = {"ceiling": scenario.world(story, "test").ceiling, **facts}
+    facts = {"ceiling": worlds.world(story, "test").ceiling, **facts}
     found: dict[str, Any] = json.loads(json.dumps(facts))
     return {key: value for key, value in found.items() if not key.startswith("decision_us")}
 
@@ -119,7 +121,7 @@ def _decided_differently(found: Results, jobs: int) -> Iterator[str]:
     """Every policy of rapgym's asked again, and the best plan searched again."""
     asked: list[tuple[Cell, Callable[[], Cell]]] = []
     for cell in found.cells:
-        story, name = scenario.scenario(cell.about["scenario"]), cell.about["policy"]
+        story, name = catalogue.scenario(cell.about["scenario"]), cell.about["policy"]
         if name == cells.BEST_PLAN:
             asked.append((cell, partial(cells.plan_cell, story)))
         elif cell.about["kind"] not in ("bound", "rival") and ":" not in name:
@@ -145,7 +147,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _check_origin(found: Results, name: str) -> None:
-    story = scenario.scenario(name)
+    story = catalogue.scenario(name)
     if story.is_own:
         for path, sha256 in bench.trace_sha256(story).items():
             if found.header.get("traces", {}).get(name, {}).get(path) != sha256:
@@ -157,10 +159,10 @@ def _check_origin(found: Results, name: str) -> None:
         **{f"table {each}": (tables.get(each), sha) for each, sha in rivals.tables(story).items()},
         f"workload {story.workload}": (
             found.header["workloads"].get(story.workload),
-            checked.sha256_of(scenario.workload_file(story)),
+            checked.sha256_of(worlds.workload_file(story)),
         ),
     }
-    if found.header["scenarios"][name] != json.loads(json.dumps(scenario.described(story))):
+    if found.header["scenarios"][name] != json.loads(json.dumps(scenarios_story.described(story))):
         raise InvalidResult(f"{name} is another scenario here: the results cannot be replayed")
     for what, (recorded, present) in here.items():
         if recorded != present:
@@ -171,10 +173,10 @@ def _check_origin(found: Results, name: str) -> None:
 
 
 def _cell_differences(cell: Cell, numbers: IntArray) -> Iterator[str]:
-    story = scenario.scenario(cell.about["scenario"])
+    story = catalogue.scenario(cell.about["scenario"])
     who = f"{cell.about['policy']} on {cell.about['scenario']}"
-    start = cells.test_start(scenario.scoring_world(story), story)
-    rows = len(scenario.scoring_world(story).rows)
+    start = cells.test_start(worlds.scoring_world(story), story)
+    rows = len(worlds.scoring_world(story).rows)
     steps = np.arange(rows)[:, None]
     if cell.log.row.shape != (rows, story.offsets):
         yield f"{who} has {cell.log.row.shape} rows, not {(rows, story.offsets)}"
@@ -200,7 +202,7 @@ def _again(story: Scenario, cell: Cell) -> Cell:
     if cell.about["kind"] == "rival":
         return cells.rival_cell(story, rivals.rival(cell.about["policy"]))
     strict = cell.about["on_misfit"] == "refuse"
-    told = rollout.replay(scenario.world(story, "test"), cell.log, refuses_misfit=strict)
+    told = rollout.replay(worlds.world(story, "test"), cell.log, refuses_misfit=strict)
     return cells.scored(story, cell.about, told)
 
 

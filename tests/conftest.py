@@ -15,11 +15,12 @@ import toy_table
 import toy_world
 from hypothesis import HealthCheck, settings
 
-from rapgym import scenario, series
 from rapgym.model import shapes
 from rapgym.quality import table as quality_table
 from rapgym.quality.table import QualityTable
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios.story import Scenario
+from rapgym.workload import series
 
 if importlib.util.find_spec("fixtures_raw") is not None:
     from fixtures_raw import *  # type: ignore[import-not-found,unused-ignore] # noqa: F403
@@ -58,9 +59,9 @@ def _tables(**named: QualityTable) -> Iterator[pytest.MonkeyPatch]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality_table.QualityTable, "load", load)
-        scenario.forget()
+        worlds.forget()
         yield patch
-    scenario.forget()
+    worlds.forget()
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +88,7 @@ def toy_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     series.write(toy_world.toy_series(), folder / "toy.csv.gz")
     with _tables(toy=toy_table.toy_table()) as patch:
         patch.setattr(shapes, "MODELS", (*shapes.MODELS, toy_world.MODEL))
-        patch.setattr(scenario, "SCENARIOS", (*scenario.SCENARIOS, story))
+        patch.setattr(catalogue, "SCENARIOS", (*catalogue.SCENARIOS, story))
         yield story
 
 

@@ -14,7 +14,7 @@ import toy_world
 from audit_logs import written
 from hypothesis import strategies as st
 
-from rapgym import access_log, audit_replay, cells, recording, results, rollout, series, trace
+from rapgym import audit_replay, cells, results, rollout
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.episode_log import EpisodeLog
 from rapgym.model import profiles
@@ -23,8 +23,10 @@ from rapgym.policies.policy import briefing
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
+from rapgym.recorder import access_log, work_file
 from rapgym.results import Results
-from rapgym.scenario import Scenario
+from rapgym.scenarios.story import Scenario
+from rapgym.workload import series, trace
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def read_series(path: Path) -> Any:
 def read_recording(path: Path) -> Any:
     out = path.with_suffix("")
     try:
-        return recording.finish_left_over(out)
+        return work_file.finish_left_over(out)
     finally:
         for made in path.parent.glob("*.csv"):
             made.unlink()
@@ -101,7 +103,7 @@ def write_all(folder: Path, story: Scenario) -> None:
     for name in ("requests.csv", "requests.csv.gz"):
         trace.write_requests(requests, folder / name)
     trace.write_memory(trace.MemoryTrace("m", times, tokens * 1000), folder / "memory.csv")
-    with recording.WorkFile(folder / "out.csv", "memory", {"source": "system"}) as work:
+    with work_file.WorkFile(folder / "out.csv", "memory", {"source": "system"}) as work:
         for second in range(12):
             work.append(float(second), 1000 * second)
     lines = [

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rapgym.learning import runs
-from rapgym.scenario import Scenario
+from rapgym.scenarios.story import Scenario
 
 METHODS = ("dqn", "maskable_ppo", "ppo_counts")
 # A few hundred steps: enough to change weights, to fill buffers and to end episodes.
@@ -64,13 +64,13 @@ def toy_alone(folder: Path) -> Iterator[Scenario]:
     import toy_table
     import toy_world
 
-    from rapgym import scenario
     from rapgym.model import shapes
+    from rapgym.scenarios import catalogue
 
     story = replace(toy_world.STORY, workload=str(folder / "toy"))
     with conftest._tables(toy=toy_table.toy_table()) as patch:
         patch.setattr(shapes, "MODELS", (*shapes.MODELS, toy_world.MODEL))
-        patch.setattr(scenario, "SCENARIOS", (*scenario.SCENARIOS, story))
+        patch.setattr(catalogue, "SCENARIOS", (*catalogue.SCENARIOS, story))
         yield story
 
 

@@ -8,12 +8,12 @@ that each dropped block a tenth more than there.
 
 import numpy as np
 
-from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality import file as table_file
 from rapgym.quality.file import FormatQuality, Header, Orders, Rows, Sample
 from rapgym.quality.table import QualityTable
+from rapgym.scenarios import tables
 
 N = 60
 DOMAINS = ("books", "specs", "wiki")
@@ -136,5 +136,5 @@ def table(form: Format = BF16) -> QualityTable:
         provenance={"note": "numbers by a formula, for tests"},
     )  # fmt: skip
     content = table_file.packed(header, rows)
-    name = scenario.table_name("smollm2-135m", form)
+    name = tables.table_name("smollm2-135m", form)
     return QualityTable(name, table_file.unpacked(content, "synthetic"))

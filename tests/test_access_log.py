@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import access_log, cli
+from rapgym import cli
 from rapgym.errors import DataUnavailable, InvalidTrace
-from rapgym.trace import RequestTrace, read_requests
+from rapgym.recorder import access_log
+from rapgym.workload.trace import RequestTrace, read_requests
 
 EPOCH_S = 1_750_000_000
 

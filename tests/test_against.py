@@ -13,10 +13,10 @@ from rapgym import cells, cli, results, rollout
 from rapgym.against import Tolerances, compared
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.episode_log import EpisodeLog
-from rapgym.lanes import Lanes
 from rapgym.policies.policy import briefing
 from rapgym.results import Cell, Results
-from rapgym.scenario import Scenario
+from rapgym.scenarios.lanes import Lanes
+from rapgym.scenarios.story import Scenario
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from rapgym.errors import InvalidResult
 from rapgym.model import blocks
 from rapgym.policies.reference import frontier
 from rapgym.quality.table import QualityColumns
-from rapgym.scenario import Scenario
+from rapgym.scenarios.story import Scenario
 from rapgym.world import shield
 from rapgym.world.shield import Reason
 

@@ -24,11 +24,11 @@ from rapgym.audit_log import AuditLog
 from rapgym.audit_step import AuditedGuard, AuditedStep
 from rapgym.errors import InvalidSpec
 from rapgym.guard import Guarding
-from rapgym.lanes import Lanes, Start
 from rapgym.model import blocks
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.scenario import Scenario
+from rapgym.scenarios.lanes import Lanes, Start
+from rapgym.scenarios.story import Scenario
 from rapgym.watchdog import Rules
 from rapgym.world import simulator
 from rapgym.world.records import World
@@ -154,10 +154,10 @@ def test_a_row_that_is_refused_half_way_is_over(tmp_path: Path) -> None:
 
 
 def test_a_world_with_test_columns_is_not_audited(toy_story: Scenario) -> None:
-    from rapgym import scenario
+    from rapgym.scenarios import worlds
 
     with pytest.raises(InvalidSpec, match="calibration columns"):
-        context_of(scenario.scoring_world(toy_story))
+        context_of(worlds.scoring_world(toy_story))
 
 
 def test_a_rollout_is_logged_row_by_row_with_what_the_policy_saw(

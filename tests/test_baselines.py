@@ -11,7 +11,7 @@ import toy_world
 from numpy.typing import NDArray
 from toy_table import ALL_SETS, kept_without
 
-from rapgym import rollout, scenario
+from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines import (
     frontier_hysteresis,
@@ -35,7 +35,9 @@ from rapgym.model import blocks
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
 from rapgym.quality.table import QualityColumns
-from rapgym.scenario import SCENARIOS, Scenario
+from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding, simulator
 from rapgym.world.shield import Reason
 
@@ -57,7 +59,7 @@ CAREFUL: dict[str, Callable[[], Policy]] = {
 )
 @pytest.mark.usefixtures("shaped", "toy_story")
 def test_careful_policies_propose_what_fits(make: Callable[[], Policy], name: str) -> None:
-    story = scenario.scenario(name)
+    story = catalogue.scenario(name)
     log = rollout.run(
         make, replace(story, offsets=min(2, story.offsets)), "validation", briefing(story)
     )
@@ -65,7 +67,7 @@ def test_careful_policies_propose_what_fits(make: Callable[[], Policy], name: st
     assert {Reason(r) for r in np.unique(log.reason)} <= {Reason.POLICY, Reason.REFUSED}
     served = log.reason == Reason.POLICY
     assert served.any()
-    floor = scenario.world(story, "train").floor
+    floor = worlds.world(story, "train").floor
     assert (log.kept[served] == (log.proposal | floor)[served]).all()
 
 

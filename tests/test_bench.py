@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rapgym import bench, cells, cli, report, results, rollout, scenario, scoreboard, verify
+from rapgym import bench, cells, cli, report, results, rollout, scoreboard, verify
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.files import headed, places
 from rapgym.model import blocks, memory
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
-from rapgym.scenario import Scenario
+from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.story import Scenario
 from rapgym.world import bound, plan
 
 MINE = (  # a module of a user's, with one policy
@@ -36,7 +37,7 @@ NAMES = ["keep-all", "random", "frontier-margin", "partial-admission"]
 @pytest.fixture(autouse=True)
 def _toy_settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings for the toy scenario, as `rapgym policies tune` would keep them."""
-    sha256 = scenario.table(toy_story).sha256
+    sha256 = tables.table(toy_story).sha256
     kept = {
         "static-best": {"kept": blocks.key(np.array([1, 1, 0, 1, 0, 0], dtype=bool))},
         "frontier-margin": {"margin": 0.05},
@@ -292,7 +293,7 @@ def test_the_best_plan_lies_between_bound_and_policies(finished: tuple[Path, Res
 
 def test_the_best_plan_is_the_best_of_all_plans_in_a_small_world(toy_story: Scenario) -> None:
     """Every sequence of three choices over four rows, by brute force."""
-    world = scenario.scoring_world(toy_story)
+    world = worlds.scoring_world(toy_story)
     candidates = np.array(
         [[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1], [1, 1, 0, 1, 0, 0]], dtype=bool
     )  # fmt: skip
@@ -315,7 +316,7 @@ def test_the_best_plan_is_the_best_of_all_plans_in_a_small_world(toy_story: Scen
 
 
 def test_the_bound_cell_is_the_bound(toy_story: Scenario) -> None:
-    world = scenario.scoring_world(toy_story)
+    world = worlds.scoring_world(toy_story)
     cell = cells.bound_cell(toy_story)
     start = cells.test_start(world, toy_story)
     least = bound.least_cost(world, world.quality.at_counts, start, len(world.rows))

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import bench, cells, cli, results, scenario, verify
+from rapgym import bench, cells, cli, results, verify
 from rapgym.errors import DataUnavailable, InvalidPolicy, InvalidResult
 from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
-from rapgym.trace import MemoryTrace, RequestTrace, write_memory, write_requests
+from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios import story as scenarios_story
+from rapgym.workload.trace import MemoryTrace, RequestTrace, write_memory, write_requests
 
 GIB = 1 << 30
 NAME = "laptop[memory=m.csv.gz,requests=r.csv,card=23.5]"
@@ -44,7 +46,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("RAPGYM_CACHE", str(folder / "cache"))
     yield
-    scenario.forget()
+    worlds.forget()
 
 
 @pytest.fixture
@@ -69,16 +71,16 @@ def test_the_command_scores_policies_on_own_traces(found: Results) -> None:
 def test_results_say_which_files_they_are_of(found: Results) -> None:
     files = found.header["traces"][f"{NAME}-v0"]
     assert files == {name: checked.sha256_of(Path(name)) for name in ("m.csv.gz", "r.csv")}
-    story = scenario.scenario(NAME)
+    story = catalogue.scenario(NAME)
     assert found.header["workloads"] == {
-        story.workload: checked.sha256_of(scenario.workload_file(story))
+        story.workload: checked.sha256_of(worlds.workload_file(story))
     }
     assert bench.env_spec(story)["kwargs"]["scenario"] == NAME
 
 
 def test_what_policies_tune_is_tuned_on_the_traces_own_train_part(found: Results) -> None:
-    story = scenario.scenario(NAME)
-    table = scenario.table(story).sha256
+    story = catalogue.scenario(NAME)
+    table = tables.table(story).sha256
     for name in ("frontier-margin", "static-best"):
         entry = registry.entry(name)
         (cell,) = [cell for cell in found.cells if cell.about["policy"] == name]
@@ -88,7 +90,7 @@ def test_what_policies_tune_is_tuned_on_the_traces_own_train_part(found: Results
         settings = json.loads(json.dumps(find(told)))
         assert cell.about["settings"] == settings == registry.settings(entry, told, table)
     assert NAME not in json.dumps(registry.tuned()), "rapgym's own file of settings is left alone"
-    other = scenario.scenario("laptop[memory=m.csv.gz,requests=r.csv,card=22]")
+    other = catalogue.scenario("laptop[memory=m.csv.gz,requests=r.csv,card=22]")
     with pytest.raises(InvalidPolicy, match="was not tuned for"):
         registry.settings(registry.entry("frontier-margin"), briefing(other), table)
 
@@ -134,11 +136,11 @@ def test_a_stopped_run_goes_on_and_parts_of_long_paths_have_names(
     deep = Path("x" * 200) / ("y" * 90)
     deep.mkdir(parents=True, exist_ok=True)
     (deep / "m.csv.gz").write_bytes((folder / "m.csv.gz").read_bytes())
-    story = scenario.scenario(f"laptop[memory={deep / 'm.csv.gz'},requests=r.csv]")
+    story = catalogue.scenario(f"laptop[memory={deep / 'm.csv.gz'},requests=r.csv]")
     calls = []
     bound = cells.bound_cell
 
-    def noted(each: scenario.Scenario) -> results.Cell:
+    def noted(each: scenarios_story.Scenario) -> results.Cell:
         calls.append(each.id)
         if len(calls) == 1:
             raise KeyboardInterrupt

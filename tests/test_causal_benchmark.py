@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import rollout, scenario, twin
+from rapgym import rollout, twin
+from rapgym.scenarios import catalogue, worlds
 from rapgym.twin import Drawn, Twin
 from rapgym.world import bound, simulator
 
@@ -25,7 +26,7 @@ ROWS = 160
 
 @pytest.fixture(scope="module")
 def drawn_twin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Twin, Drawn, Any]:
-    source = twin.fit(scenario.scenario("chat-mixed"), neighbours=8)
+    source = twin.fit(catalogue.scenario("chat-mixed"), neighbours=8)
     drawn = twin.draw(source, ROWS, seed=0)
     return source, drawn, twin.write(source, drawn, tmp_path_factory.mktemp("twin"))
 
@@ -33,7 +34,7 @@ def drawn_twin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Twin, Drawn, A
 def test_states_are_the_rows_of_the_scenario(drawn_twin: tuple[Twin, Drawn, Any]) -> None:
     source, drawn, story = drawn_twin
     of, part = causal_states.states(source), causal_states.part(drawn, "test")
-    rows = scenario.world(story, "test").rows
+    rows = worlds.world(story, "test").rows
     assert (of.limit_bytes[part.second] == rows.limit_bytes).all()
     for name in ("batch", "prompt_tokens", "reserved_tokens", "longest_tokens"):
         assert (getattr(of.demand, name)[part.row] == getattr(rows, name)).all(), name
@@ -43,7 +44,7 @@ def test_the_controller_beats_its_base_and_nothing_beats_what_none_can(
     drawn_twin: tuple[Twin, Drawn, Any],
 ) -> None:
     source, drawn, story = drawn_twin
-    of, told = causal_states.states(source), scenario.world(story, "test")
+    of, told = causal_states.states(source), worlds.world(story, "test")
     at = causal_controller.known(source, told, of.limit_bytes, of.demand)
     base = causal_controller.Base.of(at, 0.2, np.random.default_rng(0))
     part = causal_states.part(drawn, "test")

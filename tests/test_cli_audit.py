@@ -15,7 +15,7 @@ from rapgym.audit_log import AuditLog
 from rapgym.audit_summary import moment, moment_us
 from rapgym.cli import main
 from rapgym.errors import InvalidSpec
-from rapgym.scenario import Scenario
+from rapgym.scenarios.story import Scenario
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from rapgym import bench, cli
 from rapgym.files import places
 from rapgym.policies import registry, trained
 from rapgym.policies.registry import Entry
-from rapgym.scenario import Scenario
+from rapgym.scenarios.story import Scenario
 
 SMALL = ("--set", "steps=320", "--set", "rounds=2", "--set", "lanes=4", "--set", "rollout=40",
          "--set", "batch=40", "--set", "width=8", "--jobs", "1", "--quiet")  # fmt: skip

@@ -7,15 +7,15 @@ import pytest
 import toy_world
 from toy_table import ALL_SETS
 
-from rapgym import scenario
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidPolicy
-from rapgym.lanes import card_bytes
 from rapgym.learning import counterfactual
 from rapgym.learning.counterfactual import Recorded, Remains
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios.scales import card_bytes
+from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding, simulator
 from rapgym.world.records import State, World
 
@@ -49,8 +49,8 @@ def simulated(world: World, d: IntArray, at: IntArray, kept: np.ndarray) -> Floa
 @pytest.mark.usefixtures("shaped")
 def test_costs_are_the_simulators(name: str) -> None:
     """But for what the shield gives back, which few rows have and which is a block or so."""
-    story = scenario.scenario(name)
-    world = scenario.world(story, "learn")
+    story = catalogue.scenario(name)
+    world = worlds.world(story, "learn")
     found, window_s = recorded(world, story), world.window_s
     known_s = counterfactual.known_seconds(world)
     begins = np.flatnonzero((found.second - known_s + 1) % window_s == 0)
@@ -97,8 +97,8 @@ def test_what_returns_is_what_is_missing() -> None:
 @pytest.mark.usefixtures("shaped")
 def test_observations_are_those_of_the_world() -> None:
     """A pair that was really served looks as it did then, the rows before and after it too."""
-    story = scenario.scenario("chat-mixed")
-    world = scenario.world(story, "learn")
+    story = catalogue.scenario("chat-mixed")
+    world = worlds.world(story, "learn")
     found = recorded(world, story)
     begins = np.flatnonzero(found.second % world.window_s == 0)
     at_row = found.second[begins] // world.window_s

@@ -9,8 +9,8 @@ from toy_world import lanes_at, toy_rows, toy_world
 from worlds import Trial, trials
 
 from rapgym.errors import InvalidSpec
-from rapgym.lanes import Lanes, Start
-from rapgym.scenario import Scenario
+from rapgym.scenarios.lanes import Lanes, Start
+from rapgym.scenarios.story import Scenario
 from rapgym.world import simulator
 
 

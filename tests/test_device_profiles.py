@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rapgym.env  # noqa: F401  # registers the ids
-from rapgym import lanes, scenario
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory, profiles
 from rapgym.model.profiles import DeviceProfile, Latency, Stored, Work
 from rapgym.model.shapes import model_spec
-from rapgym.scenario import SCENARIOS, Scenario
+from rapgym.scenarios import lanes, scales, story, worlds
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.story import Scenario
 from rapgym.world import simulator
 from rapgym.world.records import World
 
@@ -76,8 +77,8 @@ def test_seconds_follow_what_is_kept() -> None:
 
 @pytest.mark.usefixtures("shaped")
 def test_a_world_on_a_device_charges_what_the_device_adds(profile_file: Path) -> None:
-    ideal = scenario.world(BESIDE_CODE, "train")
-    there = scenario.world(replace(BESIDE_CODE, device_profile=str(profile_file)), "train")
+    ideal = worlds.world(BESIDE_CODE, "train")
+    there = worlds.world(replace(BESIDE_CODE, device_profile=str(profile_file)), "train")
     prompt = np.array([1000])
     added = there.footprint.overhead_bytes(prompt) - ideal.footprint.overhead_bytes(prompt)
     assert added == 5_000_000 + 100_500
@@ -89,7 +90,7 @@ def test_a_world_on_a_device_charges_what_the_device_adds(profile_file: Path) ->
 @pytest.mark.usefixtures("shaped")
 @given(st.sampled_from([0.05, 0.1, 0.25, 0.5]))
 def test_at_a_share_of_the_lengths_dense_fits_where_it_did(share: float) -> None:
-    whole, part = (scenario.world(replace(BESIDE_CODE, length_share=s), "test") for s in (1, share))
+    whole, part = (worlds.world(replace(BESIDE_CODE, length_share=s), "test") for s in (1, share))
     dense = np.ones(whole.blocks, dtype=bool)
 
     def left(world: World) -> IntArray:
@@ -111,7 +112,7 @@ def test_at_a_share_of_the_lengths_dense_fits_where_it_did(share: float) -> None
 @pytest.mark.usefixtures("shaped")
 def test_the_card_shrinks_with_the_lengths() -> None:
     dense = memory.weight_bytes(model_spec("smollm2-135m"))
-    whole, part = (lanes.card_bytes(replace(BESIDE_CODE, length_share=s)) for s in (1, 0.25))
+    whole, part = (scales.card_bytes(replace(BESIDE_CODE, length_share=s)) for s in (1, 0.25))
     assert part == pytest.approx(dense + 0.25 * (whole - dense), abs=1)
 
 
@@ -122,9 +123,9 @@ def test_a_share_is_above_nothing_and_at_most_the_whole(share: float) -> None:
 
 
 def test_results_of_a_story_as_it_stands_do_not_speak_of_what_came_later() -> None:
-    assert not set(scenario.LATER_FIELDS) & set(scenario.described(BESIDE_CODE))
+    assert not set(story.LATER_FIELDS) & set(story.described(BESIDE_CODE))
     shared = replace(BESIDE_CODE, length_share=0.5)
-    assert scenario.described(shared) == scenario.described(BESIDE_CODE) | {"length_share": 0.5}
+    assert story.described(shared) == story.described(BESIDE_CODE) | {"length_share": 0.5}
 
 
 @pytest.mark.parametrize("id", ["RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"])
@@ -137,7 +138,7 @@ def test_an_environment_takes_share_and_profile(
     options = {"scenario": "toy", "length_share": 0.5, "device_profile": str(path)}
     for env in (gymnasium.make(id, **options), gymnasium.make_vec(id, num_envs=2, **options)):  # type: ignore[arg-type]
         world = env.unwrapped.lanes.world  # type: ignore[union-attr]
-        plain = scenario.world(toy_story, "train")
+        plain = worlds.world(toy_story, "train")
         assert world.footprint.fixed_bytes == plain.footprint.fixed_bytes + 20
         assert world.restore_bytes_per_s == 50.0
         assert (world.rows.prompt_tokens <= plain.rows.prompt_tokens).all()

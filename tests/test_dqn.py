@@ -13,14 +13,14 @@ from gymnasium import spaces
 from learning_worlds import small_run, torch_network
 
 from rapgym.baselines import dqn
-from rapgym.lanes import importance
 from rapgym.learning import runs
 from rapgym.learning.masked_dqn import MaskedDQN
 from rapgym.learning.row_buffer import RowReplayBuffer
 from rapgym.learning.small_steps import SmallSteps, layout_of
 from rapgym.learning.vec_env import RapVecEnv
 from rapgym.policies.policy import briefing
-from rapgym.scenario import Scenario
+from rapgym.scenarios.lanes import importance
+from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding
 
 STOP = 6

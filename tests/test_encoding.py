@@ -10,10 +10,10 @@ from toy_table import kept_without
 from toy_world import CARD_BYTES, FOOTPRINT, WINDOW_S, lanes_at, toy_rows, toy_world, with_rows
 from worlds import worlds
 
-from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.lanes import Lanes, Start
-from rapgym.scenario import SCENARIOS
+from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.world import encoding, simulator
 from rapgym.world.encoding import HISTORY, LARGEST, Layout
 from rapgym.world.records import Rows, State, World
@@ -234,7 +234,9 @@ def test_observations_are_finite_and_within_bounds_whatever_is_asked(
 @pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.usefixtures("shaped")
-def test_no_scenario_comes_near_the_bounds(story: scenario.Scenario, split: scenario.Split) -> None:
+def test_no_scenario_comes_near_the_bounds(
+    story: scenarios_story.Scenario, split: scenarios_story.Split
+) -> None:
     lanes = Lanes(story, split, 1)
     rows = len(lanes.world.rows)
     for row in range(0, rows, max(1, rows // 200)):

@@ -15,7 +15,8 @@ from toy_table import kept_without, toy_nll
 import rapgym
 from rapgym.env import IDS, RapEnv
 from rapgym.errors import InvalidSpec
-from rapgym.scenario import SCENARIOS, Scenario
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.story import Scenario
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 

@@ -10,14 +10,16 @@ import pytest
 import toy_world
 from toy_table import toy_columns
 
-from rapgym import rollout, scenario, series
+from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.baselines import forecast
 from rapgym.baselines.forecast import CrossFitted, Forecast, Futures, Remains
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
-from rapgym.scenario import Scenario
+from rapgym.scenarios import worlds
+from rapgym.scenarios.story import Scenario
+from rapgym.workload import series
 from rapgym.world import encoding, simulator
 from rapgym.world.records import Outcome, World
 
@@ -193,7 +195,7 @@ def test_without_weight_on_futures_it_is_the_lookup(toy_story: Scenario) -> None
 
 def test_lanes_decide_alone_and_always_the_same(toy_story: Scenario) -> None:
     told = briefing(toy_story)
-    world = scenario.world(toy_story, "validation")
+    world = worlds.world(toy_story, "validation")
     lanes, rng = 8, np.random.default_rng(0)
     at = RNG.integers(0, len(world.rows), size=(2, lanes))
     state = replace(

@@ -12,17 +12,7 @@ import shaped_table
 import toy_table
 from toy_table import ALL_SETS, CEILING, FLOOR
 
-from rapgym import (
-    bench,
-    cells,
-    format_pruning,
-    results,
-    rivals,
-    rollout,
-    scenario,
-    scoreboard,
-    verify,
-)
+from rapgym import bench, cells, format_pruning, results, rivals, rollout, scoreboard, verify
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTable
 from rapgym.files import places
@@ -36,7 +26,9 @@ from rapgym.quality import table as quality_table
 from rapgym.quality.file import FormatQuality
 from rapgym.quality.table import QualityTable
 from rapgym.rivals import PRUNED, RIVALS, Rival
-from rapgym.scenario import SCENARIOS, Scenario
+from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.story import Scenario
 from rapgym.testing import model
 from rapgym.world import simulator
 from rapgym.world.records import World
@@ -62,7 +54,7 @@ def toy_in(form: Format) -> QualityTable:
     )
     header = replace(header, weights=form.weights, kv=form.kv, samples=samples)
     content = table_file.packed(header, replace(rows, nll=1.5 * rows.nll))
-    return QualityTable(scenario.table_name("toy", form), table_file.unpacked(content, "toy"))
+    return QualityTable(tables.table_name("toy", form), table_file.unpacked(content, "toy"))
 
 
 def toy_base() -> QualityTable:
@@ -98,7 +90,7 @@ def test_in_the_scenarios_own_format_it_is_the_reference_policy(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     request.getfixturevalue("toy_story" if name == "toy" else "shaped")
-    story = scenario.scenario(name)
+    story = catalogue.scenario(name)
     served = rollout.run(FrontierLookup, story, "test", briefing(story))
     for text in TEXTS:
         found = format_pruning.log(story, story.form, "test", text, 0.0)
@@ -108,7 +100,7 @@ def test_in_the_scenarios_own_format_it_is_the_reference_policy(
             assert found.cost == pytest.approx(served.cost)
             assert (found.nll == served.nll).all()
         else:
-            judged = rollout.replay(scenario.scoring_world(story), served, refuses_misfit=False)
+            judged = rollout.replay(worlds.scoring_world(story), served, refuses_misfit=False)
             assert found.quality == pytest.approx(judged.quality)
             assert (found.nll == judged.nll).all()
 
@@ -176,9 +168,7 @@ def test_it_proposes_the_best_set_that_fits_in_the_formats_own_bytes(toy: Scenar
     found = rivals.log(toy, OVER_INT8, "test", "test")
     world = format_pruning.world(toy, INT8, "test", "calib", LOST[INT8])
     assert world.footprint.attention_bytes == 36
-    assert (
-        world.rows.limit_bytes.tobytes() == scenario.world(toy, "test").rows.limit_bytes.tobytes()
-    )
+    assert world.rows.limit_bytes.tobytes() == worlds.world(toy, "test").rows.limit_bytes.tobytes()
     calib, dropped = toy_in(INT8).calibration(), 0
     for lane in range(toy.offsets):
         for t in range(len(found)):
@@ -221,7 +211,7 @@ def test_rivals_of_a_scenario_in_int4_are_converted_to_its_own_nats(
     The same rows and bytes as on the scenario in bf16: with that number added, costs are those.
     """
     rival = next(each for each in (*RIVALS, *PRUNED) if each.name == name)
-    assert scenario.world(toy_int4, "test").ceiling == CEILING - LOST[INT4]
+    assert worlds.world(toy_int4, "test").ceiling == CEILING - LOST[INT4]
     assert rivals.format_nll(toy_int4, rival, text) == pytest.approx(LOST[INT8] - LOST[INT4])
     here, there = (rivals.log(story, rival, "test", text) for story in (toy_int4, toy))
     same = (here.limit_bytes == there.limit_bytes).all()
@@ -247,14 +237,14 @@ def test_without_a_format_of_its_own_a_rival_serves_in_the_scenarios(toy_int4: S
 
 
 def test_tables_are_called_after_their_format() -> None:
-    names = [scenario.table_name("smollm2-135m", form) for form in (BF16, *FORMATS)]
+    names = [tables.table_name("smollm2-135m", form) for form in (BF16, *FORMATS)]
     assert names == [
         "smollm2-135m", "smollm2-135m-int8", "smollm2-135m-int4", "smollm2-135m-int8kv",
         "smollm2-135m-int8-int8kv", "smollm2-135m-int4-int8kv",
     ]  # fmt: skip
     for name, form in zip(names, (BF16, *FORMATS), strict=True):
         story = replace(SCENARIOS[0], table=name, form=form)
-        assert scenario.base_name(story) == "smollm2-135m"
+        assert tables.base_name(story) == "smollm2-135m"
 
 
 def test_a_table_of_another_format_is_refused(
@@ -266,7 +256,7 @@ def test_a_table_of_another_format_is_refused(
     ):
         rivals.log(toy, OVER_INT8, "test")
     with pytest.raises(InvalidTable, match="toy is of bf16 weights"):
-        scenario.world(replace(toy, form=INT8), "test")
+        worlds.world(replace(toy, form=INT8), "test")
 
 
 def test_a_format_without_a_table_prunes_nothing(toy_story: Scenario) -> None:
@@ -281,8 +271,8 @@ def test_a_format_without_a_table_prunes_nothing(toy_story: Scenario) -> None:
 
 
 def test_rivals_that_prune_are_those_whose_table_is_shipped() -> None:
-    bases = {scenario.base_name(story) for story in SCENARIOS}
-    there = {scenario.table_name(base, form): form for base in bases for form in FORMATS}
+    bases = {tables.base_name(story) for story in SCENARIOS}
+    there = {tables.table_name(base, form): form for base in bases for form in FORMATS}
     for rival in PRUNED:
         wanted = {name for name, form in there.items() if form == rival.form}
         present = all(quality_table.path_of(name).is_file() for name in wanted)
@@ -299,7 +289,7 @@ def test_what_a_format_costs_dense_is_what_its_table_loses_more(form: Format) ->
     are estimates of it.
     """
     story = SCENARIOS[0]
-    base, own = scenario.base_table(story), scenario.format_table(story, form)
+    base, own = tables.base_table(story), tables.format_table(story, form)
     assert (own.model, own.header.domains) == (base.model, base.header.domains)
     there = {each.name: each for each in base.header.samples}
     rounded = {
@@ -320,13 +310,13 @@ def test_what_a_format_costs_dense_is_what_its_table_loses_more(form: Format) ->
 def test_a_results_origin_can_name_every_table_that_it_read(
     toy: Scenario, toy_int4: Scenario, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    own, int4 = scenario.table(toy), scenario.table(toy_int4)
+    own, int4 = tables.table(toy), tables.table(toy_int4)
     assert rivals.tables(toy) == {"toy": own.sha256}
     assert rivals.tables(toy_int4) == {"toy": own.sha256, "toy-int4": int4.sha256}
     monkeypatch.setattr(rivals, "RIVALS", (*RIVALS, OVER_INT8))
     monkeypatch.setattr(places, "TABLES", tmp_path)
     (tmp_path / "toy-int8.csv.gz").touch()
-    of_int8 = scenario.format_table(toy, INT8).sha256
+    of_int8 = tables.format_table(toy, INT8).sha256
     assert rivals.tables(toy) == {"toy": own.sha256, "toy-int8": of_int8}
 
 
@@ -334,7 +324,7 @@ def test_shaped_tables_of_formats_agree_with_the_one_in_bf16(
     synthetic_table: QualityTable, synthetic_formats: dict[str, QualityTable]
 ) -> None:
     for form in FORMATS:
-        own = synthetic_formats[scenario.table_name("smollm2-135m", form).replace("-", "_")]
+        own = synthetic_formats[tables.table_name("smollm2-135m", form).replace("-", "_")]
         for split in TEXTS:
             dense = [t.header.sample(split).dense_nll for t in (own, synthetic_table)]
             more = float(np.mean(dense[0]) - np.mean(dense[1]))
@@ -350,7 +340,7 @@ def listed(toy: Scenario, monkeypatch: pytest.MonkeyPatch) -> Scenario:
     """Both rivals that prune are on the list, and the toy scenario's policies are tuned."""
     monkeypatch.setattr(rivals, "RIVALS", (*RIVALS, OVER_INT8, OVER_INT4))
     settings = {"kept": blocks.key(np.array([1, 1, 0, 1, 0, 0], dtype=bool))}
-    tuned = {"train": settings, "fit": settings, "table_sha256": scenario.table(toy).sha256}
+    tuned = {"train": settings, "fit": settings, "table_sha256": tables.table(toy).sha256}
     monkeypatch.setattr(registry, "tuned", lambda: {"static-best": {toy.id: tuned}})
     return toy
 
@@ -425,7 +415,7 @@ def test_the_error_of_the_sets_counts_those_that_it_serves_from(toy: Scenario) -
 
 
 def test_its_cost_at_other_c_equals_serving_every_row_again(listed: Scenario) -> None:
-    story, world = listed, scenario.scoring_world(listed)
+    story, world = listed, worlds.scoring_world(listed)
     for rival in (OVER_INT8, OVER_INT4):
         cell, offset = cells.rival_cell(story, rival), lost(rival.form_on(story), "test")
         inner = format_pruning.world(story, rival.form_on(story), "test", "test", offset)
@@ -444,7 +434,7 @@ def rows_of(world: World, story: Scenario) -> tuple[IntArray, IntArray]:
 
 
 def test_its_rows_and_pairings_are_those_of_the_policies(toy: Scenario) -> None:
-    world, log = scenario.world(toy, "test"), rivals.log(toy, OVER_INT4, "test", "test")
+    world, log = worlds.world(toy, "test"), rivals.log(toy, OVER_INT4, "test", "test")
     row, limit_row = rows_of(world, toy)
     assert (log.row == row).all()
     assert (log.limit_row == limit_row).all()

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from toy_world import with_rows
 
-from rapgym import rollout, scenario
+from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.guard import Guard, Guarding, Served, ruled, strict_lanes
-from rapgym.lanes import Lanes
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.scenario import Scenario
+from rapgym.scenarios import worlds
+from rapgym.scenarios.lanes import Lanes
+from rapgym.scenarios.story import Scenario
 from rapgym.watchdog import Mode, Rules
 from rapgym.world.shield import Reason
 
@@ -125,7 +126,7 @@ def test_the_reference_looks_at_nothing_that_a_trajectory_changes(toy_story: Sce
 
 def of_run(story: Scenario, make: Callable[[], Any]) -> FloatArray:
     """Cost of each row in units of C, [T, B], had the policy decided alone."""
-    world = scenario.world(story, "test")
+    world = worlds.world(story, "test")
     log = rollout.run(make, story, "test", briefing(story))
     return log.cost * log.output_tokens / world.mean_output_tokens / world.ceiling
 
@@ -218,7 +219,7 @@ def test_a_watched_log_replays_to_the_same_rows(toy_story: Scenario, strict: boo
 
     log = rollout.run(make, toy_story, "test", briefing(toy_story), guarding=Guarding(RULES))
     assert {Reason.POLICY, Reason.WATCHDOG} <= {int(each) for each in np.unique(log.source)}
-    again = rollout.replay(scenario.world(toy_story, "test"), log, refuses_misfit=strict)
+    again = rollout.replay(worlds.world(toy_story, "test"), log, refuses_misfit=strict)
     assert (again.kept == log.kept).all()
     assert (again.reason == log.reason).all()
     assert (again.cost == log.cost).all()
@@ -329,7 +330,7 @@ def test_lateness_is_logged_so_that_replay_needs_no_clock(
         Late, toy_story, "test", briefing(toy_story), guarding=Guarding(deadline_ms=5.0)
     )
     assert (log.source == Reason.FALLBACK).all()
-    again = rollout.replay(scenario.world(toy_story, "test"), log, refuses_misfit=False)
+    again = rollout.replay(worlds.world(toy_story, "test"), log, refuses_misfit=False)
     assert (again.reason == log.reason).all()
     assert (again.kept == log.kept).all()
 

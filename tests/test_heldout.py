@@ -5,23 +5,25 @@ from typing import Any
 
 import pytest
 
-from rapgym import env, heldout, rollout, scenario, series
+from rapgym import env, heldout, rollout
 from rapgym.errors import HeldOut
 from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.scenario import Scenario
+from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.story import Scenario
+from rapgym.workload import series
 
 DOORS: dict[str, Callable[[Scenario], Any]] = {
-    "rows of a world": lambda story: scenario.world(story, "test"),
-    "rows of a split": lambda story: scenario.rows(
-        story, model_spec(scenario.table(story).model), "test"
+    "rows of a world": lambda story: worlds.world(story, "test"),
+    "rows of a split": lambda story: worlds.rows(
+        story, model_spec(tables.table(story).model), "test"
     ),
-    "validation, told of fit": lambda story: scenario.world(story, "validation"),
-    "the rest of train": lambda story: scenario.world(story, "train"),
-    "the whole workload": scenario.workload,
-    "the scorer's world": lambda story: scenario.scoring_world(story, "learn"),
-    "test columns": lambda story: scenario.table(story).test(),
+    "validation, told of fit": lambda story: worlds.world(story, "validation"),
+    "the rest of train": lambda story: worlds.world(story, "train"),
+    "the whole workload": worlds.workload,
+    "the scorer's world": lambda story: worlds.scoring_world(story, "learn"),
+    "test columns": lambda story: tables.table(story).test(),
     "an environment": lambda story: env.RapEnv("counts", story.name, split="test"),
     "a rollout": lambda story: rollout.run(FrontierLookup, story, "test", briefing(story, "learn")),
     "a briefing": lambda story: briefing(story, "train"),
@@ -41,19 +43,19 @@ def test_training_meets_an_error_at_each_door(
 
 def test_what_training_may_open_is_told(toy_story: Scenario) -> None:
     with heldout.only("learn", "check") as opened:
-        scenario.world(toy_story, "learn")
+        worlds.world(toy_story, "learn")
         assert opened == {"learn"}
         rollout.run(FrontierLookup, toy_story, "check", briefing(toy_story, "learn"))
         assert opened == {"learn", "check"}
-    assert len(scenario.workload(toy_story)), "afterwards all is open again"
+    assert len(worlds.workload(toy_story)), "afterwards all is open again"
 
 
 def test_guards_inside_each_other_all_hold(toy_story: Scenario) -> None:
     with heldout.only("learn", "check"):
         with heldout.only("learn", "test"), pytest.raises(HeldOut):
-            scenario.world(toy_story, "test")
+            worlds.world(toy_story, "test")
         with pytest.raises(HeldOut):
-            scenario.world(toy_story, "test")
+            worlds.world(toy_story, "test")
 
 
 @pytest.mark.parametrize("scheme", ["time", "blocked"])

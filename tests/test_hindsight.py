@@ -11,11 +11,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rapgym import scenario  # noqa: E402
 from rapgym.arrays import FloatArray  # noqa: E402
 from rapgym.baselines import hindsight  # noqa: E402
 from rapgym.baselines.hindsight import Agent, Settings, kept_sets  # noqa: E402
-from rapgym.lanes import Start  # noqa: E402
 from rapgym.learning import pooled, two_curves  # noqa: E402
 from rapgym.learning.counterfactual import Recorded  # noqa: E402
 from rapgym.learning.limit_features import Inputs  # noqa: E402
@@ -24,7 +22,13 @@ from rapgym.policies import trained  # noqa: E402
 from rapgym.policies.reference import FrontierLookup  # noqa: E402
 from rapgym.policies.trained import TrainedPolicy  # noqa: E402
 from rapgym.quality import table as quality_table  # noqa: E402
-from rapgym.scenario import Scenario  # noqa: E402
+from rapgym.scenarios import (  # noqa: E402
+    catalogue,
+    worlds,
+)
+from rapgym.scenarios import story as scenarios_story  # noqa: E402
+from rapgym.scenarios.lanes import Start  # noqa: E402
+from rapgym.scenarios.story import Scenario  # noqa: E402
 
 SMALL = Settings(members=2, width=8, knots=8, seconds=300, pairs=5000, rounds=2, steps=40, batch=64)
 Begin = Callable[..., Training]
@@ -98,7 +102,7 @@ def torch_costs(task: Training, arrays: dict[str, np.ndarray], seen: FloatArray)
 
 @pytest.mark.usefixtures("shaped")
 def test_it_chooses_as_the_torch_network_on_10_000_observations(begin: Begin) -> None:
-    task = begin(scenario.scenario("chat-mixed"))
+    task = begin(catalogue.scenario("chat-mixed"))
     arrays = learner(task).arrays()
     rng = np.random.default_rng(0)  # curves that matter, as those of a network that has learnt
     for name in ("b1", "b2", "b3"):
@@ -140,7 +144,7 @@ def test_it_learns_to_cost_less_than_the_lookup(toy_story: Scenario, begin: Begi
 
 @pytest.mark.usefixtures("shaped")
 def test_the_shipped_size_chooses_as_its_torch_network(begin: Begin) -> None:
-    task = begin(scenario.scenario("chat-mixed"))
+    task = begin(catalogue.scenario("chat-mixed"))
     whole = Settings()
     arrays = learner(task, members=whole.members, width=whole.width, knots=whole.knots).arrays()
     rng = np.random.default_rng(0)
@@ -154,8 +158,8 @@ def test_the_shipped_size_chooses_as_its_torch_network(begin: Begin) -> None:
 
 @pytest.mark.usefixtures("shaped")
 def test_one_network_of_two_scenarios_runs_on_one_with_other_rows(begin: Begin) -> None:
-    tasks = [begin(scenario.scenario(name)) for name in ("chat-mixed", "code-beside-chat")]
-    other = begin(scenario.scenario("servegen-days"))
+    tasks = [begin(catalogue.scenario(name)) for name in ("chat-mixed", "code-beside-chat")]
+    other = begin(catalogue.scenario("servegen-days"))
     assert other.story.window_s not in {task.story.window_s for task in tasks}
     records = [(recorded(task), Inputs(task.briefing.layout)) for task in tasks]
     blind = np.zeros(len(records[0][1].group), dtype=bool)
@@ -196,17 +200,17 @@ def test_a_killed_run_goes_on_to_the_same_arrays(
 def test_it_opens_no_rows_or_columns_beyond_those_it_may(
     toy_story: Scenario, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, world = set(), scenario.world
+    opened, world = set(), worlds.world
 
-    def watched(story: Scenario, split: scenario.Split) -> Any:
+    def watched(story: Scenario, split: scenarios_story.Split) -> Any:
         opened.add(split)
         return world(story, split)
 
     def scorer(*_: Any) -> Any:
         raise AssertionError("test columns were asked for")
 
-    monkeypatch.setattr(scenario, "world", watched)
-    monkeypatch.setattr(scenario, "scoring_world", scorer)
+    monkeypatch.setattr(worlds, "world", watched)
+    monkeypatch.setattr(worlds, "scoring_world", scorer)
     task = begin(toy_story)
     hindsight.train(task)
     assert opened == {"learn", "check"}
@@ -225,7 +229,7 @@ def test_it_runs_on_its_file_and_the_briefing_alone(
 
     monkeypatch.setattr(quality_table.QualityTable, "load", closed)
     for name in ("world", "table", "workload", "scoring_world"):
-        monkeypatch.setattr(scenario, name, closed)
+        monkeypatch.setattr(scenarios_story, name, closed)
     agent, same = Agent(str(tmp_path / "policy.npz")), Agent.of(policy)
     for each in (agent, same):
         each.reset(len(seen), task.briefing)

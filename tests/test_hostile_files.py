@@ -17,13 +17,16 @@ from hostile_files import KINDS, toy_results, write_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapgym import access_log, audit_replay, recording, report, results, scenario, series, trace
+from rapgym import audit_replay, report, results
 from rapgym.errors import RapgymError
 from rapgym.files import columns, headed
 from rapgym.model import profiles
 from rapgym.policies import registry, trained
 from rapgym.quality import table as quality_table
-from rapgym.scenario import Scenario
+from rapgym.recorder import access_log, work_file
+from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios.story import Scenario
+from rapgym.workload import series, trace
 
 MIB = 1 << 20
 
@@ -185,7 +188,7 @@ HOSTILE_NAMES = ["../../etc/passwd", "/etc/passwd", "..", ".", "", "a\x00b", "a"
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=ascii)
 def test_no_name_leads_out_of_its_folder_or_ends_in_anothers_error(name: str) -> None:
     readers: list[Any] = [
-        scenario.scenario,
+        catalogue.scenario,
         lambda name: registry.build(
             registry.entry(name), {}
         ),  # a module is looked for by name alone
@@ -200,9 +203,9 @@ def test_no_name_leads_out_of_its_folder_or_ends_in_anothers_error(name: str) ->
         lambda name: results.read(Path(name)),
         lambda name: trace.read_memory(Path(name), "m"),
         lambda name: access_log.read(Path(name)),
-        lambda name: recording.finish(Path(name)),
+        lambda name: work_file.finish(Path(name)),
         lambda name: audit_replay.verified(Path(name)),
-        lambda name: scenario.workload(scenario.scenario(f"laptop[memory={name}]")),
+        lambda name: worlds.workload(catalogue.scenario(f"laptop[memory={name}]")),
     ]
     for reader in readers:
         with pytest.raises(RapgymError):

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rapgym import loaders, sources
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace, RapgymError
-from rapgym.trace import RequestTrace, write_requests
+from rapgym.workload import loaders, servegen, sources
+from rapgym.workload.trace import RequestTrace, write_requests
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:03.9799600,4808,10
@@ -51,9 +51,9 @@ ACME = "percentile,seren_gpu_fb_used_pct,kalos_gpu_fb_used_pct\n0,0,0\n50,39.5,7
 LOADERS: dict[str, tuple[Callable[[], Any], str]] = {
     "azure": (lambda: loaders.azure("azure-conv"), AZURE),
     "mooncake": (loaders.mooncake, MOONCAKE),
-    "clients": (lambda: loaders.servegen_clients("w/a"), CLIENTS),
-    "lengths": (lambda: loaders.servegen_lengths("w/a"), LENGTHS),
-    "rates": (lambda: loaders.servegen_rates("w/a"), RATES),
+    "clients": (lambda: servegen.servegen_clients("w/a"), CLIENTS),
+    "lengths": (lambda: servegen.servegen_lengths("w/a"), LENGTHS),
+    "rates": (lambda: servegen.servegen_rates("w/a"), RATES),
     "vllm": (lambda: loaders.vllm_kvcache(100), VLLM),
     "google": (loaders.google_memory, GOOGLE),
     "azure-v2": (loaders.azure_v2_memory, AZURE_V2),
@@ -217,9 +217,9 @@ def test_the_other_raw_files(raw_data: Path) -> None:
     assert len(loaders.google_memory().share) == 8064
     assert loaders.azure_v2_memory().t_s[-1] == 2591700
     assert loaders.acme_quantiles().kalos_share[-1] == pytest.approx(0.991797)
-    rates = loaders.servegen_rates("language/m-large")
-    clients = loaders.servegen_clients("language/m-large")
-    lengths = loaders.servegen_lengths("language/m-large")
+    rates = servegen.servegen_rates("language/m-large")
+    clients = servegen.servegen_clients("language/m-large")
+    lengths = servegen.servegen_lengths("language/m-large")
     assert (len(rates.t_s), len(clients.t_s), len(lengths.t_s)) == (2016, 99839, 3948)
     total = np.bincount((clients.t_s // 600).astype(int), clients.rate_rps)
     np.testing.assert_allclose(total, rates.rate_rps, rtol=1e-3)  # rounded in the file

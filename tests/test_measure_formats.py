@@ -12,7 +12,6 @@ pytest.importorskip("transformers")
 
 import tiny_llama
 
-from rapgym import scenario
 from rapgym.cli import main
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, FORMATS, Format
@@ -21,6 +20,7 @@ from rapgym.quality.table import QualityTable
 from rapgym.runtime import campaign, designs, rounding, samples
 from rapgym.runtime.ledger import Ledger, Measurement, form_name
 from rapgym.runtime.measure import Meter
+from rapgym.scenarios import tables
 
 N = 2 * tiny_llama.LAYERS
 LENGTH = 48
@@ -98,7 +98,7 @@ def test_the_origin_of_a_bf16_ledger_is_what_it_was_and_a_format_is_told(
 
 
 def test_each_format_has_files_of_its_own() -> None:
-    suffixes = [scenario.table_name("", form) for form in (BF16, *FORMATS)]
+    suffixes = [tables.table_name("", form) for form in (BF16, *FORMATS)]
     assert suffixes == ["", "-int8", "-int4", "-int8kv", "-int8-int8kv", "-int4-int8kv"]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rapgym import memory_meters
 from rapgym.errors import DataUnavailable
+from rapgym.recorder import meters
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 1 << 20
@@ -27,9 +27,9 @@ def proc(tmp_path: Path) -> Path:
 
 
 def test_what_others_use_by_hand(proc: Path) -> None:
-    assert memory_meters.total_bytes(proc) == 8000 << 10
-    assert memory_meters.system(proc=proc)() == (5000 << 10) - 40 * PAGE
-    less = memory_meters.system([7], proc)
+    assert meters.total_bytes(proc) == 8000 << 10
+    assert meters.system(proc=proc)() == (5000 << 10) - 40 * PAGE
+    less = meters.system([7], proc)
     assert less() == (5000 << 10) - 130 * PAGE
     (proc / "7" / "statm").unlink()
     assert less() == (5000 << 10) - 40 * PAGE, "a process that has ended holds nothing"
@@ -39,12 +39,12 @@ def test_what_others_use_by_hand(proc: Path) -> None:
 
 def test_what_cannot_be_measured_is_refused_at_the_start(proc: Path) -> None:
     with pytest.raises(DataUnavailable, match="no process 99"):
-        memory_meters.system([99], proc)
+        meters.system([99], proc)
     with pytest.raises(DataUnavailable, match="no process 99"):
-        memory_meters.processes([7, 99], proc)
+        meters.processes([7, 99], proc)
     (proc / "meminfo").write_text("MemFree: 1 kB\n")
     with pytest.raises(DataUnavailable, match="on Linux, or with --gpu"):
-        memory_meters.system(proc=proc)
+        meters.system(proc=proc)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs Linux's /proc")
@@ -57,7 +57,7 @@ def test_a_process_that_takes_memory_is_seen_until_it_ends() -> None:
     assert child.stdin is not None
     assert child.stdout is not None
     child.stdout.readline()
-    meter = memory_meters.processes([child.pid])
+    meter = meters.processes([child.pid])
     before = meter()
     child.stdin.write("\n")
     child.stdin.flush()
@@ -100,14 +100,14 @@ class Nvml:
 
 
 def test_a_gpu_by_nvml() -> None:
-    assert memory_meters.gpu(0, nvml=Nvml())() == 900
-    assert memory_meters.gpu(0, [7], nvml=Nvml())() == 600
+    assert meters.gpu(0, nvml=Nvml())() == 900
+    assert meters.gpu(0, [7], nvml=Nvml())() == 600
     with pytest.raises(DataUnavailable, match="GPU 3 cannot be read: Invalid Argument"):
-        memory_meters.gpu(3, nvml=Nvml())
+        meters.gpu(3, nvml=Nvml())
     with pytest.raises(DataUnavailable, match="leave out --less"):
-        memory_meters.gpu(0, [7], nvml=Nvml(held=None))
+        meters.gpu(0, [7], nvml=Nvml(held=None))
     nvml = Nvml()
-    meter = memory_meters.gpu(0, nvml=nvml)
+    meter = meters.gpu(0, nvml=nvml)
     nvml.works = False
     with pytest.raises(DataUnavailable, match="any more: GPU is lost"):
         meter()

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import cells, cli, results, scenario
+from rapgym import cells, cli, results
 from rapgym.errors import InvalidSpec, RapgymError
 from rapgym.jobs import on_ray, parallel
 from rapgym.policies import registry
 from rapgym.results import Cell, Results
+from rapgym.scenarios import catalogue
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 
@@ -112,7 +113,7 @@ def test_workers_are_other_processes_with_one_thread_each(address: str) -> None:
 def test_cells_of_workers_that_are_killed_are_those_of_one_process(
     address: str, tmp_path: Path
 ) -> None:
-    story = scenario.scenario("long-context")
+    story = catalogue.scenario("long-context")
     names = (cells.STATIC, cells.LOOKUP)
     calls = [partial(cells.policy_cell, story, registry.entry(name), 0) for name in names]
     once = [partial(lost_once, tmp_path / str(place), call) for place, call in enumerate(calls)]

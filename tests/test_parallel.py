@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from rapgym import bench, cli, scenario
+from rapgym import bench, cli
 from rapgym.cli import workers
 from rapgym.errors import InvalidSpec, MissingExtra, RapgymError
 from rapgym.jobs import parallel
+from rapgym.scenarios import catalogue
 
 
 def fail(message: str) -> None:
@@ -108,7 +109,7 @@ def alive(process: int) -> bool:
 
 
 def test_two_processes_give_the_cells_of_one(tmp_path: Path) -> None:
-    story = scenario.scenario("long-context")
+    story = catalogue.scenario("long-context")
     one, two = (
         bench.run([story], ["random"], tmp_path / f"{jobs}.csv.gz", jobs=jobs, quiet=True)
         for jobs in (1, 2)

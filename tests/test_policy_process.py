@@ -17,13 +17,13 @@ from rapgym.baselines.random_drop import RandomDrop
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.files import places
-from rapgym.lanes import Lanes, Start
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.policy_child import ANSWER, HEAD
 from rapgym.policy_link import LateAnswer, PolicyGone, hidden_paths, readable_paths
 from rapgym.policy_process import PolicyProcess
-from rapgym.scenario import Scenario
+from rapgym.scenarios.lanes import Lanes, Start
+from rapgym.scenarios.story import Scenario
 from rapgym.world.shield import Reason
 
 ROWS, PATIENT_MS, SHORT_MS = 12, 60_000.0, 300.0

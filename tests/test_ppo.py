@@ -13,7 +13,7 @@ from rapgym.baselines import ppo_counts
 from rapgym.errors import InvalidPolicy
 from rapgym.learning.vec_env import RapVecEnv
 from rapgym.policies.policy import briefing
-from rapgym.scenario import Scenario
+from rapgym.scenarios.story import Scenario
 
 
 def test_counts_are_those_of_torch_on_10_000_observations(

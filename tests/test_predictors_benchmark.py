@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import shaped_table
 
-from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.quality.predictor import Sets
+from rapgym.scenarios import catalogue, tables
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 FOUND = BENCHMARKS / "results" / "predictors.json"
@@ -201,7 +201,7 @@ def test_resampled_errors_are_those_of_the_drawn_sets(predictors: ModuleType) ->
 
 def test_what_is_committed_is_of_the_table_here(predictors: ModuleType) -> None:
     found: dict[str, Any] = json.loads(FOUND.read_text())
-    table = scenario.table(scenario.SCENARIOS[0])
+    table = tables.table(catalogue.SCENARIOS[0])
     assert found["table"] == {"name": table.name, "sha256": table.sha256}
     kinds = [*predictors.KINDS, predictors.MEAN]
     assert {*found["splits"]["calib"]["kinds"]} == {*kinds}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from rapgym.scenario import Scenario
+from rapgym.scenarios.story import Scenario
 from rapgym.testing import machines
 from rapgym.testing.env_machines import EnvMachine, GuardMachine
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from rapgym import proxy
-from rapgym.answer_usage import Answer, Lengths, prompt_characters
 from rapgym.errors import InvalidSpec
-from rapgym.proxy import Proxy
-from rapgym.trace import read_requests
+from rapgym.recorder import proxy
+from rapgym.recorder.answer_usage import Answer, Lengths, prompt_characters
+from rapgym.recorder.proxy import Proxy
+from rapgym.workload.trace import read_requests
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
 SECRET = "what nobody else may read"

@@ -12,12 +12,14 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rapgym import results, rollout, scenario
+from rapgym import results, rollout
 from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
 from rapgym.rivals import RIVALS
+from rapgym.scenarios import catalogue, tables
+from rapgym.scenarios import story as scenarios_story
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -54,15 +56,17 @@ def test_a_changed_number_would_be_noticed(monkeypatch: pytest.MonkeyPatch, benc
 
 def test_committed_results_are_of_the_tables_and_workloads_here(bench: Results) -> None:
     header = bench.header
-    for story in scenario.SCENARIOS:
-        assert header["tables"][story.table] == scenario.table(story).sha256
+    for story in catalogue.SCENARIOS:
+        assert header["tables"][story.table] == tables.table(story).sha256
         workload = places.TRACES / f"{story.workload}.csv.gz"
         assert header["workloads"][story.workload] == checked.sha256_of(workload)
-        assert header["scenarios"][story.id] == json.loads(json.dumps(scenario.described(story)))
+        assert header["scenarios"][story.id] == json.loads(
+            json.dumps(scenarios_story.described(story))
+        )
 
 
 def test_the_other_results_are_of_the_table_here() -> None:
-    sha256 = scenario.table(scenario.SCENARIOS[0]).sha256
+    sha256 = tables.table(catalogue.SCENARIOS[0]).sha256
     quality = json.loads((FOLDER / "quality.json").read_text())
     assert quality["table"]["sha256"] == sha256
     choices = ROOT / "benchmarks" / "measurements" / quality["measurements"]["choices"]
@@ -76,7 +80,7 @@ def test_every_policy_and_rival_was_benched_on_every_scenario(bench: Results) ->
     entries = bench.header["entries"]
     benched = {(entry["scenario"], entry["policy"]) for entry in entries}
     names = [*(e.name for e in registry.POLICIES), *(r.name for r in RIVALS), "bound", "best-plan"]
-    assert benched == {(story.id, name) for story in scenario.SCENARIOS for name in names}
+    assert benched == {(story.id, name) for story in catalogue.SCENARIOS for name in names}
 
 
 def test_the_quick_start_runs() -> None:
@@ -92,7 +96,7 @@ def test_the_example_policy_is_read_and_executed() -> None:
     (example,) = (text for text in snippets() if "class " in text)
     exec(example, found)
     (policy,) = (v() for v in found.values() if isinstance(v, type) and hasattr(v, "propose"))
-    story = scenario.scenario("chat-beside-code")
+    story = catalogue.scenario("chat-beside-code")
     log = rollout.run(lambda: policy, story, "validation", briefing(story))
     assert (log.source == 0).all(), "every answer could be read"
     assert len(np.unique(log.kept.reshape(-1, log.kept.shape[-1]), axis=0)) > 1

@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import cli, lanes, recorded, scenario, series, trace
+from rapgym import cli
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.files import checked
-from rapgym.scenario import GIB, Recorded
-from rapgym.trace import MemoryTrace, RequestTrace
+from rapgym.scenarios import catalogue, scales, worlds
+from rapgym.scenarios.story import GIB, Recorded
+from rapgym.workload import own as own_traces
+from rapgym.workload import series, trace
+from rapgym.workload.trace import MemoryTrace, RequestTrace
 
 MIB = 1 << 20
 
@@ -31,10 +34,10 @@ def requests(seconds: int, start_wall_s: float = math.nan) -> RequestTrace:
 def test_a_second_holds_the_highest_of_its_instants_in_whole_mib() -> None:
     told = memory((0.0, MIB), (0.5, 5 * MIB), (0.75, 2 * MIB + 1), (3.0, MIB), (3.5, 0))
     # What held at 0.75 holds through seconds 1 and 2; the last sample holds to the end.
-    assert recorded.held_units(told, 0.0, 6).tolist() == [5, 3, 3, 1, 0, 0]
+    assert own_traces.held_units(told, 0.0, 6).tolist() == [5, 3, 3, 1, 0, 0]
     # Seconds that begin between samples; a sample at the very end of one belongs to the next.
-    assert recorded.held_units(told, 0.5, 3).tolist() == [5, 3, 3]
-    assert recorded.held_units(told, 0.6, 3).tolist() == [5, 3, 3]
+    assert own_traces.held_units(told, 0.5, 3).tolist() == [5, 3, 3]
+    assert own_traces.held_units(told, 0.6, 3).tolist() == [5, 3, 3]
 
 
 @given(
@@ -50,11 +53,11 @@ def test_held_units_equal_the_plain_loop(samples: list[tuple[int, int]], start: 
         before = [used for t_s, used in told if t_s <= begin]
         inside = [used for t_s, used in told if begin < t_s < end]
         plain.append(max([before[-1] if before else told[0][1], *inside]) // MIB)
-    assert recorded.held_units(memory(*told), start / 4, 12).tolist() == plain
+    assert own_traces.held_units(memory(*told), start / 4, 12).tolist() == plain
 
 
 def beside(served: RequestTrace, told: MemoryTrace) -> series.Series:
-    return recorded.beside(served, told, window=1, origin={"note": "a test"})
+    return own_traces.beside(served, told, window=1, origin={"note": "a test"})
 
 
 def test_recordings_of_one_time_pair_by_wall_clock() -> None:
@@ -86,15 +89,15 @@ def test_what_is_too_short_to_split_is_refused() -> None:
 
 def test_a_name_reads_back_and_says_what_it_may_hold() -> None:
     options = {"memory": "runs/m.csv.gz", "requests": "r.csv", "card": "80", "every": "2"}
-    name = recorded.name_of("chat-gqa", options)
-    assert recorded.options_of(name) == ("chat-gqa", options)
-    assert recorded.options_of(f"{name}-v0") == ("chat-gqa", options)
+    name = catalogue.name_of("chat-gqa", options)
+    assert catalogue.options_of(name) == ("chat-gqa", options)
+    assert catalogue.options_of(f"{name}-v0") == ("chat-gqa", options)
     with pytest.raises(InvalidSpec, match="rename the file"):
-        recorded.name_of("laptop", {"memory": "a,b.csv"})
+        catalogue.name_of("laptop", {"memory": "a,b.csv"})
     for wrong in ("laptop[]", "laptop[requests=r.csv]", "laptop[memory=]", "laptop[memory=m,x=1]",
                   "laptop[memory=m.csv", "[memory=m.csv]", "laptop[memory=m.csv][memory=m.csv]"):  # fmt: skip
         with pytest.raises(InvalidSpec, match="names no scenario"):
-            scenario.scenario(wrong)
+            catalogue.scenario(wrong)
 
 
 @pytest.fixture
@@ -105,76 +108,76 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     told = memory(*((float(t), (2 + t % 3) * GIB) for t in range(500)))
     trace.write_memory(told, Path("m.csv.gz"))
     trace.write_requests(requests(500), Path("r.csv.gz"))
-    scenario.forget()
+    worlds.forget()
     return "chat-beside-code[memory=m.csv.gz,requests=r.csv.gz,card=30]"
 
 
 @pytest.mark.usefixtures("shaped")
 def test_the_limit_is_the_card_less_what_was_recorded(own: str) -> None:
-    story = scenario.scenario(own)
+    story = catalogue.scenario(own)
     assert story.every == 1, "the share of the scenario's own trace is not that of other requests"
     assert not story.headline
-    whole = scenario.workload(story)
+    whole = worlds.workload(story)
     assert whole.window_s == 7
-    limit = scenario.limit_bytes(story, whole.tenant_tokens)
+    limit = scales.limit_bytes(story, whole.tenant_tokens)
     second = np.arange(limit.size).reshape(limit.shape)
     assert (limit == (30 - 2 - second % 3) * GIB).all()
-    assert scenario.scenario(story.id) == lanes.story_of(own) == story
-    assert (scenario.world(story, "train").rows.limit_bytes > 0).all()
+    assert catalogue.scenario(story.id) == catalogue.story_of(own) == story
+    assert (worlds.world(story, "train").rows.limit_bytes > 0).all()
 
 
 def test_the_same_content_gives_the_same_series_wherever_it_lies(own: str, tmp_path: Path) -> None:
-    first = scenario.scenario(own)
-    content = scenario.workload_file(first).read_bytes()
+    first = catalogue.scenario(own)
+    content = worlds.workload_file(first).read_bytes()
     (tmp_path / "elsewhere").mkdir()
     for name in ("m.csv.gz", "r.csv.gz"):
         (tmp_path / name).rename(tmp_path / "elsewhere" / name)
-    moved = scenario.scenario(own.replace("=m", "=elsewhere/m").replace("=r", "=elsewhere/r"))
+    moved = catalogue.scenario(own.replace("=m", "=elsewhere/m").replace("=r", "=elsewhere/r"))
     assert moved.workload == first.workload
-    scenario.workload_file(first).unlink()
-    assert scenario.workload_file(moved).read_bytes() == content
-    assert scenario.workload(moved).origin["memory_sha256"] == checked.sha256_of(
+    worlds.workload_file(first).unlink()
+    assert worlds.workload_file(moved).read_bytes() == content
+    assert worlds.workload(moved).origin["memory_sha256"] == checked.sha256_of(
         Path("elsewhere/m.csv.gz")
     )
 
 
 def test_other_content_is_another_workload(own: str) -> None:
-    before = scenario.scenario(own)
+    before = catalogue.scenario(own)
     Path("m.csv.gz").unlink()
     trace.write_memory(memory(*((float(t), GIB) for t in range(500))), Path("m.csv.gz"))
-    after = scenario.scenario(own)
+    after = catalogue.scenario(own)
     assert after.workload != before.workload
     assert isinstance(before.tenant, Recorded)
     assert isinstance(after.tenant, Recorded)
     assert after.tenant.sha256 != before.tenant.sha256
-    every = scenario.scenario(own.replace("]", ",every=2]"))
+    every = catalogue.scenario(own.replace("]", ",every=2]"))
     assert every.workload != after.workload
 
 
 def test_what_is_not_there_or_no_number_is_refused(own: str) -> None:
     with pytest.raises(DataUnavailable, match="put the trace back"):
-        scenario.scenario(own.replace("=m.", "=absent."))
+        catalogue.scenario(own.replace("=m.", "=absent."))
     Path("folder").mkdir()
     with pytest.raises(DataUnavailable, match="folder is no file"):
-        scenario.scenario(own.replace("m.csv.gz", "folder"))
+        catalogue.scenario(own.replace("m.csv.gz", "folder"))
     for wrong in ("card=big", "card=0", "every=1.5", "every=0"):
         with pytest.raises(InvalidSpec):
-            scenario.scenario(own.replace("card=30", wrong))
+            catalogue.scenario(own.replace("card=30", wrong))
     with pytest.raises(InvalidSpec, match="no scenario is called"):
-        scenario.scenario(own.replace("chat-beside-code", "absent"))
+        catalogue.scenario(own.replace("chat-beside-code", "absent"))
 
 
 def test_our_recording_is_what_the_scenario_says() -> None:
-    story = scenario.scenario("laptop")
+    story = catalogue.scenario("laptop")
     assert isinstance(story.tenant, Recorded)
-    told = trace.read_memory(recorded.path_of(story.tenant.recording), "ours")
+    told = trace.read_memory(own_traces.path_of(story.tenant.recording), "ours")
     assert told.t_s[-1] >= 600, "ten minutes at least"
     assert np.diff(told.t_s).max() < 5, "no hole"
     assert told.used_bytes.max() < story.card_gib * GIB
     assert told.start_wall_s > 1.7e9
-    whole = scenario.workload(story)
+    whole = worlds.workload(story)
     seconds = whole.tenant_tokens.size
-    assert (whole.tenant_tokens.ravel() == recorded.held_units(told, 0.0, seconds)).all()
+    assert (whole.tenant_tokens.ravel() == own_traces.held_units(told, 0.0, seconds)).all()
     assert told.t_s[-1] - seconds < story.window_s, "all of it is used"
 
 

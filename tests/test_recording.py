@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import cli, memory_meters, recording, sampling
+from rapgym import cli
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
-from rapgym.recording import WorkFile, work_path
-from rapgym.trace import MemoryTrace, RequestTrace, read_memory, read_requests
+from rapgym.recorder import meters, sampling, work_file
+from rapgym.recorder.work_file import WorkFile, work_path
+from rapgym.workload.trace import MemoryTrace, RequestTrace, read_memory, read_requests
 
 # Appends as fast as it can and says on stdout what it knows to be safe.
 RECORDER = """
 import sys
 from pathlib import Path
-from rapgym.recording import WorkFile
+from rapgym.recorder.work_file import WorkFile
 with WorkFile(Path(sys.argv[1]), "memory", {}) as work:
     row = 0
     while True:
@@ -60,7 +61,7 @@ def test_kill_9_loses_no_row_that_was_acknowledged(tmp_path: Path, round_: int) 
         text = first + process.stdout.read()
     acknowledged = [int(line) for line in text.split("\n")[:-1]]
     assert acknowledged == list(range(len(acknowledged)))
-    found = recording.finish(out).trace
+    found = work_file.finish(out).trace
     assert isinstance(found, MemoryTrace)
     # One row more may be there: written, and not yet said to be.
     assert len(found) - len(acknowledged) in (0, 1)
@@ -76,7 +77,7 @@ def test_a_row_that_was_cut_in_two_is_passed_over(tmp_path: Path, cut: int) -> N
     memory_recording(out, (0.0, 1000), (0.5, 2000))
     path = work_path(out)
     path.write_bytes(path.read_bytes() + b"1.0,3000\n"[:cut])
-    found = recording.finish(out)
+    found = work_file.finish(out)
     assert isinstance(found.trace, MemoryTrace)
     assert found.trace.used_bytes.tolist() == [1000, 2000], "3000 without a digit reads as a number"
     assert found.damaged_rows == 1
@@ -87,7 +88,7 @@ def test_whole_lines_that_are_damaged_are_counted_and_the_rest_is_kept(tmp_path:
     memory_recording(out, (0.0, 1), (0.5, 2), (1.0, 3))
     path = work_path(out)
     path.write_bytes(path.read_bytes().replace(b"0.5,2", b"0.5\x00\xff2"))
-    found = recording.finish(out)
+    found = work_file.finish(out)
     assert isinstance(found.trace, MemoryTrace)
     assert (found.trace.t_s.tolist(), found.damaged_rows) == ([0.0, 1.0], 1)
 
@@ -97,7 +98,7 @@ def test_requests_are_sorted_by_arrival_and_estimates_counted(tmp_path: Path) ->
     with WorkFile(out, "requests", {"source": "proxy"}) as work:
         for row in ((2.0, 7, 1, 0), (0.5, 3, 9, 1), (2.0, 8, 2, 0)):
             work.append(*row)
-    found = recording.finish(out)
+    found = work_file.finish(out)
     back = read_requests(out, "back")
     assert isinstance(found.trace, RequestTrace)
     for trace in (found.trace, back):
@@ -113,12 +114,12 @@ def test_nothing_recorded_is_ever_overwritten(tmp_path: Path) -> None:
     memory_recording(out, (0.0, 1))
     with pytest.raises(InvalidSpec, match="--finish"):
         WorkFile(out, "memory", {})
-    recording.finish(out)
+    work_file.finish(out)
     before = out.read_bytes()
     with pytest.raises(InvalidSpec, match="is there already"):
         WorkFile(out, "memory", {})
     with pytest.raises(DataUnavailable, match="no unfinished recording"):
-        recording.finish(out)
+        work_file.finish(out)
     assert out.read_bytes() == before
     assert not work_path(out).exists()
 
@@ -128,24 +129,24 @@ def test_a_recording_is_not_finished_under_its_recorder(tmp_path: Path) -> None:
     with WorkFile(out, "memory", {}) as work:
         work.append(0.0, 1)
         with pytest.raises(InvalidSpec, match="still runs"):
-            recording.finish(out)
+            work_file.finish(out)
         with pytest.raises(InvalidSpec, match="still runs"):
-            recording.finish_left_over(out)
+            work_file.finish_left_over(out)
         work.append(1.0, 2)
-    assert len(recording.finish(out).trace) == 2
+    assert len(work_file.finish(out).trace) == 2
 
 
 def test_what_a_killed_recorder_left_makes_room_under_a_name_of_its_own(tmp_path: Path) -> None:
     out = tmp_path / "desk.csv.gz"
-    assert recording.finish_left_over(out) is None
+    assert work_file.finish_left_over(out) is None
     memory_recording(out, (0.0, 1), (0.5, 2))
-    left = recording.finish_left_over(out)
+    left = work_file.finish_left_over(out)
     assert left is not None
     assert left.path.name.startswith("desk-20")
     assert left.path.name.endswith(".csv.gz")
     assert len(read_memory(left.path, "")) == 2
     memory_recording(out, (0.0, 5))
-    assert len(recording.finish(out).trace) == 1
+    assert len(work_file.finish(out).trace) == 1
 
 
 def test_a_recording_without_a_row_leaves_nothing(tmp_path: Path) -> None:
@@ -154,8 +155,8 @@ def test_a_recording_without_a_row_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     work_path(out).write_text("# nonsense")
     with pytest.raises(InvalidTrace, match="no recording"):
-        recording.finish(out)
-    assert recording.finish_left_over(out) is None
+        work_file.finish(out)
+    assert work_file.finish_left_over(out) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -189,7 +190,7 @@ def sampled(
 
     with WorkFile(out, "memory", {}) as work:
         sampling.sample(meter, work, interval_s, seconds, sleep=clock.sleep)
-    found = recording.finish(out).trace
+    found = work_file.finish(out).trace
     assert isinstance(found, MemoryTrace)
     return [float(t_s) for t_s in found.t_s]
 
@@ -242,19 +243,19 @@ def proc_folder(folder: Path, available_kib: int, **resident: tuple[int, int]) -
 def test_memory_of_the_machine_by_hand(tmp_path: Path) -> None:
     page, own = os.sysconf("SC_PAGE_SIZE"), str(os.getpid())
     proc = proc_folder(tmp_path, 200, **{own: (10, 4), "77": (30, 5)})
-    assert memory_meters.total_bytes(proc) == 1000 << 10
-    assert memory_meters.system(proc=proc)() == (800 << 10) - 6 * page
-    assert memory_meters.system([77], proc)() == (800 << 10) - 31 * page
+    assert meters.total_bytes(proc) == 1000 << 10
+    assert meters.system(proc=proc)() == (800 << 10) - 6 * page
+    assert meters.system([77], proc)() == (800 << 10) - 31 * page
     with pytest.raises(DataUnavailable, match="no process 78"):
-        memory_meters.system([78], proc)
+        meters.system([78], proc)
     with pytest.raises(DataUnavailable, match="recorded on Linux"):
-        memory_meters.system(proc=tmp_path / "elsewhere")
+        meters.system(proc=tmp_path / "elsewhere")
 
 
 def test_memory_of_processes_by_hand(tmp_path: Path) -> None:
     page = os.sysconf("SC_PAGE_SIZE")
     proc = proc_folder(tmp_path, 200, **{"5": (10, 4), "6": (30, 5)})
-    meter = memory_meters.processes([5, 6], proc)
+    meter = meters.processes([5, 6], proc)
     assert meter() == 31 * page
     (proc / "5" / "statm").unlink()
     assert meter() == 25 * page, "one that ended holds nothing"
@@ -290,13 +291,13 @@ class FakeNvml:
 
 def test_memory_of_a_gpu_less_what_is_served_there() -> None:
     nvml = FakeNvml(9000, p7=4000, p8=100)
-    assert memory_meters.gpu(0, nvml=nvml)() == 9000
-    assert memory_meters.gpu(0, [7], nvml)() == 5000
+    assert meters.gpu(0, nvml=nvml)() == 9000
+    assert meters.gpu(0, [7], nvml)() == 5000
     with pytest.raises(DataUnavailable, match="GPU 1 cannot be read"):
-        memory_meters.gpu(1, nvml=nvml)
+        meters.gpu(1, nvml=nvml)
     with pytest.raises(DataUnavailable, match="leave out --less"):
-        memory_meters.gpu(0, [7], FakeNvml(9000, p7=None))
-    meter = memory_meters.gpu(0, nvml=nvml)
+        meters.gpu(0, [7], FakeNvml(9000, p7=None))
+    meter = meters.gpu(0, nvml=nvml)
     nvml.fails = True
     with pytest.raises(DataUnavailable, match="cannot be read any more"):
         meter()

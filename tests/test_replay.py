@@ -11,13 +11,13 @@ import pytest
 from table_device import CARD_BYTES, Memory, TableServer
 
 import rapgym.env  # noqa: F401  # registers the ids
-from rapgym import scenario
 from rapgym.errors import InvalidResult
 from rapgym.runtime import machine, replay, replaying
 from rapgym.runtime.device import DeviceStep
 from rapgym.runtime.replaying import Job
 from rapgym.runtime.trials import Trial
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios import worlds
+from rapgym.scenarios.story import Scenario, Split
 
 TRIAL = Trial(3, 4, "fc", "f0")
 
@@ -72,7 +72,7 @@ def on_a_table_device(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> C
     """The device backend opens a device that is as the table says."""
 
     def opened(story: Scenario, split: Split, device: str) -> ClosedStep:
-        world = scenario.world(story, split)
+        world = worlds.world(story, split)
         memory = Memory(world, np.ones(world.blocks, dtype=bool))
         return ClosedStep(TableServer(memory), memory, memory, CARD_BYTES)
 

@@ -12,13 +12,15 @@ import tiny_llama
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import scenario, series
 from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.model.shapes import model_spec
 from rapgym.quality import texts as quality_texts
 from rapgym.quality.table import QualityTable
 from rapgym.runtime.requests import RowRequests, apportion, disjoint_starts
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue, scales, worlds
+from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios.story import Scenario
+from rapgym.workload import series
 
 TOKENIZER = tiny_llama.tokenizer()
 STORIES = ("chat-beside-code", "chat-gqa", "code-beside-chat", "long-context")
@@ -34,14 +36,16 @@ def _texts(shaped: QualityTable) -> Iterator[None]:
 
 
 @lru_cache
-def source(name: str = "chat-gqa", split: scenario.Split = "test", **changed: Any) -> RowRequests:
-    return RowRequests(replace(scenario.scenario(name), **changed), split, TOKENIZER)
+def source(
+    name: str = "chat-gqa", split: scenarios_story.Split = "test", **changed: Any
+) -> RowRequests:
+    return RowRequests(replace(catalogue.scenario(name), **changed), split, TOKENIZER)
 
 
 @pytest.mark.parametrize("name", STORIES)
 def test_sums_are_those_of_the_worlds_row_to_the_token(name: str) -> None:
-    story: Scenario = scenario.scenario(name)
-    found, rows = source(name), scenario.world(story, "test").rows
+    story: Scenario = catalogue.scenario(name)
+    found, rows = source(name), worlds.world(story, "test").rows
     assert len(found) == len(rows)
     for row in range(0, len(rows), 5):
         lengths = found.lengths(row)
@@ -55,9 +59,9 @@ def test_sums_are_those_of_the_worlds_row_to_the_token(name: str) -> None:
 @pytest.mark.parametrize("name", STORIES)
 def test_each_request_is_as_long_as_the_trace_says(name: str) -> None:
     """Within a token and what rounding a row's sum spreads."""
-    story, found = scenario.scenario(name), source(name)
-    scale = float(scenario.scales(story, model_spec("smollm2-135m")).tokens)
-    whole = scenario.workload(story)
+    story, found = catalogue.scenario(name), source(name)
+    scale = float(scales.scales(story, model_spec("smollm2-135m")).tokens)
+    whole = worlds.workload(story)
     part = whole.part(series.split_rows(len(whole), "test", story.splits))
     for row in range(0, len(part), 5):
         single, lengths = part.part(np.array([row])).single_requests(), found.lengths(row)
@@ -70,8 +74,8 @@ def test_each_request_is_as_long_as_the_trace_says(name: str) -> None:
 
 
 def test_a_length_share_shortens_requests_as_it_shortens_the_worlds_rows() -> None:
-    story = replace(scenario.scenario("chat-gqa"), length_share=0.1)
-    rows, found = scenario.rows(story, model_spec("smollm2-135m"), "test"), source(length_share=0.1)
+    story = replace(catalogue.scenario("chat-gqa"), length_share=0.1)
+    rows, found = worlds.rows(story, model_spec("smollm2-135m"), "test"), source(length_share=0.1)
     for row in range(0, len(rows), 10):
         short, whole = found.lengths(row), source().lengths(row)
         assert short.prompt.sum() == rows.prompt_tokens[row]
@@ -115,7 +119,7 @@ def test_a_story_of_one_domain_reads_that_text_alone() -> None:
 
 
 def test_only_the_test_split_reads_test_text() -> None:
-    story = scenario.scenario("chat-gqa")
+    story = catalogue.scenario("chat-gqa")
     texts = [quality_texts.read(domain, "calib") for domain in quality_texts.DOMAINS]
     for request in source(split="train").at(2):
         assert any(decoded(request) in text for text in texts)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import residence
 from rapgym.errors import InvalidSpec
+from rapgym.workload import residence
 
 
 def test_residence_by_hand() -> None:

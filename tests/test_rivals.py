@@ -13,7 +13,7 @@ from toy_table import CEILING
 from toy_world import toy_rows, toy_series, toy_world
 from worlds import int_rows, worlds
 
-from rapgym import rival_rules, rivals, rollout, scenario, series
+from rapgym import rival_rules, rivals, rollout
 from rapgym.arrays import IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidSpec
@@ -22,8 +22,11 @@ from rapgym.model.shapes import BF16, Format, model_spec
 from rapgym.quality.table import QualityTable
 from rapgym.rival_rules import Batches, Played, Rule
 from rapgym.rivals import RIVALS, Rival
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue
+from rapgym.scenarios import worlds as scenarios_worlds
+from rapgym.scenarios.story import Scenario
 from rapgym.testing import model
+from rapgym.workload import series
 from rapgym.world import simulator
 from rapgym.world.records import Rows, State, World
 from rapgym.world.shield import Reason
@@ -141,7 +144,7 @@ def test_a_static_format_by_hand(toy_story: Scenario) -> None:
     # A number takes one byte, and two more go with each output channel; embeddings take 100.
     attention, ffn = 3 * (5 + 2) + (5 + 5 * 2), 2 * (10 + 2 * 2) + (10 + 5 * 2)
     assert (attention, ffn) == (36, 48)
-    rows = scenario.world(toy_story, "test").rows
+    rows = scenarios_worlds.world(toy_story, "test").rows
     lanes, count = toy_story.offsets, len(rows)
     for lane in range(lanes):
         for row in range(count):
@@ -373,7 +376,7 @@ def story(request: pytest.FixtureRequest) -> Scenario:
         found: Scenario = request.getfixturevalue("toy_story")
         return found
     request.getfixturevalue("shaped")
-    return scenario.scenario(request.param)
+    return catalogue.scenario(request.param)
 
 
 def total(log: EpisodeLog) -> Any:
@@ -382,7 +385,7 @@ def total(log: EpisodeLog) -> Any:
 
 @pytest.mark.parametrize("rival", WHOLE, ids=lambda rival: rival.name)
 def test_terms_add_up_to_a_cost_between_zero_and_the_ceiling(story: Scenario, rival: Rival) -> None:
-    log, world = rivals.played(story, rival, "test", 0.1), scenario.world(story, "test")
+    log, world = rivals.played(story, rival, "test", 0.1), scenarios_worlds.world(story, "test")
     assert log.row.shape == (len(world.rows), story.offsets)
     for name in ("quality", "stall", "emergency", "refused"):
         assert (getattr(log, name) >= 0).all()
@@ -396,7 +399,7 @@ def test_terms_add_up_to_a_cost_between_zero_and_the_ceiling(story: Scenario, ri
 
 
 def test_rows_and_pairings_are_those_of_the_policies(story: Scenario) -> None:
-    world = scenario.world(story, "test")
+    world = scenarios_worlds.world(story, "test")
     start = rollout.whole_split(world, story.offsets)
     for rival in WHOLE:
         log = rivals.played(story, rival, "test", 0.1)
@@ -436,8 +439,8 @@ def test_static_dense_is_the_policy_that_keeps_every_block_and_refuses(
     shaped: QualityTable,
 ) -> None:
     """But for the floor that a policy falls back to: the scenario never evicts dense weights."""
-    story = scenario.scenario("chat-alone")
-    world = scenario.world(story, "test")
+    story = catalogue.scenario("chat-alone")
+    world = scenarios_worlds.world(story, "test")
     whole = np.ones((1, world.blocks), dtype=bool)
     log = rivals.played(story, DENSE, "test", 0.0)
     assert log.kept_end.all()
@@ -448,7 +451,7 @@ def test_static_dense_is_the_policy_that_keeps_every_block_and_refuses(
 def test_partial_admission_counts_a_whole_batch_as_the_row_does(story: Scenario) -> None:
     """Scaled and rounded alike: dense bytes of all requests are those of the row."""
     world, log = (
-        scenario.world(story, "test"),
+        scenarios_worlds.world(story, "test"),
         rivals.played(story, rivals.rival("partial-admission"), "test", 0.0),
     )
     asked = simulator.demand_of(world, log.row, np.ones(log.row.shape))
@@ -461,7 +464,7 @@ def test_partial_admission_counts_a_whole_batch_as_the_row_does(story: Scenario)
 
 
 def test_partial_admission_reads_the_single_requests_of_its_split(toy_story: Scenario) -> None:
-    world = scenario.world(toy_story, "train")
+    world = scenarios_worlds.world(toy_story, "train")
     log = rivals.played(toy_story, rivals.rival("partial-admission"), "train", 0.0)
     whole = toy_series()
     for lane in range(toy_story.offsets):
@@ -506,14 +509,14 @@ def test_formats_cost_what_each_text_says(
 
 
 def test_the_cost_in_the_served_models_own_bytes(shaped: QualityTable) -> None:
-    story, int8 = scenario.scenario("chat-beside-code"), rivals.rival("int8")
-    model, whole = model_spec("llama2-7b"), scenario.workload(story)
+    story, int8 = catalogue.scenario("chat-beside-code"), rivals.rival("int8")
+    model, whole = model_spec("llama2-7b"), scenarios_worlds.workload(story)
     part = whole.part(series.split_rows(len(whole), "test"))
     tokens = part.prompt_tokens + part.batch * part.reserve_tokens
     need = memory.weight_bytes(model, Format("int8")) + 512 * 1024 * tokens
     limit = 44 * 2**30 - memory.weight_bytes(model) - 512 * 1024 * part.tenant_tokens
     assert limit.min() > memory.weight_bytes(model, Format("int8")), "weights are never evicted"
-    ceiling, cost, rows = scenario.world(story, "test").ceiling, 0.0, len(part)
+    ceiling, cost, rows = scenarios_worlds.world(story, "test").ceiling, 0.0, len(part)
     for k in range(16):
         turned = limit[(np.arange(rows) + k * rows // 16) % rows]
         served = np.logical_and.accumulate(need[:, None] <= turned, axis=1).mean(axis=1)

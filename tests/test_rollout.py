@@ -11,7 +11,7 @@ import pytest
 from reachable import snapshot
 from toy_table import kept_without
 
-from rapgym import guard, rollout, scenario
+from rapgym import guard, rollout
 from rapgym.arrays import FloatArray
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.baselines.random_drop import RandomDrop
@@ -20,7 +20,8 @@ from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.model import blocks
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.scenario import Scenario
+from rapgym.scenarios import worlds
+from rapgym.scenarios.story import Scenario
 from rapgym.world.shield import Reason
 
 GOLDEN = Path(__file__).parent / "golden" / "toy.json"
@@ -78,7 +79,7 @@ def test_replay_reproduces_a_log_and_shows_what_was_altered(
     policy: Any = Drawn()
     policy.on_misfit = "refuse" if strict else "repair"
     log = rollout.run(lambda: policy, toy_story, "test", briefing(toy_story), seed=2)
-    world = scenario.world(toy_story, "test")
+    world = worlds.world(toy_story, "test")
     again = rollout.replay(world, log, refuses_misfit=strict)
     for field in fields(EpisodeLog):
         one, other = getattr(log, field.name), getattr(again, field.name)
@@ -91,7 +92,7 @@ def test_replay_reproduces_a_log_and_shows_what_was_altered(
 
 def test_replay_with_test_columns_changes_nats_alone(toy_story: Scenario) -> None:
     log = rollout.run(KeepAll, toy_story, "test", briefing(toy_story))
-    scored = rollout.replay(scenario.scoring_world(toy_story), log, refuses_misfit=False)
+    scored = rollout.replay(worlds.scoring_world(toy_story), log, refuses_misfit=False)
     for name in ("kept", "kept_end", "reason", "used_bytes", "stall", "emergency", "refused"):
         assert (getattr(scored, name) == getattr(log, name)).all(), name
     dropped = (~log.kept).sum(axis=2)
@@ -105,7 +106,7 @@ def test_a_log_of_another_world_is_refused(toy_story: Scenario, change: dict[str
     log = rollout.run(KeepAll, toy_story, "test", briefing(toy_story))
     with pytest.raises(InvalidResult, match=r"another model|does not have"):
         rollout.replay(
-            scenario.world(toy_story, "test"), replace(log, **change), refuses_misfit=False
+            worlds.world(toy_story, "test"), replace(log, **change), refuses_misfit=False
         )
 
 

@@ -13,16 +13,20 @@ import toy_table
 import toy_world
 from reachable import snapshot, values
 
-from rapgym import residence, scenario, series, suitability
+from rapgym import suitability
 from rapgym.errors import InvalidSpec
-from rapgym.loaders import load_requests
 from rapgym.model import memory
 from rapgym.model.shapes import BF16, WeightFormat, model_spec
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
-from rapgym.scenario import GIB, SCENARIOS, Scenario, Split
-from rapgym.series import Series
+from rapgym.scenarios import catalogue, scales
+from rapgym.scenarios import worlds as scenarios_worlds
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.story import GIB, Scenario, Split
+from rapgym.workload import residence, series
+from rapgym.workload.loaders import load_requests
+from rapgym.workload.series import Series
 from rapgym.world import encoding
 
 every_story = pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
@@ -77,7 +81,7 @@ def test_numbers_are_frozen() -> None:
 def test_scales_keep_the_ratios(served: str, dense_tokens: int) -> None:
     """KV to weights, and card to weights, are those of the model that is stood for."""
     story, measured = replace(SCENARIOS[0], served=served), model_spec("smollm2-135m")
-    scale = scenario.scales(story, measured)
+    scale = scales.scales(story, measured)
     # At so many tokens dense KV takes as much as the weights, before scaling and after.
     assert float(dense_tokens * scale.tokens) == pytest.approx(11_676.65, abs=0.7)
     assert memory.weight_bytes(model_spec(served)) * scale.bytes == memory.weight_bytes(measured)
@@ -86,7 +90,7 @@ def test_scales_keep_the_ratios(served: str, dense_tokens: int) -> None:
 @pytest.mark.usefixtures("shaped")
 def test_the_card_and_the_link_of_int4_follow_from_the_first_scenario() -> None:
     """What 4 bits save is taken off the card: the whole model fits in the same rows, but for a few."""
-    first, int4 = scenario.scenario("chat-beside-code"), scenario.scenario("chat-int4")
+    first, int4 = catalogue.scenario("chat-beside-code"), catalogue.scenario("chat-int4")
     served = model_spec(first.served)
     saved = memory.weight_bytes(served) - memory.weight_bytes(served, int4.form)
     assert int4.card_gib == round(first.card_gib - saved / GIB)
@@ -98,7 +102,7 @@ def test_the_card_and_the_link_of_int4_follow_from_the_first_scenario() -> None:
     same = {"name", "story", "card_gib", "restore_s", "form", "table"}
     assert {f for f in asdict(first) if getattr(first, f) != getattr(int4, f)} == same
     exact = replace(int4, card_gib=first.card_gib - saved / GIB)
-    worlds = [scenario.world(story, "train") for story in (first, exact, int4)]
+    worlds = [scenarios_worlds.world(story, "train") for story in (first, exact, int4)]
     whole = np.ones(60, dtype=bool)
     fits = [suitability.fitting_share(world, whole) for world in worlds]
     assert fits[1] == pytest.approx(fits[0], abs=1e-9)
@@ -116,7 +120,7 @@ def test_the_window_is_the_mean_residence_of_the_hour() -> None:
 
 def test_limits_and_tokens_by_hand(toy_story: Scenario) -> None:
     # The card has 1000 bytes, the tenant's weights 400, its tokens 12 each; scales are 1.
-    whole, world = scenario.workload(toy_story), scenario.world(toy_story, "train")
+    whole, world = scenarios_worlds.workload(toy_story), scenarios_worlds.world(toy_story, "train")
     train = len(world.rows)
     assert train == 140
     assert (world.rows.limit_bytes == 600 - 12 * whole.tenant_tokens[:train]).all()
@@ -131,18 +135,18 @@ def test_limits_and_tokens_by_hand(toy_story: Scenario) -> None:
 
 def test_without_a_tenant_the_whole_card_is_there(toy_story: Scenario) -> None:
     alone = replace(toy_story, tenant=None, offsets=1)
-    assert (scenario.limit_bytes(alone, np.array([[3, 40]])) == 1000).all()
+    assert (scales.limit_bytes(alone, np.array([[3, 40]])) == 1000).all()
 
 
 @every_story
 @pytest.mark.usefixtures("shaped")
 def test_every_scenario_builds_every_split(story: Scenario) -> None:
     measured = model_spec("smollm2-135m")
-    scale = scenario.scales(story, measured)
+    scale = scales.scales(story, measured)
     rows = {}
     splits: tuple[Split, ...] = ("train", "fit", "validation", "test")
     for split in splits:
-        world = scenario.world(story, split)
+        world = scenarios_worlds.world(story, split)
         rows[split] = len(world.rows)
         assert world.blocks == 60
         assert world.window_s == story.window_s
@@ -158,7 +162,7 @@ def test_every_scenario_builds_every_split(story: Scenario) -> None:
                 + memory.ffn_bytes(measured, story.form.weights)
             )
         )
-    whole = len(scenario.workload(story))
+    whole = len(scenarios_worlds.workload(story))
     assert rows["train"] == rows["fit"] + rows["validation"] == int(0.7 * whole)
     assert rows["test"] == whole // 4
 
@@ -166,7 +170,7 @@ def test_every_scenario_builds_every_split(story: Scenario) -> None:
 @every_story
 @pytest.mark.usefixtures("shaped")
 def test_only_the_scorers_world_has_test_columns(story: Scenario) -> None:
-    policies, scorer = scenario.world(story, "test"), scenario.scoring_world(story)
+    policies, scorer = scenarios_worlds.world(story, "test"), scenarios_worlds.scoring_world(story)
     splits = [getattr(world.quality, "split", None) for world in (policies, scorer)]
     assert splits == ["calib", "test"]
     assert policies.rows.limit_bytes.tobytes() == scorer.rows.limit_bytes.tobytes()
@@ -176,12 +180,12 @@ def test_only_the_scorers_world_has_test_columns(story: Scenario) -> None:
 
 @pytest.mark.parametrize("name", ["chat-beside-code", "chat-beside-code-v0"])
 def test_a_scenario_answers_to_its_name_with_and_without_version(name: str) -> None:
-    assert scenario.scenario(name) is SCENARIOS[0]
+    assert catalogue.scenario(name) is SCENARIOS[0]
 
 
 def test_unknown_scenarios_and_impossible_numbers_are_refused() -> None:
     with pytest.raises(InvalidSpec, match="there are chat-beside-code, chat-gqa"):
-        scenario.scenario("chat")
+        catalogue.scenario("chat")
     impossible: list[dict[str, Any]] = [
         {"card_gib": 0}, {"restore_s": 0}, {"every": 0}, {"offsets": 0}, {"notice_s": -1}
     ]  # fmt: skip
@@ -253,30 +257,34 @@ def test_the_blocked_view_alternates_and_keeps_a_policys_view_apart() -> None:
 
 def test_the_blocked_view_is_served_without_its_gaps(toy_story: Scenario) -> None:
     story = replace(toy_story, splits="blocked")
-    whole = scenario.workload(story)
+    whole = scenarios_worlds.workload(story)
     rows = series.split_rows(len(whole), "test", "blocked")
-    told = scenario.world(story, "test").rows
+    told = scenarios_worlds.world(story, "test").rows
     assert told.batch.tolist() == whole.batch[rows].tolist()
-    assert len(told) != len(scenario.world(toy_story, "test").rows)
+    assert len(told) != len(scenarios_worlds.world(toy_story, "test").rows)
 
 
 def test_a_stated_price_of_tokens_that_are_not_served_counts_everywhere(
     toy_story: Scenario,
 ) -> None:
     story = replace(toy_story, ceiling=1.5)
-    assert scenario.world(story, "test").ceiling == scenario.scoring_world(story).ceiling == 1.5
+    assert (
+        scenarios_worlds.world(story, "test").ceiling
+        == scenarios_worlds.scoring_world(story).ceiling
+        == 1.5
+    )
     with pytest.raises(InvalidSpec, match="more than nothing"):
         replace(toy_story, ceiling=0.0)
 
 
 def test_the_scorer_cuts_along_the_order_that_the_shield_was_told_of(toy_story: Scenario) -> None:
     story = replace(toy_story, told_domain="specs")
-    told, scored = scenario.world(story, "test"), scenario.scoring_world(story)
+    told, scored = scenarios_worlds.world(story, "test"), scenarios_worlds.scoring_world(story)
     assert told.quality.domain == "specs"
     assert scored.quality.domain is None
     assert scored.quality.split == "test"
     assert (told.quality.order == scored.quality.order).all()
-    assert told.ceiling == scored.ceiling == scenario.world(toy_story, "test").ceiling
+    assert told.ceiling == scored.ceiling == scenarios_worlds.world(toy_story, "test").ceiling
 
 
 def used_briefing(story: Scenario) -> Briefing:
@@ -291,10 +299,12 @@ def test_nothing_of_test_can_be_reached_from_a_briefing(
     toy_story: Scenario, changed: Callable[[], None]
 ) -> None:
     before = snapshot(used_briefing(toy_story))
-    test_before = snapshot(scenario.scoring_world(toy_story))
+    test_before = snapshot(scenarios_worlds.scoring_world(toy_story))
     changed()
     after = snapshot(used_briefing(toy_story))
-    assert snapshot(scenario.scoring_world(toy_story)) != test_before, "the change took place"
+    assert snapshot(scenarios_worlds.scoring_world(toy_story)) != test_before, (
+        "the change took place"
+    )
     assert len(before) > 50
     assert after.keys() == before.keys()
     assert [path for path in before if before[path] != after[path]] == []
@@ -303,7 +313,7 @@ def test_nothing_of_test_can_be_reached_from_a_briefing(
 @every_story
 @pytest.mark.usefixtures("shaped")
 def test_arrays_of_a_briefing_are_no_windows_on_longer_ones(story: Scenario) -> None:
-    whole = len(scenario.workload(story))
+    whole = len(scenarios_worlds.workload(story))
     for path, value in values(briefing(story)):
         if isinstance(value, np.ndarray) and value.size:
             assert value.shape[0] not in (whole, whole * story.window_s), path

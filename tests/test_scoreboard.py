@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import champions, results, rollout, scenario, scoreboard
+from rapgym import champions, results, rollout, scoreboard
 from rapgym.arrays import FloatArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.model import blocks
@@ -18,7 +18,8 @@ from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import error as table_error
 from rapgym.quality.error import SetError
 from rapgym.results import Cell, Results
-from rapgym.scenario import Scenario
+from rapgym.scenarios import worlds
+from rapgym.scenarios.story import Scenario
 
 ROWS, LANES, N = 60, 4, 6
 DENSE = np.ones(N, dtype=bool)
@@ -301,7 +302,7 @@ def test_the_tables_error_of_a_difference_by_hand() -> None:
 
 
 def test_errors_of_sets_come_from_the_table_or_its_predictor(toy_story: Scenario) -> None:
-    columns = scenario.scoring_world(toy_story).quality
+    columns = worlds.scoring_world(toy_story).quality
     sets = [DENSE, kept_without(2), kept_without(2, 3, 4, 5)]
     found = table_error.set_errors(columns.sets.names(np.array(sets)), columns, 0.2)
     measured = [SetError(float(columns.nll_se(kept))) for kept in sets]
@@ -315,7 +316,7 @@ def test_errors_of_sets_come_from_the_table_or_its_predictor(toy_story: Scenario
 def test_a_lead_through_sets_the_table_knows_badly_is_no_lead(toy_story: Scenario) -> None:
     """The same lead, from the lookup's own sets and from a set with an error larger than the lead."""
     kept = kept_without(2, 3)
-    error = float(scenario.scoring_world(toy_story).quality.nll_se(kept))
+    error = float(worlds.scoring_world(toy_story).quality.nll_se(kept))
     assert error > 0
     base = world_of(toy_story, {})
     cost = base[1].test_cost - error / 2
@@ -348,7 +349,7 @@ class Drops:
 
 def served_cells(story: Scenario) -> list[Cell]:
     """Cells as a bench makes them, from rows that the toy world really served."""
-    told, judge, cells = briefing(story), scenario.scoring_world(story), []
+    told, judge, cells = briefing(story), worlds.scoring_world(story), []
     makers: dict[str, Any] = {
         "frontier": FrontierLookup,
         "all": lambda: Drops(moving=False),
@@ -363,7 +364,7 @@ def served_cells(story: Scenario) -> list[Cell]:
 
 
 def test_costs_at_other_c_equal_serving_every_row_again(toy_story: Scenario) -> None:
-    world, cells = scenario.scoring_world(toy_story), served_cells(toy_story)
+    world, cells = worlds.scoring_world(toy_story), served_cells(toy_story)
     again = [scoreboard._capped(each, world.ceiling).mean() for each in cells]
     assert max(again) < 1, "else the short way is the long way"
     for ceiling in (0.05, 0.3, 1.0, 4.0, 9.0):
@@ -377,7 +378,7 @@ def test_a_rival_moves_with_c_in_the_tokens_it_does_not_serve(toy_story: Scenari
     flat = np.full((ROWS, LANES), 0.2)
     log = log_of(flat, refused=flat, stall=flat)
     rival = cell(toy_story, "int4", "rival", flat, log)
-    world = scenario.scoring_world(toy_story)
+    world = worlds.scoring_world(toy_story)
     assert world.ceiling == 4
     assert scoreboard.cost_at(rival, world, 4.0) == pytest.approx(0.6)
     assert scoreboard.cost_at(rival, world, 1.0) == pytest.approx(0.2 + 0.4 / 4)

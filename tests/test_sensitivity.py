@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import cells, rollout, scenario, score, sensitivity, series, workloads
+from rapgym import cells, rollout, score, sensitivity
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidSpec
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.quality.table import QualityTable
-from rapgym.scenario import Scenario
+from rapgym.scenarios import build as workloads
+from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios.story import Scenario
 from rapgym.sensitivity import Variant, variants
+from rapgym.workload import series
 
 FIELDS = ("restore_s", "told_domain", "domain", "splits")
 
@@ -40,7 +43,7 @@ def found(story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 @pytest.mark.parametrize("name", sensitivity.SCENARIOS)
 def test_a_variant_changes_one_thing(shaped: QualityTable, name: str) -> None:
-    stated = scenario.scenario(name)
+    stated = catalogue.scenario(name)
     first, *changed = variants(stated)
     assert first.story == stated
     assert len({variant.story.id for variant in changed}) == len(changed), "each has its own name"
@@ -56,7 +59,7 @@ def test_a_variant_changes_one_thing(shaped: QualityTable, name: str) -> None:
 
 
 def test_every_number_of_the_design_is_varied(shaped: QualityTable) -> None:
-    found = variants(scenario.scenario("chat-beside-code"))
+    found = variants(catalogue.scenario("chat-beside-code"))
     tried = {
         field: [v.value for v in found if v.field == field] for field in {v.field for v in found}
     }
@@ -86,7 +89,7 @@ def test_a_run_answers_for_every_variant(story: Scenario, found: dict[str, Any])
         assert entry["policies"].keys() == names | {BOUND}
         bound = entry["policies"][BOUND]["cost"]
         assert all(each["cost"] >= bound - 1e-9 for each in entry["policies"].values())
-    assert found["tables"] == {"toy": scenario.table(story).sha256}
+    assert found["tables"] == {"toy": tables.table(story).sha256}
     assert found["workloads"].keys() == {story.workload}
     assert len(found["code_sha256"]) == 64
 
@@ -97,7 +100,7 @@ def test_costs_and_scores_are_those_of_the_test_split(
     policies = found["entries"][0]["policies"]
     told = briefing(story)
     log = rollout.run(lambda: registry.build(registry.entry(LOOKUP), {}), story, "test", told)
-    judged = rollout.replay(scenario.scoring_world(story), log, refuses_misfit=False)
+    judged = rollout.replay(worlds.scoring_world(story), log, refuses_misfit=False)
     assert policies[LOOKUP]["cost"] == pytest.approx(judged.mean_cost)
     bound = cells.bound_cell(story)
     least = score.mean_cost(bound.test_cost, bound.log.output_tokens)
@@ -269,7 +272,7 @@ def test_resamples_by_time_are_those_of_the_scoreboard(story: Scenario) -> None:
 
 
 def test_no_block_of_a_blocked_split_crosses_a_seam(story: Scenario) -> None:
-    rows = series.split_rows(len(scenario.workload(story)), "test", "blocked")
+    rows = series.split_rows(len(worlds.workload(story)), "test", "blocked")
     drawn = sensitivity.resamples(replace(story, splits="blocked"), np.array([0, 17]))
     assert drawn.tenant is not None
     for blocks in (drawn.served, drawn.tenant):
@@ -291,13 +294,13 @@ def test_the_series_of_other_windows_are_committed() -> None:
     assert {story.window_s for story in stories} == {5, 10}
     assert len({story.workload for story in stories}) == 2 * len(sensitivity.SCENARIOS)
     for story in stories:
-        found = scenario.workload(story)
+        found = worlds.workload(story)
         assert found.window_s == story.window_s
-        stated = scenario.workload(scenario.scenario(story.name.partition(":")[0]))
+        stated = worlds.workload(catalogue.scenario(story.name.partition(":")[0]))
         assert found.reserve_tokens == stated.reserve_tokens, "the same requests are train"
 
 
 @pytest.mark.usefixtures("raw_data")
 @pytest.mark.parametrize("story", sensitivity.window_stories(), ids=lambda story: story.workload)
 def test_they_equal_what_the_raw_files_give(story: Scenario) -> None:
-    assert same_but_for_requests(workloads.build(story), scenario.workload(story))
+    assert same_but_for_requests(workloads.build(story), worlds.workload(story))

@@ -12,12 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_world import toy_series
 
-from rapgym import recorded, scenario, series, workloads
 from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.files import headed, places
-from rapgym.scenario import SCENARIOS, Recorded, Scenario
-from rapgym.series import Series
-from rapgym.trace import RequestTrace
+from rapgym.scenarios import build as workloads
+from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios import worlds
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.story import Recorded, Scenario
+from rapgym.workload import own as own_traces
+from rapgym.workload import series
+from rapgym.workload.series import Series
+from rapgym.workload.trace import RequestTrace
 
 
 def trace(*requests: tuple[float, int, int], name: str = "toy") -> RequestTrace:
@@ -265,12 +270,12 @@ def test_columns_that_contradict_each_other_are_refused(change: dict[str, Any]) 
 
 @pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
 def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
-    found = scenario.workload(story)
+    found = worlds.workload(story)
     assert found.window_s == story.window_s
     assert found.origin["pool_tokens"] == story.pool_tokens
     if isinstance(story.tenant, Recorded):
-        assert found.origin["tenant_unit_bytes"] == recorded.UNIT_BYTES
-        card_units = story.card_gib * scenario.GIB / recorded.UNIT_BYTES
+        assert found.origin["tenant_unit_bytes"] == own_traces.UNIT_BYTES
+        card_units = story.card_gib * scenarios_story.GIB / own_traces.UNIT_BYTES
         assert (found.tenant_tokens < card_units).all(), "others never had more than there is"
     else:
         assert (found.tenant_tokens <= story.pool_tokens).all(), "never above the pool"
@@ -281,7 +286,7 @@ def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
 
 @pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
 def test_the_committed_series_keep_the_single_requests_of_test_rows(story: Scenario) -> None:
-    whole = scenario.workload(story)
+    whole = worlds.workload(story)
     test = whole.part(series.split_rows(len(whole), "test"))
     assert len(test.single_requests().prompt_tokens) == test.batch.sum() > 0
     assert story.synthetic or len(whole.single_requests().prompt_tokens) == whole.batch.sum()
@@ -299,5 +304,5 @@ def test_no_committed_series_is_large(name: str) -> None:
 )
 @pytest.mark.usefixtures("raw_data")
 def test_the_committed_series_equal_what_the_raw_files_give(story: Scenario) -> None:
-    made, committed = workloads.build(story), scenario.workload(story)
+    made, committed = workloads.build(story), worlds.workload(story)
     assert same(made, committed)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import loaders, servegen
 from rapgym.errors import InvalidSpec
-from rapgym.loaders import ServegenClients, ServegenLengths
+from rapgym.workload import servegen
+from rapgym.workload.servegen import ServegenClients, ServegenLengths
 
 Rows = list[tuple[int, int, float, float, bool]]  # client, window, rate, CV, Weibull
 STEADY: Rows = [(0, window, 5.0, 1.0, False) for window in range(144)]
@@ -33,8 +33,8 @@ class Measured:
         records = ServegenLengths(
             "w", np.array(list(lengths)), np.zeros(len(lengths)), prompt, output
         )
-        self.monkeypatch.setattr(loaders, "servegen_clients", lambda _: clients)
-        self.monkeypatch.setattr(loaders, "servegen_lengths", lambda _: records)
+        self.monkeypatch.setattr(servegen, "servegen_clients", lambda _: clients)
+        self.monkeypatch.setattr(servegen, "servegen_lengths", lambda _: records)
 
 
 LENGTHS = {0: ([130.0, 100, 200, 400], [60.0, 50, 100, 300])}
@@ -162,7 +162,7 @@ def test_weibull_shape_gives_the_cv(cv: float) -> None:
 
 def test_a_day_of_the_measured_workload(raw_data: Path) -> None:
     trace = servegen.arrivals("language/m-large", days=1, share=0.01, seed=0, start_day=3)
-    rates = loaders.servegen_rates("language/m-large").rate_rps[3 * 144 : 4 * 144]
+    rates = servegen.servegen_rates("language/m-large").rate_rps[3 * 144 : 4 * 144]
     assert len(trace) == pytest.approx(0.01 * 600 * rates.sum(), rel=0.02)
     hourly = np.bincount((trace.arrival_s // 3600).astype(int), minlength=24) / 36
     np.testing.assert_allclose(hourly, rates.reshape(24, 6).mean(1), rtol=0.15)

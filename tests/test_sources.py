@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from rapgym import sources
 from rapgym.errors import DataUnavailable, WrongChecksum
 from rapgym.files import checked
-from rapgym.sources import Source
+from rapgym.workload import sources
+from rapgym.workload.sources import Source
 
 CONTENT = b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n"
 PACKED = gzip.compress(CONTENT, mtime=0)

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rapgym import cli, scenario, series, suitability
+from rapgym import cli, suitability
 from rapgym.errors import InvalidSpec
-from rapgym.scenario import GIB, SCENARIOS, Scenario
-from rapgym.series import Series
+from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.story import GIB, Scenario
 from rapgym.suitability import Load
+from rapgym.workload import series
+from rapgym.workload.series import Series
 
 
 def test_a_fair_scenario_says_why(toy_story: Scenario) -> None:
@@ -29,7 +32,7 @@ def test_one_in_which_nothing_fits_is_too_hard(toy_story: Scenario) -> None:
 
 
 def test_shares_of_fitting_rows_equal_a_plain_count(toy_story: Scenario) -> None:
-    world = scenario.world(toy_story, "train")
+    world = worlds.world(toy_story, "train")
     rows, footprint = world.rows, world.footprint
     fitting = 0
     for t in range(len(rows)):
@@ -130,11 +133,11 @@ def test_the_command_prints_the_load_of_every_scenario(
     assert [*found] == hours
     for name, both in found.items():
         assert {split: Load(**part) for split, part in both.items()} == suitability.load(
-            scenario.scenario(name)
+            catalogue.scenario(name)
         )
     assert cli.main(["scenarios", "load", "chat-gqa"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    test = asdict(suitability.load(scenario.scenario("chat-gqa"))["test"])
+    test = asdict(suitability.load(catalogue.scenario("chat-gqa"))["test"])
     (line,) = (line for line in lines if line.split()[:2] == ["chat-gqa", "test"])
     assert line.split()[2] == str(test["rows"])
     assert line.split()[-1] == f"{test['floor_fits']:.1%}"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rapgym.errors import DataUnavailable, InvalidTrace
 from rapgym.files import columns
-from rapgym.trace import (
+from rapgym.workload.trace import (
     MemoryTrace,
     RequestTrace,
     read_memory,

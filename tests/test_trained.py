@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import bench, cells, rollout, scenario
+from rapgym import bench, cells, rollout
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.trained import TrainedPolicy
-from rapgym.scenario import Scenario
+from rapgym.scenarios import tables
+from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding
 
 
@@ -221,13 +222,13 @@ def test_a_run_of_another_table_or_workload_is_refused(
         with pytest.raises(
             InvalidPolicy, match=r"another table or workload.*rapgym train weighted"
         ):
-            registry.settings(entry, told, scenario.table(toy_story).sha256, 3)
+            registry.settings(entry, told, tables.table(toy_story).sha256, 3)
 
 
 def test_a_method_that_was_not_trained_says_how_to(shipped: Path, toy_story: Scenario) -> None:
     entry, told = registry.entry("weighted"), briefing(toy_story)
     with pytest.raises(InvalidPolicy, match=r"rapgym train weighted --scenario"):
-        registry.settings(entry, told, scenario.table(toy_story).sha256, 4)
+        registry.settings(entry, told, tables.table(toy_story).sha256, 4)
 
 
 def test_bench_leaves_out_what_was_trained_nowhere_here_unless_it_is_asked_for(

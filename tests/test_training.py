@@ -17,7 +17,7 @@ pytest.importorskip("stable_baselines3")
 
 from learning_worlds import METHODS, arrays_of, small_run
 
-from rapgym import rollout, scenario
+from rapgym import rollout
 from rapgym.errors import HeldOut, InvalidPolicy
 from rapgym.learning import checkpoint, runs, training
 from rapgym.learning.lean_env import LeanVecEnv
@@ -26,7 +26,8 @@ from rapgym.learning.vec_env import RapVecEnv
 from rapgym.policies import trained
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.scenario import Scenario
+from rapgym.scenarios import worlds
+from rapgym.scenarios.story import Scenario
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def test_training_opens_no_test_row_and_no_test_column(
     method: str, toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[str] = []
-    monkeypatch.setattr(scenario, "_judged_world", lambda *_: judged.append("test columns"))
+    monkeypatch.setattr(worlds, "_judged_world", lambda *_: judged.append("test columns"))
     run = small_run(method, toy_story, tmp_path, steps="200", rounds="1")
     run.do()
     found = run.finished()
@@ -145,10 +146,10 @@ def test_a_method_that_peeks_is_stopped(
     split: Any, toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = runs.module_of("ppo_counts")
-    monkeypatch.setattr(module, "train", lambda task: scenario.world(task.story, split))
+    monkeypatch.setattr(module, "train", lambda task: worlds.world(task.story, split))
     with pytest.raises(HeldOut, match=split):
         small_run("ppo_counts", toy_story, tmp_path).do()
-    monkeypatch.setattr(module, "train", lambda task: scenario.scoring_world(task.story))
+    monkeypatch.setattr(module, "train", lambda task: worlds.scoring_world(task.story))
     with pytest.raises(HeldOut, match="test columns"):
         small_run("ppo_counts", toy_story, tmp_path).do()
     assert not list(tmp_path.rglob("*.npz"))

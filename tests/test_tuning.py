@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_baselines import told_of_influence
 
-from rapgym import cli, rollout, scenario, series
+from rapgym import cli, rollout
 from rapgym.arrays import FloatArray
 from rapgym.baselines.frontier_margin import FrontierMargin
 from rapgym.baselines.gsi import GreedyOrder
@@ -20,7 +20,9 @@ from rapgym.files import places
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.registry import POLICIES, Entry
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios.story import Scenario
+from rapgym.workload import series
 
 TUNED = [entry for entry in POLICIES if entry.tune]
 MARGIN = registry.entry("frontier-margin")
@@ -89,21 +91,21 @@ def test_the_best_settings_cost_least_and_the_first_of_equals_wins(toy_story: Sc
 @pytest.mark.parametrize("split", ["fit", "train"])
 def test_costs_are_of_the_briefings_own_split(split: Any, toy_story: Scenario) -> None:
     told = briefing(toy_story, split)
-    assert len(told.rows) == len(scenario.world(toy_story, split).rows)
+    assert len(told.rows) == len(worlds.world(toy_story, split).rows)
     log = rollout.run(GreedyOrder, toy_story, split, told)
     assert rollout.train_cost(GreedyOrder, told) == pytest.approx(log.mean_cost)
 
 
 def test_what_is_told_before_validation_holds_no_row_of_it(toy_story: Scenario) -> None:
     fit, train = briefing(toy_story, "fit").rows, briefing(toy_story).rows
-    validation = scenario.world(toy_story, "validation").rows
+    validation = worlds.world(toy_story, "validation").rows
     assert len(fit) + len(validation) == len(train)
     assert (fit.limit_bytes == train.limit_bytes[: len(fit)]).all()
     assert fit.limit_bytes.base is None
 
 
 def test_each_split_is_tuned_and_read_for_itself(toy_story: Scenario, tuned_file: Path) -> None:
-    sha256 = scenario.table(toy_story).sha256
+    sha256 = tables.table(toy_story).sha256
     with pytest.raises(InvalidPolicy, match="was not tuned for toy-v0"):
         registry.settings(MARGIN, briefing(toy_story), sha256)
     (found,) = tuning.tune(tuning.tasks([MARGIN, registry.entry("gsi")], [toy_story]))
@@ -152,9 +154,9 @@ def test_a_method_that_cannot_be_tuned_stops_no_other(
 
 def test_two_processes_find_what_one_finds(tmp_path: Path, tuned_file: Path) -> None:
     """On the first rows of a real workload: processes start with nothing but the package."""
-    story = scenario.scenario("chat-beside-code")
+    story = catalogue.scenario("chat-beside-code")
     short = replace(story, name="short", workload=str(tmp_path / "short"), offsets=1)
-    series.write(scenario.workload(story).part(np.arange(40)), tmp_path / "short.csv.gz")
+    series.write(worlds.workload(story).part(np.arange(40)), tmp_path / "short.csv.gz")
     entries = [registry.entry("static-best"), MARGIN]
     list(tuning.tune(tuning.tasks(entries, [short]), jobs=2))
     together = tuned_file.read_bytes()

@@ -5,16 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rapgym import rollout, scenario, series, twin
+from rapgym import rollout, twin
 from rapgym.errors import InvalidSpec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.scenarios import catalogue, worlds
 from rapgym.twin import Chain, Twin
+from rapgym.workload import series
 
 
 @pytest.fixture(scope="module")
 def source() -> Twin:
-    return twin.fit(scenario.scenario("chat-mixed"), neighbours=8)
+    return twin.fit(catalogue.scenario("chat-mixed"), neighbours=8)
 
 
 def test_a_walk_goes_on_with_the_stated_chances() -> None:
@@ -58,7 +60,7 @@ def test_the_error_of_a_prediction_by_hand() -> None:
 
 def test_a_twin_holds_nothing_but_train_rows(source: Twin) -> None:
     story = source.story
-    whole = scenario.workload(story)
+    whole = worlds.workload(story)
     train = whole.part(series.split_rows(len(whole), "train", story.splits))
     asked = {*zip(train.batch, train.prompt_tokens, train.longest_prompt_tokens, strict=True)}
     assert {*map(tuple, source.asked)} <= asked
@@ -77,7 +79,7 @@ def test_a_seed_fixes_a_twin_and_policies_run_on_it(source: Twin, tmp_path: Path
     seconds = drawn.second.ravel()
     assert (source.tenant.chain.successors[seconds[:-1]] == seconds[1:, None]).any(axis=1).all()
     story = twin.write(source, drawn, tmp_path)
-    assert len(scenario.workload(story)) == 120
+    assert len(worlds.workload(story)) == 120
     assert not story.headline
     log = rollout.run(FrontierLookup, story, "test", briefing(story))
     assert log.row.shape == (30, 1)
@@ -87,4 +89,4 @@ def test_a_seed_fixes_a_twin_and_policies_run_on_it(source: Twin, tmp_path: Path
 @pytest.mark.parametrize("name", ["chat-beside-code-notice"])
 def test_what_has_no_twin_says_so(name: str) -> None:
     with pytest.raises(InvalidSpec, match="without notice"):
-        twin.fit(scenario.scenario(name))
+        twin.fit(catalogue.scenario(name))

@@ -18,8 +18,8 @@ from rapgym.model import memory
 from rapgym.model.memory import Footprint
 from rapgym.model.shapes import ModelSpec
 from rapgym.quality.table import QualityColumns
-from rapgym.scenario import GIB, Scenario, Tenant
-from rapgym.series import Series
+from rapgym.scenarios.story import GIB, Scenario, Tenant
+from rapgym.workload.series import Series
 from rapgym.world import simulator
 from rapgym.world.records import Rows, State, World
 

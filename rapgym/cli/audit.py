@@ -113,7 +113,7 @@ def _make(arguments: argparse.Namespace) -> None:
     from rapgym import audit_run
     from rapgym.audit_log import AuditLog
     from rapgym.guard import Guarding
-    from rapgym.scenario import scenario
+    from rapgym.scenarios.catalogue import scenario
     from rapgym.watchdog import Rules
 
     if ":" in arguments.policy:

@@ -60,7 +60,7 @@ def add(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from rapgym import bench, report, scoreboard
-    from rapgym.scenario import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import SCENARIOS, scenario
 
     if any(":" in name for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed

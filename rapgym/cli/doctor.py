@@ -161,8 +161,8 @@ def weights() -> Iterator[Finding]:
 
 def scenarios() -> Iterator[Finding]:
     """Quality tables and workload series that the shipped scenarios read."""
-    from rapgym import scenario
     from rapgym.quality import table as quality_table
+    from rapgym.scenarios import catalogue, tables, worlds
 
     remedy = "reinstall rapgym, or restore the file from its repository"
     for name in quality_table.shipped():
@@ -170,10 +170,10 @@ def scenarios() -> Iterator[Finding]:
             yield Finding(f"table {name}", "ok", quality_table.QualityTable.load(name).sha256[:12])
         except RapgymError as error:
             yield Finding(f"table {name}", "wrong", str(error), remedy)
-    for story in scenario.SCENARIOS:
+    for story in catalogue.SCENARIOS:
         try:
-            rows = len(scenario.workload(story))
-            scenario.table(story)
+            rows = len(worlds.workload(story))
+            tables.table(story)
         except RapgymError as error:
             yield Finding(f"scenario {story.name}", "wrong", str(error), remedy)
         else:
@@ -182,7 +182,7 @@ def scenarios() -> Iterator[Finding]:
 
 def raw_traces() -> Iterator[Finding]:
     """Raw traces, which only the making of series needs."""
-    from rapgym import sources
+    from rapgym.workload import sources
 
     for source in sources.SOURCES:
         try:

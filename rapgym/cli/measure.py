@@ -174,10 +174,10 @@ def run(arguments: argparse.Namespace) -> int:
     require("device", "torch", "transformers")
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # torch reads it as it is imported
-    from rapgym import scenario
     from rapgym.runtime import campaign, rounding, samples
+    from rapgym.scenarios import tables
 
-    name = scenario.table_name(short_name(arguments.model), form)
+    name = tables.table_name(short_name(arguments.model), form)
     ledger = "choices" if arguments.design == "choice" else "work"
     work = arguments.work or checked.cache_folder() / "measure" / f"{name}.{ledger}.jsonl"
     out = arguments.out or Path(f"{name}.csv.gz")

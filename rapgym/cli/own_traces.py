@@ -11,8 +11,8 @@ def names(arguments: argparse.Namespace) -> list[str] | None:
     Raises:
         InvalidSpec: an option has no trace to go with, or a path cannot be in a name.
     """
-    from rapgym import recorded
     from rapgym.errors import InvalidSpec
+    from rapgym.scenarios import catalogue
 
     told = {name: getattr(arguments, name) for name in ("requests", "card", "every")}
     told = {name: f"{value:g}" if name == "card" else str(value) for name, value in told.items()
@@ -23,4 +23,4 @@ def names(arguments: argparse.Namespace) -> list[str] | None:
         named: list[str] | None = arguments.scenario
         return named
     options = {"memory": arguments.trace, **told}
-    return [recorded.name_of(base, options) for base in arguments.scenario or [OWN_BASE]]
+    return [catalogue.name_of(base, options) for base in arguments.scenario or [OWN_BASE]]

@@ -62,7 +62,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def _tune(arguments: argparse.Namespace) -> int:
     from rapgym.jobs.progress import Progress
     from rapgym.policies import registry, tuning
-    from rapgym.scenario import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import SCENARIOS, scenario
 
     stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
     entries = [registry.entry(name) for name in arguments.name] or list(registry.POLICIES)

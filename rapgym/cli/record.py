@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rapgym.cli import Subparsers, at_least
 
 if TYPE_CHECKING:
-    from rapgym.answer_usage import Lengths
-    from rapgym.recording import Finished, WorkFile
+    from rapgym.recorder.answer_usage import Lengths
+    from rapgym.recorder.work_file import Finished, WorkFile
 
 DRAIN_S = 10.0  # for requests that are being answered as a recording by proxy ends
 
@@ -72,15 +72,15 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import recording
     from rapgym.errors import InvalidTrace
+    from rapgym.recorder import work_file
 
     _check(arguments)
     if arguments.finish:
-        return _print(arguments, _summary(recording.finish(arguments.out)))
+        return _print(arguments, _summary(work_file.finish(arguments.out)))
     if arguments.access_log is not None:
         return _print(arguments, _of_log(arguments))
-    if left := recording.finish_left_over(arguments.out):
+    if left := work_file.finish_left_over(arguments.out):
         print(f"a recording that was killed is saved as {left.path}", file=sys.stderr)
     handlers = {each: signal.signal(each, signal.default_int_handler) for each in _ENDING_SIGNALS}
     try:
@@ -90,9 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
-    if not recording.work_path(arguments.out).exists():
+    if not work_file.work_path(arguments.out).exists():
         raise InvalidTrace(f"nothing was recorded: there is no {arguments.out}")
-    return _print(arguments, _summary(recording.finish(arguments.out)))
+    return _print(arguments, _summary(work_file.finish(arguments.out)))
 
 
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -108,15 +108,15 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _record_memory(arguments: argparse.Namespace) -> None:
-    from rapgym import memory_meters, sampling
-    from rapgym.recording import WorkFile
+    from rapgym.recorder import meters, sampling
+    from rapgym.recorder.work_file import WorkFile
 
     if arguments.gpu is not None:
-        meter, source = memory_meters.gpu(arguments.gpu, arguments.less), f"gpu {arguments.gpu}"
+        meter, source = meters.gpu(arguments.gpu, arguments.less), f"gpu {arguments.gpu}"
     elif arguments.pid:
-        meter, source = memory_meters.processes(arguments.pid), "processes"
+        meter, source = meters.processes(arguments.pid), "processes"
     else:
-        meter, source = memory_meters.system(arguments.less), "system"
+        meter, source = meters.system(arguments.less), "system"
     about = {"interval_s": arguments.interval, "source": source}
     with WorkFile(arguments.out, "memory", about) as work:
         watch = _Watch(arguments)
@@ -127,8 +127,8 @@ def _record_memory(arguments: argparse.Namespace) -> None:
 
 
 def _record_requests(arguments: argparse.Namespace) -> None:
-    from rapgym import proxy
-    from rapgym.recording import WorkFile
+    from rapgym.recorder import proxy
+    from rapgym.recorder.work_file import WorkFile
 
     listen = proxy.address(arguments.proxy)
     proxy.upstream_url(arguments.upstream)
@@ -180,8 +180,9 @@ class _Watch:
 
 
 def _of_log(arguments: argparse.Namespace) -> dict[str, Any]:
-    from rapgym import access_log, trace
     from rapgym.errors import InvalidSpec
+    from rapgym.recorder import access_log
+    from rapgym.workload import trace
 
     out: Path = arguments.out
     if out.exists():
@@ -205,7 +206,7 @@ def _summary(found: "Finished") -> dict[str, Any]:
 
 
 def _of_trace(path: Path, found: Any) -> dict[str, Any]:
-    from rapgym.trace import MemoryTrace
+    from rapgym.workload.trace import MemoryTrace
 
     summary: dict[str, Any] = {"file": str(path), "rows": len(found)}
     wall_s = found.start_wall_s

@@ -60,7 +60,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rapgym.scenario import SCENARIOS
+    from rapgym.scenarios.catalogue import SCENARIOS
 
     if arguments.json:
         print(json.dumps([{"id": s.id, "story": s.story} for s in SCENARIOS], indent=2))
@@ -72,7 +72,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from rapgym.scenario import scenario
+    from rapgym.scenarios.catalogue import scenario
     from rapgym.suitability import numbers
 
     story = scenario(arguments.name)
@@ -87,7 +87,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from rapgym.scenario import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import SCENARIOS, scenario
     from rapgym.suitability import check
 
     for name in arguments.name or [story.name for story in SCENARIOS]:
@@ -109,7 +109,7 @@ rows in which the limit falls below that of their first second, and by which sha
 def _load(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from rapgym.scenario import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import SCENARIOS, scenario
     from rapgym.suitability import load
 
     stories = [scenario(name) for name in arguments.name] or list(SCENARIOS)
@@ -140,8 +140,10 @@ def _load(arguments: argparse.Namespace) -> int:
 def _build(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from rapgym import sensitivity, series, workloads
-    from rapgym.scenario import SCENARIOS, scenario
+    from rapgym import sensitivity
+    from rapgym.scenarios import build as workloads
+    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.workload import series
 
     if arguments.variants:
         stories = sensitivity.window_stories(arguments.name or sensitivity.SCENARIOS)

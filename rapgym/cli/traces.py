@@ -4,13 +4,13 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from rapgym import sources
 from rapgym.cli import Subparsers
 from rapgym.errors import DataUnavailable, WrongChecksum
-from rapgym.sources import Source
+from rapgym.workload import sources
+from rapgym.workload.sources import Source
 
 if TYPE_CHECKING:
-    from rapgym.trace import MemoryTrace, RequestTrace
+    from rapgym.workload.trace import MemoryTrace, RequestTrace
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
@@ -73,12 +73,14 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from rapgym import loaders, recorded, trace
+    from rapgym.workload import loaders
+    from rapgym.workload import own as own_traces
+    from rapgym.workload.trace import read_memory
 
     known = {source.name: source for source in sources.SOURCES}
     name: str = arguments.name
     if _is_memory(name):
-        summary = _of_memory(trace.read_memory(recorded.path_of(name), name))
+        summary = _of_memory(read_memory(own_traces.path_of(name), name))
     elif name in loaders.REQUEST_TRACES or name.endswith((".csv", ".csv.gz")):
         summary = _of_requests(loaders.load_requests(name))
     else:
@@ -117,13 +119,13 @@ def _origin(source: Source) -> dict[str, Any]:
 
 def _is_memory(name: str) -> bool:
     """Whether a file holds memory in use; one that cannot be read is left to others to refuse."""
-    from rapgym import recorded
     from rapgym.files import columns
-    from rapgym.trace import MEMORY_COLUMNS
+    from rapgym.workload import own as own_traces
+    from rapgym.workload.trace import MEMORY_COLUMNS
 
     if not name.endswith((".csv", ".csv.gz")):
         return False
-    lines = columns.text_of(recorded.path_of(name), name).split("\n", 2)
+    lines = columns.text_of(own_traces.path_of(name), name).split("\n", 2)
     header = lines[1] if lines[0].startswith("#") and len(lines) > 1 else lines[0]
     return {*MEMORY_COLUMNS} <= {*header.strip().split(",")}
 

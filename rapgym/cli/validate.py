@@ -10,7 +10,7 @@ from rapgym.cli import Subparsers, at_least, require
 
 if TYPE_CHECKING:
     from rapgym.runtime.validate import Settings
-    from rapgym.scenario import Scenario
+    from rapgym.scenarios.story import Scenario
 
 DEFAULT_OUT = Path("results/validate.json")
 
@@ -74,14 +74,14 @@ def add(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fit a profile, or replay rows and write a report."""
     require("device", "torch", "transformers")
-    from rapgym import lanes
     from rapgym.files import checked
     from rapgym.runtime.validate import Settings
+    from rapgym.scenarios import catalogue
 
     settings = Settings(
         arguments.device, arguments.threads, arguments.chunk, not arguments.no_limit
     )
-    story = lanes.story_of(arguments.scenario, arguments.length_share, arguments.device_profile)
+    story = catalogue.story_of(arguments.scenario, arguments.length_share, arguments.device_profile)
     work = arguments.work or checked.cache_folder() / "validate"
     if arguments.fit_profile:
         return _fit(arguments, story, settings, work)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rapgym import heldout, scenario
+from rapgym import heldout
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places, provenance
 from rapgym.jobs.parallel import processors
@@ -22,7 +22,8 @@ from rapgym.learning.training import PARTS, Training
 from rapgym.policies import trained
 from rapgym.policies.policy import Told
 from rapgym.policies.trained import TrainedPolicy
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue
+from rapgym.scenarios.story import Scenario
 
 PACKAGES = ("numpy", "torch", "stable-baselines3", "sb3-contrib", "gymnasium")
 NEEDS = ("Settings", "Agent", "train")  # of the module of a method that learns
@@ -224,4 +225,4 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 def stories(names: list[str] | None) -> list[Scenario]:
     """The scenarios of these names; the whole list without any."""
-    return [scenario.scenario(name) for name in names] if names else list(scenario.SCENARIOS)
+    return [catalogue.scenario(name) for name in names] if names else list(catalogue.SCENARIOS)

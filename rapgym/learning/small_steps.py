@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.lanes import importance
 from rapgym.policies.policy import Briefing
+from rapgym.scenarios.lanes import importance
 from rapgym.world import encoding
 from rapgym.world.encoding import Layout
 

@@ -25,20 +25,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym import scenario
 from rapgym.arrays import FloatArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
-from rapgym.lanes import Lanes, Start
 from rapgym.learning import checkpoint
 from rapgym.learning.curve import Curve, Point
 from rapgym.learning.lean_env import LeanVecEnv
 from rapgym.policies.policy import Briefing, Policy, Told, briefing
 from rapgym.policies.trained import TrainedPolicy, basis, observation_of
-from rapgym.scenario import Scenario
+from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios.lanes import Lanes, Start
+from rapgym.scenarios.story import Scenario
 
 Arrays = dict[str, np.ndarray]
 # What is told of a split learns from its first part and reads its curve on the last.
-PARTS: Mapping[Told, tuple[Told, scenario.Split]] = {
+PARTS: Mapping[Told, tuple[Told, scenarios_story.Split]] = {
     "fit": ("learn", "check"),
     "train": ("fit", "validation"),
 }
@@ -124,7 +125,7 @@ class Training:
         """
         story = self.story
         named = dataclasses.replace(
-            scenario.scenario(story.name),
+            catalogue.scenario(story.name),
             length_share=story.length_share,
             device_profile=story.device_profile,
         )
@@ -259,14 +260,14 @@ def seed_everything(seed: int) -> None:
 
 
 def split_cost(
-    make: Callable[[], Policy], story: Scenario, split: scenario.Split, told: Briefing
+    make: Callable[[], Policy], story: Scenario, split: scenarios_story.Split, told: Briefing
 ) -> float:
     """Cost on a whole split in all its pairings, nats an output token: `rollout.run` side by side.
 
     Pairings are lanes here, so it is for policies whose lanes know nothing of each other. A split
     longer than `STRETCH_ROWS` is cut into stretches, which begin with every block in memory.
     """
-    world = scenario.world(story, split)
+    world = worlds.world(story, split)
     rows = len(world.rows)
     count = -(-rows // STRETCH_ROWS)
     first = np.arange(count) * rows // count  # of each stretch

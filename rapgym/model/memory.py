@@ -61,6 +61,11 @@ def kv_token_bytes(model: ModelSpec, kv: str = "bf16") -> int:
     raise InvalidSpec(f"no KV format {kv!r}; there are bf16, int8")
 
 
+def model_kv_token_bytes(model: ModelSpec, kv: str = "bf16") -> int:
+    """The same over all layers of the full model."""
+    return model.layers * kv_token_bytes(model, kv)
+
+
 def embedding_bytes(model: ModelSpec) -> int:
     """What is never dropped: embeddings, head, norms and biases, in bf16 in every format."""
     matrices = 1 if model.tied else 2

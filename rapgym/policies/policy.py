@@ -5,12 +5,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.lanes import card_bytes
 from rapgym.model.memory import Footprint
 from rapgym.quality.table import QualityColumns
-from rapgym.scenario import Scenario
+from rapgym.scenarios import worlds
+from rapgym.scenarios.scales import card_bytes
+from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding
 from rapgym.world.encoding import Layout, Reading
 from rapgym.world.records import Rows, World
@@ -55,7 +55,7 @@ def briefing(story: Scenario, split: Told = "train") -> Briefing:
     Args:
         split: whose rows it holds: "train" before test, "fit" before validation, "learn" before check.
     """
-    train = scenario.world(story, split)
+    train = worlds.world(story, split)
     return Briefing(story, train, encoding.layout(train, card_bytes=card_bytes(story)), split)
 
 

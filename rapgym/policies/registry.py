@@ -12,7 +12,7 @@ from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing, Policy, Told
-from rapgym.scenario import Scenario
+from rapgym.scenarios.story import Scenario
 
 Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
 MAX_BYTES = 16 << 20  # of settings that were found on this machine

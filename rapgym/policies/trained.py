@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import scenario
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
 from rapgym.policies.policy import Told
-from rapgym.scenario import Scenario
+from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding
 from rapgym.world.encoding import Layout
 
@@ -233,6 +233,6 @@ def _array(content: bytes) -> np.ndarray:
 def basis(story: Scenario) -> dict[str, str]:
     """What a run depends on besides code: sha256 of the scenario's table and workload."""
     return {
-        "table_sha256": scenario.table(story).sha256,
-        "workload_sha256": checked.sha256_of(scenario.workload_file(story)),
+        "table_sha256": tables.table(story).sha256,
+        "workload_sha256": checked.sha256_of(worlds.workload_file(story)),
     }

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rapgym import scenario
 from rapgym.errors import RapgymError
 from rapgym.files import checked, places
 from rapgym.jobs import parallel
 from rapgym.policies import registry
 from rapgym.policies.policy import Told, briefing
-from rapgym.scenario import Scenario
+from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.story import Scenario
 
 # Settings that a method may try on a split: the same for all. What a static method chooses among are
 # kept sets, not settings: the best of them can be had at once, so all are tried.
@@ -49,8 +49,8 @@ class Task:
     def basis(self) -> dict[str, str]:
         """What the finding depends on besides code."""
         return {
-            "table_sha256": scenario.table(self.story).sha256,
-            "workload_sha256": checked.sha256_of(scenario.workload_file(self.story)),
+            "table_sha256": tables.table(self.story).sha256,
+            "workload_sha256": checked.sha256_of(worlds.workload_file(self.story)),
         }
 
     def find(self) -> Tuned:
@@ -83,7 +83,7 @@ def tasks(
 
 
 def _served_rows(story: Scenario) -> int:
-    return len(scenario.workload(story)) * story.offsets
+    return len(worlds.workload(story)) * story.offsets
 
 
 def tune(work: Sequence[Task], *, jobs: int | None = 1, ray: str | None = None) -> Iterator[Tuned]:

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from rapgym import scenario
 from rapgym.model.profiles import Stored
 from rapgym.runtime import profiling, trials
 from rapgym.runtime.trials import Trial
 from rapgym.runtime.validate import Settings, measured, origin
-from rapgym.scenario import Scenario
+from rapgym.scenarios import worlds
+from rapgym.scenarios.story import Scenario
 
 FIT_ROWS = 5
 
 
 def fit_plan(story: Scenario, count: int = FIT_ROWS) -> tuple[Trial, ...]:
     """Calibration trials: rows of the train split, spread over the load."""
-    world = scenario.world(story, "train")
+    world = worlds.world(story, "train")
     kept = trials.rows_with_requests(story, "train")
     lawful = kept[world.rows.output_tokens[kept] > 0]
     tokens = (world.rows.prompt_tokens + world.rows.reserved_tokens)[lawful]
@@ -39,7 +39,7 @@ def fit(
     ideal = replace(story, device_profile=None)
     wanted, settings = fit_plan(ideal), replace(settings, enforced=False)
     found, ended = measured(ideal, "train", wanted, settings, work, shielded=False, advance=advance)
-    world = scenario.world(ideal, "train")
+    world = worlds.world(ideal, "train")
     profile, residuals = profiling.fitted(
         Path(name).stem, world, [found[trial] for trial in wanted]
     )

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from rapgym import lanes, scenario
 from rapgym.errors import InvalidSpec
 from rapgym.runtime import campaign, model, probe
 from rapgym.runtime.device import DeviceStep, Holder, Meter
@@ -15,7 +14,8 @@ from rapgym.runtime.gpu_probe import AllocatorProbe
 from rapgym.runtime.live import LiveServer
 from rapgym.runtime.requests import RowRequests
 from rapgym.runtime.tenant import Tenant
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios import scales, tables
+from rapgym.scenarios.story import Scenario, Split
 
 # oneDNN keeps what it compiled for so many shapes, weights in its own order among it.
 COMPILED_SHAPES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8")
@@ -60,7 +60,7 @@ class Machine:
             raise InvalidSpec(f"{story.name}: a device serves bf16 weights and bf16 KV cache")
         os.environ.setdefault(*COMPILED_SHAPES)
         self.story, self.split = story, split
-        table = scenario.table(story)
+        table = tables.table(story)
         with ExitStack() as ends:
             loaded = model.load(table.model, device=device)
             self.model = ends.enter_context(ElasticModel(loaded))
@@ -88,7 +88,7 @@ class Machine:
 
     def step(self, tenant: Holder, meter: Meter, *, shielded: bool = True) -> DeviceStep:
         """What serves rows, beside a tenant."""
-        card = lanes.card_bytes(self.story)
+        card = scales.card_bytes(self.story)
         return DeviceStep(self.server, tenant, meter, card, shielded=shielded)
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class OpenStep(DeviceStep):
             machine = Machine(story, split, device)
             ends.callback(machine.close)
             other = ends.enter_context(tenant(device))
-            card = lanes.card_bytes(story)
+            card = scales.card_bytes(story)
             super().__init__(machine.server, other, meter(machine), card)
             self._ends = ends.pop_all()
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from rapgym import lanes, scenario
 from rapgym.runtime import machine
 from rapgym.runtime.enclosure import Enclosure
 from rapgym.runtime.enclosure_forms import AllocatorForm, TorchAllocator
@@ -17,7 +16,8 @@ from rapgym.runtime.live import LiveServer
 from rapgym.runtime.records import row_record
 from rapgym.runtime.tenant import Tenant
 from rapgym.runtime.trials import Trial
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios import scales, worlds
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.world.records import World
 
 
@@ -44,7 +44,7 @@ def run(job: Job, orders: Connection) -> None:
     """
     torch.set_num_threads(job.threads)
     live = machine.Machine(job.story, job.split, job.device, chunk_tokens=job.chunk_tokens)
-    world = scenario.world(job.story, job.split)
+    world = worlds.world(job.story, job.split)
     for row in dict.fromkeys(trial.row for trial in job.trials):
         live.server.refer(
             row, int(world.rows.prompt_tokens[row]), int(world.rows.reserved_tokens[row])
@@ -140,7 +140,7 @@ class _OfAllocator:
 
 
 def _limit(job: Job, orders: Connection) -> _Limit:
-    card_bytes = lanes.card_bytes(job.story)
+    card_bytes = scales.card_bytes(job.story)
     if not job.enforced:
         return _NoLimit()
     return (

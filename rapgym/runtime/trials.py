@@ -6,14 +6,16 @@ from functools import partial
 
 import numpy as np
 
-from rapgym import rollout, scenario, series
+from rapgym import rollout
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidTrace
 from rapgym.model import blocks
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.story import Scenario, Split
+from rapgym.workload import series
 from rapgym.world import simulator
 from rapgym.world.records import State, World
 from rapgym.world.shield import Reason
@@ -52,7 +54,7 @@ def policy_log(story: Scenario, split: Split, name: str, seed: int = 0) -> Episo
     alone = replace(story, offsets=1)
     told: Briefing = briefing(alone, "fit" if split == "validation" else "train")
     entry = registry.entry(name)
-    options = registry.settings(entry, told, scenario.table(story).sha256)
+    options = registry.settings(entry, told, tables.table(story).sha256)
     return rollout.run(partial(registry.build, entry, options), alone, split, told, seed)
 
 
@@ -60,7 +62,7 @@ def is_strict(story: Scenario, split: Split, name: str) -> bool:
     """Whether a policy's misfit is refused."""
     told = briefing(replace(story, offsets=1), "fit" if split == "validation" else "train")
     entry = registry.entry(name)
-    options = registry.settings(entry, told, scenario.table(story).sha256)
+    options = registry.settings(entry, told, tables.table(story).sha256)
     return rollout.refuses_misfit(registry.build(entry, options))
 
 
@@ -104,7 +106,7 @@ def rows_with_requests(story: Scenario, split: Split) -> IntArray:
     Raises:
         InvalidTrace: there is none.
     """
-    whole = scenario.workload(story)
+    whole = worlds.workload(story)
     part = whole.part(series.split_rows(len(whole), split, story.splits))
     found = np.flatnonzero(part.requests != series.NOT_KEPT)
     if not len(found):

@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rapgym import bench, scenario
+from rapgym import bench
 from rapgym.files import checked, provenance
 from rapgym.runtime import agreement, ranking, replay, trials
 from rapgym.runtime.records import Record
 from rapgym.runtime.replaying import Job
 from rapgym.runtime.trials import Trial
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios import scales, tables, worlds
+from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.world.records import World
 
 POLICIES = ("static-best", "keep-all", "frontier", "frontier-margin", "gsi-per-byte", "random",
@@ -59,7 +61,7 @@ def plan(story: Scenario, split: Split, names: Sequence[str], count: int) -> Pla
     Raises:
         InvalidTrace: the series keeps no single requests.
     """
-    world = scenario.world(story, split)
+    world = worlds.world(story, split)
     logs = {name: trials.policy_log(story, split, name) for name in names}
     rows = trials.chosen_rows(world, logs, trials.rows_with_requests(story, split), count)
     per = {
@@ -85,8 +87,8 @@ def basis(story: Scenario, split: Split, settings: Settings) -> Record:
     """All that a measured row depends on beside its trial."""
     found = {
         "code_sha256": bench.code_sha256(),
-        "story": scenario.described(story),
-        "table_sha256": scenario.table(story).sha256,
+        "story": scenarios_story.described(story),
+        "table_sha256": tables.table(story).sha256,
         "split": split,
         "settings": asdict(settings),
     }
@@ -170,12 +172,12 @@ def report(
     """Predicted against measured."""
     story, split = planned.story, planned.split
     world = judging_world(story, split)
-    profile = scenario.profile_of(story)
+    profile = scales.profile_of(story)
     rows = {trial: agreement.row(world, found[trial], profile) for trial in planned.measured}
     shared = {trial: rows[stand] for trial, stand in planned.stands_for.items()}
     used = [found[trial] for trial in planned.measured]
     total = agreement.totals(
-        [*rows.values()], used, world.blocks, scenario.table(story).header.sequence_tokens
+        [*rows.values()], used, world.blocks, tables.table(story).header.sequence_tokens
     )
     ranks = ranking.policies(world, shared, planned.trials)
     return {
@@ -199,7 +201,7 @@ def _served_by(planned: Plan, stand: Trial) -> list[str]:
 
 def judging_world(story: Scenario, split: Split) -> World:
     """Test columns for test rows, calibration columns for all others."""
-    return scenario.scoring_world(story, split) if split == "test" else scenario.world(story, split)
+    return worlds.scoring_world(story, split) if split == "test" else worlds.world(story, split)
 
 
 def origin(story: Scenario, split: Split, settings: Settings, ended: replay.Ended) -> Record:
@@ -209,9 +211,9 @@ def origin(story: Scenario, split: Split, settings: Settings, ended: replay.Ende
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": provenance.commit(),
         "code_sha256": bench.code_sha256(),
-        "scenario": json.loads(json.dumps(scenario.described(story))),
+        "scenario": json.loads(json.dumps(scenarios_story.described(story))),
         "split": split,
-        "table_sha256": scenario.table(story).sha256,
+        "table_sha256": tables.table(story).sha256,
         "settings": asdict(settings),
         "machine": ended.about,
         "seconds": round(ended.seconds, 1),

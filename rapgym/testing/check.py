@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from rapgym import guard
-from rapgym import scenario as scenarios
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy
-from rapgym.lanes import story_of
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.scenarios import tables
+from rapgym.scenarios.catalogue import story_of
 from rapgym.testing import worlds
 from rapgym.testing.witness import Tally, Witness
 from rapgym.world import encoding, simulator
@@ -149,7 +149,7 @@ def _maker(policy: object, told: Briefing) -> Callable[[], Policy]:
     """
     if isinstance(policy, str):
         found = registry.entry(policy)
-        options = registry.settings(found, told, scenarios.table(told.scenario).sha256)
+        options = registry.settings(found, told, tables.table(told.scenario).sha256)
         return lambda: registry.build(found, options)
     is_object = hasattr(policy, "propose") and not isinstance(policy, type)
 

@@ -16,9 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.env import IDS, RapEnv
 from rapgym.guard import Guard, Guarding
-from rapgym.lanes import Lanes, Start, story_of
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.scenarios.catalogue import story_of
+from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.testing import hostile, model
 from rapgym.testing import worlds as made
 from rapgym.testing.machines import SEEDS

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapgym import lanes, scenario
 from rapgym.arrays import BoolArray
 from rapgym.errors import MissingExtra
 from rapgym.policies.policy import Policy
 from rapgym.policies.reference import FrontierLookup
+from rapgym.scenarios import catalogue, worlds
 from rapgym.testing import hostile
 from rapgym.testing import worlds as made
 from rapgym.testing.hostile import Proposes
@@ -73,7 +73,7 @@ def tiny_worlds(draw: st.DrawFn, most_rows: int = 6, most_seconds: int = 4) -> W
 @st.composite
 def hostile_worlds(draw: st.DrawFn, story: str, rows: int = 16) -> World:
     """A scenario's train rows, from a drawn one on, made hostile in one of the ways of `worlds`."""
-    base = scenario.world(lanes.story_of(story), "train")
+    base = worlds.world(catalogue.story_of(story), "train")
     kind = draw(st.sampled_from([*made.HOSTILE]))
     return made.hostile(base, kind, np.random.default_rng(draw(st.integers(0, 1 << 32))), rows)
 

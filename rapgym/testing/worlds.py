@@ -13,7 +13,7 @@ from rapgym.quality import file as table_file
 from rapgym.quality.file import Header, Orders, Sample
 from rapgym.quality.file import Rows as TableRows
 from rapgym.quality.table import QualityTable
-from rapgym.scenario import Scenario
+from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding
 from rapgym.world.records import Rows, World
 

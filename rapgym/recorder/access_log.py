@@ -28,7 +28,7 @@ from typing import IO, Any
 import numpy as np
 
 from rapgym.errors import DataUnavailable, InvalidTrace
-from rapgym.trace import LARGEST, RequestTrace
+from rapgym.workload.trace import LARGEST, RequestTrace
 
 JSON_NAMES = {
     "arrival": (

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.files import checked, headed
-from rapgym.residence import reserve_tokens, residence_s, tenant_tokens
-from rapgym.trace import RequestTrace
+from rapgym.workload.residence import reserve_tokens, residence_s, tenant_tokens
+from rapgym.workload.trace import RequestTrace
 
 DEMAND_COLUMNS = ("batch", "prompt_tokens", "output_tokens", "longest_prompt_tokens")
 NOT_KEPT = "-"  # in place of a row's single requests

@@ -16,8 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from rapgym.answer_usage import Answer, Lengths, prompt_characters
 from rapgym.errors import InvalidSpec
+from rapgym.recorder.answer_usage import Answer, Lengths, prompt_characters
 
 COUNTED = ("/completions", "/responses", "/messages")  # how paths that are noted end
 UPSTREAM_TIMEOUT_S = 3600.0  # a long answer that is not streamed says nothing until it is whole

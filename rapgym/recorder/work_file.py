@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym import trace
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.files import checked, columns
 from rapgym.files.closing import Closing
-from rapgym.trace import MemoryTrace, RequestTrace
+from rapgym.workload import trace
+from rapgym.workload.trace import MemoryTrace, RequestTrace
 
 Kind = Literal["memory", "requests"]
 # Of requests, a work file says as well whose lengths were not told by the server but estimated.

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rapgym import sources
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import FloatArray
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.files import columns
-from rapgym.trace import MemoryTrace, RequestTrace, read_requests
+from rapgym.workload import sources
+from rapgym.workload.trace import MemoryTrace, RequestTrace, read_requests
 
 MOONCAKE_GRID_S = 3.0
 HOST_STEP_S = 300.0  # of the two data-centre files
@@ -54,7 +54,7 @@ def mooncake() -> RequestTrace:
         "timestamp_ms": "int", "input_length": "int", "output_length": "int"})  # fmt: skip
     stamp_s = table["timestamp_ms"] / 1000
     grid_s, first, size = np.unique(stamp_s, return_index=True, return_counts=True)
-    _require(name, bool((np.diff(stamp_s) >= 0).all()), "timestamp_ms is unsorted")
+    require(name, bool((np.diff(stamp_s) >= 0).all()), "timestamp_ms is unsorted")
     span_s = np.minimum(np.diff(grid_s, append=np.inf), MOONCAKE_GRID_S)
     rank = np.arange(len(stamp_s)) - np.repeat(first, size)
     arrival_s = stamp_s + np.repeat(span_s / size, size) * rank
@@ -86,88 +86,6 @@ def load_requests(name_or_path: str) -> RequestTrace:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ServegenClients:
-    """How each client of one workload sent requests, window by window (600 s, those with traffic).
-
-    The file's fitted parameters are left out: the Gamma ones restate rate and CV, and the Weibull
-    ones reproduce neither (the fitted mean is off by a fifth in the median, the CV as well).
-    """
-
-    workload: str
-    client: IntArray  # [K], ascending
-    t_s: FloatArray  # start of the window, ascending within a client, [K]
-    rate_rps: FloatArray  # > 0, [K]
-    iat_cv: FloatArray  # standard deviation over mean of inter-arrival times, > 0, [K]
-    weibull: BoolArray  # the family that fits best: Weibull, else Gamma, [K]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ServegenLengths:
-    """Mean, p50, p90 and p99 of each client's tokens, window by window (6 h).
-
-    Clients of large length files are missing: 37 % of the requests of language/m-large, 29 % of
-    m-mid, 57 % of m-small.
-    """
-
-    workload: str
-    client: IntArray  # [K], ascending
-    t_s: FloatArray  # start of the window, ascending within a client, [K]
-    prompt: FloatArray  # [K, 4]: mean, p50, p90, p99
-    output: FloatArray  # [K, 4]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ServegenRates:
-    """All clients of one workload together, every window (600 s), silent ones included."""
-
-    workload: str
-    t_s: FloatArray  # strictly ascending, [S]
-    rate_rps: FloatArray  # [S]
-    active_clients: IntArray  # [S]
-    top_client_rate_rps: FloatArray  # of the busiest client, [S]
-
-
-def servegen_clients(workload: str) -> ServegenClients:
-    """ServeGen's measured rates and burstiness, such as of "language/m-large"."""
-    name = "servegen-clients"
-    table = _by_client(name, _servegen(name, workload, {
-        "client": "int", "t_s": "float", "rate_rps": "float", "iat_cv": "float",
-        "pattern": "text"}))  # fmt: skip
-    _require(name, bool(((table["rate_rps"] > 0) & (table["iat_cv"] > 0)).all()),
-             "a rate or CV is not positive")  # fmt: skip
-    pattern = table["pattern"]
-    _require(name, bool(np.isin(pattern, ("Gamma", "Weibull")).all()),
-             "a pattern is neither Gamma nor Weibull")  # fmt: skip
-    return ServegenClients(workload, table["client"], table["t_s"], table["rate_rps"],
-                           table["iat_cv"], pattern == "Weibull")  # fmt: skip
-
-
-def servegen_lengths(workload: str) -> ServegenLengths:
-    """ServeGen's measured lengths; the multimodal workload has none."""
-    name, statistics = "servegen-lengths", ("mean", "p50", "p90", "p99")
-    fields = {side: [f"{side}_{each}" for each in statistics] for side in ("in", "out")}
-    kinds: dict[str, columns.Kind] = dict.fromkeys(fields["in"] + fields["out"], "float")
-    table = _by_client(name, _servegen(name, workload, {"client": "int", "t_s": "float", **kinds}))
-    prompt, output = (np.stack([table[field] for field in fields[side]], 1) for side in fields)
-    for tokens in (prompt, output):
-        ascending = (tokens >= 0).all() and (np.diff(tokens[:, 1:]) >= 0).all()
-        _require(name, bool(ascending), "quantiles of tokens are negative or do not ascend")
-    return ServegenLengths(workload, table["client"], table["t_s"], prompt, output)
-
-
-def servegen_rates(workload: str) -> ServegenRates:
-    """ServeGen's total rate, complete also where length records are missing."""
-    name = "servegen-rate"
-    table = _servegen(name, workload, {"t_s": "float", "rate_rps": "float",
-                                       "active_clients": "int",
-                                       "top_client_rate_rps": "float"})  # fmt: skip
-    _require_time(name, table["t_s"])
-    negative = any((table[field] < 0).any() for field in table)
-    _require(name, not negative, "a rate or a number of clients is negative")
-    return ServegenRates(workload, **table)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class UsedShare:
     """Memory in use as a share of a capacity that the source does not give in bytes."""
 
@@ -176,9 +94,9 @@ class UsedShare:
     share: FloatArray  # 0 to 1, [S]
 
     def __post_init__(self) -> None:
-        _require_time(self.name, self.t_s)
+        require_time(self.name, self.t_s)
         inside = bool(((self.share >= 0) & (self.share <= 1)).all())
-        _require(self.name, inside, "memory in use is not a share between 0 and 1 of the capacity")
+        require(self.name, inside, "memory in use is not a share between 0 and 1 of the capacity")
 
     def of(self, capacity_bytes: int, base_bytes: int = 0) -> MemoryTrace:
         """As bytes: `base_bytes`, such as weights, and the share of `capacity_bytes`, rounded."""
@@ -216,7 +134,7 @@ def azure_v2_memory() -> UsedShare:
         sources.path_of(name), name, {"timestamp": "float", "assigned_mem": "float"}
     )
     assigned = table["assigned_mem"]
-    _require(name, bool((assigned > 0).all()), "assigned_mem is not positive")
+    require(name, bool((assigned > 0).all()), "assigned_mem is not positive")
     return UsedShare(name, table["timestamp"], assigned / assigned.max())
 
 
@@ -236,39 +154,18 @@ def acme_quantiles() -> UsedQuantiles:
         "percentile": "float", "seren_gpu_fb_used_pct": "float",
         "kalos_gpu_fb_used_pct": "float"})  # fmt: skip
     percentile, *used_pct = table.values()
-    _require_time(name, percentile)
+    require_time(name, percentile)
     for quantiles in (percentile, *used_pct):
         fine = (np.diff(quantiles) >= 0).all() and quantiles[0] >= 0 and quantiles[-1] <= 100
-        _require(name, bool(fine), "quantiles do not ascend between 0 and 100 percent")
+        require(name, bool(fine), "quantiles do not ascend between 0 and 100 percent")
     return UsedQuantiles(percentile, *(quantiles / 100 for quantiles in used_pct))
 
 
-def _servegen(name: str, workload: str, kinds: dict[str, columns.Kind]) -> columns.Columns:
-    """The rows of one workload."""
-    table = columns.read(sources.path_of(name), name, {"workload": "text", **kinds})
-    workloads = table.pop("workload")
-    if not (rows := workloads == workload).any():
-        known = ", ".join(np.unique(workloads))
-        raise InvalidSpec(f"{name} has no workload {workload!r}; there are {known}")
-    return {column: array[rows] for column, array in table.items()}
-
-
-def _by_client(name: str, table: columns.Columns) -> columns.Columns:
-    """The rows sorted by client; within a client, the file's times must ascend."""
-    order = np.argsort(table["client"], kind="stable")
-    table = {column: array[order] for column, array in table.items()}
-    client, t_s = table["client"], table["t_s"]
-    ascending = (np.diff(client) > 0) | (np.diff(t_s) > 0)
-    fine = client[0] >= 0 and (t_s >= 0).all() and ascending.all()
-    _require(name, bool(fine), "a client's windows are negative, unsorted or named twice")
-    return table
-
-
-def _require_time(name: str, t_s: FloatArray) -> None:
+def require_time(name: str, t_s: FloatArray) -> None:
     fine = t_s[0] >= 0 and (np.diff(t_s) > 0).all()
-    _require(name, bool(fine), "time is negative, unsorted or named twice")
+    require(name, bool(fine), "time is negative, unsorted or named twice")
 
 
-def _require(name: str, fine: bool, fault: str) -> None:
+def require(name: str, fine: bool, fault: str) -> None:
     if not fine:
         raise InvalidTrace(f"{name}: {fault}")

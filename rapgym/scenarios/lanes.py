@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import scenario
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
-from rapgym.model.shapes import model_spec
-from rapgym.scenario import Scenario, Split
+from rapgym.scenarios import worlds
+from rapgym.scenarios.scales import card_bytes
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding, simulator
 from rapgym.world.encoding import Layout, Visible
 from rapgym.world.records import Demand, Outcome, State, World
@@ -21,25 +21,6 @@ from rapgym.world.simulator import Step
 
 TRAIN_EPISODE_ROWS = 64
 TOKEN_SCALES = (0.9, 1.1)  # small scaling of a train episode's tokens, uniform
-
-
-def story_of(name: str, length_share: float = 1.0, device_profile: str | None = None) -> Scenario:
-    """The scenario of this name, on a device and at a share of its lengths.
-
-    Raises:
-        InvalidSpec: there is no such scenario or profile, or the share is none.
-    """
-    found = scenario.scenario(name)
-    if (length_share, device_profile) == (1.0, None):
-        return found
-    return replace(found, length_share=length_share, device_profile=device_profile)
-
-
-def card_bytes(story: Scenario) -> int:
-    """The whole card in bytes of the measured model: the unit in which limits are seen."""
-    measured = model_spec(scenario.table(story).model)
-    card = int(story.card_gib * scenario.GIB * scenario.scales(story, measured).bytes)
-    return int(scenario.limit_scaled(story, measured, np.array(float(card))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +71,7 @@ class Lanes:
             step: what serves a row; the simulated world unless stated.
         """
         self.story, self.split, self.count, self.step = story, split, count, step
-        self.world = scenario.world(story, split)
+        self.world = worlds.world(story, split)
         self.layout: Layout = encoding.layout(
             self.world, card_bytes=card_bytes(story), small_steps=small_steps
         )

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 from rapgym.errors import InvalidSpec
-from rapgym.memory_meters import Meter
-from rapgym.recording import WorkFile
+from rapgym.recorder.meters import Meter
+from rapgym.recorder.work_file import WorkFile
 
 SHORTEST_S = 0.01  # between samples: times are kept in milliseconds
 

@@ -5,25 +5,22 @@ What they held stands in a series in place of a tenant's tokens, in MiB, rounded
 
 import hashlib
 import math
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rapgym import loaders, series, sources, trace
 from rapgym.arrays import IntArray
-from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
+from rapgym.errors import DataUnavailable, InvalidTrace
 from rapgym.files import checked, places
-from rapgym.series import Series
-from rapgym.trace import MemoryTrace, RequestTrace
+from rapgym.workload import loaders, series, sources, trace
+from rapgym.workload.series import Series
+from rapgym.workload.trace import MemoryTrace, RequestTrace
 
 UNIT_BYTES = 1 << 20
 SMALLEST_ROWS = 64  # of which 16 are test: as many as there are pairings
 RULES = 1  # of this module: a change gives every workload that was made by it another name
-_NAME = re.compile(r"(?P<base>[^\[\]]+)\[(?P<options>[^\[\]]+)\](-v\d+)?")
-OPTIONS = ("memory", "requests", "card", "every")
 
 
 def path_of(recording: str) -> Path:
@@ -98,34 +95,6 @@ def _common(served: RequestTrace, memory_s: float, offset_s: float) -> tuple[flo
     if math.isnan(offset_s):
         return 0.0, 0.0
     return max(0.0, -offset_s), min(float(served.arrival_s[-1]), memory_s - offset_s)
-
-
-def options_of(name: str) -> tuple[str, dict[str, str]]:
-    """What `laptop[memory=FILE,requests=FILE,card=GIB,every=K]` says; all but the first may be absent.
-
-    Raises:
-        InvalidSpec: it cannot be read.
-    """
-    found = _NAME.fullmatch(name)
-    told = dict(part.partition("=")[::2] for part in found["options"].split(",")) if found else {}
-    if found is None or not told.get("memory") or not all(told.values()) or {*told} - {*OPTIONS}:
-        raise InvalidSpec(
-            f"{name!r} names no scenario: one on your own traces is called "
-            "BASE[memory=FILE,requests=FILE,card=GIB,every=K], of which only memory must be there"
-        )
-    return found["base"], told
-
-
-def name_of(base: str, options: dict[str, str]) -> str:
-    """The name that `options_of` reads.
-
-    Raises:
-        InvalidSpec: a path holds a character that the name cannot.
-    """
-    name = f"{base}[{','.join(f'{key}={value}' for key, value in options.items())}]"
-    if any(set(value) & set(",=[]") for value in options.values()):
-        raise InvalidSpec(f"{name}: a path must not hold any of , = [ ]; rename the file")
-    return name
 
 
 def own(memory: str, served: str, every: int, window: int) -> Series:

@@ -7,14 +7,16 @@ here repeats those rates, that burstiness and those lengths. It is *not* recorde
 
 import math
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 
-from rapgym import loaders
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
-from rapgym.loaders import ServegenClients, ServegenLengths
-from rapgym.trace import RequestTrace
+from rapgym.files import columns
+from rapgym.workload import servegen, sources
+from rapgym.workload.loaders import require, require_time
+from rapgym.workload.trace import RequestTrace
 
 DAY_S = 86_400
 WINDOW_S = 600
@@ -23,6 +25,109 @@ LARGEST_DRAW = 50_000_000  # requests; more would not fit in the memory of a sma
 LARGEST_TOKENS = {"prompt": 262_144, "output": 32_768}  # no tail of lengths goes beyond
 
 _AT = np.array([0.0, 0.5, 0.9, 0.99, 1.0])  # probabilities between which quantiles are log-linear
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServegenClients:
+    """How each client of one workload sent requests, window by window (600 s, those with traffic).
+
+    The file's fitted parameters are left out: the Gamma ones restate rate and CV, and the Weibull
+    ones reproduce neither (the fitted mean is off by a fifth in the median, the CV as well).
+    """
+
+    workload: str
+    client: IntArray  # [K], ascending
+    t_s: FloatArray  # start of the window, ascending within a client, [K]
+    rate_rps: FloatArray  # > 0, [K]
+    iat_cv: FloatArray  # standard deviation over mean of inter-arrival times, > 0, [K]
+    weibull: BoolArray  # the family that fits best: Weibull, else Gamma, [K]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServegenLengths:
+    """Mean, p50, p90 and p99 of each client's tokens, window by window (6 h).
+
+    Clients of large length files are missing: 37 % of the requests of language/m-large, 29 % of
+    m-mid, 57 % of m-small.
+    """
+
+    workload: str
+    client: IntArray  # [K], ascending
+    t_s: FloatArray  # start of the window, ascending within a client, [K]
+    prompt: FloatArray  # [K, 4]: mean, p50, p90, p99
+    output: FloatArray  # [K, 4]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServegenRates:
+    """All clients of one workload together, every window (600 s), silent ones included."""
+
+    workload: str
+    t_s: FloatArray  # strictly ascending, [S]
+    rate_rps: FloatArray  # [S]
+    active_clients: IntArray  # [S]
+    top_client_rate_rps: FloatArray  # of the busiest client, [S]
+
+
+def servegen_clients(workload: str) -> ServegenClients:
+    """ServeGen's measured rates and burstiness, such as of "language/m-large"."""
+    name = "servegen-clients"
+    table = _by_client(name, _servegen(name, workload, {
+        "client": "int", "t_s": "float", "rate_rps": "float", "iat_cv": "float",
+        "pattern": "text"}))  # fmt: skip
+    require(name, bool(((table["rate_rps"] > 0) & (table["iat_cv"] > 0)).all()),
+             "a rate or CV is not positive")  # fmt: skip
+    pattern = table["pattern"]
+    require(name, bool(np.isin(pattern, ("Gamma", "Weibull")).all()),
+             "a pattern is neither Gamma nor Weibull")  # fmt: skip
+    return ServegenClients(workload, table["client"], table["t_s"], table["rate_rps"],
+                           table["iat_cv"], pattern == "Weibull")  # fmt: skip
+
+
+def servegen_lengths(workload: str) -> ServegenLengths:
+    """ServeGen's measured lengths; the multimodal workload has none."""
+    name, statistics = "servegen-lengths", ("mean", "p50", "p90", "p99")
+    fields = {side: [f"{side}_{each}" for each in statistics] for side in ("in", "out")}
+    kinds: dict[str, columns.Kind] = dict.fromkeys(fields["in"] + fields["out"], "float")
+    table = _by_client(name, _servegen(name, workload, {"client": "int", "t_s": "float", **kinds}))
+    prompt, output = (np.stack([table[field] for field in fields[side]], 1) for side in fields)
+    for tokens in (prompt, output):
+        ascending = (tokens >= 0).all() and (np.diff(tokens[:, 1:]) >= 0).all()
+        require(name, bool(ascending), "quantiles of tokens are negative or do not ascend")
+    return ServegenLengths(workload, table["client"], table["t_s"], prompt, output)
+
+
+def servegen_rates(workload: str) -> ServegenRates:
+    """ServeGen's total rate, complete also where length records are missing."""
+    name = "servegen-rate"
+    table = _servegen(name, workload, {"t_s": "float", "rate_rps": "float",
+                                       "active_clients": "int",
+                                       "top_client_rate_rps": "float"})  # fmt: skip
+    require_time(name, table["t_s"])
+    negative = any((table[field] < 0).any() for field in table)
+    require(name, not negative, "a rate or a number of clients is negative")
+    return ServegenRates(workload, **table)
+
+
+def _servegen(name: str, workload: str, kinds: dict[str, columns.Kind]) -> columns.Columns:
+    """The rows of one workload."""
+    table = columns.read(sources.path_of(name), name, {"workload": "text", **kinds})
+    workloads = table.pop("workload")
+    if not (rows := workloads == workload).any():
+        known = ", ".join(np.unique(workloads))
+        raise InvalidSpec(f"{name} has no workload {workload!r}; there are {known}")
+    return {column: array[rows] for column, array in table.items()}
+
+
+def _by_client(name: str, table: columns.Columns) -> columns.Columns:
+    """The rows sorted by client; within a client, the file's times must ascend."""
+    order = np.argsort(table["client"], kind="stable")
+    table = {column: array[order] for column, array in table.items()}
+    client, t_s = table["client"], table["t_s"]
+    ascending = (np.diff(client) > 0) | (np.diff(t_s) > 0)
+    fine = client[0] >= 0 and (t_s >= 0).all() and ascending.all()
+    require(name, bool(fine), "a client's windows are negative, unsorted or named twice")
+    return table
 
 
 def arrivals(
@@ -56,8 +161,8 @@ def arrivals(
     """
     if not 0 < share <= 1 or days < 1 or start_day < 0 or seed < 0:
         raise InvalidSpec(f"{workload}: need 0 < share <= 1, days >= 1, start_day >= 0, seed >= 0")
-    clients = loaders.servegen_clients(workload)
-    lengths = loaders.servegen_lengths(workload)
+    clients = servegen.servegen_clients(workload)
+    lengths = servegen.servegen_lengths(workload)
     recorded = math.ceil((clients.t_s.max() + WINDOW_S) / DAY_S)
     if start_day + days > recorded:
         raise InvalidSpec(f"{workload} has {recorded} days, not {start_day} + {days}")

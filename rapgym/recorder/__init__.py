@@ -1,0 +1,1 @@
+"""A user's own traces: memory by sampling, requests by access log or proxy."""

@@ -1,0 +1,1 @@
+"""Physical stories from which every number of a world follows."""

@@ -1,0 +1,153 @@
+"""From a scenario to the worlds that are played."""
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from rapgym import heldout
+from rapgym.arrays import IntArray
+from rapgym.errors import InvalidSpec
+from rapgym.files import checked, places
+from rapgym.model import memory as model_memory
+from rapgym.model.shapes import ModelSpec, model_spec
+from rapgym.quality.table import QualityColumns
+from rapgym.scenarios import tables
+from rapgym.scenarios.scales import limit_bytes, limit_scaled, profile_of, scales
+from rapgym.scenarios.story import Recorded, Scenario, Split
+from rapgym.scenarios.tables import table
+from rapgym.workload import own as own_traces
+from rapgym.workload import series
+from rapgym.workload.series import Series
+from rapgym.world.records import Rows, World
+
+
+def workload_file(story: Scenario) -> Path:
+    """The file of a scenario's series: committed, or made of the user's traces and kept in the cache.
+
+    Raises:
+        DataUnavailable: a trace that it is made of is not there.
+        InvalidTrace: one is not valid.
+    """
+    if not (story.is_own and isinstance(story.tenant, Recorded)):
+        return places.TRACES / f"{story.workload}.csv.gz"
+    path = checked.cache_folder() / "workloads" / f"{story.workload}.csv.gz"
+    if not path.is_file():
+        made = own_traces.own(story.tenant.recording, story.trace, story.every, story.window_s)
+        series.write(made, path)
+    return path
+
+
+def workload(story: Scenario) -> Series:
+    """The series of a scenario; none of it depends on card, restore time or notice.
+
+    Raises:
+        HeldOut: training asks.
+        InvalidSpec: the series was cut into other windows than the scenario states.
+    """
+    heldout.check(heldout.WHOLE)
+    return _workload(story)
+
+
+@lru_cache(maxsize=16)
+def _workload(story: Scenario) -> Series:
+    found = series.read(workload_file(story))
+    made_for = (found.window_s, found.origin.get("pool_tokens", story.pool_tokens))
+    if made_for != (story.window_s, story.pool_tokens):
+        raise InvalidSpec(
+            f"the series of {story.name} was made for other windows or another pool; run: rapgym "
+            f"scenarios build {story.name}"
+        )
+    return found
+
+
+def rows(story: Scenario, measured: ModelSpec, split: Split) -> Rows:
+    """The rows of one split and no others, in tokens and bytes of the measured model."""
+    heldout.check(split)
+    whole = _workload(story)
+    part = whole.part(series.split_rows(len(whole), split, story.splits))
+    scale = scales(story, measured)
+
+    def tokens(served: IntArray) -> IntArray:
+        return np.rint(served * float(scale.tokens) * story.length_share).astype(np.int64)
+
+    reserved = part.batch * part.reserve_tokens
+    longest = part.longest_prompt_tokens + np.where(part.batch > 0, part.reserve_tokens, 0)
+    limit = limit_bytes(story, part.tenant_tokens) * float(scale.bytes)
+    limit = np.floor(limit_scaled(story, measured, limit))
+    return Rows(
+        batch=part.batch,
+        prompt_tokens=tokens(part.prompt_tokens),
+        reserved_tokens=tokens(reserved),
+        longest_tokens=tokens(longest),
+        output_tokens=part.output_tokens,
+        limit_bytes=limit.astype(np.int64),
+    )
+
+
+def world(story: Scenario, split: Split) -> World:
+    """The world that policies meet: rows of one split, calibration columns only.
+
+    Raises:
+        HeldOut: training asks for a split that it is not told of.
+    """
+    heldout.check(split)
+    return _told_world(story, split)
+
+
+@lru_cache(maxsize=64)
+def _told_world(story: Scenario, split: Split) -> World:
+    return _world(story, split, _told(story))
+
+
+def _told(story: Scenario) -> QualityColumns:
+    domain = story.told_domain or story.domain
+    return table(story).calibration(domain, story.draw)
+
+
+def scoring_world(story: Scenario, split: Split = "test") -> World:
+    """The same rows with test columns: for the scorer and the bound alone.
+
+    Raises:
+        HeldOut: training asks.
+    """
+    heldout.check(heldout.COLUMNS)
+    return _judged_world(story, split)
+
+
+@lru_cache(maxsize=64)
+def _judged_world(story: Scenario, split: Split) -> World:
+    told = _told(story)
+    judged = table(story).test(story.domain)
+    if (judged.order != told.order).any():
+        # The shield cuts along the order that it was told of, whatever text scores.
+        judged = replace(judged, order=told.order)
+    return _world(story, split, judged)
+
+
+def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
+    measured = model_spec(table(story).model)
+    profile = profile_of(story)
+    footprint = model_memory.footprint(measured, story.form, profile)
+    restore_bytes_per_s = profile.restore_bytes_per_s
+    if restore_bytes_per_s is None:
+        restore_bytes_per_s = float(footprint.weights.sum()) / story.restore_s
+    whole = _workload(story)
+    train = whole.output_tokens[series.split_rows(len(whole), "train", story.splits)]
+    return World(
+        footprint=footprint,
+        quality=quality,
+        rows=rows(story, measured, split),
+        ceiling=table(story).ceiling(story.domain) if story.ceiling is None else story.ceiling,
+        restore_bytes_per_s=restore_bytes_per_s,
+        mean_output_tokens=float(train.mean()),
+        notice_s=story.notice_s,
+    )
+
+
+def forget() -> None:
+    """Read tables, workloads and worlds anew: what they were made of has changed."""
+    tables.forget()
+    for remembered in (_workload, _told_world, _judged_world):
+        remembered.cache_clear()

@@ -26,11 +26,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import Frontier, frontier
+from rapgym.rollout import rollout
+from rapgym.rollout import tuning as rollout_tuning
 from rapgym.world.encoding import HISTORY, Reading
 from rapgym.world.records import World
 from rapgym.world.reward import token_loss
@@ -311,4 +312,4 @@ def tune(briefing: Briefing) -> dict[str, Any]:
         """A policy for the next pairing."""
         return CrossFitted(folds, next(starts).offset, rows, **settings)
 
-    return rollout.best_settings(make, SETTINGS, briefing)
+    return rollout_tuning.best_settings(make, SETTINGS, briefing)

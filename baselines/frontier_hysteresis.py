@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
+from rapgym.rollout import tuning as rollout_tuning
 
 # Shares of the card, and rows. Without headroom or patience it keeps a set only over worse ones.
 MARGINS, HEADROOMS, PATIENCE = (0.0, 0.01, 0.02, 0.04), (0.0, 0.01, 0.03, 0.06), (1, 2, 4)
@@ -80,4 +80,4 @@ class FrontierHysteresis:
 
 def tune(briefing: Briefing) -> dict[str, Any]:
     """The settings with the least cost on the briefing's split."""
-    return rollout.best_settings(FrontierHysteresis, SETTINGS, briefing)
+    return rollout_tuning.best_settings(FrontierHysteresis, SETTINGS, briefing)

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
+from rapgym.rollout import tuning as rollout_tuning
 
 MARGINS = np.round(np.concatenate([np.arange(0, 0.05, 0.0025), np.arange(0.05, 0.325, 0.01)]), 4)
 
@@ -34,4 +34,4 @@ class FrontierMargin:
 
 def tune(briefing: Briefing) -> dict[str, Any]:
     """The margin with the least cost on the briefing's split."""
-    return rollout.best_settings(FrontierMargin, {"margin": MARGINS}, briefing)
+    return rollout_tuning.best_settings(FrontierMargin, {"margin": MARGINS}, briefing)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
+from rapgym.rollout import tuning as rollout_tuning
 
 MARGINS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03)  # shares of the card
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the deepest recent fall
@@ -48,4 +48,4 @@ class FrontierRecent:
 
 def tune(briefing: Briefing) -> dict[str, Any]:
     """The settings with the least cost on the briefing's split."""
-    return rollout.best_settings(FrontierRecent, SETTINGS, briefing)
+    return rollout_tuning.best_settings(FrontierRecent, SETTINGS, briefing)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model import blocks
 from rapgym.policies.policy import Briefing
+from rapgym.rollout import tuning as rollout_tuning
 
 
 class StaticRepaired:
@@ -50,7 +50,7 @@ def _best_set(briefing: Briefing, *, refuses_misfit: bool) -> dict[str, Any]:
         prefixes[count:, block] = False
     candidates = np.concatenate([quality.grid_kept.reshape(-1, n), prefixes])
     candidates = np.unique(candidates, axis=0)
-    costs = rollout.fixed_sets_cost(
+    costs = rollout_tuning.fixed_sets_cost(
         briefing.train,
         candidates,
         refuses_misfit=refuses_misfit,

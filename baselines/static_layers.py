@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidTable
 from rapgym.policies.policy import Briefing
 from rapgym.quality.table import QualityColumns
+from rapgym.rollout import tuning as rollout_tuning
 
 
 class StaticLayers:
@@ -64,7 +64,7 @@ def tune(briefing: Briefing) -> dict[str, Any]:
     Raises:
         InvalidTable: the table holds no block influence.
     """
-    costs = rollout.fixed_sets_cost(
+    costs = rollout_tuning.fixed_sets_cost(
         briefing.train,
         without_layers(briefing.quality),
         refuses_misfit=True,

@@ -9,12 +9,13 @@ import numpy as np
 from causal_controller import SHARES, Base, Known, charge, choices, known, least_charge, prices
 from causal_states import part, states
 
-from rapgym import rollout, score
+from rapgym import score
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.episode_log import EpisodeLog
 from rapgym.policies import registry
 from rapgym.policies.policy import Policy, briefing
 from rapgym.policies.reference import frontier
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.twin import Drawn, Twin

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout
 from rapgym.files import checked, provenance
-from rapgym.guard import Guard, strict_lanes
+from rapgym.guard.guard import Guard, strict_lanes
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
+from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables
 from rapgym.scenarios.lanes import Lanes
 from rapgym.world import shield

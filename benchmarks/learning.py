@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import cells, results, rollout, score
+from rapgym import cells, results, score
 from rapgym.files import checked
 from rapgym.jobs import parallel
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import Told, briefing
+from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue
 from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios.catalogue import SCENARIOS

@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.files import provenance
-from rapgym.guard import Guard, Guarding, strict_lanes
+from rapgym.guard.guard import Guard, Guarding, strict_lanes
+from rapgym.guard.watchdog import Rules
 from rapgym.policies.policy import Policy, briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue
 from rapgym.scenarios.lanes import Lanes
-from rapgym.watchdog import Rules
 from rapgym.world import shield
 from rapgym.world.simulator import Row
 

@@ -13,7 +13,7 @@ import results_page
 from rapgym import cli, results
 from rapgym.policies import registry
 from rapgym.results import Results
-from rapgym.rivals import RIVALS
+from rapgym.rivals.rivals import RIVALS
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.lanes import Lanes
 from rapgym.suitability import numbers

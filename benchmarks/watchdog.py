@@ -7,7 +7,7 @@ On each scenario a good policy decides the first half of the split's rows; from 
 foreign (the same method, tuned and briefed for another scenario, whose units it reads memory in).
 Each is run alone and under the watchdog, in every pairing of the split, and set against the reference
 policy: cost by calibration columns, which the watchdog sees, and by test columns. The rules of
-`rapgym.watchdog.Rules` were chosen with --split train and validation.
+`rapgym.guard.watchdog.Rules` were chosen with --split train and validation.
 """
 
 import argparse
@@ -20,18 +20,19 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import rollout, watchdog
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.episode_log import EpisodeLog, LogWriter, weighted_mean
 from rapgym.files import provenance
-from rapgym.guard import Guard, Guarding
+from rapgym.guard import watchdog
+from rapgym.guard.guard import Guard, Guarding
+from rapgym.guard.watchdog import Mode, Rules
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy, Told, briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog, LogWriter, weighted_mean
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.lanes import Lanes
 from rapgym.scenarios.story import Scenario, Split
-from rapgym.watchdog import Mode, Rules
 
 # Scenarios, and for each the one whose policy is the foreigner: the same length of observations.
 SCENARIOS = {

@@ -4,7 +4,7 @@ Importing registers the environments `RAP-v0`, `RAP-Counts-v0` and `RAP-KeptSet-
 and opens no file.
 """
 
-from rapgym.env import register_all
+from rapgym.envs.env import register_all
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "register_all"]

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import audit_entry, audit_read, audit_text, guard
+from rapgym import audit_entry, audit_read, audit_text
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.audit_context import AuditContext
 from rapgym.audit_entry import Record
 from rapgym.audit_read import Fault, Line
 from rapgym.audit_text import Head
 from rapgym.errors import InvalidResult, InvalidSpec
+from rapgym.guard import guard
 from rapgym.model import blocks
 from rapgym.world import shield
 

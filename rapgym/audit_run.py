@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from rapgym import audit_step, rollout
+from rapgym import audit_step
 from rapgym.audit_log import AuditLog
 from rapgym.audit_step import AuditedGuard
-from rapgym.guard import Guarding
+from rapgym.guard.guard import Guarding
 from rapgym.policies import registry
 from rapgym.policies.policy import Told, briefing
+from rapgym.rollout import rollout
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.lanes import Lanes
 from rapgym.scenarios.story import Scenario, Split

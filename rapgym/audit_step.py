@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import env
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit_context import AuditContext
 from rapgym.audit_log import AuditLog
 from rapgym.audit_record import Decisions
-from rapgym.guard import Decided, Guard
+from rapgym.envs import env
+from rapgym.guard.guard import Decided, Guard
+from rapgym.guard.watchdog import Mode
 from rapgym.scenarios import tables
 from rapgym.scenarios.lanes import Lanes
-from rapgym.watchdog import Mode
 from rapgym.world import encoding, shield, simulator
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Decision, Reason

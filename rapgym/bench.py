@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from rapgym import cells, results, rivals
+from rapgym import cells, results
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
 from rapgym.files import checked, places, provenance
 from rapgym.jobs import parallel
@@ -19,6 +19,7 @@ from rapgym.jobs.progress import Progress
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
 from rapgym.results import Cell, Results
+from rapgym.rivals import rivals
 from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.story import Recorded, Scenario

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import format_pruning, rivals, rollout
-from rapgym.episode_log import EpisodeLog
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
 from rapgym.quality import sets as measured_sets
 from rapgym.quality.table import QualityTable
 from rapgym.results import Cell
-from rapgym.rivals import Rival
+from rapgym.rivals import pruned as pruned_rivals
+from rapgym.rivals import rivals
+from rapgym.rivals.rivals import Rival
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.world import bound, plan, simulator
@@ -155,7 +157,7 @@ def rival_facts(story: Scenario, rival: Rival, judged: EpisodeLog | None = None)
         judged = rivals.log(story, rival, "test", "test") if judged is None else judged
         designs = registry.entry(LOOKUP).designs
         pruned = calibration_cost(tables.format_table(story, form), designs)
-        pruned |= {"sets_se": format_pruning.sets_se(story, form, judged)}
+        pruned |= {"sets_se": pruned_rivals.sets_se(story, form, judged)}
     return _undecided(story, rival.name, "rival") | {
         "settings": {"rule": rival.rule, "weights": form.weights, "kv": form.kv},
         "served_cost": served,

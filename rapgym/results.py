@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult, RapgymError
 from rapgym.files import checked, headed
 from rapgym.model import blocks
 from rapgym.quality.header import MAX_BLOCKS
+from rapgym.rollout.log import EpisodeLog
 from rapgym.world.shield import Reason
 
 SCHEMA = 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import champions, format_pruning, rivals, score
+from rapgym import champions, score
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidResult
@@ -15,6 +15,9 @@ from rapgym.model.shapes import model_spec
 from rapgym.quality import error as table_error
 from rapgym.quality.error import SetError
 from rapgym.results import DECIMALS, Cell, Results
+from rapgym.rivals import pruned as pruned_rivals
+from rapgym.rivals import rivals
+from rapgym.rollout import log as rollout_log
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.score import Estimate, Resamples, Summed
@@ -177,7 +180,7 @@ class Served:
             return None
         found: dict[bytes, float] = {}
         for weight, cell in zip(self.weights, self.cells, strict=True):
-            for name, share in table_error.served_shares(cell.log, ceiling).items():
+            for name, share in rollout_log.served_shares(cell.log, ceiling).items():
                 found[name] = found.get(name, 0.0) + float(weight) * share
         return found
 
@@ -437,7 +440,7 @@ def _format_world(cell: Cell) -> tuple[World, float]:
     story = catalogue.scenario(cell.about["scenario"])
     rival = rivals.rival(cell.about["policy"])
     offset = rivals.format_nll(story, rival, "test")
-    return format_pruning.world(story, rival.form_on(story), "test", "test", offset), offset
+    return pruned_rivals.world(story, rival.form_on(story), "test", "test", offset), offset
 
 
 def _capped(cell: Cell, ceiling: float) -> BoolArray:

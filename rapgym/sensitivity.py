@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bench, cells, rollout, score, scoreboard
+from rapgym import bench, cells, score, scoreboard
 from rapgym.arrays import IntArray
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidSpec
@@ -26,6 +26,7 @@ from rapgym.jobs.progress import Progress
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.results import Cell
+from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.score import Estimate, Resamples

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rapgym import cells, rollout
+from rapgym import cells
 from rapgym.arrays import BoolArray
-from rapgym.episode_log import weighted_mean
 from rapgym.errors import InvalidSpec
 from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.rollout import tuning as rollout_tuning
+from rapgym.rollout.log import weighted_mean
 from rapgym.scenarios import scales, tables, worlds
 from rapgym.scenarios.scales import card_bytes
 from rapgym.scenarios.story import Recorded, Scenario, Tenant
@@ -141,7 +142,7 @@ def check(story: Scenario) -> str:
         raise InvalidSpec(f"{story.name} is too hard: the floor fits in {floor:.0%} of train rows")
     start = cells.test_start(world, story)
     least, output = bound.least_cost_rows(world, told.quality.at_counts, start, len(world.rows))
-    lookup = rollout.train_cost(FrontierLookup, told)
+    lookup = rollout_tuning.train_cost(FrontierLookup, told)
     room = 1 - weighted_mean(least, output) / lookup
     if room < LEAST_ROOM:
         raise InvalidSpec(

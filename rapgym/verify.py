@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bench, cells, results, rivals, rollout, scoreboard
+from rapgym import bench, cells, results, scoreboard
 from rapgym.arrays import IntArray
-from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidResult
 from rapgym.files import checked
 from rapgym.jobs import parallel
 from rapgym.policies import registry
 from rapgym.results import Cell, Results
+from rapgym.rivals import rivals
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios.story import Scenario

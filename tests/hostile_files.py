@@ -14,9 +14,8 @@ import toy_world
 from audit_logs import written
 from hypothesis import strategies as st
 
-from rapgym import audit_replay, cells, results, rollout
+from rapgym import audit_replay, cells, results
 from rapgym.baselines.keep_all import KeepAll
-from rapgym.episode_log import EpisodeLog
 from rapgym.model import profiles
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import briefing
@@ -25,6 +24,8 @@ from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
 from rapgym.recorder import access_log, work_file
 from rapgym.results import Results
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series, trace
 

@@ -9,12 +9,13 @@ import pytest
 from table_device import step_of
 from toy_table import kept_without
 
-from rapgym import cells, cli, results, rollout
+from rapgym import cells, cli, results
 from rapgym.against import Tolerances, compared
 from rapgym.baselines.keep_all import KeepAll
-from rapgym.episode_log import EpisodeLog
 from rapgym.policies.policy import briefing
 from rapgym.results import Cell, Results
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios.lanes import Lanes
 from rapgym.scenarios.story import Scenario
 

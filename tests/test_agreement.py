@@ -12,10 +12,10 @@ from table_device import CARD_BYTES, Memory, TableServer
 from toy_table import kept_without
 from toy_world import toy_rows, toy_world
 
-from rapgym import rollout
 from rapgym.errors import InvalidSpec
 from rapgym.model import blocks
 from rapgym.model.profiles import IDEAL, Latency, Work
+from rapgym.rollout import rollout
 from rapgym.runtime import agreement, profiling, ranking
 from rapgym.runtime.device import DeviceStep
 from rapgym.runtime.records import Record, row_record

@@ -17,19 +17,20 @@ from toy_table import toy_columns
 from toy_world import lanes_at, toy_rows, toy_world
 from worlds import Trial, trials
 
-from rapgym import audit_entry, audit_replay, audit_run, audit_step, rollout
+from rapgym import audit_entry, audit_replay, audit_run, audit_step
 from rapgym.arrays import BoolArray
 from rapgym.audit_entry import Record
 from rapgym.audit_log import AuditLog
 from rapgym.audit_step import AuditedGuard, AuditedStep
 from rapgym.errors import InvalidSpec
-from rapgym.guard import Guarding
+from rapgym.guard.guard import Guarding
+from rapgym.guard.watchdog import Rules
 from rapgym.model import blocks
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.rollout import rollout
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario
-from rapgym.watchdog import Rules
 from rapgym.world import simulator
 from rapgym.world.records import World
 from rapgym.world.shield import Reason

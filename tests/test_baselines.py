@@ -11,7 +11,6 @@ import toy_world
 from numpy.typing import NDArray
 from toy_table import ALL_SETS, kept_without
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines import (
     frontier_hysteresis,
@@ -35,6 +34,8 @@ from rapgym.model import blocks
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
 from rapgym.quality.table import QualityColumns
+from rapgym.rollout import rollout
+from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.story import Scenario
@@ -151,7 +152,7 @@ def test_the_best_static_set_is_the_best_on_train(
     told = briefing(toy_story)
     found = tune(told)
     cost = {
-        blocks.key(kept): rollout.train_cost(partial(form, blocks.key(kept)), told)
+        blocks.key(kept): rollout_tuning.train_cost(partial(form, blocks.key(kept)), told)
         for kept in ALL_SETS
         if kept[:2].all()
     }
@@ -206,7 +207,9 @@ def test_layers_go_whole_by_influence_and_those_with_a_floor_block_stay(
     sets = [kept_without(), kept_without(4, 5), kept_without(2, 3, 4, 5)]
     assert static_layers.without_layers(told.quality).tolist() == [kept.tolist() for kept in sets]
     found = static_layers.tune(told)
-    costs = [rollout.train_cost(partial(StaticBest, blocks.key(kept)), told) for kept in sets]
+    costs = [
+        rollout_tuning.train_cost(partial(StaticBest, blocks.key(kept)), told) for kept in sets
+    ]
     assert costs[found["layers"]] == min(costs)
     log = rollout.run(lambda: StaticLayers(1), toy_story, "train", told)
     assert (log.proposal == sets[1]).all()
@@ -295,21 +298,21 @@ def test_settings_tried_side_by_side_do_as_each_does_alone(
     make: Callable[..., Policy], settings: dict[str, Any], toy_story: Scenario
 ) -> None:
     told, count = briefing(toy_story, "fit"), len(next(iter(settings.values())))
-    costs = rollout.train_costs(lambda: make(**settings), told, count)
+    costs = rollout_tuning.train_costs(lambda: make(**settings), told, count)
     assert len(np.unique(costs.round(9))) > 3, "settings matter"
     for i in range(0, count, 7):
         one = {name: values[i].item() for name, values in settings.items()}
         policy = make(**one)  # one object for all pairings: reset forgets
-        assert costs[i] == pytest.approx(rollout.train_cost(lambda p=policy: p, told)), one  # type: ignore[misc]
+        assert costs[i] == pytest.approx(rollout_tuning.train_cost(lambda p=policy: p, told)), one  # type: ignore[misc]
 
 
 def test_costs_of_fixed_sets_equal_rollouts(toy_story: Scenario) -> None:
     told = briefing(toy_story)
     sets: BoolArray = np.array([kept_without(4, 5), kept_without(), kept_without(2, 3, 4, 5)])
-    found = rollout.fixed_sets_cost(
+    found = rollout_tuning.fixed_sets_cost(
         told.train, sets, refuses_misfit=True, offsets=toy_story.offsets
     )
     alone: NDArray[np.float64] = np.array(
-        [rollout.train_cost(partial(StaticBest, blocks.key(kept)), told) for kept in sets]
+        [rollout_tuning.train_cost(partial(StaticBest, blocks.key(kept)), told) for kept in sets]
     )
     assert found == pytest.approx(alone)

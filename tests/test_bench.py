@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rapgym import bench, cells, cli, report, results, rollout, scoreboard, verify
+from rapgym import bench, cells, cli, report, results, scoreboard, verify
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.files import headed, places
 from rapgym.model import blocks, memory
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
+from rapgym.rollout import rollout
+from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.world import bound, plan
@@ -340,7 +342,7 @@ def test_tuning_finds_what_trying_every_setting_on_train_finds(
     told = briefing(toy_story)
     static = registry.entry("static-best")
     costs = {
-        key: rollout.train_cost(partial(registry.build, static, {"kept": key}), told)
+        key: rollout_tuning.train_cost(partial(registry.build, static, {"kept": key}), told)
         for key in {blocks.key(kept) for kept in told.quality.grid_kept.reshape(-1, 6)}
     }
     assert costs[found.settings["train"]["kept"]] == pytest.approx(min(costs.values()))

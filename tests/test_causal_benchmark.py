@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import rollout, twin
+from rapgym import twin
+from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, worlds
 from rapgym.twin import Drawn, Twin
 from rapgym.world import bound, simulator

@@ -10,13 +10,14 @@ import pytest
 import toy_world
 from toy_table import toy_columns
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.baselines import forecast
 from rapgym.baselines.forecast import CrossFitted, Forecast, Futures, Remains
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
+from rapgym.rollout import rollout
+from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series
@@ -148,18 +149,18 @@ def test_tuning_sees_no_rows_own_future(
     monkeypatch.setattr(forecast, "NEIGHBOURS", 1)  # the row's own past, where it is among them
 
     def cost_while_tuned(make: Callable[..., CrossFitted], *_: object) -> dict[str, float]:
-        return {"cost": rollout.train_cost(lambda: make(**settings), told)}
+        return {"cost": rollout_tuning.train_cost(lambda: make(**settings), told)}
 
-    monkeypatch.setattr(rollout, "best_settings", cost_while_tuned)
+    monkeypatch.setattr(rollout_tuning, "best_settings", cost_while_tuned)
     honest = forecast.tune(told)["cost"]
-    flattered = rollout.train_cost(lambda: Forecast(**settings), told)
+    flattered = rollout_tuning.train_cost(lambda: Forecast(**settings), told)
     assert flattered < 0.75 * honest, "looking up what comes next would pay"
     # On fresh rows it gains no less over the lookup than tuning was told.
     fresh, fresh_lookup = (
         rollout.run(policy, told.scenario, "test", told).mean_cost
         for policy in (lambda: Forecast(**settings), FrontierLookup)
     )
-    assert fresh / fresh_lookup < 1.1 * honest / rollout.train_cost(FrontierLookup, told)
+    assert fresh / fresh_lookup < 1.1 * honest / rollout_tuning.train_cost(FrontierLookup, told)
 
 
 def test_no_stretch_of_a_fold_touches_its_rows() -> None:

@@ -12,7 +12,7 @@ import shaped_table
 import toy_table
 from toy_table import ALL_SETS, CEILING, FLOOR
 
-from rapgym import bench, cells, format_pruning, results, rivals, rollout, scoreboard, verify
+from rapgym import bench, cells, results, scoreboard, verify
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTable
 from rapgym.files import places
@@ -25,7 +25,10 @@ from rapgym.quality import file as table_file
 from rapgym.quality import table as quality_table
 from rapgym.quality.file import FormatQuality
 from rapgym.quality.table import QualityTable
-from rapgym.rivals import PRUNED, RIVALS, Rival
+from rapgym.rivals import pruned as pruned_rivals
+from rapgym.rivals import rivals
+from rapgym.rivals.rivals import PRUNED, RIVALS, Rival
+from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.story import Scenario
@@ -93,7 +96,7 @@ def test_in_the_scenarios_own_format_it_is_the_reference_policy(
     story = catalogue.scenario(name)
     served = rollout.run(FrontierLookup, story, "test", briefing(story))
     for text in TEXTS:
-        found = format_pruning.log(story, story.form, "test", text, 0.0)
+        found = pruned_rivals.log(story, story.form, "test", text, 0.0)
         assert (found.proposal == served.proposal).all()
         assert (found.kept_end == served.kept_end).all()
         if text == "calib":
@@ -134,7 +137,7 @@ def test_every_token_costs_what_it_does_in_the_formats_world_and_the_offset(
     form, found = rival.form_on(toy), rivals.log(toy, rival, "test", text)
     offset, columns = lost(form, text), toy_in(form)
     priced = columns.test() if text == "test" else columns.calibration()
-    inner = format_pruning.world(toy, form, "test", text, offset)
+    inner = pruned_rivals.world(toy, form, "test", text, offset)
     assert inner.ceiling == CEILING - offset
     outer: Any = replace(inner, ceiling=CEILING)
     object.__setattr__(outer, "quality", Shifted(priced, offset))
@@ -166,7 +169,7 @@ def start_of(world: World, story: Scenario) -> Any:
 
 def test_it_proposes_the_best_set_that_fits_in_the_formats_own_bytes(toy: Scenario) -> None:
     found = rivals.log(toy, OVER_INT8, "test", "test")
-    world = format_pruning.world(toy, INT8, "test", "calib", LOST[INT8])
+    world = pruned_rivals.world(toy, INT8, "test", "calib", LOST[INT8])
     assert world.footprint.attention_bytes == 36
     assert world.rows.limit_bytes.tobytes() == worlds.world(toy, "test").rows.limit_bytes.tobytes()
     calib, dropped = toy_in(INT8).calibration(), 0
@@ -261,7 +264,7 @@ def test_a_table_of_another_format_is_refused(
 
 def test_a_format_without_a_table_prunes_nothing(toy_story: Scenario) -> None:
     with pytest.raises(DataUnavailable):
-        format_pruning.log(toy_story, INT8, "test", "test", 0.1)
+        pruned_rivals.log(toy_story, INT8, "test", "test", 0.1)
     absent = [rival for rival in PRUNED if rival not in RIVALS]
     for rival in absent:
         with pytest.raises(
@@ -397,7 +400,7 @@ def test_two_rivals_of_one_format_share_its_error(listed: Scenario, tmp_path: Pa
 
 def test_the_error_of_the_sets_counts_those_that_it_serves_from(toy: Scenario) -> None:
     log = rivals.log(toy, OVER_INT8, "test", "test")
-    found = format_pruning.sets_se(toy, INT8, log)
+    found = pruned_rivals.sets_se(toy, INT8, log)
     share: dict[str, float] = {}
     measured = toy_in(INT8).test()
     total = log.output_tokens.sum()
@@ -418,7 +421,7 @@ def test_its_cost_at_other_c_equals_serving_every_row_again(listed: Scenario) ->
     story, world = listed, worlds.scoring_world(listed)
     for rival in (OVER_INT8, OVER_INT4):
         cell, offset = cells.rival_cell(story, rival), lost(rival.form_on(story), "test")
-        inner = format_pruning.world(story, rival.form_on(story), "test", "test", offset)
+        inner = pruned_rivals.world(story, rival.form_on(story), "test", "test", offset)
         for ceiling in (0.95, 1.2, 4.0, 9.0):
             there = replace(inner, ceiling=ceiling - offset)
             again = rollout.replay(there, cell.log, refuses_misfit=False)
@@ -440,7 +443,7 @@ def test_its_rows_and_pairings_are_those_of_the_policies(toy: Scenario) -> None:
     assert (log.limit_row == limit_row).all()
     assert (log.output_tokens == world.rows.output_tokens[row]).all()
     asked = simulator.demand_of(world, row, np.ones(row.shape))
-    foot = format_pruning.world(toy, INT4, "test", "calib", 0.0).footprint
+    foot = pruned_rivals.world(toy, INT4, "test", "calib", 0.0).footprint
     used = foot.used_bytes(log.kept, asked.tokens, asked.prompt_tokens)
     assert (used == log.used_bytes)[log.refused == 0].all()
     assert (log.used_bytes <= log.limit_bytes).all()

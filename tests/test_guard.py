@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from toy_world import with_rows
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.errors import InvalidPolicy, InvalidSpec
-from rapgym.guard import Guard, Guarding, Served, ruled, strict_lanes
+from rapgym.guard.guard import Guard, Guarding, Served, ruled, strict_lanes
+from rapgym.guard.watchdog import Mode, Rules
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.rollout import rollout
 from rapgym.scenarios import worlds
 from rapgym.scenarios.lanes import Lanes
 from rapgym.scenarios.story import Scenario
-from rapgym.watchdog import Mode, Rules
 from rapgym.world.shield import Reason
 
 # Dropping all that may be dropped costs the toy model 0.16 C a token.

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from rapgym import env, heldout, rollout
+from rapgym import heldout
+from rapgym.envs import env
 from rapgym.errors import HeldOut
 from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.rollout import rollout
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series

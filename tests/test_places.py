@@ -7,7 +7,7 @@ import pytest
 
 from rapgym import bench
 from rapgym.files import places, provenance
-from rapgym.policy_link import hidden_paths, readable_paths
+from rapgym.guard.link import hidden_paths, readable_paths
 
 FOLDERS = {name: value for name, value in vars(places).items() if name.isupper() and value.is_dir()}
 # A script is started by its path.

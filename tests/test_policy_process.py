@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import landlock, rollout
 from rapgym.arrays import FloatArray
 from rapgym.baselines.random_drop import RandomDrop
-from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.files import places
+from rapgym.guard import landlock
+from rapgym.guard.child import ANSWER, HEAD
+from rapgym.guard.link import LateAnswer, PolicyGone, hidden_paths, readable_paths
+from rapgym.guard.process import PolicyProcess
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.policy_child import ANSWER, HEAD
-from rapgym.policy_link import LateAnswer, PolicyGone, hidden_paths, readable_paths
-from rapgym.policy_process import PolicyProcess
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario
 from rapgym.world.shield import Reason

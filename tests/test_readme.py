@@ -12,12 +12,13 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rapgym import results, rollout
+from rapgym import results
 from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.results import Results
-from rapgym.rivals import RIVALS
+from rapgym.rivals.rivals import RIVALS
+from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables
 from rapgym.scenarios import story as scenarios_story
 

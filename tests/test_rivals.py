@@ -13,15 +13,18 @@ from toy_table import CEILING
 from toy_world import toy_rows, toy_series, toy_world
 from worlds import int_rows, worlds
 
-from rapgym import rival_rules, rivals, rollout
 from rapgym.arrays import IntArray
-from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
 from rapgym.model.shapes import BF16, Format, model_spec
 from rapgym.quality.table import QualityTable
-from rapgym.rival_rules import Batches, Played, Rule
-from rapgym.rivals import RIVALS, Rival
+from rapgym.rivals import rivals
+from rapgym.rivals import rules as rival_rules
+from rapgym.rivals.rivals import RIVALS, Rival
+from rapgym.rivals.rules import Batches, Played, Rule
+from rapgym.rollout import rollout
+from rapgym.rollout import tuning as rollout_tuning
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import catalogue
 from rapgym.scenarios import worlds as scenarios_worlds
 from rapgym.scenarios.story import Scenario
@@ -444,7 +447,7 @@ def test_static_dense_is_the_policy_that_keeps_every_block_and_refuses(
     whole = np.ones((1, world.blocks), dtype=bool)
     log = rivals.played(story, DENSE, "test", 0.0)
     assert log.kept_end.all()
-    cost = rollout.fixed_sets_cost(world, whole, refuses_misfit=True, offsets=story.offsets)
+    cost = rollout_tuning.fixed_sets_cost(world, whole, refuses_misfit=True, offsets=story.offsets)
     assert log.mean_cost == pytest.approx(cost[0])
 
 

@@ -11,15 +11,16 @@ import pytest
 from reachable import snapshot
 from toy_table import kept_without
 
-from rapgym import guard, rollout
 from rapgym.arrays import FloatArray
 from rapgym.baselines.keep_all import KeepAll
 from rapgym.baselines.random_drop import RandomDrop
-from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidPolicy, InvalidResult
+from rapgym.guard import guard
 from rapgym.model import blocks
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.world.shield import Reason

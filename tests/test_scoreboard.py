@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import champions, results, rollout, scoreboard
+from rapgym import champions, results, scoreboard
 from rapgym.arrays import FloatArray
-from rapgym.episode_log import EpisodeLog
 from rapgym.model import blocks
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import error as table_error
 from rapgym.quality.error import SetError
 from rapgym.results import Cell, Results
+from rapgym.rollout import log as rollout_log
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 
@@ -264,7 +266,7 @@ def test_break_even_by_hand(toy_story: Scenario) -> None:
 
 def shares_of(**columns: Any) -> dict[str, float]:
     """Shares by key, of rows that cost nothing but what is given."""
-    found = table_error.served_shares(log_of(np.zeros((ROWS, LANES)), **columns), ceiling=4.0)
+    found = rollout_log.served_shares(log_of(np.zeros((ROWS, LANES)), **columns), ceiling=4.0)
     return {
         blocks.key(np.unpackbits(np.frombuffer(name, np.uint8))[:N].astype(bool)): share
         for name, share in found.items()

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import cells, rollout, score, sensitivity
+from rapgym import cells, score, sensitivity
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidSpec
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.quality.table import QualityTable
+from rapgym.rollout import rollout
 from rapgym.scenarios import build as workloads
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rapgym import testing
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
-from rapgym.guard import ask
+from rapgym.guard.guard import ask
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.testing import BrokenPromise, Witness, check_policy, policies_strategy, worlds_strategy
 from rapgym.world import simulator

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import bench, cells, rollout
+from rapgym import bench, cells
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.trained import TrainedPolicy
+from rapgym.rollout import rollout
 from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding

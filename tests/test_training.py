@@ -17,7 +17,6 @@ pytest.importorskip("stable_baselines3")
 
 from learning_worlds import METHODS, arrays_of, small_run
 
-from rapgym import rollout
 from rapgym.errors import HeldOut, InvalidPolicy
 from rapgym.learning import checkpoint, runs, training
 from rapgym.learning.lean_env import LeanVecEnv
@@ -26,6 +25,7 @@ from rapgym.learning.vec_env import RapVecEnv
 from rapgym.policies import trained
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.rollout import rollout
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 

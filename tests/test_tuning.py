@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_baselines import told_of_influence
 
-from rapgym import cli, rollout
+from rapgym import cli
 from rapgym.arrays import FloatArray
 from rapgym.baselines.frontier_margin import FrontierMargin
 from rapgym.baselines.gsi import GreedyOrder
@@ -20,6 +20,8 @@ from rapgym.files import places
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.registry import POLICIES, Entry
+from rapgym.rollout import rollout
+from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series
@@ -54,14 +56,14 @@ def test_every_method_has_the_same_budget(
     entry: Entry, toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried, told = [], told_of_influence(briefing(toy_story, "fit"), [0.1, 0.5, 0.3])
-    original = rollout.train_costs
+    original = rollout_tuning.train_costs
 
     def counted(make: Callable[[], Any], briefing: Briefing, copies: int) -> FloatArray:
         assert briefing.split == "fit"
         tried.append(copies)
         return original(make, briefing, copies)
 
-    monkeypatch.setattr(rollout, "train_costs", counted)
+    monkeypatch.setattr(rollout_tuning, "train_costs", counted)
     find = registry.tuning(entry)
     assert find is not None
     found = find(told)
@@ -72,19 +74,19 @@ def test_every_method_has_the_same_budget(
 def test_more_settings_than_the_budget_are_refused(toy_story: Scenario) -> None:
     margins = np.linspace(0, 0.3, tuning.TUNING_BUDGET + 1)
     with pytest.raises(InvalidPolicy, match="49 settings to try; a method may try 48"):
-        rollout.best_settings(FrontierMargin, {"margin": margins}, briefing(toy_story))
+        rollout_tuning.best_settings(FrontierMargin, {"margin": margins}, briefing(toy_story))
 
 
 def test_the_best_settings_cost_least_and_the_first_of_equals_wins(toy_story: Scenario) -> None:
     told = briefing(toy_story)
     margins = np.array([0.2, 0.1, 0.02, 0.02, 0.0])
-    alone = [rollout.train_cost(partial(FrontierMargin, margin), told) for margin in margins]
-    found = rollout.best_settings(FrontierMargin, {"margin": margins}, told)
+    alone = [rollout_tuning.train_cost(partial(FrontierMargin, margin), told) for margin in margins]
+    found = rollout_tuning.best_settings(FrontierMargin, {"margin": margins}, told)
     assert alone[int(np.argmin(alone))] == pytest.approx(
         alone[margins.tolist().index(found["margin"])]
     )
     equal = {"margin": np.array([0.1, 0.1]), "label": np.array([7, 8])}
-    first = rollout.best_settings(lambda margin, label: FrontierMargin(margin), equal, told)
+    first = rollout_tuning.best_settings(lambda margin, label: FrontierMargin(margin), equal, told)
     assert first == {"margin": 0.1, "label": 7}
 
 
@@ -93,7 +95,7 @@ def test_costs_are_of_the_briefings_own_split(split: Any, toy_story: Scenario) -
     told = briefing(toy_story, split)
     assert len(told.rows) == len(worlds.world(toy_story, split).rows)
     log = rollout.run(GreedyOrder, toy_story, split, told)
-    assert rollout.train_cost(GreedyOrder, told) == pytest.approx(log.mean_cost)
+    assert rollout_tuning.train_cost(GreedyOrder, told) == pytest.approx(log.mean_cost)
 
 
 def test_what_is_told_before_validation_holds_no_row_of_it(toy_story: Scenario) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from rapgym.env import IDS, RapEnv
+from rapgym.envs.env import IDS, RapEnv
+from rapgym.envs.vector_env import RapVectorEnv
 from rapgym.errors import InvalidSpec
-from rapgym.vector_env import RapVectorEnv
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import watchdog
 from rapgym.errors import InvalidSpec
-from rapgym.watchdog import TRANSITIONS, Costs, Mode, Rules, WatchdogState, advance, foresee
+from rapgym.guard import watchdog
+from rapgym.guard.watchdog import TRANSITIONS, Costs, Mode, Rules, WatchdogState, advance, foresee
 
 DOCS = Path(__file__).parents[1] / "docs" / "watchdog.md"
 RULES = Rules(window_rows=4, factor=1.1, tolerance=0.5, look_ahead=0.6, hand_back_factor=1.0,
@@ -38,7 +38,7 @@ def mode(state: WatchdogState) -> Mode:
 
 def test_the_page_shows_the_machine_that_runs() -> None:
     assert f"```mermaid\n{watchdog.diagram()}\n```" in DOCS.read_text(), (
-        "docs/watchdog.md holds another drawing than rapgym.watchdog.diagram() gives"
+        "docs/watchdog.md holds another drawing than rapgym.guard.watchdog.diagram() gives"
     )
 
 

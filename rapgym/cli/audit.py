@@ -112,9 +112,9 @@ def _make(arguments: argparse.Namespace) -> None:
 
     from rapgym import audit_run
     from rapgym.audit_log import AuditLog
-    from rapgym.guard import Guarding
+    from rapgym.guard.guard import Guarding
+    from rapgym.guard.watchdog import Rules
     from rapgym.scenarios.catalogue import scenario
-    from rapgym.watchdog import Rules
 
     if ":" in arguments.policy:
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed

@@ -43,7 +43,7 @@ def add(subparsers: Subparsers) -> None:
 
 def _list(arguments: argparse.Namespace) -> int:
     from rapgym.policies import registry
-    from rapgym.rivals import RIVALS
+    from rapgym.rivals.rivals import RIVALS
 
     rows = [
         {"name": e.name, "kind": e.kind, "target": e.target, "summary": e.summary}

@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from rapgym.envs.vector_env import RapVectorEnv
 from rapgym.errors import InvalidSpec
-from rapgym.vector_env import RapVectorEnv
 
 
 class RapVecEnv(VecEnv):

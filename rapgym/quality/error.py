@@ -21,12 +21,10 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray
-from rapgym.episode_log import EpisodeLog
 from rapgym.quality.columns import QualityColumns
 
 # A normal error's standard deviation over its mean absolute value.
 SD_OVER_MEAN_ABS = math.sqrt(math.pi / 2)
-LEAST_SHARE = 1e-9  # of all output tokens; less is rounding, of rows in which nothing was served
 
 Shares = Mapping[bytes, float]  # packed bits of a kept set -> share of output tokens served from it
 
@@ -37,29 +35,6 @@ class SetError:
 
     text: float
     predictor: float = 0.0  # zero where the set is measured
-
-
-def served_shares(log: EpisodeLog, ceiling: float) -> dict[bytes, float]:
-    """Share of all output tokens that was served from each kept set.
-
-    In a row whose set changes half way and that goes on to be served, both sets count half: a log
-    does not say at which second. A token that was stalled, lost or refused belongs to no set.
-
-    Args:
-        ceiling: C of the log's costs, nats.
-    """
-    lost = (log.stall + log.emergency + log.refused) / ceiling
-    served = np.clip(1 - lost, 0, 1) * log.output_tokens / max(int(log.output_tokens.sum()), 1)
-    later = ((log.kept != log.kept_end).any(axis=-1) & (log.refused == 0)) * served / 2
-    shares: dict[bytes, float] = {}
-    for sets, part in ((log.kept, served - later), (log.kept_end, later)):
-        packed = np.packbits(sets, axis=-1)
-        raw, width = packed.tobytes(), packed.shape[-1]
-        for i, share in enumerate(part.ravel().tolist()):
-            if share:
-                name = raw[i * width : (i + 1) * width]
-                shares[name] = shares.get(name, 0.0) + share
-    return {name: share for name, share in shares.items() if share > LEAST_SHARE}
 
 
 def predictor_error(held_out: Sequence[Mapping[str, Any]], ceiling: float) -> float:

@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidTrace
 from rapgym.model import blocks
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.workload import series

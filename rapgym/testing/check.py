@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import guard
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy
+from rapgym.guard import guard
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.env import IDS, RapEnv
-from rapgym.guard import Guard, Guarding
+from rapgym.envs.env import IDS, RapEnv
+from rapgym.envs.vector_env import RapVectorEnv
+from rapgym.guard.guard import Guard, Guarding
+from rapgym.guard.watchdog import Rules
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenarios.catalogue import story_of
@@ -24,8 +26,6 @@ from rapgym.testing import hostile, model
 from rapgym.testing import worlds as made
 from rapgym.testing.machines import SEEDS
 from rapgym.testing.witness import CLOSE, Tally, Witness
-from rapgym.vector_env import RapVectorEnv
-from rapgym.watchdog import Rules
 from rapgym.world.records import Rows, World
 from rapgym.world.shield import Reason
 

@@ -14,9 +14,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rapgym import guard
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTable
+from rapgym.guard import guard
 from rapgym.policies.policy import Policy
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import file as table_file

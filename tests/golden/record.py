@@ -13,10 +13,10 @@ import test_rollout  # noqa: E402
 import toy_table  # noqa: E402
 import toy_world  # noqa: E402
 
-from rapgym import rollout  # noqa: E402
 from rapgym.model import shapes  # noqa: E402
 from rapgym.policies.policy import briefing  # noqa: E402
 from rapgym.quality import table as quality_table  # noqa: E402
+from rapgym.rollout import rollout  # noqa: E402
 from rapgym.workload import series  # noqa: E402
 
 shapes.MODELS = (*shapes.MODELS, toy_world.MODEL)  # type: ignore[assignment]

@@ -7,8 +7,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rapgym.actions import actions as actions_of
 from rapgym.arrays import BoolArray
+from rapgym.envs.actions import actions as actions_of
 from rapgym.errors import InvalidSpec, MissingExtra
 from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.lanes import Lanes, row_info, start_of
@@ -168,7 +168,7 @@ def register_all() -> None:
             if id not in gymnasium.registry:  # a subprocess may import the package twice
                 gymnasium.register(
                     id,
-                    entry_point="rapgym.env:RapEnv",
-                    vector_entry_point="rapgym.vector_env:RapVectorEnv",
+                    entry_point="rapgym.envs.env:RapEnv",
+                    vector_entry_point="rapgym.envs.vector_env:RapVectorEnv",
                     kwargs={"actions": kind},
                 )

@@ -2,7 +2,7 @@
 
 A state machine for each lane, and a pure function of what it is told: the same rows give the same
 state, so a log replays. It sees two costs a row, calibration columns: of the policy's decisions and
-of the reference policy's, each on a trajectory of its own (`rapgym.shadow`). Both are summed over the
+of the reference policy's, each on a trajectory of its own (`rapgym.guard.shadow`). Both are summed over the
 last rows, and compared twice: before a row is served, with what is known of it (`foresee`), and once
 it has ended (`advance`). While the reference decides, the policy is still asked, and what its
 decisions would have cost decides whether it gets the lane back.

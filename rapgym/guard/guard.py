@@ -17,14 +17,14 @@ from itertools import islice
 
 import numpy as np
 
-from rapgym import watchdog
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
+from rapgym.guard import watchdog
+from rapgym.guard.shadow import Shadows
+from rapgym.guard.watchdog import Costs, Rules, WatchdogState
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.reference import FrontierLookup
 from rapgym.scenarios.lanes import Lanes
-from rapgym.shadow import Shadows
-from rapgym.watchdog import Costs, Rules, WatchdogState
 from rapgym.world import encoding, shield
 from rapgym.world.records import Outcome
 from rapgym.world.shield import Reason

@@ -9,9 +9,9 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rapgym.actions import actions as actions_of
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.env import backend_step, close_step, observation_space
+from rapgym.envs.actions import actions as actions_of
+from rapgym.envs.env import backend_step, close_step, observation_space
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.lanes import Lanes, row_info, start_of

@@ -14,15 +14,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapgym import rollout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.episode_log import EpisodeLog
 from rapgym.model import memory
 from rapgym.model.shapes import Format, model_spec
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import error as table_error
 from rapgym.quality.table import QualityColumns
+from rapgym.rollout import log as rollout_log
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import scales, tables, worlds
 from rapgym.scenarios.scales import card_bytes
 from rapgym.scenarios.story import Scenario, Split
@@ -137,7 +138,7 @@ def sets_se(story: Scenario, form: Format, priced: EpisodeLog) -> float:
         priced: as `log` gives it, with test columns.
     """
     columns, table = _columns(story, form, "test"), tables.format_table(story, form)
-    shares = table_error.served_shares(priced, worlds.world(story, "test").ceiling)
+    shares = rollout_log.served_shares(priced, worlds.world(story, "test").ceiling)
     held_out = table.held_out("test", story.domain)
     missed = table_error.predictor_error(held_out, columns.ceiling)
     errors = table_error.set_errors(list(shares), columns, missed)

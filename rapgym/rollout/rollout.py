@@ -1,18 +1,18 @@
 """A policy serves rows: what it proposed, what was executed, what it cost."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.episode_log import EpisodeLog, LogWriter, joined
-from rapgym.errors import InvalidPolicy, InvalidResult
-from rapgym.guard import Guard, Guarding, Served, ask, begin, strict_lanes
-from rapgym.guard import refuses_misfit as refuses_misfit  # for who runs policies through here
+from rapgym.errors import InvalidResult
+from rapgym.guard.guard import Guard, Guarding, Served, ask, begin, strict_lanes
+from rapgym.guard.guard import (
+    refuses_misfit as refuses_misfit,  # for who runs policies through here
+)
 from rapgym.policies.policy import Briefing, Policy
-from rapgym.policies.tuning import TUNING_BUDGET
+from rapgym.rollout.log import EpisodeLog, LogWriter, joined
 from rapgym.scenarios import worlds
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario, Split
@@ -76,13 +76,13 @@ def episode(
 ) -> EpisodeLog:
     """The log of one episode in every lane, whatever serves the rows: `lanes.step` may be a device."""
     log = LogWriter()
-    for before, served in _served_rows(policy, lanes, start, briefing, seed, guarding):
+    for before, served in served_rows(policy, lanes, start, briefing, seed, guarding):
         source = served.decided.source
         log.add(lanes.world, before.row, before.limit_row, source, served.outcome)
     return log.finish()
 
 
-def _served_rows(
+def served_rows(
     policy: Policy,
     lanes: Lanes,
     start: Start,
@@ -129,65 +129,6 @@ def decision_us(policy: Policy, story: Scenario, briefing: Briefing, rows: int =
         spent.append((time.perf_counter_ns() - asked_ns) / 1000)
         lanes.serve(proposal, refuses_misfit=refuses_misfit(policy))
     return np.array(spent[10:] or spent)
-
-
-def train_cost(make: Callable[[], Policy], briefing: Briefing) -> float:
-    """Cost on the briefing's whole split, pairings pooled: what free parameters are tuned by."""
-    return float(train_costs(make, briefing, 1)[0])
-
-
-def train_costs(make: Callable[[], Policy], briefing: Briefing, copies: int) -> FloatArray:
-    """The same for a policy whose lanes try `copies` settings side by side, float64 [copies].
-
-    As in `run`, each pairing is served by a policy object and a random stream of its own; `make`
-    is called for one pairing after the other, in the order of `whole_split`.
-    """
-    story, lanes = briefing.scenario, Lanes(briefing.scenario, briefing.split, copies)
-    total, output = np.zeros(copies), np.zeros(copies)
-    for k, start in enumerate(whole_split(lanes.world, story.offsets)):
-        for _, served in _served_rows(make(), lanes, start, briefing, [0, k]):
-            total += served.outcome.terms.total * lanes.world.mean_output_tokens
-            output += served.outcome.output_tokens
-    return total / np.maximum(output, 1)
-
-
-def best_settings(
-    make: Callable[..., Policy], settings: Mapping[str, FloatArray | IntArray], briefing: Briefing
-) -> dict[str, Any]:
-    """The settings with the least cost on the briefing's split; the first of those that tie.
-
-    Args:
-        make: gives a policy object of arguments that are arrays, one entry a lane.
-        settings: values of each argument, [K]; entry i of all of them is one setting.
-
-    Raises:
-        InvalidPolicy: there are more settings than any method may try.
-    """
-    (count,) = {len(values) for values in settings.values()}
-    if count > TUNING_BUDGET:
-        raise InvalidPolicy(f"{count} settings to try; a method may try {TUNING_BUDGET}")
-    best = int(np.argmin(train_costs(lambda: make(**settings), briefing, count)))
-    return {name: values[best].item() for name, values in settings.items()}
-
-
-def fixed_sets_cost(
-    world: World, sets: BoolArray, *, refuses_misfit: bool, offsets: int
-) -> FloatArray:
-    """Cost of keeping one set for good, for each of K sets at once, all pairings pooled, [K]."""
-    count, rows = len(sets), len(world.rows)
-    turned = np.repeat(np.arange(offsets) * rows // offsets, count)
-    lanes = len(turned)
-    state = simulator.start(world, np.zeros(lanes, dtype=np.int64), turned, np.ones(lanes))
-    proposal, strict = np.tile(sets, (offsets, 1)), np.full(lanes, refuses_misfit)
-    total, output = np.zeros(lanes), np.zeros(lanes)
-    for _ in range(rows):
-        state, outcome = simulator.step(world, state, proposal, refuses_misfit=strict)
-        total += outcome.terms.total * world.mean_output_tokens
-        output += outcome.output_tokens
-    cost: FloatArray = total.reshape(offsets, count).sum(axis=0) / output.reshape(
-        offsets, count
-    ).sum(axis=0)
-    return cost
 
 
 def proposed(world: World, proposals: BoolArray, start: State) -> EpisodeLog:

@@ -1,6 +1,6 @@
 """The inside of a policy process: it runs one policy and answers with plain bytes.
 
-Started by `rapgym.policy_process` as `python -m rapgym.policy_child CHANNEL ORDER LIFELINE`, numbers of
+Started by `rapgym.guard.process` as `python -m rapgym.guard.child CHANNEL ORDER LIFELINE`, numbers of
 open files. The order is pickled by the parent, which is trusted; what goes back is not pickled: a
 header, then the bytes of bool arrays or the text of an error.
 """
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import guard, landlock
 from rapgym.arrays import FloatArray
-from rapgym.landlock import Readable
+from rapgym.guard import guard, landlock
+from rapgym.guard.landlock import Readable
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy
 

@@ -11,9 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from rapgym import format_pruning, rival_rules, rollout
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.episode_log import EpisodeLog
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
 from rapgym.model.profiles import IDEAL, DeviceProfile
@@ -22,6 +20,10 @@ from rapgym.quality import table as quality_table
 from rapgym.quality.columns import QualityColumns
 from rapgym.quality.predictor import Settings
 from rapgym.quality.sets import MeasuredSets
+from rapgym.rivals import pruned as pruned_rivals
+from rapgym.rivals import rules as rival_rules
+from rapgym.rollout import rollout
+from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import scales, worlds
 from rapgym.scenarios import tables as scenarios_tables
 from rapgym.scenarios.catalogue import SCENARIOS
@@ -167,7 +169,7 @@ def log(story: Scenario, rival: Rival, split: Split, text: Text = "calib") -> Ep
     """
     nll = format_nll(story, rival, text)
     if rival.prunes:
-        return format_pruning.log(story, rival.form_on(story), split, text, nll)
+        return pruned_rivals.log(story, rival.form_on(story), split, text, nll)
     return played(story, rival, split, nll)
 
 

@@ -31,9 +31,9 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
+from rapgym.guard.child import ANSWER, ASK, FAILED, LONGEST_TEXT, READY, RESET, SEED, Order
+from rapgym.guard.link import Child, LateAnswer, PolicyGone, readable_paths
 from rapgym.policies.policy import Briefing
-from rapgym.policy_child import ANSWER, ASK, FAILED, LONGEST_TEXT, READY, RESET, SEED, Order
-from rapgym.policy_link import Child, LateAnswer, PolicyGone, readable_paths
 
 MEMORY_BYTES = 4 << 30  # of address space, which is far more than what a policy touches
 

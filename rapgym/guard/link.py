@@ -10,11 +10,12 @@ import time
 import weakref
 from pathlib import Path
 
-from rapgym import landlock, policy_child
 from rapgym.errors import RapgymError
 from rapgym.files import checked, places
-from rapgym.landlock import Readable
-from rapgym.policy_child import HEAD
+from rapgym.guard import child as policy_child
+from rapgym.guard import landlock
+from rapgym.guard.child import HEAD
+from rapgym.guard.landlock import Readable
 
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -35,7 +36,7 @@ class Child:
         lifeline, held = os.pipe()  # its end tells the process that this one has gone
         files = (theirs.fileno(), order_file, lifeline)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "rapgym.policy_child", *map(str, files)],
+            [sys.executable, "-m", "rapgym.guard.child", *map(str, files)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from rapgym.arrays import BoolArray
-from rapgym.watchdog import Costs
+from rapgym.guard.watchdog import Costs
 from rapgym.world import reward, shield, simulator
 from rapgym.world.records import State, World
 

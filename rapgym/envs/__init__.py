@@ -1,0 +1,1 @@
+"""The Gymnasium environments: shells around the world."""

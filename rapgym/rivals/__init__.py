@@ -1,0 +1,1 @@
+"""What does not drop blocks at run time, or prunes on top of another format."""

@@ -1,0 +1,1 @@
+"""Policies on rows: what they did, and what it cost."""

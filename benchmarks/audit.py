@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import audit_replay
 from rapgym.arrays import FloatArray
-from rapgym.audit_context import AuditContext
-from rapgym.audit_log import AuditLog
-from rapgym.audit_record import Decisions
-from rapgym.audit_step import context_of
+from rapgym.audit import replay as audit_replay
+from rapgym.audit.context import AuditContext
+from rapgym.audit.decisions import Decisions
+from rapgym.audit.log import AuditLog
+from rapgym.audit.step import context_of
 from rapgym.files import provenance
 from rapgym.scenarios import catalogue
 from rapgym.scenarios.lanes import Lanes, Start

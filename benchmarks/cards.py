@@ -6,12 +6,12 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from tables import table
 
+from rapgym.bench.results import Results
 from rapgym.policies import registry, trained
 from rapgym.policies.registry import Entry
 from rapgym.policies.trained import TrainedPolicy
-from rapgym.results import Results
+from rapgym.report.markdown import table
 from rapgym.scenarios.catalogue import SCENARIOS
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tables import table
+from rapgym.report.markdown import table
 
 Found = Mapping[str, Any]
 

@@ -9,8 +9,8 @@ import numpy as np
 from causal_controller import SHARES, Base, Known, charge, choices, known, least_charge, prices
 from causal_states import part, states
 
-from rapgym import score
 from rapgym.arrays import FloatArray, IntArray
+from rapgym.bench import score
 from rapgym.policies import registry
 from rapgym.policies.policy import Policy, briefing
 from rapgym.policies.reference import frontier

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import cells, results, score
+from rapgym.bench import cells, results, score
 from rapgym.files import checked
 from rapgym.jobs import parallel
 from rapgym.policies import registry, trained

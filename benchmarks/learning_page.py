@@ -4,9 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from tables import table
 
-from rapgym import learning_findings, report, score
+from rapgym.bench import score
+from rapgym.report import bench as bench_report
+from rapgym.report import learning as learning_findings
+from rapgym.report.markdown import table
 from rapgym.scenarios.catalogue import SCENARIOS
 
 Entry = dict[str, Any]
@@ -45,7 +47,7 @@ def carried(found: dict[str, Any]) -> str:
 def champions(entries: Sequence[Entry]) -> str:
     """The learned champion beside the other one, and all that learn."""
     rows = []
-    for name, group in report.by_scenario(entries).items():
+    for name, group in bench_report.by_scenario(entries).items():
         both, lead = learning_findings.champions(group), learning_findings.lead(group)
         if both is None:
             continue

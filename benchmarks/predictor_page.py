@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from predictor_scores import GOAL_MEDIAN, GOAL_SPEARMAN, REFERENCE, goal, verdict
-from tables import table
+
+from rapgym.report.markdown import table
 
 Found = Mapping[str, Any]
 BELOW = "below_2_nats"

@@ -10,13 +10,14 @@ from pathlib import Path
 import cards
 import results_page
 
-from rapgym import cli, results
+from rapgym import cli
+from rapgym.bench import results
+from rapgym.bench.results import Results
+from rapgym.bench.suitability import numbers
 from rapgym.policies import registry
-from rapgym.results import Results
 from rapgym.rivals.rivals import RIVALS
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.lanes import Lanes
-from rapgym.suitability import numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bench.csv.xz"

@@ -8,15 +8,17 @@ from typing import Any
 import causal_page
 import learning_page
 import predictor_page
-from tables import table
 
-from rapgym import findings, learning_findings, report, sensitivity
-from rapgym.cli import validate
+from rapgym.bench.results import Results
+from rapgym.bench.suitability import Load, load
 from rapgym.quality import header as table_header
 from rapgym.quality.table import QualityTable
-from rapgym.results import Results
+from rapgym.report import bench as bench_report
+from rapgym.report import findings, validation
+from rapgym.report import learning as learning_findings
+from rapgym.report import sensitivity as sensitivity_report
+from rapgym.report.markdown import table
 from rapgym.scenarios import catalogue
-from rapgym.suitability import Load, load
 
 Entry = dict[str, Any]
 
@@ -57,7 +59,7 @@ def short(found: Results, folder: Path) -> str:
 def summary(entries: Sequence[Entry]) -> str:
     """One line a scenario."""
     rows = []
-    for name, group in report.by_scenario(entries).items():
+    for name, group in bench_report.by_scenario(entries).items():
         by = {entry["policy"]: entry for entry in group}
         champion = next(entry for entry in group if "all" in entry["champion"])
         rivals = sorted((e["cost"], e["policy"]) for e in findings.unpruned(group))
@@ -73,7 +75,7 @@ def summary(entries: Sequence[Entry]) -> str:
                 f"{by['bound']['cost']:.3f}",
                 f"{by['frontier']['adaptivity']:.0f}",
                 f"{champion['foresight']:.0f} [{low:.0f}, {high:.0f}]",
-                "-" if champion["p_holm"] is None else report.shown_p(champion["p_holm"]),
+                "-" if champion["p_holm"] is None else bench_report.shown_p(champion["p_holm"]),
                 _learned(group),
                 f"`{rivals[0][1]}` {rivals[0][0]:.3f}" if rivals else "-",
                 f"{min(four):.3f}" if four else "-",
@@ -117,8 +119,8 @@ def whole(found: Results, folder: Path) -> str:
         "## Scenarios and methods",
         origin(found),
         "\n".join(f"- {sentence}" for sentence in findings.sentences(entries)),
-        report.LEGEND.replace("\n", " "),
-        report.markdown(entries).strip(),
+        bench_report.LEGEND.replace("\n", " "),
+        bench_report.markdown(entries).strip(),
         "## Learning",
         learning_page.section(entries, json.loads((folder / "learning.json").read_text())),
         "## How much can be known",
@@ -129,7 +131,7 @@ def whole(found: Results, folder: Path) -> str:
         ceilings(found.header["rankings"]),
         "## Sensitivity",
         "Made by `python benchmarks/sensitivity.py`. One number of a scenario changes at a time.",
-        sensitivity.markdown(varied).strip(),
+        sensitivity_report.markdown(varied).strip(),
         "## Quality beyond perplexity",
         beyond(quality),
         "## On a machine",
@@ -146,7 +148,7 @@ def whole(found: Results, folder: Path) -> str:
 
 def machine(found: Entry) -> str:
     """Rows of a scenario on a live model, predicted against measured."""
-    return f"Printed by `rapgym validate`; `told` is the simulator.\n\n```text\n{validate.text(found)}\n```"
+    return f"Printed by `rapgym validate`; `told` is the simulator.\n\n```text\n{validation.text(found)}\n```"
 
 
 def rivals(found: Results) -> str:
@@ -155,7 +157,7 @@ def rivals(found: Results) -> str:
         (cell.about["scenario"], cell.about["policy"]): cell.about.get("served_cost")
         for cell in found.cells
     }
-    groups = report.by_scenario(found.header["entries"])
+    groups = bench_report.by_scenario(found.header["entries"])
     names = list(
         dict.fromkeys(
             e["policy"] for g in groups.values() for e in g if e["kind"] == findings.RIVAL

@@ -8,9 +8,10 @@ import argparse
 import json
 from pathlib import Path
 
-from rapgym import sensitivity
+from rapgym.bench import sensitivity
 from rapgym.files import checked
 from rapgym.jobs import parallel
+from rapgym.report import sensitivity as sensitivity_report
 from rapgym.scenarios import catalogue
 
 OUT = Path(__file__).with_name("results") / "sensitivity.json"
@@ -35,7 +36,7 @@ def main() -> None:
     found = sensitivity.run(wanted, work, jobs=arguments.jobs, quiet=arguments.quiet)
     with checked.written_aside(arguments.out) as file:
         file.write((json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
-    print(sensitivity.table(found))
+    print(sensitivity_report.table(found))
 
 
 if __name__ == "__main__":

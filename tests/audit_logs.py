@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from toy_world import lanes_at, toy_rows, toy_world
 
-from rapgym import audit_read, audit_text
-from rapgym.audit_context import AuditContext
-from rapgym.audit_log import AuditLog
-from rapgym.audit_read import Line
-from rapgym.audit_step import AuditedStep
+from rapgym.audit import chain
+from rapgym.audit import read as audit_read
+from rapgym.audit.context import AuditContext
+from rapgym.audit.log import AuditLog
+from rapgym.audit.read import Line
+from rapgym.audit.step import AuditedStep
 from rapgym.world import simulator
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Reason
@@ -49,7 +50,7 @@ def serve(log: AuditLog, rows: int = 10, lanes: int = 3, seed: int = 0,
     return served
 
 
-def written(path: Path, rows: int = 10, lanes: int = 3, **options: Any) -> audit_text.Head:
+def written(path: Path, rows: int = 10, lanes: int = 3, **options: Any) -> chain.Head:
     """A log of rows served, closed; its head."""
     with AuditLog(path, **options) as log:
         serve(log, rows, lanes)
@@ -63,14 +64,14 @@ def found(path: Path) -> list[Line]:
     return [line for line in lines if isinstance(line, Line)]
 
 
-def faults(path: Path, kept: audit_text.Head | None = None) -> list[str]:
+def faults(path: Path, kept: chain.Head | None = None) -> list[str]:
     """What does not hold of a log's chain."""
     return [str(each) for each in audit_read.lines(path, kept) if not isinstance(each, Line)]
 
 
 def forged(path: Path, out: Path, change: "dict[int, dict[str, Any]]") -> None:
     """The log with other values in some lines, by their number, and a chain that holds again."""
-    head = audit_text.START
+    head = chain.START
     with out.open("wb") as file:
         for number, raw in enumerate(path.read_bytes().splitlines()):
             told = json.loads(raw) | change.get(number, {})
@@ -78,7 +79,7 @@ def forged(path: Path, out: Path, change: "dict[int, dict[str, Any]]") -> None:
             for name in ("seq", "decision", "previous", "sha256"):
                 told.pop(name)
             members = json.dumps(told, separators=(",", ":"))[1:-1]
-            content, head = audit_text.line(head, members, int(decided))
+            content, head = chain.line(head, members, int(decided))
             file.write(content)
 
 

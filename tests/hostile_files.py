@@ -14,8 +14,10 @@ import toy_world
 from audit_logs import written
 from hypothesis import strategies as st
 
-from rapgym import audit_replay, cells, results
+from rapgym.audit import replay as audit_replay
 from rapgym.baselines.keep_all import KeepAll
+from rapgym.bench import cells, results
+from rapgym.bench.results import Results
 from rapgym.model import profiles
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import briefing
@@ -23,7 +25,6 @@ from rapgym.policies.trained import TrainedPolicy
 from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
 from rapgym.recorder import access_log, work_file
-from rapgym.results import Results
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios.story import Scenario

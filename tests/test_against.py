@@ -9,11 +9,12 @@ import pytest
 from table_device import step_of
 from toy_table import kept_without
 
-from rapgym import cells, cli, results
-from rapgym.against import Tolerances, compared
+from rapgym import cli
 from rapgym.baselines.keep_all import KeepAll
+from rapgym.bench import cells, results
+from rapgym.bench.against import Tolerances, compared
+from rapgym.bench.results import Cell, Results
 from rapgym.policies.policy import briefing
-from rapgym.results import Cell, Results
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios.lanes import Lanes

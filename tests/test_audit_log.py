@@ -18,11 +18,13 @@ import pytest
 from audit_logs import CONTEXT, WORLD, context_of, disk_full, faults, found, serve, written
 from toy_world import lanes_at
 
-from rapgym import audit_entry, audit_file, audit_replay
-from rapgym.audit_log import AuditLog
-from rapgym.audit_record import Decisions
-from rapgym.audit_step import AuditedStep
-from rapgym.audit_text import kept_head
+from rapgym.audit import entry as audit_entry
+from rapgym.audit import file as audit_file
+from rapgym.audit import replay as audit_replay
+from rapgym.audit.chain import kept_head
+from rapgym.audit.decisions import Decisions
+from rapgym.audit.log import AuditLog
+from rapgym.audit.step import AuditedStep
 from rapgym.errors import AuditFailed, InvalidResult, InvalidSpec
 from rapgym.model import blocks
 from rapgym.world import shield, simulator
@@ -259,7 +261,7 @@ def test_a_line_that_was_cut_in_two_is_taken_off_and_on_record(tmp_path: Path, c
 READ_ONLY = """
 import os, sys
 from pathlib import Path
-from rapgym.audit_log import AuditLog
+from rapgym.audit.log import AuditLog
 from rapgym.errors import AuditFailed
 if os.geteuid() == 0:
     os.setuid(65534)
@@ -450,8 +452,8 @@ import os, random, select, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from audit_logs import faults, serve
-from rapgym.audit_log import AuditLog
-from rapgym.audit_text import kept_head
+from rapgym.audit.log import AuditLog
+from rapgym.audit.chain import kept_head
 
 path, rng = Path(sys.argv[1]), random.Random(int(sys.argv[4]))
 

@@ -11,11 +11,14 @@ from audit_logs import CONTEXT, faults, forged, found, serve, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapgym import audit_read, audit_replay, audit_sentence, audit_text
-from rapgym.audit_context import AuditContext
-from rapgym.audit_log import AuditLog
-from rapgym.audit_read import Line
-from rapgym.audit_summary import Chosen, Log, summary
+from rapgym.audit import chain
+from rapgym.audit import read as audit_read
+from rapgym.audit import replay as audit_replay
+from rapgym.audit import sentence as audit_sentence
+from rapgym.audit.context import AuditContext
+from rapgym.audit.log import AuditLog
+from rapgym.audit.read import Line
+from rapgym.audit.summary import Chosen, Log, summary
 from rapgym.errors import DataUnavailable, InvalidResult, InvalidSpec, RapgymError
 
 
@@ -45,7 +48,7 @@ def lines(log: Path) -> list[bytes]:
     return log.read_bytes().splitlines(keepends=True)
 
 
-def head(log: Path) -> audit_text.Head:
+def head(log: Path) -> chain.Head:
     return found(log)[-1].head
 
 
@@ -109,11 +112,9 @@ def test_an_edited_line_is_named(log: Path, changed: Any) -> None:
 def test_an_edited_line_with_a_new_sha256_shows_in_the_next(log: Path, changed: Any) -> None:
     every = lines(log)
     before = found(log)[5].head
-    members = (
-        every[6].decode().partition(f'"previous":"{before.sha256}",')[2][: -audit_text.TAIL - 1]
-    )
+    members = every[6].decode().partition(f'"previous":"{before.sha256}",')[2][: -chain.TAIL - 1]
     told = json.loads("{" + members + "}") | {"late_us": 7}
-    every[6], _ = audit_text.line(before, json.dumps(told, separators=(",", ":"))[1:-1], 1)
+    every[6], _ = chain.line(before, json.dumps(told, separators=(",", ":"))[1:-1], 1)
     assert faults(changed(every)) == [
         "line 7 does not follow the line before it: one of the two was replaced"
     ]
@@ -123,7 +124,7 @@ def test_a_line_put_in_between_is_named(log: Path, changed: Any) -> None:
     every = lines(log)
     (told,) = faults(changed([*every[:5], b"a note\n", *every[5:]]))
     assert told == "line 6 of the file cannot be read: it stands after line 4"
-    fifth, _ = audit_text.line(found(log)[4].head, '"kind":"close","time_us":1')
+    fifth, _ = chain.line(found(log)[4].head, '"kind":"close","time_us":1')
     assert len(faults(changed([*every[:5], b"a note\n", fifth, *every[6:]]))) == 2
 
 
@@ -292,7 +293,7 @@ def test_a_context_that_was_changed_is_not_believed(log: Path, tmp_path: Path) -
 def hostile(told: dict[str, Any]) -> bytes:
     """A line whose chain is right, whatever it says."""
     members = json.dumps(told, separators=(",", ":"))[1:-1]
-    return audit_text.line(audit_text.START, members)[0]
+    return chain.line(chain.START, members)[0]
 
 
 @pytest.mark.parametrize(
@@ -330,7 +331,7 @@ def test_a_name_that_stands_twice_is_refused(log: Path, changed: Any) -> None:
     every = lines(log)
     before = found(log)[2].head
     members = '"kind":"gap","time_us":5,"decisions":1,"decisions":2'
-    every[3] = audit_text.line(before, members)[0]
+    every[3] = chain.line(before, members)[0]
     assert "line 4 of the file cannot be read" in faults(changed(every))[0]
 
 
@@ -424,7 +425,8 @@ def test_contexts_that_cannot_be_do_not_exist(change: dict[str, Any]) -> None:
 
 
 def test_a_context_comes_back_as_it_was(log: Path) -> None:
-    from rapgym import audit_context, audit_entry
+    from rapgym.audit import context as audit_context
+    from rapgym.audit import entry as audit_entry
 
     (line, *_) = [line for line in found(log) if line.kind == "context"]
     id, context = audit_entry.context_of(line)

@@ -10,11 +10,13 @@ from audit_logs import CONTEXT, WORLD, context_of, found, written
 from test_audit_log import one, records
 from toy_table import kept_without
 
-from rapgym import audit_entry, audit_run, audit_sentence
 from rapgym.arrays import BoolArray
-from rapgym.audit_entry import Record
-from rapgym.audit_log import AuditLog
-from rapgym.audit_record import Decisions
+from rapgym.audit import entry as audit_entry
+from rapgym.audit import sentence as audit_sentence
+from rapgym.audit import step as audit_step
+from rapgym.audit.decisions import Decisions
+from rapgym.audit.entry import Record
+from rapgym.audit.log import AuditLog
 from rapgym.errors import InvalidResult
 from rapgym.model import blocks
 from rapgym.policies.reference import frontier
@@ -173,7 +175,7 @@ def test_the_reference_policys_set_is_what_the_reference_policy_does(tmp_path: P
 def test_every_decision_of_a_scenario_has_its_sentence(toy_story: Scenario, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with AuditLog(path) as log:
-        audit_run.log_run(log, toy_story, "validation", "gsi")
+        audit_step.log_run(log, toy_story, "validation", "gsi")
     contexts = dict(audit_entry.context_of(line) for line in found(path) if line.kind == "context")
     for record in records(path):
         told = audit_sentence.explained(contexts[record.context], record)

@@ -17,11 +17,13 @@ from toy_table import toy_columns
 from toy_world import lanes_at, toy_rows, toy_world
 from worlds import Trial, trials
 
-from rapgym import audit_entry, audit_replay, audit_run, audit_step
 from rapgym.arrays import BoolArray
-from rapgym.audit_entry import Record
-from rapgym.audit_log import AuditLog
-from rapgym.audit_step import AuditedGuard, AuditedStep
+from rapgym.audit import entry as audit_entry
+from rapgym.audit import replay as audit_replay
+from rapgym.audit import step as audit_step
+from rapgym.audit.entry import Record
+from rapgym.audit.log import AuditLog
+from rapgym.audit.step import AuditedGuard, AuditedStep
 from rapgym.errors import InvalidSpec
 from rapgym.guard.guard import Guarding
 from rapgym.guard.watchdog import Rules
@@ -273,8 +275,8 @@ def test_a_policy_serves_a_whole_split_for_the_log(
 ) -> None:
     path = tmp_path / "log.jsonl"
     with AuditLog(path) as log:
-        count = audit_run.log_run(log, toy_story, split, "frontier")
-    told = briefing(toy_story, audit_run.TOLD[split])
+        count = audit_step.log_run(log, toy_story, split, "frontier")
+    told = briefing(toy_story, audit_step.TOLD[split])
     plain = rollout.run(FrontierLookup, toy_story, split, told)
     rows = [record for record in records(path) if not record.second]
     assert len(rows) == count == plain.row.size

@@ -13,13 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rapgym import bench, cells, cli, report, results, scoreboard, verify
+from rapgym import cli
+from rapgym.bench import cells, results, scoreboard, verify
+from rapgym.bench import run as bench_run
+from rapgym.bench.results import Results
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.files import headed, places
 from rapgym.model import blocks, memory
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
-from rapgym.results import Results
+from rapgym.report import bench as bench_report
 from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import tables, worlds
@@ -54,7 +57,7 @@ def _toy_settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def finished(toy_story: Scenario, tmp_path: Path) -> tuple[Path, Results]:
     out = tmp_path / "bench.csv.gz"
-    return out, bench.run([toy_story], NAMES, out, summary=scoreboard.summary, quiet=True)
+    return out, bench_run.run([toy_story], NAMES, out, summary=scoreboard.summary, quiet=True)
 
 
 def test_bench_runs_what_it_is_asked_and_both_ends_of_the_scales(
@@ -254,11 +257,11 @@ def test_a_stopped_bench_goes_on_where_it_stopped(
 
     monkeypatch.setattr(cells, "policy_cell", counted)
     with pytest.raises(KeyboardInterrupt):
-        bench.run([toy_story], NAMES, out, quiet=True)
+        bench_run.run([toy_story], NAMES, out, quiet=True)
     assert not out.exists()
     before = list(ran)
     monkeypatch.setattr(cells, "policy_cell", noting(ran, original))
-    found = bench.run([toy_story], NAMES, out, quiet=True)
+    found = bench_run.run([toy_story], NAMES, out, quiet=True)
     assert len(ran) == len(set(ran)), f"{before} ran twice"
     assert len(found.cells) == len(NAMES) + 4
     assert not out.with_name("bench.csv.gz.parts").exists()
@@ -268,7 +271,7 @@ def test_parts_of_another_origin_are_run_again(
     toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "bench.csv.gz"
-    first = bench.run([toy_story], ["keep-all"], out, quiet=True)
+    first = bench_run.run([toy_story], ["keep-all"], out, quiet=True)
     parts = out.with_name("bench.csv.gz.parts")
     path = parts / f"{toy_story.id}.keep-all.0.csv.gz"
     stale = {**first.header, "code_sha256": "another"}
@@ -276,7 +279,7 @@ def test_parts_of_another_origin_are_run_again(
     ran = list[str]()
     original = cells.policy_cell
     monkeypatch.setattr(cells, "policy_cell", noting(ran, original))
-    bench.run([toy_story], ["keep-all"], out, quiet=True)
+    bench_run.run([toy_story], ["keep-all"], out, quiet=True)
     assert "keep-all" in ran
 
 
@@ -437,12 +440,12 @@ def test_a_policy_that_raises_is_named_and_wins_nothing(
         "    def propose(self, observation, rng): return undefined\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    found = bench.run([toy_story], ["broken:Broken"], tmp_path / "out.csv.gz", quiet=True)
+    found = bench_run.run([toy_story], ["broken:Broken"], tmp_path / "out.csv.gz", quiet=True)
     (entry,) = (e for e in scoreboard.entries(found) if e["policy"] == "broken:Broken")
     assert entry["fallback"] == 1
     assert not entry["tied_for_best"]
     assert entry["calibration_passes"] is None
-    warning = report.warnings([entry])
+    warning = bench_report.warnings([entry])
     assert "100%" in warning
     assert "NameError" in warning
 
@@ -499,7 +502,7 @@ def test_parts_left_half_written_do_not_stop_the_end(toy_story: Scenario, tmp_pa
     parts = out.with_name("bench.csv.gz.parts")
     parts.mkdir()
     (parts / "cell.csv.gz.partial").write_bytes(b"half")
-    bench.run([toy_story], ["keep-all"], out, quiet=True)
+    bench_run.run([toy_story], ["keep-all"], out, quiet=True)
     assert out.exists()
     assert not parts.exists()
 

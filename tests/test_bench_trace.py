@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import bench, cells, cli, results, verify
+from rapgym import cli
+from rapgym.bench import cells, results, verify
+from rapgym.bench import origin as bench_origin
+from rapgym.bench import run as bench_run
+from rapgym.bench.results import Results
 from rapgym.errors import DataUnavailable, InvalidPolicy, InvalidResult
 from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
-from rapgym.results import Results
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios import story as scenarios_story
 from rapgym.workload.trace import MemoryTrace, RequestTrace, write_memory, write_requests
@@ -75,7 +78,7 @@ def test_results_say_which_files_they_are_of(found: Results) -> None:
     assert found.header["workloads"] == {
         story.workload: checked.sha256_of(worlds.workload_file(story))
     }
-    assert bench.env_spec(story)["kwargs"]["scenario"] == NAME
+    assert bench_origin.env_spec(story)["kwargs"]["scenario"] == NAME
 
 
 def test_what_policies_tune_is_tuned_on_the_traces_own_train_part(found: Results) -> None:
@@ -150,10 +153,10 @@ def test_a_stopped_run_goes_on_and_parts_of_long_paths_have_names(
     monkeypatch.setattr(cells, "plan_cell", bound)
     out = folder / "deep.csv.gz"
     with pytest.raises(KeyboardInterrupt):
-        bench.run([story], ["frontier"], out, quiet=True)
+        bench_run.run([story], ["frontier"], out, quiet=True)
     parts = list((folder / "deep.csv.gz.parts").iterdir())
     assert len(parts) == 2, "both ends of the scales were done"
-    assert len(bench.run([story], ["frontier"], out, quiet=True).cells) == 4
+    assert len(bench_run.run([story], ["frontier"], out, quiet=True).cells) == 4
     assert calls == [story.id] * 2
 
 

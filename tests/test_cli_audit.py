@@ -11,8 +11,8 @@ import pytest
 from audit_logs import CONTEXT, WORLD, context_of, disk_full, forged, written
 from test_audit_log import one, records
 
-from rapgym.audit_log import AuditLog
-from rapgym.audit_summary import moment, moment_us
+from rapgym.audit.log import AuditLog
+from rapgym.audit.summary import moment, moment_us
 from rapgym.cli import main
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios.story import Scenario

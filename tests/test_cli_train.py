@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rapgym import bench, cli
+from rapgym import cli
+from rapgym.bench import run as bench_run
 from rapgym.files import places
 from rapgym.policies import registry, trained
 from rapgym.policies.registry import Entry
@@ -37,7 +38,7 @@ def test_what_is_trained_and_published_is_what_bench_runs(
     assert [each["seed"] for each in listed] == [0, 1]
     entry = registry.entry("ppo_counts")
     assert registry.trained_seeds(entry, toy_story) == [0, 1]
-    names = [task.name for task in bench.tasks([toy_story], ["ppo_counts"], [0])]
+    names = [task.name for task in bench_run.tasks([toy_story], ["ppo_counts"], [0])]
     assert [name for name in names if name.startswith("ppo")] == ["ppo_counts.0", "ppo_counts.1"]
     for seed in (0, 1):
         found = trained.load(trained.place("ppo_counts", toy_story, "fit", seed))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rapgym import findings
+from rapgym.report import findings
 
 
 def entry(policy: str, cost: float, **more: Any) -> dict[str, Any]:

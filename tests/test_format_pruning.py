@@ -12,8 +12,10 @@ import shaped_table
 import toy_table
 from toy_table import ALL_SETS, CEILING, FLOOR
 
-from rapgym import bench, cells, results, scoreboard, verify
 from rapgym.arrays import FloatArray, IntArray
+from rapgym.bench import cells, rankings, results, scoreboard, verify
+from rapgym.bench import contest as bench_contest
+from rapgym.bench import run as bench_run
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTable
 from rapgym.files import places
 from rapgym.model import blocks
@@ -355,7 +357,7 @@ def test_a_results_file_holds_it_and_verify_plays_it_again(
     listed: Scenario, tmp_path: Path
 ) -> None:
     out = tmp_path / "bench.csv.gz"
-    bench.run([listed], NAMES, out, summary=scoreboard.summary, quiet=True)
+    bench_run.run([listed], NAMES, out, summary=scoreboard.summary, quiet=True)
     found = results.read(out)
     assert list(verify.differences(found)) == []
     entries = {entry["policy"]: entry for entry in found.header["entries"]}
@@ -374,7 +376,7 @@ def test_a_results_file_holds_it_and_verify_plays_it_again(
 def test_what_pruning_adds_stands_beside_the_cheapest_that_prunes_nothing(
     listed: Scenario, tmp_path: Path
 ) -> None:
-    found = bench.run([listed], NAMES, tmp_path / "b.csv.gz", quiet=True)
+    found = bench_run.run([listed], NAMES, tmp_path / "b.csv.gz", quiet=True)
     entries = {entry["policy"]: entry for entry in scoreboard.entries(found)}
     least = min(entries[name]["cost"] for name in ("int8", "int8-admission"))
     for name in NAMES:
@@ -386,8 +388,8 @@ def test_what_pruning_adds_stands_beside_the_cheapest_that_prunes_nothing(
 
 
 def test_two_rivals_of_one_format_share_its_error(listed: Scenario, tmp_path: Path) -> None:
-    found = bench.run([listed], NAMES, tmp_path / "b.csv.gz", quiet=True)
-    contest = scoreboard._contest(list(found.cells))
+    found = bench_run.run([listed], NAMES, tmp_path / "b.csv.gz", quiet=True)
+    contest = bench_contest.contest_of(list(found.cells))
     facts = {name: contest.served[name].about for name in NAMES}
     sets, rounding = facts["int8-pruned"]["sets_se"], facts["int8"]["quality_se"]
     assert rounding == pytest.approx(0.01 / np.sqrt(3))
@@ -425,7 +427,7 @@ def test_its_cost_at_other_c_equals_serving_every_row_again(listed: Scenario) ->
         for ceiling in (0.95, 1.2, 4.0, 9.0):
             there = replace(inner, ceiling=ceiling - offset)
             again = rollout.replay(there, cell.log, refuses_misfit=False)
-            assert scoreboard.cost_at(cell, world, ceiling) == pytest.approx(
+            assert rankings.cost_at(cell, world, ceiling) == pytest.approx(
                 again.mean_cost + offset, abs=1e-8
             )
 

@@ -17,13 +17,15 @@ from hostile_files import KINDS, toy_results, write_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapgym import audit_replay, report, results
+from rapgym.audit import replay as audit_replay
+from rapgym.bench import results
 from rapgym.errors import RapgymError
 from rapgym.files import columns, headed
 from rapgym.model import profiles
 from rapgym.policies import registry, trained
 from rapgym.quality import table as quality_table
 from rapgym.recorder import access_log, work_file
+from rapgym.report import bench as bench_report
 from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series, trace
@@ -236,7 +238,7 @@ def test_names_of_a_file_are_no_markup_in_a_page(name: str) -> None:
         "fallback": 0.0, "tied_for_best": False, "unmeasured": 0.0, "cost": 0.0, "quality": 0.0,
         "stall": 0.0, "emergency": 0.0, "refused": 0.0,
     }  # fmt: skip
-    page = report.markdown([entry])
+    page = bench_report.markdown([entry])
     assert name not in page
     assert "<script" not in page
     assert "<img" not in page

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import cells, cli, results
+from rapgym import cli
+from rapgym.bench import cells, results
+from rapgym.bench.results import Cell, Results
 from rapgym.errors import InvalidSpec, RapgymError
 from rapgym.jobs import on_ray, parallel
 from rapgym.policies import registry
-from rapgym.results import Cell, Results
 from rapgym.scenarios import catalogue
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")

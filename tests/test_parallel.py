@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from rapgym import bench, cli
+from rapgym import cli
+from rapgym.bench import run as bench_run
 from rapgym.cli import workers
 from rapgym.errors import InvalidSpec, MissingExtra, RapgymError
 from rapgym.jobs import parallel
@@ -111,7 +112,7 @@ def alive(process: int) -> bool:
 def test_two_processes_give_the_cells_of_one(tmp_path: Path) -> None:
     story = catalogue.scenario("long-context")
     one, two = (
-        bench.run([story], ["random"], tmp_path / f"{jobs}.csv.gz", jobs=jobs, quiet=True)
+        bench_run.run([story], ["random"], tmp_path / f"{jobs}.csv.gz", jobs=jobs, quiet=True)
         for jobs in (1, 2)
     )
     assert [cell.about["policy"] for cell in one.cells] == [

@@ -12,11 +12,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rapgym import results
+from rapgym.bench import results
+from rapgym.bench.results import Results
 from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
-from rapgym.results import Results
 from rapgym.rivals.rivals import RIVALS
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rapgym import report
+from rapgym.report import bench as bench_report
 
 
 def entry(policy: str, **more: Any) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def entry(policy: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_row_shows_score_interval_p_terms_time_and_calibration() -> None:
-    line = report.table(
+    line = bench_report.table(
         [entry("mine", p_holm=0.0042, holm_tests=10, break_even_tokens=8.1249e6)]
     ).splitlines()[2]
     shown = [
@@ -39,17 +39,17 @@ def test_a_row_shows_score_interval_p_terms_time_and_calibration() -> None:
 
 def test_ties_and_policies_that_did_not_answer_are_marked() -> None:
     tied, silent = entry("tied", tied_for_best=True), entry("silent", fallback=0.5, fault="late")
-    text = report.table([tied, silent])
+    text = bench_report.table([tied, silent])
     assert "tied =" in text
     assert "silent !" in text
-    assert report.warnings([tied]) == ""
-    assert "silent on toy-v0: 50%" in report.warnings([tied, silent])
-    assert "late" in report.warnings([silent])
+    assert bench_report.warnings([tied]) == ""
+    assert "silent on toy-v0: 50%" in bench_report.warnings([tied, silent])
+    assert "late" in bench_report.warnings([silent])
 
 
 def test_champions_are_marked_and_those_of_all_kinds_twice() -> None:
     ofall = entry("best", champion=["heuristic", "all"], tied_for_best=True)
-    text = report.table([ofall, entry("other", champion=["reactive"])])
+    text = bench_report.table([ofall, entry("other", champion=["reactive"])])
     assert "best ++ =" in text
     assert "other + " in text
 
@@ -57,7 +57,7 @@ def test_champions_are_marked_and_those_of_all_kinds_twice() -> None:
 def test_what_has_no_score_shows_none() -> None:
     oracle = entry("bound", adaptivity=None, foresight=None, decision_us_p50=None,
                    decision_us_p99=None, calibration_passes=None)  # fmt: skip
-    assert report.table([oracle]).splitlines()[2].split()[2:5] == ["-", "-", "-"]
+    assert bench_report.table([oracle]).splitlines()[2].split()[2:5] == ["-", "-", "-"]
 
 
 @pytest.mark.parametrize(
@@ -65,22 +65,24 @@ def test_what_has_no_score_shows_none() -> None:
     [(None, "-"), (0.0, "0"), (999.0, "999"), (1e3, "1k"), (8124.9, "8.12k"), (9.9996e5, "1M")],
 )
 def test_tokens_are_shown_to_three_digits(tokens: float | None, text: str) -> None:
-    assert report.shown_tokens(tokens) == text
+    assert bench_report.shown_tokens(tokens) == text
 
 
 def test_a_p_value_is_not_rounded_to_the_limit() -> None:
-    assert report.shown_p(0.0499) == "0.0499"
-    assert report.shown_p(0.0012) == "0.001"
-    assert report.shown_p(0.87) == "0.87"
+    assert bench_report.shown_p(0.0499) == "0.0499"
+    assert bench_report.shown_p(0.0012) == "0.001"
+    assert bench_report.shown_p(0.87) == "0.87"
 
 
 def test_a_scenario_outside_the_headline_says_so() -> None:
     aside = entry("mine", headline=False)
-    assert "toy-v0 (outside the headline)" in report.table([aside])
-    assert "toy-v0 (outside the headline)" in report.markdown([aside])
+    assert "toy-v0 (outside the headline)" in bench_report.table([aside])
+    assert "toy-v0 (outside the headline)" in bench_report.markdown([aside])
 
 
 def test_markdown_has_as_many_cells_as_titles() -> None:
-    lines = [line for line in report.markdown([entry("a"), entry("b")]).splitlines() if "|" in line]
+    lines = [
+        line for line in bench_report.markdown([entry("a"), entry("b")]).splitlines() if "|" in line
+    ]
     assert len({line.count("|") for line in lines}) == 1
     assert len(lines) == 4

@@ -13,7 +13,7 @@ import toy_table
 import toy_world
 from reachable import snapshot, values
 
-from rapgym import suitability
+from rapgym.bench import suitability
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
 from rapgym.model.shapes import BF16, WeightFormat, model_spec

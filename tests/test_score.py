@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym import score
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.score import Estimate, Resamples, Summed
+from rapgym.bench import score
+from rapgym.bench.score import Estimate, Resamples, Summed
 
 ONE = np.zeros(1, dtype=np.int64)
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import champions, results, scoreboard
 from rapgym.arrays import FloatArray
+from rapgym.bench import champions, contest, rankings, results, scoreboard
+from rapgym.bench.results import Cell, Results
 from rapgym.model import blocks
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import error as table_error
 from rapgym.quality.error import SetError
-from rapgym.results import Cell, Results
 from rapgym.rollout import log as rollout_log
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
@@ -200,7 +200,7 @@ def test_seeds_count_as_in_the_interquartile_mean(toy_story: Scenario) -> None:
     assert found["ppo"]["cost"] == pytest.approx(found["frontier"]["cost"] + 0.2)
     assert found["ppo"]["validation_cost"] == pytest.approx(0.3)
     assert found["ppo"]["seeds"] == 4
-    terms = sum(found["ppo"][term] for term in scoreboard.TERMS)
+    terms = sum(found["ppo"][term] for term in contest.TERMS)
     assert terms == pytest.approx(found["ppo"]["cost"])
 
 
@@ -228,7 +228,7 @@ def test_a_rival_has_a_cost_and_a_place_by_cost_but_no_scores(toy_story: Scenari
     for name in ("adaptivity", "foresight", "low", "high", "p_value", "p_holm", "verdict"):
         assert rival[name] is None, name
     assert rival["champion"] == []
-    assert rival["cost"] == pytest.approx(sum(rival[term] for term in scoreboard.TERMS))
+    assert rival["cost"] == pytest.approx(sum(rival[term] for term in contest.TERMS))
     assert rival["behind_bound_low"] > 0
 
 
@@ -367,13 +367,13 @@ def served_cells(story: Scenario) -> list[Cell]:
 
 def test_costs_at_other_c_equal_serving_every_row_again(toy_story: Scenario) -> None:
     world, cells = worlds.scoring_world(toy_story), served_cells(toy_story)
-    again = [scoreboard._capped(each, world.ceiling).mean() for each in cells]
+    again = [rankings._capped(each, world.ceiling).mean() for each in cells]
     assert max(again) < 1, "else the short way is the long way"
     for ceiling in (0.05, 0.3, 1.0, 4.0, 9.0):
         there = replace(world, ceiling=ceiling)
         for each in cells:
             whole = rollout.replay(there, each.log, refuses_misfit=False).mean_cost
-            assert scoreboard.cost_at(each, world, ceiling) == pytest.approx(whole, abs=1e-8)
+            assert rankings.cost_at(each, world, ceiling) == pytest.approx(whole, abs=1e-8)
 
 
 def test_a_rival_moves_with_c_in_the_tokens_it_does_not_serve(toy_story: Scenario) -> None:
@@ -382,15 +382,15 @@ def test_a_rival_moves_with_c_in_the_tokens_it_does_not_serve(toy_story: Scenari
     rival = cell(toy_story, "int4", "rival", flat, log)
     world = worlds.scoring_world(toy_story)
     assert world.ceiling == 4
-    assert scoreboard.cost_at(rival, world, 4.0) == pytest.approx(0.6)
-    assert scoreboard.cost_at(rival, world, 1.0) == pytest.approx(0.2 + 0.4 / 4)
+    assert rankings.cost_at(rival, world, 4.0) == pytest.approx(0.6)
+    assert rankings.cost_at(rival, world, 1.0) == pytest.approx(0.2 + 0.4 / 4)
 
 
 def test_rankings_hold_rivals_and_no_bound(toy_story: Scenario) -> None:
     flat = np.full((ROWS, LANES), 1e-4)
     cells = [*served_cells(toy_story), cell(toy_story, "int4", "rival", flat)]
     cells.append(cell(toy_story, "bound", "bound", flat))
-    found = scoreboard.rankings(Results({}, tuple(cells)))
+    found = rankings.rankings(Results({}, tuple(cells)))
     assert [entry["ceiling"] for entry in found][:3] == [1.0, 2.0, 3.9]
     for entry in found:
         assert entry["costs"]["int4"] == pytest.approx(1e-4), "all of it is served"

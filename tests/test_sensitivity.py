@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import cells, score, sensitivity
-from rapgym.cells import BOUND, LOOKUP, STATIC
+from rapgym.bench import cells, score, sensitivity
+from rapgym.bench.cells import BOUND, LOOKUP, STATIC
+from rapgym.bench.sensitivity import Variant, variants
 from rapgym.errors import InvalidSpec
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.quality.table import QualityTable
+from rapgym.report import sensitivity as sensitivity_report
 from rapgym.rollout import rollout
 from rapgym.scenarios import build as workloads
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario
-from rapgym.sensitivity import Variant, variants
 from rapgym.workload import series
 
 FIELDS = ("restore_s", "told_domain", "domain", "splits")
@@ -233,17 +234,17 @@ def test_a_draw_that_the_table_lacks_is_left_out_and_named(story: Scenario, tmp_
     found = sensitivity.run(variants(story, ["draw"]), tmp_path / "work.jsonl", quiet=True)
     assert [entry["value"] for entry in found["entries"]] == [None, 0]
     assert [each["value"] for each in found["skipped"]] == [1, 2]
-    assert "orders of draw 2 (toy holds orders of 1 draws" in sensitivity.table(found)
+    assert "orders of draw 2 (toy holds orders of 1 draws" in sensitivity_report.table(found)
 
 
 def test_the_tables_say_what_was_measured(found: dict[str, Any]) -> None:
-    text, marked = sensitivity.table(found), sensitivity.markdown(found)
+    text, marked = sensitivity_report.table(found), sensitivity_report.markdown(found)
     for entry in found["entries"]:
         cost = entry["policies"]["frontier-margin"]["cost"]
         for shown in (text, marked):
             (line,) = (
                 line for line in shown.splitlines()
-                if line.lstrip("| ").startswith(f"{sensitivity.label(entry)} ")
+                if line.lstrip("| ").startswith(f"{sensitivity_report.label(entry)} ")
             )  # fmt: skip
             assert f"{cost:.4f}" in line
             assert f"{entry['policies'][BOUND]['cost']:.4f}" in line
@@ -258,7 +259,7 @@ def test_sentences_count_intervals() -> None:
         {"scenario": "toy-v0", "policies": {"frontier-margin": {"low": low, "high": high}}}
         for low, high in ends
     ]
-    (said,) = sensitivity.sentences({"entries": lines})
+    (said,) = sensitivity_report.sentences({"entries": lines})
     assert "better than the lookup on 2 of 4 lines, worse on 1, not told apart from it on 1" in said
 
 

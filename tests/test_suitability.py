@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rapgym import cli, suitability
+from rapgym import cli
+from rapgym.bench import suitability
+from rapgym.bench.suitability import Load
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.story import GIB, Scenario
-from rapgym.suitability import Load
 from rapgym.workload import series
 from rapgym.workload.series import Series
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapgym import bench, cells
 from rapgym.arrays import BoolArray, FloatArray
+from rapgym.bench import cells
+from rapgym.bench import run as bench_run
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
 from rapgym.policies import registry, trained
@@ -190,7 +191,7 @@ def test_bench_runs_a_method_with_the_seeds_of_its_training_runs(
     shipped: Path, run: TrainedPolicy, toy_story: Scenario
 ) -> None:
     trained.write(shipped.with_name("fit-11.npz"), replace(run, seed=11))
-    names = [task.name for task in bench.tasks([toy_story], ["weighted"], [0])]
+    names = [task.name for task in bench_run.tasks([toy_story], ["weighted"], [0])]
     assert {"weighted.3", "weighted.11"} < {*names}
     cell = cells.policy_cell(toy_story, registry.entry("weighted"), 3)
     assert cell.about["settings"] == {
@@ -235,14 +236,14 @@ def test_a_method_that_was_not_trained_says_how_to(shipped: Path, toy_story: Sce
 def test_bench_leaves_out_what_was_trained_nowhere_here_unless_it_is_asked_for(
     shipped: Path, toy_story: Scenario
 ) -> None:
-    names, out = bench.runnable([toy_story], None)
+    names, out = bench_run.runnable([toy_story], None)
     assert "weighted" in names
     assert "frontier" in names
     assert "int4" in names
     assert not {*names} & {*out}
     shipped.unlink()
-    names, out = bench.runnable([toy_story], None)
+    names, out = bench_run.runnable([toy_story], None)
     assert "weighted" not in names
     assert "weighted" in out
     with pytest.raises(InvalidPolicy, match=r"rapgym train weighted --scenario"):
-        bench.runnable([toy_story], ["weighted", "frontier"])
+        bench_run.runnable([toy_story], ["weighted", "frontier"])

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rapgym.cli import Subparsers, at_least, require
 
 if TYPE_CHECKING:
-    from rapgym.audit_sentence import Explained
-    from rapgym.audit_summary import Chosen
+    from rapgym.audit.sentence import Explained
+    from rapgym.audit.summary import Chosen
 
 REASONS = ("policy", "repaired", "fallback", "emergency", "watchdog", "override", "refused")
 
@@ -110,8 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _make(arguments: argparse.Namespace) -> None:
     import sys
 
-    from rapgym import audit_run
-    from rapgym.audit_log import AuditLog
+    from rapgym.audit import step as audit_step
+    from rapgym.audit.log import AuditLog
     from rapgym.guard.guard import Guarding
     from rapgym.guard.watchdog import Rules
     from rapgym.scenarios.catalogue import scenario
@@ -121,7 +121,7 @@ def _make(arguments: argparse.Namespace) -> None:
     story = scenario(arguments.scenario)
     guarding = Guarding(watchdog=Rules()) if arguments.watchdog else None
     with AuditLog(arguments.log, durable=arguments.durable, on_failure="stop") as log:
-        rows = audit_run.log_run(
+        rows = audit_step.log_run(
             log, story, arguments.split, arguments.policy, seed=arguments.seed, guarding=guarding
         )
     print(
@@ -130,15 +130,16 @@ def _make(arguments: argparse.Namespace) -> None:
 
 
 def _chosen(arguments: argparse.Namespace) -> "Chosen":
-    from rapgym.audit_summary import Chosen, moment_us
+    from rapgym.audit.summary import Chosen, moment_us
 
     since, until = (None if text is None else moment_us(text) for text in (arguments.since, arguments.until))  # fmt: skip
     return Chosen(since, until, frozenset(arguments.reason or ()))
 
 
 def _row(arguments: argparse.Namespace) -> int:
-    from rapgym import audit_sentence, audit_summary
-    from rapgym.audit_summary import Log
+    from rapgym.audit import sentence as audit_sentence
+    from rapgym.audit import summary as audit_summary
+    from rapgym.audit.summary import Log
 
     log = Log(arguments.log)
     record = audit_summary.record_numbered(log, arguments.row)
@@ -148,7 +149,7 @@ def _row(arguments: argparse.Namespace) -> int:
 
 
 def _explained(found: "Explained") -> dict[str, Any]:
-    from rapgym import audit_summary
+    from rapgym.audit import summary as audit_summary
     from rapgym.model import blocks
 
     other, context = found.runner_up, found.context
@@ -170,21 +171,22 @@ def _explained(found: "Explained") -> dict[str, Any]:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from rapgym import audit_replay, audit_text
+    from rapgym.audit import chain
+    from rapgym.audit import replay as audit_replay
 
-    kept = audit_text.kept_head(arguments.head) if arguments.head else None
+    kept = chain.kept_head(arguments.head) if arguments.head else None
     found = audit_replay.verified(arguments.log, kept)
     print(json.dumps(found.as_json()) if arguments.json else audit_replay.told(found, kept))
     return 0 if found.holds else 1
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from rapgym import audit_export
-    from rapgym.audit_summary import Log
+    from rapgym.audit import summary as audit_summary
+    from rapgym.audit.summary import Log
 
     if arguments.export.suffix == ".parquet":
         require("report", "pyarrow")
-    count = audit_export.export(Log(arguments.log), _chosen(arguments), arguments.export)
+    count = audit_summary.export(Log(arguments.log), _chosen(arguments), arguments.export)
     if arguments.json:
         print(json.dumps({"decisions": count, "file": str(arguments.export)}))
     else:
@@ -193,8 +195,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    from rapgym import audit_summary
-    from rapgym.audit_summary import Log
+    from rapgym.audit import summary as audit_summary
+    from rapgym.audit.summary import Log
 
     chosen = _chosen(arguments)
     found = audit_summary.summary(Log(arguments.log), chosen)

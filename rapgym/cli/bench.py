@@ -59,7 +59,9 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import bench, report, scoreboard
+    from rapgym.bench import run as bench_run
+    from rapgym.bench import scoreboard
+    from rapgym.report import bench as bench_report
     from rapgym.scenarios.catalogue import SCENARIOS, scenario
 
     if any(":" in name for name in arguments.policy or []):
@@ -67,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     stories = [
         scenario(name) for name in own_traces.names(arguments) or [s.name for s in SCENARIOS]
     ]
-    names, untrained = bench.runnable(stories, arguments.policy)
+    names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:
         print(
             f"left out, for no trained policies of theirs are here: {', '.join(untrained)} (see rapgym "
@@ -76,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     seeds = range(arguments.seeds)
     jobs, ray = workers.chosen(arguments)
-    found = bench.run(
+    found = bench_run.run(
         stories,
         names,
         arguments.out,
@@ -90,10 +92,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(entries, indent=2))
         return 0
-    if warning := report.warnings(entries):
+    if warning := bench_report.warnings(entries):
         print(warning, file=sys.stderr)
-    print(report.table(entries))
+    print(bench_report.table(entries))
     print()
-    print(report.ranking_lines(rankings))
+    print(bench_report.ranking_lines(rankings))
     print(f"\nwrote {arguments.out}; check it with: rapgym verify {arguments.out}")
     return 0

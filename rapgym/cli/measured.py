@@ -225,7 +225,7 @@ def _plan(arguments: argparse.Namespace, meter: "Meter", orders: "Orders | None"
 
 def _asked(arguments: argparse.Namespace, n: int) -> "list[BoolArray]":
     """The kept sets of n blocks that --kept and --kept-from name."""
-    from rapgym import results
+    from rapgym.bench import results
 
     keys = list(arguments.kept or [])
     if arguments.kept_from:

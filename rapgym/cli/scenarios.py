@@ -72,8 +72,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from rapgym.bench.suitability import numbers
     from rapgym.scenarios.catalogue import scenario
-    from rapgym.suitability import numbers
 
     story = scenario(arguments.name)
     found: dict[str, Any] = numbers(story)
@@ -87,8 +87,8 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from rapgym.bench.suitability import check
     from rapgym.scenarios.catalogue import SCENARIOS, scenario
-    from rapgym.suitability import check
 
     for name in arguments.name or [story.name for story in SCENARIOS]:
         print(f"{name}: {check(scenario(name))}")
@@ -109,8 +109,8 @@ rows in which the limit falls below that of their first second, and by which sha
 def _load(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    from rapgym.bench.suitability import load
     from rapgym.scenarios.catalogue import SCENARIOS, scenario
-    from rapgym.suitability import load
 
     stories = [scenario(name) for name in arguments.name] or list(SCENARIOS)
     found = {story.name: load(story) for story in stories}
@@ -140,7 +140,7 @@ def _load(arguments: argparse.Namespace) -> int:
 def _build(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from rapgym import sensitivity
+    from rapgym.bench import sensitivity
     from rapgym.scenarios import build as workloads
     from rapgym.scenarios.catalogue import SCENARIOS, scenario
     from rapgym.workload import series

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rapgym.cli import Subparsers, at_least
 
 if TYPE_CHECKING:
-    from rapgym.results import Results
+    from rapgym.bench.results import Results
 
 
 def add(subparsers: Subparsers) -> None:
@@ -54,7 +54,8 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym import audit_replay, results, verify
+    from rapgym.audit import replay as audit_replay
+    from rapgym.bench import results, verify
     from rapgym.jobs import parallel
 
     if audit_replay.is_log(arguments.file):
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _compare(found: "Results", arguments: argparse.Namespace) -> int:
-    from rapgym import against, results
+    from rapgym.bench import against, results
 
     within = against.Tolerances(arguments.bytes_tolerance, arguments.nats_tolerance)
     comparison = against.compared(found, results.read(arguments.against), within)

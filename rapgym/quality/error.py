@@ -1,6 +1,6 @@
 """What the quality table's own error does to the difference of two policies' costs.
 
-The bootstrap of `rapgym.score` draws rows; it knows nothing of the text on which kept sets were
+The bootstrap of `rapgym.bench.score` draws rows; it knows nothing of the text on which kept sets were
 measured. Two policies' costs differ through the sets they serve from, so the table's error of the
 difference is that of the sum over sets of (share_a - share_b) nll(set). It has two parts:
 

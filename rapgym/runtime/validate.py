@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rapgym import bench
+from rapgym.bench import origin as bench_origin
 from rapgym.files import checked, provenance
 from rapgym.runtime import agreement, ranking, replay, trials
 from rapgym.runtime.records import Record
@@ -86,7 +86,7 @@ def _unshielded(world: World, rows: Sequence[int]) -> tuple[Trial, ...]:
 def basis(story: Scenario, split: Split, settings: Settings) -> Record:
     """All that a measured row depends on beside its trial."""
     found = {
-        "code_sha256": bench.code_sha256(),
+        "code_sha256": bench_origin.code_sha256(),
         "story": scenarios_story.described(story),
         "table_sha256": tables.table(story).sha256,
         "split": split,
@@ -210,7 +210,7 @@ def origin(story: Scenario, split: Split, settings: Settings, ended: replay.Ende
         "rapgym": importlib.metadata.version("rapgym"),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": provenance.commit(),
-        "code_sha256": bench.code_sha256(),
+        "code_sha256": bench_origin.code_sha256(),
         "scenario": json.loads(json.dumps(scenarios_story.described(story))),
         "split": split,
         "table_sha256": tables.table(story).sha256,

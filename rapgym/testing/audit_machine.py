@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from rapgym import audit_replay
-from rapgym.audit_context import AuditContext
-from rapgym.audit_log import AuditLog
-from rapgym.audit_step import AuditedStep
-from rapgym.audit_text import Head
+from rapgym.audit import replay as audit_replay
+from rapgym.audit.chain import Head
+from rapgym.audit.context import AuditContext
+from rapgym.audit.log import AuditLog
+from rapgym.audit.step import AuditedStep
 from rapgym.errors import AuditFailed
 from rapgym.testing import strategies
 from rapgym.testing.machines import SEEDS, WorldMachine

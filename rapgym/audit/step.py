@@ -13,14 +13,19 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.audit_context import AuditContext
-from rapgym.audit_log import AuditLog
-from rapgym.audit_record import Decisions
+from rapgym.audit import step as audit_step
+from rapgym.audit.context import AuditContext
+from rapgym.audit.decisions import Decisions
+from rapgym.audit.log import AuditLog
 from rapgym.envs import env
-from rapgym.guard.guard import Decided, Guard
+from rapgym.guard.guard import Decided, Guard, Guarding
 from rapgym.guard.watchdog import Mode
-from rapgym.scenarios import tables
+from rapgym.policies import registry
+from rapgym.policies.policy import Told, briefing
+from rapgym.rollout import rollout
+from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.lanes import Lanes
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding, shield, simulator
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Decision, Reason
@@ -216,3 +221,40 @@ def told_of(decided: Decided, deadline_us: float) -> dict[str, Any]:
         "watchdog": None if state is None else [Mode(m).name.lower() for m in state.mode.tolist()],
         "pinned": np.zeros(lanes, dtype=bool) if decided.pinned is None else decided.pinned,
     }
+
+
+# Before which split a policy is told of what; on all others it has seen the rows.
+TOLD: dict[Split, Told] = {"validation": "fit", "test": "train", "check": "learn"}
+
+
+def log_run(
+    log: AuditLog,
+    story: Scenario,
+    split: Split,
+    name: str,
+    *,
+    seed: int = 0,
+    guarding: Guarding | None = None,
+) -> int:
+    """Log what a policy decides on a split, one pairing after the other; how many rows it served.
+
+    Args:
+        name: of the policy, as bench takes it.
+
+    Raises:
+        InvalidPolicy: there is none of this name, or it is not tuned for this scenario.
+        AuditFailed: the log cannot be written, and its rule is to stop.
+    """
+    entry, told = registry.entry(name), briefing(story, TOLD[split])
+    options = registry.settings(entry, told, tables.table(story).sha256, seed)
+    rows = 0
+    for pairing, start in enumerate(rollout.whole_split(worlds.world(story, split), story.offsets)):
+        lanes = Lanes(story, split, 1)
+        audit_step.audit(lanes, log, policy=name)
+        lanes.restart(0, start)
+        guard = AuditedGuard(registry.build(entry, options), lanes, told, guarding)
+        rng = np.random.default_rng([seed, pairing])
+        for _ in range(start.rows):
+            guard.serve(rng)
+        rows += start.rows
+    return rows

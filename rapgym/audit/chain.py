@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from rapgym.audit_context import AuditContext
-from rapgym.audit_record import BYTES, DEMAND, MAYBE, SETS, Held
+from rapgym.audit.context import AuditContext
+from rapgym.audit.decisions import BYTES, DEMAND, MAYBE, SETS, Held
 from rapgym.errors import InvalidSpec
 from rapgym.world.shield import Reason
 

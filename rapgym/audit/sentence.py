@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.audit_context import AuditContext
-from rapgym.audit_entry import Record
+from rapgym.audit.context import AuditContext
+from rapgym.audit.entry import Record
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.model import blocks
 

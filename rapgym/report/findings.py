@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from rapgym import learning_findings
-from rapgym.report import by_scenario, shown_p
+from rapgym.report import learning as learning_findings
+from rapgym.report.bench import by_scenario, shown_p
 
 Entry = dict[str, Any]
 

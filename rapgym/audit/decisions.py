@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.audit_context import AuditContext
+from rapgym.audit.context import AuditContext
 from rapgym.errors import InvalidSpec
 from rapgym.world.records import Demand
 from rapgym.world.shield import Decision

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from rapgym.bench.results import Cell
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
 from rapgym.quality import sets as measured_sets
 from rapgym.quality.table import QualityTable
-from rapgym.results import Cell
 from rapgym.rivals import pruned as pruned_rivals
 from rapgym.rivals import rivals
 from rapgym.rivals.rivals import Rival

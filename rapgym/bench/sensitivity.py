@@ -16,21 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bench, cells, score, scoreboard
 from rapgym.arrays import IntArray
-from rapgym.cells import BOUND, LOOKUP, STATIC
+from rapgym.bench import cells, rankings, score
+from rapgym.bench import origin as bench_origin
+from rapgym.bench.cells import BOUND, LOOKUP, STATIC
+from rapgym.bench.results import Cell
+from rapgym.bench.score import Estimate, Resamples
+from rapgym.bench.suitability import fitting_share
 from rapgym.errors import InvalidSpec
 from rapgym.files import checked, places
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
-from rapgym.results import Cell
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario
-from rapgym.score import Estimate, Resamples
-from rapgym.suitability import fitting_share
 from rapgym.workload import series
 
 # Days of traffic would take days of tuning: scenarios of an hour alone.
@@ -65,7 +66,7 @@ def changes(story: Scenario) -> dict[str, Sequence[Any]]:
     """Field of a scenario -> the values that it takes."""
     domains = tables.table(story).header.domains
     return {
-        "ceiling": scoreboard.ceilings(story),
+        "ceiling": rankings.ceilings(story),
         "window_s": WINDOWS_S,
         "restore_s": RESTORE_S,
         "notice_s": NOTICE_S,
@@ -313,7 +314,7 @@ def _basis(variant: Variant, stated: Settings | None) -> dict[str, Any]:
     """All that an entry depends on, as JSON gives it back."""
     story = variant.story
     basis = {
-        "code_sha256": bench.code_sha256(),
+        "code_sha256": bench_origin.code_sha256(),
         "table_sha256": tables.table(story).sha256,
         "workload_sha256": checked.sha256_of(places.TRACES / f"{story.workload}.csv.gz"),
         "place": _place(variant),
@@ -341,8 +342,8 @@ def origin(measured_ones: Sequence[Variant]) -> dict[str, Any]:
     stories = [variant.story for variant in measured_ones]
     return {
         "rapgym": importlib.metadata.version("rapgym"),
-        **bench.surroundings(),
-        "code_sha256": bench.code_sha256(),
+        **bench_origin.surroundings(),
+        "code_sha256": bench_origin.code_sha256(),
         "tables": {story.table: tables.table(story).sha256 for story in stories},
         "workloads": {
             story.workload: checked.sha256_of(places.TRACES / f"{story.workload}.csv.gz")
@@ -350,130 +351,3 @@ def origin(measured_ones: Sequence[Variant]) -> dict[str, Any]:
         },
         "tuning_pairings": TUNING_PAIRINGS,
     }
-
-
-LABELS = {
-    "": "as stated",
-    "ceiling": "C = {} nats",
-    "window_s": "W = {} s",
-    "restore_s": "restore_s = {}",
-    "notice_s": "notice_s = {}",
-    "card_gib": "card = {} GiB",
-    "draw": "orders of draw {}",
-    "told_domain": "told of {} alone",
-    "domain": "{} alone, told and scored",
-    "splits": "{} splits",
-}
-
-NOTE = """\
-Costs are nats an output token above dense, on test text, settings tuned anew for each line on {pairings}
-of its pairings (the bench tunes on all); in brackets what the settings of the scenario as stated cost there.
-Adaptivity of the lookup and foresight with 95 % intervals, not corrected for how many lines there are, and
-without the quality table's own error: the bench would call some of these leads ties.
-C: policies are tuned at that C, where the rankings of a results file price the same proposals.
-Draws: the grid of each, draw 0 included, crosses that draw's orders; as stated, it names the best sets
-found. Blocked: outputs are reserved by the first 70 % of the hour, and what policies see of the past crosses
-the seams between stretches. servegen-days is left out: it would take too long."""
-
-
-def label(entry: Entry) -> str:
-    """What is changed, in words."""
-    value = entry["value"]
-    return LABELS[entry["field"]].format(f"{value:g}" if isinstance(value, float) else value)
-
-
-def _columns(found: Sequence[Entry]) -> list[list[str]]:
-    """Heads, then one row an entry, of entries of one scenario."""
-    names = [name for name in METHODS if name in found[0]["policies"]]
-    foreseeing = [name for name in FORESEEING if name in names]
-    head = ["changed", "dense fits", *names, BOUND, f"adaptivity of {LOOKUP}"]
-    rows = [[*head, *(f"foresight of {name}" for name in foreseeing)]]
-    for entry in found:
-        policies = entry["policies"]
-        rows.append(
-            [
-                label(entry),
-                f"{entry['dense_fits']:.0%}",
-                *(_cost_text(policies[name]) for name in names),
-                f"{policies[BOUND]['cost']:.4f}",
-                _interval(*(policies[LOOKUP][f"adaptivity{end}"] for end in ("", "_low", "_high"))),
-                *(
-                    _interval(*(policies[name][end] for end in ("foresight", "low", "high")))
-                    for name in foreseeing
-                ),
-            ]
-        )
-    return rows
-
-
-def _cost_text(policy: Entry) -> str:
-    stated = policy.get("stated_settings_cost")
-    return f"{policy['cost']:.4f}" + ("" if stated is None else f" ({stated:.4f})")
-
-
-def _interval(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None or low is None or high is None:
-        return "-"
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _by_scenario(found: Mapping[str, Any]) -> dict[str, list[Entry]]:
-    grouped: dict[str, list[Entry]] = {}
-    for entry in found["entries"]:
-        grouped.setdefault(entry["scenario"], []).append(entry)
-    return grouped
-
-
-def _note(found: Mapping[str, Any]) -> str:
-    skipped = [
-        f"Left out: {each['scenario']}, {label(each)} ({each['why']})." for each in found["skipped"]
-    ]
-    return "\n".join([NOTE.format(pairings=found["tuning_pairings"]), *skipped])
-
-
-def sentences(found: Mapping[str, Any]) -> list[str]:
-    """What holds on how many lines, one sentence a scenario and method."""
-    said = []
-    for name, group in _by_scenario(found).items():
-        for policy in FORESEEING:
-            ends = [
-                (entry["policies"][policy]["low"], entry["policies"][policy]["high"])
-                for entry in group
-                if policy in entry["policies"] and entry["policies"][policy]["low"] is not None
-            ]
-            if ends:
-                better, worse = sum(low > 0 for low, _ in ends), sum(high < 0 for _, high in ends)
-                said.append(
-                    f"{name}: `{policy}` is better than the lookup on {better} of {len(ends)} lines, "
-                    f"worse on {worse}, not told apart from it on {len(ends) - better - worse}."
-                )
-    return said
-
-
-def table(found: Mapping[str, Any]) -> str:
-    """The tables of all scenarios, for a terminal."""
-    parts = []
-    for name, group in _by_scenario(found).items():
-        rows = _columns(group)
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                text.rjust(width) if i else text.ljust(width)
-                for i, (text, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
-        parts.append("\n".join([name, *lines]))
-    return "\n\n".join([*parts, "\n".join([*sentences(found), "", _note(found)])])
-
-
-def markdown(found: Mapping[str, Any]) -> str:
-    """The same for the README."""
-    parts = []
-    for name, group in _by_scenario(found).items():
-        head, *rows = _columns(group)
-        lines = [f"**{name}**\n", f"| {' | '.join(head)} |"]
-        lines.append(f"| --- |{' ---: |' * (len(head) - 1)}")
-        parts.append("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
-    said = "\n".join(f"- {sentence}" for sentence in sentences(found))
-    return "\n\n".join([*parts, said, _note(found)])

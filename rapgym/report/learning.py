@@ -6,7 +6,7 @@ Both are chosen on validation; they are compared on the same test rows and the s
 from collections.abc import Sequence
 from typing import Any
 
-from rapgym.report import by_scenario
+from rapgym.report.bench import by_scenario
 
 Entry = dict[str, Any]
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rapgym import cells
 from rapgym.arrays import BoolArray
+from rapgym.bench import cells
 from rapgym.errors import InvalidSpec
 from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing

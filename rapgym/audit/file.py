@@ -6,13 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rapgym import audit_text
-from rapgym.audit_text import Head
+from rapgym.audit import chain
+from rapgym.audit.chain import Head
 from rapgym.errors import AuditFailed, InvalidResult
 from rapgym.files.closing import Closing
 
 LONGEST_LINE = 4 << 20  # bytes
-BEGINNING = b'{"seq":0,"decision":0,"previous":"' + audit_text.FIRST.encode() + b'"'
+BEGINNING = b'{"seq":0,"decision":0,"previous":"' + chain.FIRST.encode() + b'"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class LogFile(Closing):
         begins = os.pread(self._file, len(BEGINNING), 0)
         if size and not BEGINNING.startswith(begins):
             raise InvalidResult(f"{self.path} is no audit log: name another file")
-        link = audit_text.link_of(whole.rpartition(b"\n")[2]) if newline else (audit_text.START, "")
+        link = chain.link_of(whole.rpartition(b"\n")[2]) if newline else (chain.START, "")
         if link is None or (start and not newline):
             raise InvalidResult(
                 f"the last line of {self.path} is damaged, so nothing can be added to it: see what "

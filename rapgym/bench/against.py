@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import results
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.results import Cell, Results
+from rapgym.bench import results
+from rapgym.bench.results import Cell, Results
 
 EXACT = ("proposal", "source", "kept", "kept_end", "reason", "limit_bytes", "output_tokens")
 NATS = ("nll", "quality", "stall", "emergency", "refused")

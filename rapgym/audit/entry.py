@@ -5,10 +5,11 @@ Numbers have ranges in which no arithmetic overflows.
 
 from dataclasses import dataclass, fields
 
-from rapgym import audit_context, audit_text
-from rapgym.audit_context import AuditContext
-from rapgym.audit_read import Line
-from rapgym.audit_record import LARGEST_BYTES, LARGEST_OBSERVATION, LARGEST_TOKENS, is_state
+from rapgym.audit import chain
+from rapgym.audit import context as audit_context
+from rapgym.audit.context import AuditContext
+from rapgym.audit.decisions import LARGEST_BYTES, LARGEST_OBSERVATION, LARGEST_TOKENS, is_state
+from rapgym.audit.read import Line
 from rapgym.errors import InvalidResult
 
 _SEEN_CHARACTERS = 4 * (4 * LARGEST_OBSERVATION // 3 + 1)
@@ -84,8 +85,8 @@ def record_of(found: Line) -> Record:
         and all(values[name] is None or type(values[name]) is bool for name in _MAYBE_FLAGS)
         and all(_is_key(values[name]) for name in _KEYS)
         and all(values[name] is None or _is_key(values[name]) for name in _MAYBE_KEYS)
-        and values["source"] in audit_text.REASONS
-        and values["reason"] in audit_text.REASONS
+        and values["source"] in chain.REASONS
+        and values["reason"] in chain.REASONS
         and _is_number(values["nll"])
         and (
             cost is None

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bench, cells, results, scoreboard
 from rapgym.arrays import IntArray
+from rapgym.bench import cells, rankings, results, scoreboard
+from rapgym.bench import origin as bench_origin
+from rapgym.bench import run as bench_run
+from rapgym.bench.results import Cell, Results
 from rapgym.errors import InvalidResult
 from rapgym.files import checked
 from rapgym.jobs import parallel
 from rapgym.policies import registry
-from rapgym.results import Cell, Results
 from rapgym.rivals import rivals
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
@@ -55,7 +57,7 @@ def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterat
     if undeclared:
         raise InvalidResult(f"cells of {', '.join(sorted(undeclared))} are not in the header")
     stories = [catalogue.scenario(name) for name in found.header["scenarios"]]
-    bench.tune_own(stories, found.header.get("names", []), jobs=jobs, quiet=True)
+    bench_run.tune_own(stories, found.header.get("names", []), jobs=jobs, quiet=True)
     yield from _missing_cells(found)
     for cell, numbers in zip(found.cells, results.row_numbers(found.cells), strict=True):
         yield from _described_differently(cell)
@@ -71,7 +73,8 @@ def _missing_cells(found: Results) -> Iterator[str]:
     stories = [catalogue.scenario(name) for name in header["scenarios"]]
     seeds = header.get("seeds", [])
     wanted = [
-        (task.story.id, task.name) for task in bench.tasks(stories, header.get("names", []), seeds)
+        (task.story.id, task.name)
+        for task in bench_run.tasks(stories, header.get("names", []), seeds)
     ]
     present = [(cell.about["scenario"], _task_name(cell)) for cell in found.cells]
     if sorted(wanted) != sorted(present):
@@ -81,7 +84,7 @@ def _missing_cells(found: Results) -> Iterator[str]:
             f"its cells are not those that its header names: {', '.join(lost) or 'none'} missing, "
             f"{', '.join(more) or 'none'} added, {len(present) - len({*present})} doubled"
         )
-    specs = {story.id: bench.env_spec(story) for story in stories}
+    specs = {story.id: bench_origin.env_spec(story) for story in stories}
     if header.get("env_spec") != json.loads(json.dumps(specs)):
         yield "its header names other environments than these scenarios have"
 
@@ -151,7 +154,7 @@ def _same(one: Any, other: Any) -> bool:
 def _check_origin(found: Results, name: str) -> None:
     story = catalogue.scenario(name)
     if story.is_own:
-        for path, sha256 in bench.trace_sha256(story).items():
+        for path, sha256 in bench_origin.trace_sha256(story).items():
             if found.header.get("traces", {}).get(name, {}).get(path) != sha256:
                 raise InvalidResult(
                     f"the trace {path} has changed since the results were made: they cannot be replayed"
@@ -235,7 +238,7 @@ def _entry_differences(found: Results) -> Iterator[str]:
         )
         if entry["policy"] == cells.BOUND and entry["cost"] > least + TOLERANCE:
             yield f"a policy on {entry['scenario']} costs {least}, less than the bound {entry['cost']}"
-    if found.header.get("rankings") != json.loads(json.dumps(scoreboard.rankings(found))):
+    if found.header.get("rankings") != json.loads(json.dumps(rankings.rankings(found))):
         yield "the rankings at other values of C are not what the rows give"
     if len(again) != len(recorded):
         yield f"the file lists {len(recorded)} scores, its rows give {len(again)}"

@@ -22,11 +22,12 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from rapgym import audit_record, audit_text
-from rapgym.audit_context import AuditContext
-from rapgym.audit_file import LogFile
-from rapgym.audit_record import Decisions, Held
-from rapgym.audit_text import Head
+from rapgym.audit import chain
+from rapgym.audit import decisions as audit_decisions
+from rapgym.audit.chain import Head
+from rapgym.audit.context import AuditContext
+from rapgym.audit.decisions import Decisions, Held
+from rapgym.audit.file import LogFile
 from rapgym.errors import AuditFailed, InvalidSpec
 from rapgym.files import provenance
 from rapgym.files.closing import Closing
@@ -96,9 +97,9 @@ class AuditLog(Closing):
     def _begin(self) -> None:
         """State who writes, so that whatever makes writing impossible shows now."""
         rules = {"durable": self.durable, "on_failure": self.on_failure, "batch": self._batch}
-        about = {"format": audit_text.FORMAT, "commit": provenance.commit(), **rules}
+        about = {"format": chain.FORMAT, "commit": provenance.commit(), **rules}
         torn = self._file.tail.torn_bytes
-        self._held.append(audit_text.members("open", now_us(), **about, torn_bytes=torn))
+        self._held.append(chain.members("open", now_us(), **about, torn_bytes=torn))
         self._try()
         if self._fault is not None:
             self._file.close()
@@ -127,7 +128,7 @@ class AuditLog(Closing):
             AuditFailed: nothing can be written and `on_failure` is "stop": decisions that this
                 found out with are held, later ones are not.
         """
-        entry = audit_record.held(decisions, context, now_us())
+        entry = audit_decisions.held(decisions, context, now_us())
         with self._lock:
             self._check_open()
             if self._fault is not None:
@@ -180,7 +181,7 @@ class AuditLog(Closing):
         with self._lock:
             if self._file.closed:
                 return
-            self._held.append(audit_text.members("close", now_us()))
+            self._held.append(chain.members("close", now_us()))
             self._try()
             self._file.close()
             if self._fault is not None:
@@ -199,7 +200,7 @@ class AuditLog(Closing):
         if context.id in known:  # another object of the same content
             return
         about = {"context": context.id, **context.as_json()}
-        self._held.append(audit_text.members("context", now_us(), **about))
+        self._held.append(chain.members("context", now_us(), **about))
 
     def _count(self, entry: Held) -> None:
         first = self._lost_us[0] if self._lost else entry.time_us
@@ -256,14 +257,14 @@ class AuditLog(Closing):
         head, lines, run = self.head, list[bytes](), list[Held]()
         for entry in [*entries, ""]:
             if run and (isinstance(entry, str) or entry.context is not run[0].context):
-                for text in audit_text.decisions(run, self._ids[run[0].context]):
-                    content, head = audit_text.line(head, text, decisions=1)
+                for text in chain.decisions(run, self._ids[run[0].context]):
+                    content, head = chain.line(head, text, decisions=1)
                     lines.append(content)
                 run = []
             if isinstance(entry, Held):
                 run.append(entry)
             elif entry:
-                content, head = audit_text.line(head, entry)
+                content, head = chain.line(head, entry)
                 lines.append(content)
         return b"".join(lines), head
 
@@ -273,7 +274,7 @@ class AuditLog(Closing):
             return ""
         since_us, until_us = self._lost_us
         told = {"decisions": self._lost, "since_us": since_us, "until_us": until_us}
-        return audit_text.members("gap", now_us(), **told, cause=str(self._fault))
+        return chain.members("gap", now_us(), **told, cause=str(self._fault))
 
 
 def now_us() -> int:

@@ -1,29 +1,25 @@
 """Run policies on the test splits of scenarios: logs on disk, resumable cell by cell."""
 
 import hashlib
-import importlib.metadata
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rapgym import cells, results
+from rapgym.bench import cells, results
+from rapgym.bench.origin import code_sha256, origin, surroundings
+from rapgym.bench.results import Cell, Results
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
-from rapgym.files import checked, places, provenance
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
-from rapgym.results import Cell, Results
 from rapgym.rivals import rivals
-from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios import tables, worlds
-from rapgym.scenarios.story import Recorded, Scenario
-from rapgym.workload import own as own_traces
+from rapgym.scenarios.story import Scenario
 
 LONGEST_PLAIN = 80  # characters of a name in the name of a part's file
 
@@ -103,61 +99,6 @@ def seeds_of(entry: registry.Entry, story: Scenario, seeds: Sequence[int]) -> Se
     if not entry.train:
         return seeds
     return registry.trained_seeds(entry, story) or ([] if story.is_own else [0])
-
-
-def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
-    """What a result depends on: two runs of one origin give the same rows."""
-    own = [story for story in stories if story.is_own]
-    return ({"traces": {story.id: trace_sha256(story) for story in own}} if own else {}) | {
-        "rapgym": importlib.metadata.version("rapgym"),
-        "code_sha256": code_sha256(),
-        "numpy": importlib.metadata.version("numpy"),
-        "seeds": list(seeds),
-        "scenarios": {story.id: scenarios_story.described(story) for story in stories},
-        "env_spec": {story.id: env_spec(story) for story in stories},
-        "tables": {name: sha for story in stories for name, sha in rivals.tables(story).items()},
-        "workloads": {
-            story.workload: checked.sha256_of(worlds.workload_file(story)) for story in stories
-        },
-    }
-
-
-def trace_sha256(story: Scenario) -> dict[str, str]:
-    """The traces that a scenario on the user's own is made of, and their content: path -> sha256.
-
-    Raises:
-        DataUnavailable: one is not there.
-    """
-    names = [story.trace]
-    if isinstance(story.tenant, Recorded):
-        names.append(story.tenant.recording)
-    return {name: own_traces.sha256(name) for name in names}
-
-
-@cache
-def code_sha256() -> str:
-    """Of every Python file, tuned setting and trained policy of the package: cells of other code are
-    rerun.
-    """
-    # A walk does not follow the symlink that `baselines` is in a clone.
-    code = {*places.PACKAGE.rglob("*.py"), *places.BASELINES.glob("*.py")}
-    every = {*code, places.TUNED, *places.TRAINED.rglob("*.npz")}
-    return provenance.files_sha256(places.PACKAGE, [path for path in every if path.is_file()])
-
-
-def env_spec(story: Scenario) -> dict[str, Any]:
-    """What `gym.make` takes to get the environment of a scenario's test split."""
-    return {"id": "RAP-KeptSet-v0", "kwargs": {"scenario": story.name, "split": "test"}}
-
-
-def surroundings() -> dict[str, Any]:
-    """When and with what a result was made; two results may differ here and agree."""
-    packages = ("gymnasium", "pandas")
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "commit": provenance.commit(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-    }
 
 
 def tune_own(

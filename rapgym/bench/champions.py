@@ -9,7 +9,7 @@ for the scenarios of the headline, in a family of their own for each kind.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rapgym import score
+from rapgym.bench import score
 
 ALL = "all"  # champion over every kind that does not learn
 NON_LEARNED = ("static", "reactive", "heuristic")

@@ -1,0 +1,1 @@
+"""Logs of decisions: written, chained, read, replayed, explained."""

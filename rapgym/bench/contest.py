@@ -1,0 +1,227 @@
+"""All policies of one scenario on the same rows, and how they differ."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from rapgym.arrays import FloatArray, IntArray
+from rapgym.bench import score
+from rapgym.bench.cells import BOUND, LOOKUP, STATIC
+from rapgym.bench.results import DECIMALS, Cell
+from rapgym.bench.score import Estimate, Resamples, Summed
+from rapgym.errors import InvalidResult
+from rapgym.quality import error as table_error
+from rapgym.quality.error import SetError
+from rapgym.rollout import log as rollout_log
+from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios.story import Scenario
+
+TERMS = ("quality", "stall", "emergency", "refused")
+RIVAL = "rival"  # another format, or no pruning at all: it has a cost, and no place on the scales
+PRUNED = "pruned"  # the rule of a rival that prunes on top of its format
+ORACLE = "bound"  # the kind of what knows the future
+
+
+def _pairing(cell: Cell) -> tuple[int, IntArray]:
+    """Rows of the split, and the offset of each lane."""
+    rows = len(cell.log)
+    return rows, (cell.log.limit_row[0] - cell.log.row[0]) % rows
+
+
+def draws_of(cells: list[Cell]) -> Resamples:
+    """The resamples that all policies of a scenario share."""
+    story = catalogue.scenario(cells[0].about["scenario"])
+    return score.resamples(*_pairing(cells[0]), story.window_s)
+
+
+def by_policy(cells: list[Cell]) -> dict[str, list[Cell]]:
+    """Cells of each policy: one a seed."""
+    grouped: dict[str, list[Cell]] = {}
+    for cell in cells:
+        grouped.setdefault(cell.about["policy"], []).append(cell)
+    return grouped
+
+
+def terms_of(cell: Cell) -> dict[str, FloatArray]:
+    """The four terms of each row with test columns, [T, K], rounded as they are stored.
+
+    So a file gives to the last bit what the run that wrote it gave.
+    """
+    columns = (cell.test_quality, cell.log.stall, cell.log.emergency, cell.log.refused)
+    rounded: dict[str, FloatArray] = {}
+    for name, values in zip(TERMS, columns, strict=True):
+        rounded[name] = np.round(values, DECIMALS)
+    return rounded
+
+
+@dataclass(frozen=True)
+class Served:
+    """One policy on one scenario, its seeds taken together.
+
+    Seeds count as in the interquartile mean of their costs, in every row alike: so terms add up to
+    the cost, and costs stay paired.
+    """
+
+    cells: list[Cell]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return self.cells[0].about
+
+    @property
+    def kind(self) -> str:
+        return str(self.about["kind"])
+
+    @property
+    def output(self) -> IntArray:
+        return self.cells[0].log.output_tokens
+
+    @cached_property
+    def costs(self) -> list[float]:
+        """Cost of each seed."""
+        return [
+            score.mean_cost(np.asarray(sum(terms_of(cell).values())), self.output)
+            for cell in self.cells
+        ]
+
+    @cached_property
+    def weights(self) -> FloatArray:
+        """How much each seed counts."""
+        return score.middle_half(self.costs)
+
+    @cached_property
+    def terms(self) -> dict[str, FloatArray]:
+        """Mean cost of each row by term, [T, K]."""
+        found: dict[str, FloatArray] = {name: np.zeros(self.output.shape) for name in TERMS}
+        for weight, cell in zip(self.weights, self.cells, strict=True):
+            for name, values in terms_of(cell).items():
+                found[name] += weight * values
+        return found
+
+    @cached_property
+    def cost(self) -> FloatArray:
+        """[T, K]."""
+        return np.asarray(sum(self.terms.values()))
+
+    @property
+    def mean_cost(self) -> float:
+        return score.mean_cost(self.cost, self.output)
+
+    @property
+    def validation_cost(self) -> float | None:
+        """Cost on the validation part of train, None where a seed has none."""
+        costs = [cell.about.get("validation_cost") for cell in self.cells]
+        known = [float(cost) for cost in costs if cost is not None]
+        return score.interquartile_mean(known) if len(known) == len(costs) else None
+
+    @property
+    def fallback(self) -> float:
+        """Share of rows whose answer could not be read."""
+        return float(np.mean([cell.about.get("fallback", 0.0) for cell in self.cells]))
+
+    @property
+    def prunes(self) -> bool:
+        """Whether it is a rival that prunes on top of its format."""
+        return self.kind == RIVAL and self.about["settings"].get("rule") == PRUNED
+
+    @property
+    def format(self) -> tuple[str, str] | None:
+        """Weights and KV of a rival, None where a cell does not say, or is no rival's."""
+        told = self.about["settings"]
+        if self.kind != RIVAL or not {"weights", "kv"} <= told.keys():
+            return None
+        return str(told["weights"]), str(told["kv"])
+
+    @property
+    def sets_se(self) -> float:
+        """Standard error that a rival's cost has from the sets it serves from, 0 of other cells."""
+        return float(self.about.get("sets_se") or 0.0)
+
+    @property
+    def format_se(self) -> float:
+        """Standard error of what a rival's format costs the dense model, 0 of other cells."""
+        return float(self.about.get("quality_se") or 0.0)
+
+    @property
+    def competes(self) -> bool:
+        """Whether it decides from the past alone, within the action space, and did answer."""
+        return self.kind not in (ORACLE, RIVAL) and not self.fallback
+
+    def shares(self, ceiling: float) -> dict[bytes, float] | None:
+        """Share of output tokens served from each kept set of the scenario's table; None of a rival,
+        and where no sets were executed.
+        """
+        if self.kind == RIVAL or self.about["policy"] == BOUND:
+            return None
+        found: dict[bytes, float] = {}
+        for weight, cell in zip(self.weights, self.cells, strict=True):
+            for name, share in rollout_log.served_shares(cell.log, ceiling).items():
+                found[name] = found.get(name, 0.0) + float(weight) * share
+        return found
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All policies of one scenario on the same rows and the same resamples."""
+
+    story: Scenario
+    served: Mapping[str, Served]
+    blocks: int  # independent pieces of a draw
+    summed: Mapping[str, Summed]  # output tokens times cost of each policy
+    output: Summed  # output tokens
+
+    @cached_property
+    def shares(self) -> dict[str, dict[bytes, float] | None]:
+        ceiling = worlds.scoring_world(self.story).ceiling
+        return {name: served.shares(ceiling) for name, served in self.served.items()}
+
+    @cached_property
+    def errors(self) -> dict[bytes, SetError]:
+        """The table's errors of every set that served."""
+        world = worlds.scoring_world(self.story)
+        held_out = tables.table(self.story).held_out("test", self.story.domain)
+        names = {name: None for found in self.shares.values() for name in found or {}}
+        return table_error.set_errors(
+            list(names), world.quality, table_error.predictor_error(held_out, world.ceiling)
+        )
+
+    def difference(self, one: str, other: str) -> Estimate:
+        """Cost of one less cost of the other."""
+        return score.difference(self.summed[one], self.summed[other], self.output, self.blocks)
+
+    def error(self, one: str, other: str) -> float | None:
+        """The table's standard error of that difference; None where the bound is one of them.
+
+        A rival's format was measured on the same text, and so were the sets of one that prunes: its
+        own errors are taken as independent of the other's. But two rivals of one format share its
+        error, which goes out of their difference.
+        """
+        if BOUND in (one, other):
+            return None
+        a, b = self.shares[one] or {}, self.shares[other] or {}
+        both = [self.served[name] for name in {one, other}]
+        shared = len({served.format for served in both}) == 1 and both[0].format is not None
+        formats = [] if shared else [served.format_se for served in both]
+        own = [0.0] if len(both) == 1 else [served.sets_se for served in both]
+        sets = table_error.difference_error(a, b, self.errors)
+        return float(np.hypot.reduce([sets, *own, *formats]))
+
+    def points(self, policy: str, reference: str) -> Estimate:
+        """Score of a policy, 0 being the reference and 100 the bound."""
+        policies = self.summed
+        return score.score(policies[policy], policies[reference], policies[BOUND], self.blocks)
+
+
+def contest_of(cells: list[Cell]) -> Contest:
+    served = {name: Served(group) for name, group in by_policy(cells).items()}
+    missing = {STATIC, LOOKUP, BOUND} - served.keys()
+    if missing:
+        raise InvalidResult(f"scores need {', '.join(sorted(missing))} beside the other policies")
+    draws, output = draws_of(cells), cells[0].log.output_tokens
+    costs = [*(one.cost for one in served.values()), np.ones(output.shape)]
+    *sums, whole = draws.summed(costs, output)
+    story = catalogue.scenario(cells[0].about["scenario"])
+    return Contest(story, served, draws.blocks, dict(zip(served, sums, strict=True)), whole)

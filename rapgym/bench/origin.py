@@ -1,0 +1,69 @@
+"""What a result depends on, and when and with what it was made."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from rapgym.files import checked, places, provenance
+from rapgym.rivals import rivals
+from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios import worlds
+from rapgym.scenarios.story import Recorded, Scenario
+from rapgym.workload import own as own_traces
+
+
+def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
+    """What a result depends on: two runs of one origin give the same rows."""
+    own = [story for story in stories if story.is_own]
+    return ({"traces": {story.id: trace_sha256(story) for story in own}} if own else {}) | {
+        "rapgym": importlib.metadata.version("rapgym"),
+        "code_sha256": code_sha256(),
+        "numpy": importlib.metadata.version("numpy"),
+        "seeds": list(seeds),
+        "scenarios": {story.id: scenarios_story.described(story) for story in stories},
+        "env_spec": {story.id: env_spec(story) for story in stories},
+        "tables": {name: sha for story in stories for name, sha in rivals.tables(story).items()},
+        "workloads": {
+            story.workload: checked.sha256_of(worlds.workload_file(story)) for story in stories
+        },
+    }
+
+
+def trace_sha256(story: Scenario) -> dict[str, str]:
+    """The traces that a scenario on the user's own is made of, and their content: path -> sha256.
+
+    Raises:
+        DataUnavailable: one is not there.
+    """
+    names = [story.trace]
+    if isinstance(story.tenant, Recorded):
+        names.append(story.tenant.recording)
+    return {name: own_traces.sha256(name) for name in names}
+
+
+@cache
+def code_sha256() -> str:
+    """Of every Python file, tuned setting and trained policy of the package: cells of other code are
+    rerun.
+    """
+    # A walk does not follow the symlink that `baselines` is in a clone.
+    code = {*places.PACKAGE.rglob("*.py"), *places.BASELINES.glob("*.py")}
+    every = {*code, places.TUNED, *places.TRAINED.rglob("*.npz")}
+    return provenance.files_sha256(places.PACKAGE, [path for path in every if path.is_file()])
+
+
+def env_spec(story: Scenario) -> dict[str, Any]:
+    """What `gym.make` takes to get the environment of a scenario's test split."""
+    return {"id": "RAP-KeptSet-v0", "kwargs": {"scenario": story.name, "split": "test"}}
+
+
+def surroundings() -> dict[str, Any]:
+    """When and with what a result was made; two results may differ here and agree."""
+    packages = ("gymnasium", "pandas")
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "commit": provenance.commit(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+    }

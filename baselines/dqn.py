@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.learning.small_steps import SmallSteps, layout_of
+from rapgym.learning.sb3.small_steps import SmallSteps, layout_of
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing
 from rapgym.policies.trained import TrainedPolicy
@@ -87,12 +87,12 @@ def train(task: "Training") -> dict[str, np.ndarray]:
     import torch
     from torch import nn
 
-    from rapgym.learning import sb3
-    from rapgym.learning.masked_dqn import Dueling, MaskedDQN
+    from rapgym.learning.sb3 import agents as sb3_agents
+    from rapgym.learning.sb3.masked_dqn import Dueling, MaskedDQN
 
     settings: Settings = task.settings
     env = task.vec_env("RAP-v0", settings.lanes)
-    mean, scale = sb3.scaling(env, task.seed)
+    mean, scale = sb3_agents.scaling(env, task.seed)
     if task.start is not None:
         mean, scale = task.start.arrays["mean"], task.start.arrays["scale"]
     where, floor = layout_of(task.briefing), task.briefing.train.floor
@@ -105,7 +105,7 @@ def train(task: "Training") -> dict[str, np.ndarray]:
         so_far=where.slice_of("so_far"), droppable=~floor,
         row_discount=settings.row_discount, stop_share=settings.stop_share,
         policy_kwargs={
-            "features_extractor_class": sb3.Scaled,
+            "features_extractor_class": sb3_agents.Scaled,
             "features_extractor_kwargs": {"mean": mean, "scale": scale},
             "net_arch": [units] * 2,
             "activation_fn": nn.ReLU,
@@ -123,23 +123,23 @@ def train(task: "Training") -> dict[str, np.ndarray]:
         advantages.bias.fill_(-settings.stop_bias)
         advantages.bias[-1] = 0.0
     if task.start is not None:
-        sb3.load_layers(network, "q", task.start.arrays)
+        sb3_agents.load_layers(network, "q", task.start.arrays)
     model.q_net_target.load_state_dict(model.q_net.state_dict())
 
     def arrays() -> dict[str, np.ndarray]:
-        return sb3.rounded(network, "q", mean, scale)
+        return sb3_agents.rounded(network, "q", mean, scale)
 
     def state() -> dict[str, Any]:
-        return {**sb3.state(model), "buffer": buffer.state(), "calls": model._n_calls}
+        return {**sb3_agents.state(model), "buffer": buffer.state(), "calls": model._n_calls}
 
     if task.saved is None:
         task.advance(0.0, arrays())
     else:
-        sb3.restore(model, task.saved)
+        sb3_agents.restore(model, task.saved)
         buffer.restore(task.saved["buffer"])
         model._n_calls = task.saved["calls"]
     for round in task.rounds(settings.rounds):
-        sb3.begin_round(model, task.round_seed)
+        sb3_agents.begin_round(model, task.round_seed)
         buffer.begin()
         gone = round / max(settings.rounds - 1, 1)
         rate = settings.explore + gone * (settings.explore_end - settings.explore)

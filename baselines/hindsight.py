@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.learning.limit_features import Inputs
+from rapgym.learning.hindsight.features import Inputs
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
@@ -191,8 +191,8 @@ class Agent:
 
 def train(task: "Training") -> dict[str, np.ndarray]:
     """Learn on the task's rows; the arrays that cost least on its check split."""
-    from rapgym.learning.counterfactual import Recorded
-    from rapgym.learning.two_curves import Learner
+    from rapgym.learning.hindsight.counterfactual import Recorded
+    from rapgym.learning.hindsight.two_curves import Learner
 
     settings: Settings = task.settings
     told = task.briefing

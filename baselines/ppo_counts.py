@@ -86,11 +86,11 @@ def train(task: "Training") -> dict[str, np.ndarray]:
     from stable_baselines3 import PPO
     from torch import nn
 
-    from rapgym.learning import sb3
+    from rapgym.learning.sb3 import agents as sb3_agents
 
     settings: Settings = task.settings
     env = task.vec_env("RAP-Counts-v0", settings.lanes)
-    mean, scale = sb3.scaling(env, task.seed)
+    mean, scale = sb3_agents.scaling(env, task.seed)
     if task.start is not None:
         mean, scale = task.start.arrays["mean"], task.start.arrays["scale"]
     model = PPO(
@@ -99,7 +99,7 @@ def train(task: "Training") -> dict[str, np.ndarray]:
         learning_rate=settings.learning_rate, gae_lambda=settings.gae_lambda,
         ent_coef=settings.entropy,
         policy_kwargs={
-            "features_extractor_class": sb3.Scaled,
+            "features_extractor_class": sb3_agents.Scaled,
             "features_extractor_kwargs": {"mean": mean, "scale": scale},
             "net_arch": {"pi": [settings.width] * 2, "vf": [settings.width] * 2},
             "activation_fn": nn.ReLU,
@@ -109,21 +109,21 @@ def train(task: "Training") -> dict[str, np.ndarray]:
     actor = nn.ModuleList([policy.mlp_extractor.policy_net, policy.action_net])
     begin_shy(policy.action_net, env.action_space.nvec, settings.shyness)  # type: ignore[attr-defined]
     if task.start is not None:
-        sb3.load_layers(actor, "pi", task.start.arrays)
+        sb3_agents.load_layers(actor, "pi", task.start.arrays)
 
     def arrays() -> dict[str, np.ndarray]:
-        return sb3.rounded(actor, "pi", mean, scale)
+        return sb3_agents.rounded(actor, "pi", mean, scale)
 
     if task.saved is None:
         task.advance(0.0, arrays())
     else:
-        sb3.restore(model, task.saved)
+        sb3_agents.restore(model, task.saved)
     for round in task.rounds(settings.rounds):
-        sb3.begin_round(model, task.round_seed)
+        sb3_agents.begin_round(model, task.round_seed)
         # Whole rollouts: SB3 rounds up.
         model.learn(settings.steps // settings.rounds, reset_num_timesteps=False)
         share, steps = (round + 1) / settings.rounds, model.num_timesteps
-        if task.advance(share, arrays(), steps=steps, state=lambda: sb3.state(model)):
+        if task.advance(share, arrays(), steps=steps, state=lambda: sb3_agents.state(model)):
             break
     return task.best
 

@@ -19,9 +19,10 @@ import torch
 
 from rapgym.arrays import BoolArray
 from rapgym.quality.table import QualityTable
-from rapgym.runtime import designs, model, origins, samples
-from rapgym.runtime.forward import PrefixForward, prefix_order
-from rapgym.runtime.loss import token_loss
+from rapgym.runtime import model, samples
+from rapgym.runtime.measure import designs, origins
+from rapgym.runtime.measure.forward import PrefixForward, prefix_order
+from rapgym.runtime.measure.loss import token_loss
 
 MODEL, LENGTH, ROUNDS, GREEDY_STEP = "smollm2-135m", 512, 3, 8
 Seconds = tuple[float, float]  # of blocks, of head and loss

@@ -25,8 +25,8 @@ def train(names: Sequence[str], seed: int, path: Path) -> None:
     """Train on these scenarios, told of train, and write the policy to `path`, unless it is there."""
     import torch
 
-    from rapgym.learning.counterfactual import Recorded
-    from rapgym.learning.limit_features import Inputs
+    from rapgym.learning.hindsight.counterfactual import Recorded
+    from rapgym.learning.hindsight.features import Inputs
     from rapgym.learning.pooled import Pool
 
     if path.is_file():

@@ -16,13 +16,13 @@ from rapgym.arrays import BoolArray, IntArray
 from rapgym.model import memory
 from rapgym.model.memory import Footprint
 from rapgym.model.shapes import ModelSpec
-from rapgym.runtime.device import DeviceStep
-from rapgym.runtime.elastic import ElasticModel
-from rapgym.runtime.live import LiveServer
-from rapgym.runtime.requests import Request
+from rapgym.runtime.device.step import DeviceStep
+from rapgym.runtime.live.elastic import ElasticModel
+from rapgym.runtime.live.requests import Request
+from rapgym.runtime.live.row import LiveServer
 from rapgym.testing import worlds as made
-from rapgym.testing.machines import SEEDS, WorldMachine
 from rapgym.testing.witness import Tally, Witness
+from rapgym.testing.world_machine import SEEDS, WorldMachine
 from rapgym.world import simulator
 from rapgym.world.records import Rows, World
 from rapgym.world.shield import Reason

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rapgym.arrays import BoolArray
-from rapgym.runtime.device import DeviceStep
-from rapgym.runtime.live import Nats
-from rapgym.runtime.serving import Spent
+from rapgym.runtime.device.step import DeviceStep
+from rapgym.runtime.live.row import Nats
+from rapgym.runtime.live.serving import Spent
 from rapgym.world.records import State, World
 
 CARD_BYTES = 1000

@@ -16,10 +16,10 @@ from rapgym.errors import InvalidSpec
 from rapgym.model import blocks
 from rapgym.model.profiles import IDEAL, Latency, Work
 from rapgym.rollout import rollout
-from rapgym.runtime import agreement, profiling, ranking
-from rapgym.runtime.device import DeviceStep
-from rapgym.runtime.records import Record, row_record
-from rapgym.runtime.trials import Trial, alike, chosen_rows, fit_trials
+from rapgym.runtime.device.step import DeviceStep
+from rapgym.runtime.validate import agreement, profiling, ranking
+from rapgym.runtime.validate.records import Record, row_record
+from rapgym.runtime.validate.trials import Trial, alike, chosen_rows, fit_trials
 from rapgym.world import simulator
 from rapgym.world.records import World
 

@@ -13,8 +13,9 @@ from rapgym.errors import InvalidSpec, InvalidTable
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, Format
 from rapgym.quality import texts as quality_texts
-from rapgym.runtime import choice, designs, rounding
-from rapgym.runtime.choice import CHOICES, CONTEXT, CONTINUATION, ChoiceMeter
+from rapgym.runtime import rounding
+from rapgym.runtime.measure import choice, designs
+from rapgym.runtime.measure.choice import CHOICES, CONTEXT, CONTINUATION, ChoiceMeter
 from rapgym.runtime.model import LoadedModel
 
 N = 2 * tiny_llama.LAYERS

@@ -9,8 +9,8 @@ from toy_table import ALL_SETS
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidPolicy
-from rapgym.learning import counterfactual
-from rapgym.learning.counterfactual import Recorded, Remains
+from rapgym.learning.hindsight import counterfactual
+from rapgym.learning.hindsight.counterfactual import Recorded, Remains
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
 from rapgym.scenarios import catalogue, worlds

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rapgym.arrays import BoolArray
 from rapgym.model import blocks
-from rapgym.runtime import designs
-from rapgym.runtime.measure import Meter
+from rapgym.runtime.measure import designs
+from rapgym.runtime.measure.meter import Meter
 
 N = 20
 ATTENTION, FFN = [4, 0, 8, 12, 6], [3, 19, 7, 11]  # two orders, as a search may find them

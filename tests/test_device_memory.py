@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from rapgym.errors import DataUnavailable, InvalidSpec
-from rapgym.runtime import device_memory
-from rapgym.runtime.block_weights import BlockWeights
-from rapgym.runtime.device_memory import MIB, CudaMemory, HostMemory, memory_of
+from rapgym.runtime.live import device_memory
+from rapgym.runtime.live.block_weights import BlockWeights
+from rapgym.runtime.live.device_memory import MIB, CudaMemory, HostMemory, memory_of
 
 NOISE_BYTES = 256 * 1024
 

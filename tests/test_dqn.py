@@ -14,10 +14,9 @@ from learning_worlds import small_run, torch_network
 
 from rapgym.baselines import dqn
 from rapgym.learning import runs
-from rapgym.learning.masked_dqn import MaskedDQN
-from rapgym.learning.row_buffer import RowReplayBuffer
-from rapgym.learning.small_steps import SmallSteps, layout_of
-from rapgym.learning.vec_env import RapVecEnv
+from rapgym.learning.sb3.masked_dqn import MaskedDQN, RowReplayBuffer
+from rapgym.learning.sb3.small_steps import SmallSteps, layout_of
+from rapgym.learning.sb3.vec_env import RapVecEnv
 from rapgym.policies.policy import briefing
 from rapgym.scenarios.lanes import importance
 from rapgym.scenarios.story import Scenario

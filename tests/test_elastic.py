@@ -21,8 +21,8 @@ from transformers.cache_utils import DummyLayer, DynamicCache
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidSpec
 from rapgym.runtime import model as models
-from rapgym.runtime.device_memory import HostMemory
-from rapgym.runtime.elastic import ElasticModel, Moved
+from rapgym.runtime.live.device_memory import HostMemory
+from rapgym.runtime.live.elastic import ElasticModel, Moved
 from rapgym.runtime.model import LoadedModel
 
 BLOCKS = 2 * tiny_llama.LAYERS

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from rapgym.errors import InvalidSpec
-from rapgym.runtime import cgroup, probe
-from rapgym.runtime.enclosure import KINDS, Enclosure, out_of_memory
-from rapgym.runtime.enclosure_forms import AllocatorForm, GroupForm
+from rapgym.runtime import probe
+from rapgym.runtime.device import cgroup
+from rapgym.runtime.device.enclosure import KINDS, Enclosure, out_of_memory
+from rapgym.runtime.device.enclosure_forms import AllocatorForm, GroupForm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
 MIB = 2**20
@@ -223,7 +224,7 @@ def available(kind: str) -> bool:
 # Encloses a process of its own, says where, and waits for its end; in a group to begin with.
 OWNER = """
 import os, subprocess, sys, time
-from rapgym.runtime.enclosure import Enclosure
+from rapgym.runtime.device.enclosure import Enclosure
 if sys.argv[2]:
     open(sys.argv[2] + "/cgroup.procs", "w").write(str(os.getpid()))
 enclosure = Enclosure.open(64 << 20, kinds=[sys.argv[1]])
@@ -304,7 +305,7 @@ def test_what_was_left_in_another_group_is_removed_too() -> None:
 
 FORK = """
 import os, signal, sys
-from rapgym.runtime.enclosure import Enclosure
+from rapgym.runtime.device.enclosure import Enclosure
 with Enclosure.open(64 << 20, kinds=[sys.argv[1]]) as enclosure:
     for ending in ("enclosure.close(); os._exit(0)", "os.kill(os.getpid(), signal.SIGTERM)"):
         if not (pid := os.fork()):
@@ -341,7 +342,7 @@ def test_rlimit_refuses_and_leaves_alive() -> None:
 # A process that encloses itself, as a replay does.
 SELF = """
 import os, mmap, sys
-from rapgym.runtime.enclosure import Enclosure
+from rapgym.runtime.device.enclosure import Enclosure
 from rapgym.runtime import probe
 with Enclosure.open(probe.anonymous_bytes() + (48 << 20), kinds=["rlimit-data"]) as enclosure:
     enclosure.add(os.getpid())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rapgym.arrays import BoolArray
 from rapgym.model import blocks
-from rapgym.runtime.forward import PrefixForward, prefix_order
+from rapgym.runtime.measure.forward import PrefixForward, prefix_order
 
 N = 2 * tiny_llama.LAYERS
 NETWORKS = {family: tiny_llama.network(family) for family in tiny_llama.FAMILIES}
@@ -127,7 +127,7 @@ def test_the_reference_model_has_the_perplexity_that_was_found_elsewhere() -> No
     """25 with a standard error of 1.5, on 32 spread sequences of 512 tokens of WikiText-2 test."""
     from rapgym.model import pretrained
     from rapgym.runtime import model, samples
-    from rapgym.runtime.loss import token_loss
+    from rapgym.runtime.measure.loss import token_loss
 
     known = pretrained.known("smollm2-135m")
     assert known is not None

@@ -14,9 +14,10 @@ torch = pytest.importorskip("torch")
 from rapgym.arrays import FloatArray  # noqa: E402
 from rapgym.baselines import hindsight  # noqa: E402
 from rapgym.baselines.hindsight import Agent, Settings, kept_sets  # noqa: E402
-from rapgym.learning import pooled, two_curves  # noqa: E402
-from rapgym.learning.counterfactual import Recorded  # noqa: E402
-from rapgym.learning.limit_features import Inputs  # noqa: E402
+from rapgym.learning import pooled  # noqa: E402
+from rapgym.learning.hindsight import two_curves  # noqa: E402
+from rapgym.learning.hindsight.counterfactual import Recorded  # noqa: E402
+from rapgym.learning.hindsight.features import Inputs  # noqa: E402
 from rapgym.learning.training import Training, split_cost  # noqa: E402
 from rapgym.policies import trained  # noqa: E402
 from rapgym.policies.reference import FrontierLookup  # noqa: E402

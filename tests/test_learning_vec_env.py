@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rapgym.envs.env import IDS
 from rapgym.errors import InvalidSpec
-from rapgym.learning.vec_env import RapVecEnv
+from rapgym.learning.sb3.vec_env import RapVecEnv
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 

@@ -12,10 +12,10 @@ from toy_world import toy_rows, toy_world
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model import memory
 from rapgym.model.shapes import ModelSpec
-from rapgym.runtime.device import DeviceStep
-from rapgym.runtime.elastic import ElasticModel
-from rapgym.runtime.live import LiveServer, Run, ScoredBatch
-from rapgym.runtime.requests import Request
+from rapgym.runtime.device.step import DeviceStep
+from rapgym.runtime.live.elastic import ElasticModel
+from rapgym.runtime.live.requests import Request
+from rapgym.runtime.live.row import LiveServer, Run, ScoredBatch
 from rapgym.world import simulator
 from rapgym.world.records import Rows, World
 from rapgym.world.reward import token_loss

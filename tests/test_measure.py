@@ -17,10 +17,11 @@ from rapgym.errors import InvalidTable
 from rapgym.model import blocks
 from rapgym.model.shapes import FORMATS, Format
 from rapgym.quality import texts
-from rapgym.runtime import campaign, designs, rounding, samples
-from rapgym.runtime.ledger import PLAIN, Ledger, Measurement, form_name, form_of
-from rapgym.runtime.loss import dense_reference, token_loss
-from rapgym.runtime.measure import Meter, standard_error
+from rapgym.runtime import rounding, samples
+from rapgym.runtime.measure import campaign, designs
+from rapgym.runtime.measure.ledger import PLAIN, Ledger, Measurement, form_name, form_of
+from rapgym.runtime.measure.loss import dense_reference, token_loss
+from rapgym.runtime.measure.meter import Meter, standard_error
 
 N = 2 * tiny_llama.LAYERS
 LENGTH = 48

@@ -23,11 +23,11 @@ from rapgym.jobs.progress import Progress
 from rapgym.model import blocks
 from rapgym.quality import texts
 from rapgym.quality.table import QualityTable
-from rapgym.runtime import campaign, designs, flops, forward_batch, table
-from rapgym.runtime.forward import PrefixForward, prefix_order
-from rapgym.runtime.forward_batch import BatchForward
-from rapgym.runtime.ledger import Ledger, Measurement
-from rapgym.runtime.measure import Meter, OutOfTime
+from rapgym.runtime.measure import campaign, designs, flops, forward_batch, table
+from rapgym.runtime.measure.forward import PrefixForward, prefix_order
+from rapgym.runtime.measure.forward_batch import BatchForward
+from rapgym.runtime.measure.ledger import Ledger, Measurement
+from rapgym.runtime.measure.meter import Meter, OutOfTime
 
 N = 2 * tiny_llama.LAYERS
 LENGTH = 24

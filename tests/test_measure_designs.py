@@ -17,7 +17,7 @@ from rapgym.quality import file as table_file
 from rapgym.quality import texts
 from rapgym.quality.file import FormatQuality
 from rapgym.quality.table import QualityTable
-from rapgym.runtime import choice
+from rapgym.runtime.measure import choice
 
 FORMS = ["int8/bf16", "int4/bf16", "bf16/int8", "int8/int8", "int4/int8"]
 

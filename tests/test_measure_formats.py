@@ -17,9 +17,10 @@ from rapgym.model import blocks
 from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality import texts
 from rapgym.quality.table import QualityTable
-from rapgym.runtime import campaign, designs, rounding, samples
-from rapgym.runtime.ledger import Ledger, Measurement, form_name
-from rapgym.runtime.measure import Meter
+from rapgym.runtime import rounding, samples
+from rapgym.runtime.measure import campaign, designs
+from rapgym.runtime.measure.ledger import Ledger, Measurement, form_name
+from rapgym.runtime.measure.meter import Meter
 from rapgym.scenarios import tables
 
 N = 2 * tiny_llama.LAYERS

@@ -11,7 +11,7 @@ from learning_worlds import small_run, torch_network
 
 from rapgym.baselines import ppo_counts
 from rapgym.errors import InvalidPolicy
-from rapgym.learning.vec_env import RapVecEnv
+from rapgym.learning.sb3.vec_env import RapVecEnv
 from rapgym.policies.policy import briefing
 from rapgym.scenarios.story import Scenario
 

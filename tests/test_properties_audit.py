@@ -3,12 +3,12 @@
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from rapgym.testing import machines
+from rapgym.testing import world_machine
 from rapgym.testing.audit_machine import AuditMachine
 
 
 def test_what_was_acknowledged_stays_whatever_storage_does() -> None:
-    count = machines.counted(AuditMachine)
+    count = world_machine.counted(AuditMachine)
     run_state_machine_as_test(
         AuditMachine, settings=settings(max_examples=60, stateful_step_count=25)
     )

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from rapgym.scenarios.story import Scenario
-from rapgym.testing import machines
+from rapgym.testing import world_machine
 from rapgym.testing.env_machines import EnvMachine, GuardMachine
 
 
@@ -28,7 +28,7 @@ CI = {Alone: (20, 15, 300), Vector: (15, 12, 1_500), Guarded: (20, 15, 300)}
 
 @pytest.mark.parametrize("machine", CI, ids=lambda machine: machine.__name__)
 def test_promises_hold_in_an_environment(toy_story: Scenario, machine: type[Any]) -> None:
-    count = machines.counted(machine)
+    count = world_machine.counted(machine)
     examples, steps, least = CI[machine]
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=steps)

@@ -1,4 +1,4 @@
-"""State machines over the life of a world and of the shield alone: `rapgym.testing.machines`."""
+"""State machines over the life of a world and of the shield alone: `rapgym.testing.world_machine`."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from rapgym.testing import machines
-from rapgym.testing.machines import ShieldMachine, WorldMachine
+from rapgym.testing import world_machine
+from rapgym.testing.shield_machine import ShieldMachine
+from rapgym.testing.world_machine import WorldMachine
 
 
 class Lanes(WorldMachine):
@@ -33,7 +34,7 @@ CI = {
 
 @pytest.mark.parametrize("machine", CI, ids=lambda machine: machine.__name__)
 def test_promises_hold_after_every_rule(machine: type[Any]) -> None:
-    count = machines.counted(machine)
+    count = world_machine.counted(machine)
     examples, steps, least = CI[machine]
     run_state_machine_as_test(
         machine, settings=settings(max_examples=examples, stateful_step_count=steps)

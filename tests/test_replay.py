@@ -12,10 +12,11 @@ from table_device import CARD_BYTES, Memory, TableServer
 
 import rapgym.env  # noqa: F401  # registers the ids
 from rapgym.errors import InvalidResult
-from rapgym.runtime import machine, replay, replaying
-from rapgym.runtime.device import DeviceStep
-from rapgym.runtime.replaying import Job
-from rapgym.runtime.trials import Trial
+from rapgym.runtime.device import machine
+from rapgym.runtime.device.step import DeviceStep
+from rapgym.runtime.validate import replay, replaying
+from rapgym.runtime.validate.replaying import Job
+from rapgym.runtime.validate.trials import Trial
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario, Split
 

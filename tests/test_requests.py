@@ -16,7 +16,7 @@ from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.model.shapes import model_spec
 from rapgym.quality import texts as quality_texts
 from rapgym.quality.table import QualityTable
-from rapgym.runtime.requests import RowRequests, apportion, disjoint_starts
+from rapgym.runtime.live.requests import RowRequests, apportion, disjoint_starts
 from rapgym.scenarios import catalogue, scales, worlds
 from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios.story import Scenario

@@ -16,7 +16,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.model import memory
 from rapgym.model.shapes import BF16, Format
 from rapgym.runtime import rounding
-from rapgym.runtime.forward import PrefixForward
+from rapgym.runtime.measure.forward import PrefixForward
 
 N = 2 * tiny_llama.LAYERS
 TOKENS = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(1))

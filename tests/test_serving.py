@@ -19,12 +19,12 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
 from rapgym.model.shapes import ModelSpec
-from rapgym.runtime.device_memory import Region
-from rapgym.runtime.elastic import ElasticModel, Moved
-from rapgym.runtime.packed import Rows, Stretch, stream
-from rapgym.runtime.ragged import KVShape, RaggedCache, Room
-from rapgym.runtime.requests import Request
-from rapgym.runtime.serving import Batch
+from rapgym.runtime.live.device_memory import Region
+from rapgym.runtime.live.elastic import ElasticModel, Moved
+from rapgym.runtime.live.packed import Rows, Stretch, stream
+from rapgym.runtime.live.ragged import KVShape, RaggedCache, Room
+from rapgym.runtime.live.requests import Request
+from rapgym.runtime.live.serving import Batch
 
 N = 2 * tiny_llama.LAYERS
 DENSE: BoolArray = np.ones(N, dtype=bool)
@@ -399,7 +399,7 @@ def test_blocks_that_really_leave_serve_as_those_that_are_skipped(
 def test_an_error_inside_a_forward_pass_leaves_no_memory_and_no_flight_behind(
     elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rapgym.runtime import packed
+    from rapgym.runtime.live import packed
 
     def fails(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -457,7 +457,7 @@ def test_impossible_requests_are_refused(
 
 
 def test_nats_are_those_of_a_head_with_many_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rapgym.runtime import packed
+    from rapgym.runtime.live import packed
 
     head = torch.nn.Linear(8, 50)
     with torch.no_grad():  # every word has a twin as likely as itself: the first is chosen

@@ -19,9 +19,10 @@ import tiny_llama
 
 from rapgym.quality import texts as quality_texts
 from rapgym.quality.file import Orders
-from rapgym.runtime import campaign, designs, samples, table
-from rapgym.runtime.ledger import PLAIN, Measurement
-from rapgym.runtime.measure import Meter
+from rapgym.runtime import samples
+from rapgym.runtime.measure import campaign, designs, table
+from rapgym.runtime.measure.ledger import PLAIN, Measurement
+from rapgym.runtime.measure.meter import Meter
 
 N = 6
 

@@ -14,9 +14,15 @@ from pathlib import Path
 import pytest
 
 from rapgym.errors import InvalidSpec, RapgymError
-from rapgym.runtime import probe, tenant_process
-from rapgym.runtime.tenant import Tenant
-from rapgym.runtime.tenant_process import GPU_PAGE_BYTES, SEGMENT_BYTES, DeviceHolder, HostHolder
+from rapgym.runtime import probe
+from rapgym.runtime.device import tenant_process
+from rapgym.runtime.device.tenant import Tenant
+from rapgym.runtime.device.tenant_process import (
+    GPU_PAGE_BYTES,
+    SEGMENT_BYTES,
+    DeviceHolder,
+    HostHolder,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measured from Linux's /proc")
 MIB = 2**20
@@ -90,7 +96,7 @@ def test_it_goes_at_the_end_and_after_an_error() -> None:
 
 PARENT = """
 import os, sys, time
-from rapgym.runtime.tenant import Tenant
+from rapgym.runtime.device.tenant import Tenant
 tenant = Tenant()
 tenant.hold(8 << 20)
 if not (other := os.fork()):  # holds the tenant's pipe open

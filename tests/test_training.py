@@ -19,9 +19,8 @@ from learning_worlds import METHODS, arrays_of, small_run
 
 from rapgym.errors import HeldOut, InvalidPolicy
 from rapgym.learning import checkpoint, runs, training
-from rapgym.learning.lean_env import LeanVecEnv
+from rapgym.learning.sb3.vec_env import LeanVecEnv, RapVecEnv
 from rapgym.learning.training import Training
-from rapgym.learning.vec_env import RapVecEnv
 from rapgym.policies import trained
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup

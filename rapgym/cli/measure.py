@@ -174,7 +174,8 @@ def run(arguments: argparse.Namespace) -> int:
     require("device", "torch", "transformers")
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # torch reads it as it is imported
-    from rapgym.runtime import campaign, rounding, samples
+    from rapgym.runtime import rounding, samples
+    from rapgym.runtime.measure import campaign
     from rapgym.scenarios import tables
 
     name = tables.table_name(short_name(arguments.model), form)

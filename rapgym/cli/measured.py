@@ -13,10 +13,10 @@ from rapgym.model.shapes import FORMATS
 
 if TYPE_CHECKING:
     from rapgym.arrays import BoolArray
-    from rapgym.runtime.campaign import Orders
-    from rapgym.runtime.designs import Plan
-    from rapgym.runtime.ledger import Measurement
-    from rapgym.runtime.measure import Meter, OutOfTime
+    from rapgym.runtime.measure.campaign import Orders
+    from rapgym.runtime.measure.designs import Plan
+    from rapgym.runtime.measure.ledger import Measurement
+    from rapgym.runtime.measure.meter import Meter, OutOfTime
     from rapgym.runtime.model import LoadedModel
 
 # Shares of the layers that the orders go to where no number is given: 20 and 12 of SmolLM2's 30.
@@ -25,7 +25,7 @@ ATTENTION_SHARE, FFN_SHARE = 2 / 3, 2 / 5
 
 def whole(arguments: argparse.Namespace, meter: "Meter", out: Path) -> int:
     """Every usual design, then the table."""
-    from rapgym.runtime import campaign, flops, table
+    from rapgym.runtime.measure import campaign, flops, table
 
     orders = _orders(arguments, meter)
     plan = _plan(arguments, meter, orders)
@@ -44,7 +44,7 @@ def whole(arguments: argparse.Namespace, meter: "Meter", out: Path) -> int:
 def design(arguments: argparse.Namespace, meter: "Meter") -> int:
     """One design; formats and influence print their numbers, the others how much there is."""
     from rapgym.jobs.progress import Progress
-    from rapgym.runtime import campaign
+    from rapgym.runtime.measure import campaign
 
     if arguments.design not in ("formats", "influence"):
         return _sets_of_design(arguments, meter)
@@ -71,7 +71,7 @@ def design(arguments: argparse.Namespace, meter: "Meter") -> int:
 
 
 def _sets_of_design(arguments: argparse.Namespace, meter: "Meter") -> int:
-    from rapgym.runtime import campaign, flops, table
+    from rapgym.runtime.measure import campaign, flops, table
 
     orders = _orders(arguments, meter)
     plan = _plan(arguments, meter, orders)
@@ -101,7 +101,7 @@ def _sets_of_design(arguments: argparse.Namespace, meter: "Meter") -> int:
 def choices(arguments: argparse.Namespace, model: "LoadedModel", work: Path) -> int:
     """The four-way choice of dense, its formats and the sets that are named."""
     from rapgym.jobs.progress import Progress
-    from rapgym.runtime import choice, designs
+    from rapgym.runtime.measure import choice, designs
 
     dense, asked = designs.dense(model.blocks), _asked(arguments, model.blocks)
     meter, total = choice.open_meter(model, work, dtype=arguments.dtype), 1.0 + len(asked)
@@ -122,7 +122,8 @@ def choices(arguments: argparse.Namespace, model: "LoadedModel", work: Path) -> 
 def asked(arguments: argparse.Namespace, meter: "Meter") -> int:
     """The kept sets of --kept and --kept-from."""
     from rapgym.jobs.progress import Progress
-    from rapgym.runtime import campaign, samples
+    from rapgym.runtime import samples
+    from rapgym.runtime.measure import campaign
 
     sets = _asked(arguments, meter.model.blocks)
     wanted = arguments.sample or campaign.JUDGED_ON
@@ -148,7 +149,7 @@ def asked(arguments: argparse.Namespace, meter: "Meter") -> int:
 
 def out_of_time() -> "type[OutOfTime]":
     """The exception that says that --minutes are over; torch is loaded only by then."""
-    from rapgym.runtime.measure import OutOfTime
+    from rapgym.runtime.measure.meter import OutOfTime
 
     return OutOfTime
 
@@ -170,7 +171,7 @@ def stopped(arguments: argparse.Namespace, stop: "OutOfTime") -> int:
 def _orders(arguments: argparse.Namespace, meter: "Meter") -> "Orders | None":
     """The orders of the table that --orders-of names; None where nothing is named."""
     from rapgym.quality.table import QualityTable
-    from rapgym.runtime import campaign
+    from rapgym.runtime.measure import campaign
 
     if arguments.orders_of is None:
         return None
@@ -196,7 +197,7 @@ def _orders(arguments: argparse.Namespace, meter: "Meter") -> "Orders | None":
 
 
 def _plan(arguments: argparse.Namespace, meter: "Meter", orders: "Orders | None") -> "Plan":
-    from rapgym.runtime import designs
+    from rapgym.runtime.measure import designs
 
     layers = meter.model.layers
     drops = {
@@ -234,7 +235,7 @@ def _asked(arguments: argparse.Namespace, n: int) -> "list[BoolArray]":
 
 
 def _print_flops(arguments: argparse.Namespace, rows: "list[Measurement]") -> None:
-    from rapgym.runtime import flops
+    from rapgym.runtime.measure import flops
 
     line = flops.statement(rows)
     if line and not arguments.quiet:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rapgym.cli import Subparsers, at_least, require
 
 if TYPE_CHECKING:
-    from rapgym.runtime.validate import Settings
+    from rapgym.runtime.validate.validate import Settings
     from rapgym.scenarios.story import Scenario
 from rapgym.report.validation import text
 
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Fit a profile, or replay rows and write a report."""
     require("device", "torch", "transformers")
     from rapgym.files import checked
-    from rapgym.runtime.validate import Settings
+    from rapgym.runtime.validate.validate import Settings
     from rapgym.scenarios import catalogue
 
     settings = Settings(
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _fit(arguments: argparse.Namespace, story: "Scenario", settings: "Settings", work: Path) -> int:
     from rapgym.jobs.progress import Progress
     from rapgym.model import profiles
-    from rapgym.runtime import calibration
+    from rapgym.runtime.validate import calibration
 
     total = len(calibration.fit_plan(story))
     with Progress("calibration rows", total, quiet=arguments.quiet) as progress:
@@ -120,7 +120,7 @@ def _validate(
     arguments: argparse.Namespace, story: "Scenario", settings: "Settings", work: Path
 ) -> int:
     from rapgym.jobs.progress import Progress
-    from rapgym.runtime import validate
+    from rapgym.runtime.validate import validate
 
     if any(":" in name for name in arguments.policies or []):
         sys.path.insert(0, "")

@@ -33,7 +33,7 @@ def backend_step(backend: str, story: Scenario, split: Split, device: str) -> St
         return simulator.step
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("torch is not installed; run: pip install 'rapgym[device]'")
-    from rapgym.runtime.machine import opened
+    from rapgym.runtime.device.machine import opened
 
     return opened(story, split, device)
 

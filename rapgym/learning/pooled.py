@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.learning.counterfactual import Recorded
-from rapgym.learning.two_curves import LEAST_RATE, SAMPLE, WARM_UP, Learner, knots_of
+from rapgym.learning.hindsight.counterfactual import Recorded
+from rapgym.learning.hindsight.two_curves import LEAST_RATE, SAMPLE, WARM_UP, Learner, knots_of
 
 LEAST_REGRET = 1e-3  # nats an output token; less is not worth magnifying
 HARD = 1e-6  # nats: a soft choice that is the least one

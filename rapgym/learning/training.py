@@ -29,7 +29,7 @@ from rapgym.arrays import FloatArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.learning import checkpoint
 from rapgym.learning.curve import Curve, Point
-from rapgym.learning.lean_env import LeanVecEnv
+from rapgym.learning.sb3.vec_env import LeanVecEnv
 from rapgym.policies.policy import Briefing, Policy, Told, briefing
 from rapgym.policies.trained import TrainedPolicy, basis, observation_of
 from rapgym.scenarios import catalogue, worlds

@@ -18,8 +18,8 @@ from rapgym.audit.log import AuditLog
 from rapgym.audit.step import AuditedStep
 from rapgym.errors import AuditFailed
 from rapgym.testing import strategies
-from rapgym.testing.machines import SEEDS, WorldMachine
 from rapgym.testing.witness import Tally, Witness
+from rapgym.testing.world_machine import SEEDS, WorldMachine
 from rapgym.world import simulator
 from rapgym.world.records import World
 

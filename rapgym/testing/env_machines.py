@@ -24,8 +24,8 @@ from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.testing import hostile, model
 from rapgym.testing import worlds as made
-from rapgym.testing.machines import SEEDS
 from rapgym.testing.witness import CLOSE, Tally, Witness
+from rapgym.testing.world_machine import SEEDS
 from rapgym.world.records import Rows, World
 from rapgym.world.shield import Reason
 

@@ -1,0 +1,1 @@
+"""Learning from the exact costs of every choice, known in hindsight."""

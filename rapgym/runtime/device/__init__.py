@@ -1,0 +1,1 @@
+"""Rows on a real device beside a real tenant."""

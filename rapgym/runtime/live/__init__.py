@@ -1,0 +1,1 @@
+"""A live model whose blocks leave and return, serving rows."""

@@ -1,0 +1,1 @@
+"""Measuring what kept sets cost on a real model."""

@@ -31,19 +31,19 @@ types: $(VENV)/.dev
 
 # What scores become where one number of a scenario is another: minutes; goes on where it stopped.
 sensitivity: $(VENV)/.core
-	$(BIN)/python benchmarks/sensitivity.py
+	$(BIN)/python -m rapgym.studies.sensitivity
 
-# The generated parts of README.md and benchmarks/RESULTS.md, from the results under benchmarks/.
+# The generated parts of README.md and baselines/results/RESULTS.md, from the results under baselines/results/.
 readme: $(VENV)/.dev
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python -m rapgym.studies.pages.readme
 
 # A million decisions against the promises of the shield: up to twenty minutes.
 fuzz: $(VENV)/.dev
-	$(BIN)/python benchmarks/fuzz.py
+	$(BIN)/python tests/fuzz.py
 
 # Deliberate faults, in a copy: each must make a test fail. Minutes.
 mutations: $(VENV)/.dev
-	$(BIN)/python benchmarks/mutations.py
+	$(BIN)/python tests/mutations.py
 
 # What takes minutes, or needs `rapgym models pull smollm2-135m` first.
 slow: $(VENV)/.dev

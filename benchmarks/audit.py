@@ -27,13 +27,13 @@ from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
 from rapgym.audit.step import context_of
-from rapgym.files import provenance
+from rapgym.files import places, provenance
 from rapgym.scenarios import catalogue
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.world import shield
 from rapgym.world.shield import Decision, Reason
 
-OUT = Path(__file__).parent / "results" / "audit.json"
+OUT = places.RESULTS / "audit.json"
 STORY = "chat-beside-code"
 BATCH, RECORDS, ROUNDS = 256, 20_000, 3
 

@@ -1,6 +1,6 @@
 """Microseconds of a whole decision, policy, guard and shield together, of several policies in turns.
 
-    python benchmarks/decisions.py [--out benchmarks/results/decisions.json]
+    python benchmarks/decisions.py [--out baselines/results/decisions.json]
 
 One lane on validation rows as they are served. At each row every policy decides once, in an order
 that turns, so that what else the machine does meets all alike. Learned policies are those that were

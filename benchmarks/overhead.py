@@ -1,6 +1,6 @@
 """What guard and shield add to a decision: the same questions with and without them, in turns.
 
-    python benchmarks/overhead.py [--out benchmarks/results/overhead.json]
+    python benchmarks/overhead.py [--out baselines/results/overhead.json]
 
 One lane, rows of a train split as they are served. Without: the policy's `propose` alone. With: the
 guard asks it, reads and rules, and the shield decides what is executed. What the row costs in bytes

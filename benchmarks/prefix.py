@@ -1,6 +1,6 @@
 """What sharing prefixes saves: the same kept sets measured in prefix order and from their first block.
 
-    python benchmarks/prefix.py [--out benchmarks/results/prefix.json]
+    python benchmarks/prefix.py [--out baselines/results/prefix.json]
 
 On SmolLM2-135M and a sequence of calibration text, both ways in turns, for the designs of a table
 of its own orders. A measurement is the forward pass and the loss of each token; the head and the

@@ -1,26 +1,17 @@
 """The causal controller: its world is the twin's, it lies between its base and what none can beat."""
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rapgym import twin
+from rapgym.files import places
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, worlds
-from rapgym.twin import Drawn, Twin
+from rapgym.studies.causal import controller, page, scores, states, twin
+from rapgym.studies.causal.twin import Drawn, Twin
 from rapgym.world import bound, simulator
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import causal_controller  # noqa: E402
-import causal_page  # noqa: E402
-import causal_scores  # noqa: E402
-import causal_states  # noqa: E402
 
 ROWS = 160
 
@@ -34,7 +25,7 @@ def drawn_twin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Twin, Drawn, A
 
 def test_states_are_the_rows_of_the_scenario(drawn_twin: tuple[Twin, Drawn, Any]) -> None:
     source, drawn, story = drawn_twin
-    of, part = causal_states.states(source), causal_states.part(drawn, "test")
+    of, part = states.states(source), states.part(drawn, "test")
     rows = worlds.world(story, "test").rows
     assert (of.limit_bytes[part.second] == rows.limit_bytes).all()
     for name in ("batch", "prompt_tokens", "reserved_tokens", "longest_tokens"):
@@ -45,22 +36,22 @@ def test_the_controller_beats_its_base_and_nothing_beats_what_none_can(
     drawn_twin: tuple[Twin, Drawn, Any],
 ) -> None:
     source, drawn, story = drawn_twin
-    of, told = causal_states.states(source), worlds.world(story, "test")
-    at = causal_controller.known(source, told, of.limit_bytes, of.demand)
-    base = causal_controller.Base.of(at, 0.2, np.random.default_rng(0))
-    part = causal_states.part(drawn, "test")
-    found = causal_controller.prices(at, base, part, seed=0, futures=16)
-    chosen = causal_controller.choices(at, found)
-    charge = causal_controller.charge(at, found, chosen)
-    least = causal_controller.least_charge(at, found)
+    of, told = states.states(source), worlds.world(story, "test")
+    at = controller.known(source, told, of.limit_bytes, of.demand)
+    base = controller.Base.of(at, 0.2, np.random.default_rng(0))
+    part = states.part(drawn, "test")
+    found = controller.prices(at, base, part, seed=0, futures=16)
+    chosen = controller.choices(at, found)
+    charge = controller.charge(at, found, chosen)
+    least = controller.least_charge(at, found)
     assert least <= charge + 1e-9
     # Judged by other futures, choices lose what was the luck of their own.
-    fresh = causal_controller.prices(at, base, part, seed=1, futures=16)
-    assert causal_controller.charge(at, fresh, chosen) > charge
+    fresh = controller.prices(at, base, part, seed=1, futures=16)
+    assert controller.charge(at, fresh, chosen) > charge
     # The base as a plan is charged no less than the controller: each step is its best first one.
     loaded, charged = np.ones((1, at.world.blocks), dtype=bool), 0.0
     for t, choice in enumerate(found.base):
-        charged += float(causal_controller._entering(at, found, t, loaded)[0, choice])
+        charged += float(controller._entering(at, found, t, loaded)[0, choice])
         loaded = found.end[t, choice][None]
     assert charge <= charged + 1e-9
     none = np.zeros(1, dtype=np.int64)
@@ -73,18 +64,18 @@ def test_the_controller_beats_its_base_and_nothing_beats_what_none_can(
 def test_shares_are_of_the_causal_score() -> None:
     output = np.full((60, 1), 10)
     base = np.random.default_rng(0).uniform(0.9, 1.1, (60, 1))
-    names = {causal_scores.LOOKUP: 1.0, causal_scores.CAUSAL: 0.6, causal_scores.BOUND: 0.2,
+    names = {scores.LOOKUP: 1.0, scores.CAUSAL: 0.6, scores.BOUND: 0.2,
              "half-way": 0.8}  # fmt: skip
-    found = causal_scores.scored({n: c * base for n, c in names.items()}, output, 7)
-    assert found[causal_scores.CAUSAL]["foresight"] == pytest.approx(50)
+    found = scores.scored({n: c * base for n, c in names.items()}, output, 7)
+    assert found[scores.CAUSAL]["foresight"] == pytest.approx(50)
     assert found["half-way"]["foresight"] == pytest.approx(25)
     assert found["half-way"]["share"] == pytest.approx(50)
 
 
 def test_the_page_says_what_the_results_file_holds() -> None:
-    found = json.loads((BENCHMARKS / "results" / "causal.json").read_text())
-    page = causal_page.section(found)
+    found = json.loads((places.RESULTS / "causal.json").read_text())
+    text = page.section(found)
     for one in found["scenarios"]:
-        causal = one["twin"]["policies"][causal_scores.CAUSAL]
-        assert f"| `{one['scenario']}` | {causal['foresight']:.0f} [" in page
+        causal = one["twin"]["policies"][scores.CAUSAL]
+        assert f"| `{one['scenario']}` | {causal['foresight']:.0f} [" in text
         assert causal["foresight"] <= 100

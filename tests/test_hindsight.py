@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch")
 from rapgym.arrays import FloatArray  # noqa: E402
 from rapgym.baselines import hindsight  # noqa: E402
 from rapgym.baselines.hindsight import Agent, Settings, kept_sets  # noqa: E402
-from rapgym.learning import pooled  # noqa: E402
 from rapgym.learning.hindsight import two_curves  # noqa: E402
 from rapgym.learning.hindsight.counterfactual import Recorded  # noqa: E402
 from rapgym.learning.hindsight.features import Inputs  # noqa: E402
@@ -155,25 +154,6 @@ def test_the_shipped_size_chooses_as_its_torch_network(begin: Begin) -> None:
     expected = torch_costs(task, arrays, seen)
     for one, costs in zip(seen, expected, strict=True):
         np.testing.assert_allclose(agent.costs(one)[0], costs, atol=1e-4)
-
-
-@pytest.mark.usefixtures("shaped")
-def test_one_network_of_two_scenarios_runs_on_one_with_other_rows(begin: Begin) -> None:
-    tasks = [begin(catalogue.scenario(name)) for name in ("chat-mixed", "code-beside-chat")]
-    other = begin(catalogue.scenario("servegen-days"))
-    assert other.story.window_s not in {task.story.window_s for task in tasks}
-    records = [(recorded(task), Inputs(task.briefing.layout)) for task in tasks]
-    blind = np.zeros(len(records[0][1].group), dtype=bool)
-    pool = pooled.Pool(records, blind, SMALL, 0)
-    before = pool.arrays()
-    regrets = [pool.learn(round + 1, round) for round in range(2)]
-    assert regrets[1] < regrets[0]
-    assert all((before[name] == pool.arrays()[name]).all() for name in ("mean", "scale", "near"))
-    policy, seen = tasks[0].policy(pool.arrays()), observations(other, 40)
-    agent = Agent.of(policy)
-    agent.reset(1, other.briefing)
-    for one, expected in zip(seen, torch_costs(other, policy.arrays, seen), strict=True):
-        np.testing.assert_allclose(agent.costs(one)[0], expected, atol=1e-4)
 
 
 def test_a_killed_run_goes_on_to_the_same_arrays(

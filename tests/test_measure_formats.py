@@ -13,6 +13,7 @@ pytest.importorskip("transformers")
 import tiny_llama
 
 from rapgym.cli import main
+from rapgym.files import places
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality import texts
@@ -25,7 +26,7 @@ from rapgym.scenarios import tables
 
 N = 2 * tiny_llama.LAYERS
 LENGTH = 48
-COMMITTED = Path(__file__).parents[1] / "benchmarks" / "measurements"
+COMMITTED = places.RESULTS / "measurements"
 
 
 @pytest.fixture

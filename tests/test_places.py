@@ -18,6 +18,7 @@ def test_every_place_exists_and_holds_what_its_name_says() -> None:
     held = {
         "PACKAGE": "__init__.py",
         "BASELINES": "keep_all.py",
+        "RESULTS": "bench.csv.xz",
         "TRACES": "*.csv.gz",
         "TABLES": "*.csv.gz",
         "PROFILES": "*.json",
@@ -45,12 +46,11 @@ def test_no_other_module_asks_where_its_own_file_lies() -> None:
 
 def test_a_policy_process_reaches_neither_rows_nor_columns() -> None:
     hidden = hidden_paths()
-    assert {places.TRACES.resolve(), places.TABLES.resolve()} <= hidden
-    series, table = next(places.TRACES.glob("*.csv.gz")), next(places.TABLES.glob("*.csv.gz"))
+    folders = (places.TRACES, places.TABLES, places.RESULTS)
+    assert {folder.resolve() for folder in folders} <= hidden
+    held = [next(path for path in folder.iterdir() if path.is_file()) for folder in folders]
     readable = [each.path for each in readable_paths() if each.content]
-    assert not any(
-        file.resolve().is_relative_to(path) for file in (series, table) for path in readable
-    )
+    assert not any(file.resolve().is_relative_to(path) for file in held for path in readable)
     code = places.PACKAGE.resolve() / "files" / "places.py"
     assert any(code.is_relative_to(path) for path in readable), "but its own code it can import"
 

@@ -1,10 +1,9 @@
-"""`benchmarks/predictors.py`: kinds find what is planted, on sets that no fit was given."""
+"""`rapgym/studies/predictors/study.py`: kinds find what is planted, on sets that no fit was given."""
 
 import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,19 +12,13 @@ import pytest
 import shaped_table
 
 from rapgym.arrays import BoolArray, FloatArray
+from rapgym.files import places
 from rapgym.quality.predictor import Sets
 from rapgym.scenarios import catalogue, tables
+from rapgym.studies.predictors import study
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-FOUND = BENCHMARKS / "results" / "predictors.json"
+FOUND = places.RESULTS / "study.json"
 Truth = Callable[[FloatArray], FloatArray]
-
-
-@pytest.fixture(scope="module")
-def predictors() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        yield importlib.import_module("predictors")
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +114,13 @@ def a_jump(gone: FloatArray) -> FloatArray:
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_the_kind_that_can_say_it_finds_what_is_planted(
-    predictors: ModuleType, sets: Sets, truth: Truth, right: str, wrong: str, times: float
+    sets: Sets, truth: Truth, right: str, wrong: str, times: float
 ) -> None:
-    found = errors(predictors, sets, truth, [right, wrong])
+    found = errors(sets, truth, [right, wrong])
     assert found[right] * times < found[wrong]
 
 
-def test_no_held_out_set_is_among_the_fitting_rows(predictors: ModuleType, sets: Sets) -> None:
+def test_no_held_out_set_is_among_the_fitting_rows(sets: Sets) -> None:
     """Nor does any held-out set go unasked, or is asked twice by one repeat."""
     asked_of: list[tuple[set[bytes], set[bytes]]] = []
 
@@ -145,7 +138,7 @@ def test_no_held_out_set_is_among_the_fitting_rows(predictors: ModuleType, sets:
         return fit
 
     named = designs(sets)
-    predictors.compared(sets, named, {"spy": spy, "shipped": spy}, 2, 3, shares=(0.3,))
+    study.compared(sets, named, {"spy": spy, "shipped": spy}, 2, 3, shares=(0.3,))
     assert all(asked and not given & asked for given, asked in asked_of)
     held_out = [asked for _, asked in asked_of[: 2 * 3 * 2 : 2]]
     for repeat in (held_out[:3], held_out[3:]):
@@ -153,15 +146,13 @@ def test_no_held_out_set_is_among_the_fitting_rows(predictors: ModuleType, sets:
         assert set.union(*repeat) == names(sets.kept[[d != "single" for d in named]])
 
 
-def test_a_set_held_out_is_unknown_in_the_columns_that_a_fit_starts_from(
-    predictors: ModuleType, sets: Sets
-) -> None:
+def test_a_set_held_out_is_unknown_in_the_columns_that_a_fit_starts_from(sets: Sets) -> None:
     """What those columns say of it changes nothing; what they say of others does."""
     given, rng = sets.part(np.arange(0, len(sets.nll), 2)), np.random.default_rng(0)
     asked = sets.kept[1::2]
 
     def said(known: FloatArray) -> FloatArray:
-        kind = predictors.starting_from(replace(sets, nll=known), sets.kept)
+        kind = study.starting_from(replace(sets, nll=known), sets.kept)
         found: FloatArray = kind(given, rng)(asked)
         return found
 
@@ -172,14 +163,12 @@ def test_a_set_held_out_is_unknown_in_the_columns_that_a_fit_starts_from(
 
 
 @pytest.mark.parametrize("name", ["network", "boosted trees"])
-def test_a_seed_fixes_what_is_drawn(predictors: ModuleType, sets: Sets, name: str) -> None:
-    first, second = (
-        predictors.KINDS[name](sets, np.random.default_rng(3))(sets.kept) for _ in range(2)
-    )
+def test_a_seed_fixes_what_is_drawn(sets: Sets, name: str) -> None:
+    first, second = (study.KINDS[name](sets, np.random.default_rng(3))(sets.kept) for _ in range(2))
     assert (first == second).all()
 
 
-def test_resampled_errors_are_those_of_the_drawn_sets(predictors: ModuleType) -> None:
+def test_resampled_errors_are_those_of_the_drawn_sets() -> None:
     scores = importlib.import_module("predictor_scores")
     rng = np.random.default_rng(5)
     nll, said = rng.random(17), rng.random((2, 17))
@@ -199,12 +188,12 @@ def test_resampled_errors_are_those_of_the_drawn_sets(predictors: ModuleType) ->
         assert found["spearman"][i] == pytest.approx(np.mean(ranks))
 
 
-def test_what_is_committed_is_of_the_table_here(predictors: ModuleType) -> None:
+def test_what_is_committed_is_of_the_table_here() -> None:
     found: dict[str, Any] = json.loads(FOUND.read_text())
     table = tables.table(catalogue.SCENARIOS[0])
     assert found["table"] == {"name": table.name, "sha256": table.sha256}
-    kinds = [*predictors.KINDS, predictors.MEAN]
+    kinds = [*study.KINDS, study.MEAN]
     assert {*found["splits"]["calib"]["kinds"]} == {*kinds}
-    assert {*found["splits"]["test"]["kinds"]} == {*kinds, predictors.FROM_CALIBRATION}
-    page = predictors.section(found)
+    assert {*found["splits"]["test"]["kinds"]} == {*kinds, study.FROM_CALIBRATION}
+    page = study.section(found)
     assert all(page.count(f"\n| {name} |") == 4 for name in kinds)

@@ -1,9 +1,7 @@
-"""`benchmarks/quality.py`: errors of accuracies, and results that need no model."""
+"""`rapgym/studies/quality.py`: errors of accuracies, and results that need no model."""
 
 import gzip
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +14,8 @@ from rapgym.errors import UnmeasuredSet
 from rapgym.quality import file as table_file
 from rapgym.quality.file import FormatQuality
 from rapgym.quality.table import QualityTable
+from rapgym.studies import quality as study
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "quality.py"
 ORIGIN = {
     "domains": ["books", "specs", "wiki"],
     "items": 12,
@@ -31,16 +29,10 @@ ORIGIN = {
 
 @pytest.fixture
 def quality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_quality", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SAMPLE", "test")
-    monkeypatch.setattr(module, "COUNTS", ((0, 0), (1, 0), (1, 1)))
-    monkeypatch.setattr(module, "FORMATS", module.FORMATS[1:2])
-    return module
+    monkeypatch.setattr(study, "SAMPLE", "test")
+    monkeypatch.setattr(study, "COUNTS", ((0, 0), (1, 0), (1, 1)))
+    monkeypatch.setattr(study, "FORMATS", study.FORMATS[1:2])
+    return study
 
 
 def toy() -> QualityTable:

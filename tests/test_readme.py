@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +20,11 @@ from rapgym.rivals.rivals import RIVALS
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables
 from rapgym.scenarios import story as scenarios_story
+from rapgym.studies.pages import readme
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FOLDER = ROOT / "benchmarks" / "results"
-GENERATOR = ROOT / "benchmarks" / "readme.py"
+FOLDER = places.RESULTS
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +38,19 @@ def snippets() -> list[str]:
 
 def test_the_generated_parts_match_the_committed_results() -> None:
     done = subprocess.run(
-        [sys.executable, str(GENERATOR), "--check"], capture_output=True, text=True
+        [sys.executable, "-m", "rapgym.studies.pages.readme", "--check"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_a_changed_number_would_be_noticed(monkeypatch: pytest.MonkeyPatch, bench: Results) -> None:
-    monkeypatch.syspath_prepend(GENERATOR.parent)
-    generator = runpy.run_path(str(GENERATOR))
+def test_a_changed_number_would_be_noticed(bench: Results) -> None:
     number = re.search(r"\| (\d\.\d{3}) \|", README)
     assert number is not None
     changed = README.replace(number[1], "9.999", 1)
     assert changed != README
-    filled = generator["filled"]
+    filled = readme.filled
     assert filled(changed, bench) == filled(README, bench) == README
 
 
@@ -70,7 +69,7 @@ def test_the_other_results_are_of_the_table_here() -> None:
     sha256 = tables.table(catalogue.SCENARIOS[0]).sha256
     quality = json.loads((FOLDER / "quality.json").read_text())
     assert quality["table"]["sha256"] == sha256
-    choices = ROOT / "benchmarks" / "measurements" / quality["measurements"]["choices"]
+    choices = FOLDER / "measurements" / quality["measurements"]["choices"]
     assert quality["measurements"]["choices_sha256"] == checked.sha256_of(choices)
     varied = json.loads((FOLDER / "sensitivity.json").read_text())
     assert set(varied["tables"].values()) == {sha256}

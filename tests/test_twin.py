@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rapgym import twin
 from rapgym.errors import InvalidSpec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, worlds
-from rapgym.twin import Chain, Twin
+from rapgym.studies.causal import twin
+from rapgym.studies.causal.twin import Chain, Twin
 from rapgym.workload import series
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 BASELINES = PACKAGE / "baselines"
+# What was published: in a clone alone, no part of an installed package.
+RESULTS = BASELINES / "results"
 TRACES = PACKAGE / "traces"
 TABLES = PACKAGE / "tables"
 PROFILES = PACKAGE / "profiles"

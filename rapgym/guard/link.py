@@ -111,7 +111,13 @@ def _environment() -> dict[str, str]:
 
 def hidden_paths() -> set[Path]:
     """Where rows and columns lie that a policy must not see, resolved."""
-    found = {places.TRACES, places.TABLES, checked.cache_folder(), checked.mirror_folder()}
+    found = {
+        places.TRACES,
+        places.TABLES,
+        places.RESULTS,
+        checked.cache_folder(),
+        checked.mirror_folder(),
+    }
     return {path.resolve() for path in found if path is not None}
 
 

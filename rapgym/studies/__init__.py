@@ -1,0 +1,1 @@
+"""Studies of the world itself, and the pages made of results: not part of an installed package."""

@@ -1,0 +1,1 @@
+"""Which predictor answers best for kept sets that were not measured."""

@@ -1,0 +1,177 @@
+"""Deliberate faults, each in a copy of the package: every one must make a test fail.
+
+    make mutations        about five minutes; results/mutations.json says which test caught which fault
+
+A fault that nothing catches would mean that a promise can be broken unseen. The working tree is never
+changed: faults go into a copy in a temporary folder, where the tests of shield, memory, step, bound,
+guard and watchdog run until the first one fails.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rapgym.files import checked
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "baselines" / "results" / "mutations.json"
+TESTS = ("test_shield.py", "test_memory.py", "test_simulator.py", "test_bound.py", "test_guard.py",
+         "test_watchdog.py", "test_simulator_properties.py", "test_rollout.py")  # fmt: skip
+# A module's own tests go first, so that most faults take seconds.
+OWN = {"memory": "test_memory.py", "simulator": "test_simulator.py", "reward": "test_simulator.py",
+       "bound": "test_bound.py", "guard": "test_guard.py", "watchdog": "test_watchdog.py"}  # fmt: skip
+# Appended to the copy's conftest: a fault is caught by any example; the shortest is not looked for.
+NO_SHRINKING = """
+from hypothesis import Phase
+
+settings.register_profile(
+    "faults", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate]
+)
+settings.load_profile("faults")
+"""
+LIMIT_S = 300  # a fault may make a loop endless: then time catches it, and the file says so
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One deliberate fault: the first place where `before` stands becomes `after`."""
+
+    what: str
+    module: str  # of rapgym
+    before: str
+    after: str
+
+
+FAULTS = (
+    Fault("the floor is forgotten", "shield", "kept = proposal | floor", "kept = proposal.copy()"),
+    Fault("the floor is inverted", "shield", "    floor[order] = False\n    kept", "    floor[:] = False\n    kept"),
+    Fault("a byte more is freed than is missing", "shield", "[..., order], excess)", "[..., order], excess + 1)"),
+    Fault("nothing is cut", "shield", "kept[..., order] &= cut(", "cut("),
+    Fault("one block too few goes", "shield", "- costs >= excess[..., None]", "> excess[..., None]"),
+    Fault("what is needless is not given back", "shield", "needless = ~stays & (costs <= slack[..., None])",
+          "needless = ~stays & (costs < 0)"),
+    Fault("more is given back than fits", "shield", "returns = needless[..., position] & (costs[..., position] <= slack)",
+          "returns = needless[..., position]"),
+    Fault("what misses by a byte is executed", "shield", "refused = np.vecdot(wanted, costs) > budget",
+          "refused = np.vecdot(wanted, costs) > budget + 1"),
+    Fault("misfits are never refused", "shield", "refused = (spent > budget) | (repaired & refuses_misfit)",
+          "refused = repaired & refuses_misfit"),
+    Fault("a repair calls itself the policy's", "shield", "Reason.REPAIRED, source)", "Reason.POLICY, source)"),
+    Fault("NaN is read as True", "shield", "if bool((array == proposal).all()) else None", "if array.size else None"),
+    Fault("KV cache is forgotten in used bytes", "memory",
+          "+ attention * (self.attention_bytes + self.kv_token_bytes * np.asarray(tokens))",
+          "+ attention * self.attention_bytes"),
+    Fault("KV cache is forgotten in block bytes", "memory",
+          "(self.attention_bytes + self.kv_token_bytes * tokens)[..., None]",
+          "(self.attention_bytes + 0 * tokens)[..., None]"),
+    Fault("keys without values", "memory", "return 2 * model.kv_heads * model.head_dim * BF16_BYTES",
+          "return model.kv_heads * model.head_dim * BF16_BYTES"),
+    Fault("scales of a short group are not counted", "memory", "groups = -(-in_features // INT4_GROUP)",
+          "groups = in_features // INT4_GROUP"),
+    Fault("the margin is forgotten", "simulator", "(taken + world.footprint.margin_bytes)[:, None]", "taken[:, None]"),
+    Fault("activations are forgotten", "simulator", "taken = world.footprint.overhead_bytes(self.demand.prompt_tokens)",
+          "taken = world.footprint.overhead_bytes(0 * self.demand.prompt_tokens)"),
+    Fault("a fall to exactly what is in use cuts", "simulator", "(self.spent(self.kept) > budget)\n        if falls",
+          "(self.spent(self.kept) >= budget)\n        if falls"),
+    Fault("emergencies are served", "simulator", "serving = lanes & ~refused & ~paused", "serving = lanes & ~refused"),
+    Fault("stalls never end", "simulator", "stall_left -= stalled", "stall_left -= 0 * stalled"),
+    Fault("what comes back is free", "simulator", "returning = self.kept & ~self.state.loaded",
+          "returning = self.kept & ~self.kept"),
+    Fault("calm rows do not stall", "simulator", "loss=np.where(eventful, 0.0, (window_s - stall) * loss)",
+          "loss=np.where(eventful, 0.0, window_s * loss)"),
+    Fault("a cost is not clipped at C", "reward", "return np.minimum(nll, ceiling)", "return nll"),
+    Fault("refused seconds cost nothing", "reward", "refused=share * ceiling * seconds.refused", "refused=0 * share * seconds.refused"),
+    Fault("the bound pays for dropping", "bound", "np.maximum(self.a[:, None] - self.a, 0)", "np.abs(self.a[:, None] - self.a)"),
+    Fault("the bound cannot refuse", "bound", "to_come[second] = np.minimum(go_on, refusing[second])", "to_come[second] = go_on"),
+    Fault("the bound lands where it does not fit", "bound", "np.where(fits[second], after + (served if covered else lost), np.inf)",
+          "after + lost + 1.0"),
+    Fault("a late answer counts", "guard", "usable = readable & (not late)", "usable = readable"),
+    Fault("the watchdog outranks the operator", "guard", "return np.where(pinned[:, None], pins, proposal), source",
+          "return proposal, source"),
+    Fault("the watchdog never trips", "watchdog", "trips = decides & (dear | (ample >= rules.ample_rows))",
+          "trips = decides & (ample >= rules.ample_rows)"),
+    Fault("it hands back unproven", "watchdog", "(state.rows >= rules.hand_back_rows) & proven", "(state.rows >= rules.hand_back_rows)"),
+)  # fmt: skip
+
+
+def copied(folder: Path) -> Path:
+    """The package and its tests, with links as they are."""
+    kept = shutil.ignore_patterns("__pycache__", "trained", "recordings")
+    for name in ("rapgym", "baselines", "traces", "tests", "docs"):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=kept)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    with (folder / "tests" / "conftest.py").open("a") as file:
+        file.write(NO_SHRINKING)
+    return folder
+
+
+def tried(fault: Fault | None, folder: Path) -> dict[str, Any]:
+    """Run the tests with a fault in place, and take it out again.
+
+    Raises:
+        SystemExit: the fault's place is gone: the code has changed, and so must the list.
+    """
+    path = folder / "rapgym" / f"{fault.module}.py" if fault else None
+    before = path.read_text() if path else ""
+    if fault and path:
+        if fault.before not in before:
+            raise SystemExit(f"{fault.what}: {fault.module}.py no longer holds {fault.before!r}")
+        path.write_text(before.replace(fault.before, fault.after, 1))
+    own = OWN.get(fault.module) if fault else None
+    tests = sorted(TESTS, key=lambda name: name != own)
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p",
+               "no:xdist", *(f"tests/{name}" for name in tests)]  # fmt: skip
+    surroundings = os.environ | {"PYTHONPATH": str(folder), "CI": "1", "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True,
+                              timeout=LIMIT_S)  # fmt: skip
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, flags=re.MULTILINE)
+        caught = failed[1] if failed else "" if done.returncode == 0 else done.stdout[-300:]
+    except subprocess.TimeoutExpired:
+        caught = f"no end after {LIMIT_S} s"
+    finally:
+        if path:
+            path.write_text(before)
+    return {"caught_by": caught, "seconds": round(time.perf_counter() - begin, 1)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
+    out = parser.parse_args().out
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = copied(Path(name))
+        whole = tried(None, folder)
+        if whole["caught_by"]:
+            print(f"without any fault the tests fail: {whole['caught_by']}", file=sys.stderr)
+            return 1
+        for fault in FAULTS:
+            result = tried(fault, folder)
+            print(
+                f"{fault.module:10} {fault.what:45} {result['caught_by'] or 'SURVIVED'}", flush=True
+            )
+            found.append({"what": fault.what, "module": fault.module, "before": fault.before,
+                          "after": fault.after, **result})  # fmt: skip
+    survived = [each["what"] for each in found if not each["caught_by"]]
+    content = {"command": "make mutations", "tests": [*TESTS], "without_fault_s": whole["seconds"],
+               "faults": found, "survived": survived}  # fmt: skip
+    with checked.written_aside(out) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+    print(f"{len(found) - len(survived)} of {len(found)} caught")
+    return int(bool(survived))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import rapgym.env  # noqa: F401  # registers the ids
+import rapgym  # noqa: F401  # registers the ids
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory, profiles

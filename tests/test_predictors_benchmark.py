@@ -4,7 +4,6 @@ import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from rapgym.arrays import BoolArray, FloatArray
 from rapgym.files import places
 from rapgym.quality.predictor import Sets
 from rapgym.scenarios import catalogue, tables
-from rapgym.studies.predictors import study
+from rapgym.studies.predictors import kinds, study
 
 FOUND = places.RESULTS / "study.json"
 Truth = Callable[[FloatArray], FloatArray]
@@ -51,11 +50,11 @@ def designs(sets: Sets) -> list[str]:
     return np.where(of_grid(sets.kept), "grid", np.where(several, "random", "single")).tolist()
 
 
-def errors(module: ModuleType, sets: Sets, truth: Truth, names: list[str]) -> dict[str, float]:
+def errors(sets: Sets, truth: Truth, names: list[str]) -> dict[str, float]:
     """Mean absolute error of each kind on drawn sets whose nll is `truth` of the dropped blocks."""
     planted = replace(sets, nll=truth((~sets.kept).astype(float)))
-    kinds = {name: module.KINDS[name] for name in names}
-    found = module.compared(planted, designs(sets), kinds, repeats=1, folds=3)["kinds"]
+    asked = {name: kinds.KINDS[name] for name in names}
+    found = study.compared(planted, designs(sets), asked, repeats=1, folds=3)["kinds"]
     return {
         name: next(
             e["mean_abs"][0]
@@ -152,7 +151,7 @@ def test_a_set_held_out_is_unknown_in_the_columns_that_a_fit_starts_from(sets: S
     asked = sets.kept[1::2]
 
     def said(known: FloatArray) -> FloatArray:
-        kind = study.starting_from(replace(sets, nll=known), sets.kept)
+        kind = kinds.starting_from(replace(sets, nll=known), sets.kept)
         found: FloatArray = kind(given, rng)(asked)
         return found
 
@@ -164,7 +163,7 @@ def test_a_set_held_out_is_unknown_in_the_columns_that_a_fit_starts_from(sets: S
 
 @pytest.mark.parametrize("name", ["network", "boosted trees"])
 def test_a_seed_fixes_what_is_drawn(sets: Sets, name: str) -> None:
-    first, second = (study.KINDS[name](sets, np.random.default_rng(3))(sets.kept) for _ in range(2))
+    first, second = (kinds.KINDS[name](sets, np.random.default_rng(3))(sets.kept) for _ in range(2))
     assert (first == second).all()
 
 
@@ -192,8 +191,8 @@ def test_what_is_committed_is_of_the_table_here() -> None:
     found: dict[str, Any] = json.loads(FOUND.read_text())
     table = tables.table(catalogue.SCENARIOS[0])
     assert found["table"] == {"name": table.name, "sha256": table.sha256}
-    kinds = [*study.KINDS, study.MEAN]
-    assert {*found["splits"]["calib"]["kinds"]} == {*kinds}
-    assert {*found["splits"]["test"]["kinds"]} == {*kinds, study.FROM_CALIBRATION}
+    named = [*kinds.KINDS, study.MEAN]
+    assert {*found["splits"]["calib"]["kinds"]} == {*named}
+    assert {*found["splits"]["test"]["kinds"]} == {*named, study.FROM_CALIBRATION}
     page = study.section(found)
-    assert all(page.count(f"\n| {name} |") == 4 for name in kinds)
+    assert all(page.count(f"\n| {name} |") == 4 for name in named)

@@ -11,6 +11,7 @@ import pytest
 import toy_table
 
 from rapgym.errors import UnmeasuredSet
+from rapgym.model import shapes
 from rapgym.quality import file as table_file
 from rapgym.quality.file import FormatQuality
 from rapgym.quality.table import QualityTable
@@ -31,7 +32,7 @@ ORIGIN = {
 def quality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(study, "SAMPLE", "test")
     monkeypatch.setattr(study, "COUNTS", ((0, 0), (1, 0), (1, 1)))
-    monkeypatch.setattr(study, "FORMATS", study.FORMATS[1:2])
+    monkeypatch.setattr(study, "FORMATS", shapes.FORMATS[1:2])
     return study
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from table_device import CARD_BYTES, Memory, TableServer
 
-import rapgym.env  # noqa: F401  # registers the ids
+import rapgym  # noqa: F401  # registers the ids
 from rapgym.errors import InvalidResult
 from rapgym.runtime.device import machine
 from rapgym.runtime.device.step import DeviceStep

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.audit import step as audit_step
 from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
@@ -250,7 +249,7 @@ def log_run(
     rows = 0
     for pairing, start in enumerate(rollout.whole_split(worlds.world(story, split), story.offsets)):
         lanes = Lanes(story, split, 1)
-        audit_step.audit(lanes, log, policy=name)
+        audit(lanes, log, policy=name)
         lanes.restart(0, start)
         guard = AuditedGuard(registry.build(entry, options), lanes, told, guarding)
         rng = np.random.default_rng([seed, pairing])

@@ -16,7 +16,6 @@ from rapgym.audit import chain
 from rapgym.audit import entry as audit_entry
 from rapgym.audit import read as audit_read
 from rapgym.audit import sentence as audit_sentence
-from rapgym.audit import summary as audit_summary
 from rapgym.audit.chain import Head
 from rapgym.audit.context import AuditContext
 from rapgym.audit.entry import Record
@@ -231,7 +230,7 @@ def _row(log: Log, record: Record) -> dict[str, Any]:
     told = audit_sentence.explained(context, record)
     attention, ffn = blocks.dropped_counts(blocks.kept_of(record.kept, context.blocks)).tolist()
     found = {name: getattr(record, name, None) for name in COLUMNS}
-    found |= {"time": audit_summary.moment(record.time_us), "scenario": context.scenario}
+    found |= {"time": moment(record.time_us), "scenario": context.scenario}
     found |= {"policy": context.policy, "split": context.split, "nats": told.nats}
     found |= {"runner_up_nats": told.runner_up.nats}
     found |= {"dropped_attention": attention, "dropped_ffn": ffn}

@@ -5,22 +5,8 @@ from dataclasses import replace
 
 from rapgym.errors import InvalidSpec
 from rapgym.model.shapes import Format
-from rapgym.scenarios import catalogue, story
 from rapgym.scenarios.story import Recorded, Scenario, Tenant
 from rapgym.workload import own as own_traces
-
-
-def story_of(name: str, length_share: float = 1.0, device_profile: str | None = None) -> Scenario:
-    """The scenario of this name, on a device and at a share of its lengths.
-
-    Raises:
-        InvalidSpec: there is no such scenario or profile, or the share is none.
-    """
-    found = catalogue.scenario(name)
-    if (length_share, device_profile) == (1.0, None):
-        return found
-    return replace(found, length_share=length_share, device_profile=device_profile)
-
 
 # Numbers were chosen on train parts and frozen before the first run on test. W = 7 for the Azure
 # conversation trace is its mean residence over the whole hour (6.9 s; its train part has 6.5).
@@ -173,7 +159,7 @@ def scenario(name: str) -> Scenario:
         DataUnavailable: a file that its name speaks of is not there.
     """
     if "[" in name:
-        return _on_own_traces(*catalogue.options_of(name))
+        return _on_own_traces(*options_of(name))
     for found in SCENARIOS:
         if name in (found.name, found.id):
             return found
@@ -181,8 +167,20 @@ def scenario(name: str) -> Scenario:
     raise InvalidSpec(f"no scenario is called {name!r}; there are {known}")
 
 
+def story_of(name: str, length_share: float = 1.0, device_profile: str | None = None) -> Scenario:
+    """The scenario of this name, on a device and at a share of its lengths.
+
+    Raises:
+        InvalidSpec: there is no such scenario or profile, or the share is none.
+    """
+    found = scenario(name)
+    if (length_share, device_profile) == (1.0, None):
+        return found
+    return replace(found, length_share=length_share, device_profile=device_profile)
+
+
 def _on_own_traces(base_name: str, options: dict[str, str]) -> Scenario:
-    base, model_memory = story(base_name), options["memory"]
+    base, memory = scenario(base_name), options["memory"]
     served = options.get("requests", base.trace)
     try:
         # The stated share of a trace is of that trace: of other requests all are served.
@@ -192,13 +190,13 @@ def _on_own_traces(base_name: str, options: dict[str, str]) -> Scenario:
         raise InvalidSpec(f"card is a number of GiB, every a whole number: {error}") from error
     return replace(
         base,
-        name=catalogue.name_of(base.name, options),
-        story=f"{base.name} with memory in use as {model_memory} recorded it.",
+        name=name_of(base.name, options),
+        story=f"{base.name} with memory in use as {memory} recorded it.",
         card_gib=card_gib,
         trace=served,
         every=every,
-        tenant=Recorded(model_memory, own_traces.sha256(model_memory)),
-        workload=own_traces.own_name(model_memory, served, every, base.window_s),
+        tenant=Recorded(memory, own_traces.sha256(memory)),
+        workload=own_traces.own_name(memory, served, every, base.window_s),
         headline=False,
         synthetic=False,
     )

@@ -10,7 +10,6 @@ from rapgym.model import memory as model_memory
 from rapgym.model import profiles
 from rapgym.model.profiles import IDEAL, DeviceProfile
 from rapgym.model.shapes import ModelSpec, model_spec
-from rapgym.scenarios import scales as scenarios_scales
 from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios import tables
 from rapgym.scenarios.story import GIB, Recorded, Scenario
@@ -20,10 +19,8 @@ from rapgym.workload import own as own_traces
 def card_bytes(story: Scenario) -> int:
     """The whole card in bytes of the measured model: the unit in which limits are seen."""
     measured = model_spec(tables.table(story).model)
-    card = int(
-        story.card_gib * scenarios_story.GIB * scenarios_scales.scales(story, measured).bytes
-    )
-    return int(scenarios_scales.limit_scaled(story, measured, np.array(float(card))))
+    card = int(story.card_gib * scenarios_story.GIB * scales(story, measured).bytes)
+    return int(limit_scaled(story, measured, np.array(float(card))))
 
 
 def profile_of(story: Scenario) -> DeviceProfile:

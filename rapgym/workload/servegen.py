@@ -14,7 +14,7 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.files import columns
-from rapgym.workload import servegen, sources
+from rapgym.workload import sources
 from rapgym.workload.loaders import require, require_time
 from rapgym.workload.trace import RequestTrace
 
@@ -161,8 +161,8 @@ def arrivals(
     """
     if not 0 < share <= 1 or days < 1 or start_day < 0 or seed < 0:
         raise InvalidSpec(f"{workload}: need 0 < share <= 1, days >= 1, start_day >= 0, seed >= 0")
-    clients = servegen.servegen_clients(workload)
-    lengths = servegen.servegen_lengths(workload)
+    clients = servegen_clients(workload)
+    lengths = servegen_lengths(workload)
     recorded = math.ceil((clients.t_s.max() + WINDOW_S) / DAY_S)
     if start_day + days > recorded:
         raise InvalidSpec(f"{workload} has {recorded} days, not {start_day} + {days}")

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_logs import CONTEXT, WORLD, context_of, disk_full, faults, found, serve, written
+from audit_logs import CONTEXT, WORLD, context_of, disk_full, faults, forged, found, serve, written
 from toy_world import lanes_at
 
 from rapgym import audit_entry, audit_file, audit_replay, blocks, shield, simulator
 from rapgym.audit_log import AuditLog
 from rapgym.audit_record import Decisions
 from rapgym.audit_step import AuditedStep
-from rapgym.audit_text import kept_head
+from rapgym.audit_text import Head, kept_head
 from rapgym.errors import AuditFailed, InvalidResult, InvalidSpec
 from rapgym.shield import Reason
 from rapgym.specs import Demand
@@ -200,6 +200,10 @@ def test_threads_share_a_log(tmp_path: Path) -> None:
         ({"observation": np.zeros(3, dtype=np.float32)}, "observation"),
         ({"tokens": 1 << 40}, "tokens"),
         ({"tokens": -1}, "tokens"),
+        ({"output_tokens": np.array([-1])}, "tokens"),
+        ({"row": np.array([-1])}, "rows"),
+        ({"late_us": np.array([-1])}, "lateness"),
+        ({"measured_bytes": np.array([(1 << 60) + 1])}, "bytes"),
     ],
 )
 def test_what_no_decision_can_be_is_refused_at_once(
@@ -220,6 +224,16 @@ def test_another_file_is_not_written_to(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InvalidResult, match="no audit log"):
         AuditLog(path)
     assert path.read_bytes() == content
+
+
+def test_a_log_without_its_beginning_is_not_written_to(tmp_path: Path) -> None:
+    path, end = tmp_path / "log.jsonl", tmp_path / "end.jsonl"
+    written(path)
+    forged(path, end, {}, Head(-1, "1" * 64, 0))
+    content = end.read_bytes()
+    with pytest.raises(InvalidResult, match="no audit log"):
+        AuditLog(end)
+    assert end.read_bytes() == content
 
 
 def test_a_damaged_last_line_is_not_built_upon(tmp_path: Path) -> None:

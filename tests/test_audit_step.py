@@ -1,6 +1,7 @@
 """Every decision once: rollouts, environments and devices serve as before, and the log says how."""
 
 import base64
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -223,8 +224,6 @@ class Wild:
         self.row, self.batch, self.n = 0, batch, briefing.train.blocks
 
     def propose(self, observation: Any, rng: np.random.Generator) -> Any:
-        import time
-
         self.row += 1
         if self.row % 7 == 3:
             return "nonsense"
@@ -262,6 +261,35 @@ def test_a_guard_logs_all_that_its_decision_depended_on(
     assert any(record.late_us for record in rows)
     verified = audit_replay.verified(path)
     assert (verified.sentences, verified.differing) == ([], 0)
+
+
+@pytest.mark.parametrize(("takes_ns", "late_us"), [(1_000_000, 0), (1_000_001, 1), (1_001_001, 2)])
+def test_what_is_late_by_a_moment_is_on_record_as_late(
+    toy_story: Scenario,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    takes_ns: int,
+    late_us: int,
+) -> None:
+    """Rounded down it would be on record as in time, and the decision would not replay."""
+    now = [0]
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: now[0])
+
+    class Slow(FrontierLookup):
+        def propose(self, observation: Any, rng: np.random.Generator) -> BoolArray:
+            now[0] += takes_ns
+            return super().propose(observation, rng)
+
+    path, lanes = tmp_path / "log.jsonl", Lanes(toy_story, "test", 1)
+    with AuditLog(path) as log:
+        audit_step.audit(lanes, log, policy="slow")
+        lanes.restart(0, Start(0, 0, 1.0, 60))
+        guard = AuditedGuard(Slow(), lanes, briefing(toy_story), Guarding(deadline_ms=1.0))
+        guard.serve(np.random.default_rng(0))
+    record = records(path)[0]
+    assert record.late_us == late_us
+    assert record.source == ("fallback" if late_us else "policy")
+    assert audit_replay.verified(path).sentences == []
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -115,6 +115,17 @@ def test_observations_are_those_of_the_world() -> None:
                 assert (got == right).all()
 
 
+def test_few_requests_let_expect_no_less_than_no_output() -> None:
+    """The line that is fitted to these rows crosses zero between one request and two."""
+    batch, output = np.array([0, 1, 2, 3, 10]), np.array([0, 0, 0, 10, 90])
+    rows = toy_world.toy_rows([1] * 5, [[400] * 4] * 5)
+    world = toy_world.with_rows(toy_world.toy_world(rows), batch=batch, output_tokens=output)
+    line = np.polyval(np.polyfit(batch, output, 1), batch)
+    assert (line[:2] < 0).all()
+    found = counterfactual.expected_output(world)
+    assert found == pytest.approx(np.maximum(line, 0) / 20)
+
+
 def test_it_knows_the_rows_it_was_given_alone(toy_story: Scenario) -> None:
     """Nothing beyond the split that is learnt from is in it: other splits may hold anything."""
     world = briefing(toy_story, "learn").train

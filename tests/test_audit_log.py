@@ -534,7 +534,9 @@ def test_lines_are_json_that_any_program_reads(tmp_path: Path) -> None:
     # The chain in a few lines that know nothing of rapgym.
     import hashlib
 
-    for raw in path.read_bytes().splitlines():
+    lines = path.read_bytes().splitlines()
+    assert len(lines) > 10
+    for raw in lines:
         told = json.loads(raw)
         body = raw[: raw.rindex(b',"sha256":"')]
         assert told["previous"] == before

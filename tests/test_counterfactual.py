@@ -88,6 +88,7 @@ def test_what_returns_is_what_is_missing() -> None:
     sets = np.array([kept for kept in ALL_SETS if kept[:2].all()])
     remains = Remains.of(world, sets)
     back = remains.returning(world.footprint.weights, sets)
+    assert (back > 0).any()
     for k, j, m in np.ndindex(back.shape):
         missing = sets[m] & ~remains.kept[k, j]
         assert back[k, j, m] == world.footprint.weights[missing].sum()
@@ -103,6 +104,7 @@ def test_observations_are_those_of_the_world() -> None:
     at_row = found.second[begins] // world.window_s
     assert len(begins) > 10
     loaded = np.random.default_rng(0).random((len(begins), world.blocks)) < 0.7
+    compared = 0
     for d in range(3):
         for side in counterfactual.SIDES:
             demand = np.full(len(begins), found.row[d] + side)
@@ -113,6 +115,8 @@ def test_observations_are_those_of_the_world() -> None:
             got = found.observe(side, np.full(len(begins), d), begins, loaded)
             if demand[0] >= encoding.HISTORY:
                 assert (got == right).all()
+                compared += 1
+    assert compared >= 3
 
 
 def test_few_requests_let_expect_no_less_than_no_output() -> None:

@@ -185,6 +185,7 @@ def test_resampled_errors_are_those_of_the_drawn_sets(predictors: ModuleType) ->
     nll, said = rng.random(17), rng.random((2, 17))
     counts = scores.counts_of(17, rng)[:20]
     found = scores.resampled(nll, said, counts)
+    assert len(counts) == 20
 
     def mid_ranks(values: FloatArray) -> FloatArray:
         below = (values[:, None] > values).sum(axis=1)

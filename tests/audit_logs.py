@@ -69,9 +69,13 @@ def faults(path: Path, kept: chain.Head | None = None) -> list[str]:
     return [str(each) for each in audit_read.lines(path, kept) if not isinstance(each, Line)]
 
 
-def forged(path: Path, out: Path, change: "dict[int, dict[str, Any]]") -> None:
-    """The log with other values in some lines, by their number, and a chain that holds again."""
-    head = chain.START
+def forged(path: Path, out: Path, change: "dict[int, dict[str, Any]]",
+           head: chain.Head = chain.START) -> None:  # fmt: skip
+    """The log with other values in some lines, by their number, and a chain that holds again.
+
+    Args:
+        head: what the first line says of the line before.
+    """
     with out.open("wb") as file:
         for number, raw in enumerate(path.read_bytes().splitlines()):
             told = json.loads(raw) | change.get(number, {})

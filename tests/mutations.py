@@ -1,10 +1,10 @@
 """Deliberate faults, each in a copy of the package: every one must make a test fail.
 
-    make mutations        about five minutes; results/mutations.json says which test caught which fault
+    make mutations        about ten minutes; results/mutations.json says which test caught which fault
 
 A fault that nothing catches would mean that a promise can be broken unseen. The working tree is never
 changed: faults go into a copy in a temporary folder, where the tests of shield, memory, step, bound,
-guard and watchdog run until the first one fails.
+guard, watchdog, scores and audit log run until the first one fails.
 """
 
 import argparse
@@ -25,10 +25,16 @@ from rapgym.files import checked
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "baselines" / "results" / "mutations.json"
 TESTS = ("test_shield.py", "test_memory.py", "test_simulator.py", "test_bound.py", "test_guard.py",
-         "test_watchdog.py", "test_simulator_properties.py", "test_rollout.py")  # fmt: skip
+         "test_watchdog.py", "test_simulator_properties.py", "test_rollout.py", "test_score.py",
+         "test_counterfactual.py", "test_audit_log.py", "test_audit_replay.py",
+         "test_audit_step.py")  # fmt: skip
 # A module's own tests go first, so that most faults take seconds.
 OWN = {"memory": "test_memory.py", "simulator": "test_simulator.py", "reward": "test_simulator.py",
-       "bound": "test_bound.py", "guard": "test_guard.py", "watchdog": "test_watchdog.py"}  # fmt: skip
+       "bound": "test_bound.py", "guard": "test_guard.py", "watchdog": "test_watchdog.py",
+       "score": "test_score.py", "learning/counterfactual": "test_counterfactual.py",
+       "audit_entry": "test_audit_replay.py", "audit_read": "test_audit_replay.py",
+       "audit_file": "test_audit_log.py", "audit_record": "test_audit_log.py",
+       "audit_step": "test_audit_step.py"}  # fmt: skip
 # Appended to the copy's conftest: a fault is caught by any example; the shortest is not looked for.
 NO_SHRINKING = """
 from hypothesis import Phase
@@ -67,6 +73,9 @@ FAULTS = (
           "refused = repaired & refuses_misfit"),
     Fault("a repair calls itself the policy's", "shield", "Reason.REPAIRED, source)", "Reason.POLICY, source)"),
     Fault("NaN is read as True", "shield", "if bool((array == proposal).all()) else None", "if array.size else None"),
+    Fault("an unsigned 2 is read as True", "shield", "if bool((array == proposal).all()) else None",
+          'if array.dtype.kind == "u" or bool((array == proposal).all()) else None'),
+    Fault("an interrupt is swallowed", "shield", "    except KeyboardInterrupt:\n        raise\n", ""),
     Fault("KV cache is forgotten in used bytes", "memory",
           "+ attention * (self.attention_bytes + self.kv_token_bytes * np.asarray(tokens))",
           "+ attention * self.attention_bytes"),
@@ -99,7 +108,27 @@ FAULTS = (
           "return proposal, source"),
     Fault("the watchdog never trips", "watchdog", "trips = decides & (dear | (ample >= rules.ample_rows))",
           "trips = decides & (ample >= rules.ample_rows)"),
+    Fault("a second pin releases the first", "guard", "chosen | (~every if self._pinned is None else self._pinned)", "chosen | ~every"),
+    Fault("a second pin is pinned everywhere", "guard", "self._pins[chosen] = read", "self._pins[...] = read"),
+    Fault("the shadow leaves at a fallback", "guard",
+          "own = (decided.source == Reason.POLICY) | (decided.source == Reason.FALLBACK)", "own = decided.source == Reason.POLICY"),
+    Fault("the shadow follows a pin", "guard",
+          "own = (decided.source == Reason.POLICY) | (decided.source == Reason.FALLBACK)", "own = decided.source != Reason.WATCHDOG"),
+    Fault("ample rows need not be on end", "watchdog", "np.where(decides & wasted, state.ample + 1, 0)",
+          "np.where(decides & wasted, state.ample + 1, state.ample)"),
     Fault("it hands back unproven", "watchdog", "(state.rows >= rules.hand_back_rows) & proven", "(state.rows >= rules.hand_back_rows)"),
+    Fault("draws are not moved onto the sum", "score", "drawn += totals - drawn.mean(axis=0)", "drawn += 0 * totals"),
+    Fault("less output than none is expected", "learning/counterfactual", "np.maximum(mean + slope * centred, 0.0)",
+          "(mean + slope * centred)"),
+    Fault("a log may begin anywhere", "audit_read", '(kind != "open" or previous != FIRST)', 'kind != "open"'),
+    Fault("what begins anywhere is gone on with", "audit_file", """ + audit_text.FIRST.encode() + b'"'""", ""),
+    Fault("tokens below none are read", "audit_entry", "_is_whole(values[name], 0, LARGEST_TOKENS)",
+          "_is_whole(values[name], -1, LARGEST_TOKENS)"),
+    Fault("counts below none are read", "audit_entry", "_is_whole(values[n], 0, LARGEST_BYTES)",
+          "_is_whole(values[n], -1, LARGEST_BYTES)"),
+    Fault("counts below none are written", "audit_record", "min(counts) < 0", "min(counts) < -1"),
+    Fault("late by a moment is in time", "audit_step", "max(1, int(np.ceil(decided.spent_us - deadline_us)))",
+          "int(decided.spent_us - deadline_us)"),
 )  # fmt: skip
 
 
@@ -149,15 +178,18 @@ def tried(fault: Fault | None, folder: Path) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
-    out = parser.parse_args().out
-    found = []
+    parser.add_argument("--only", default="", metavar="WORDS",
+                        help="only faults whose description has these words; nothing is kept")  # fmt: skip
+    asked = parser.parse_args()
+    out, faults = asked.out, [fault for fault in FAULTS if asked.only in fault.what]
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = copied(Path(name))
-        whole = tried(None, folder)
+        whole = {"caught_by": ""} if asked.only else tried(None, folder)
         if whole["caught_by"]:
             print(f"without any fault the tests fail: {whole['caught_by']}", file=sys.stderr)
             return 1
-        for fault in FAULTS:
+        for fault in faults:
             result = tried(fault, folder)
             print(
                 f"{fault.module:10} {fault.what:45} {result['caught_by'] or 'SURVIVED'}", flush=True
@@ -165,6 +197,8 @@ def main() -> int:
             found.append({"what": fault.what, "module": fault.module, "before": fault.before,
                           "after": fault.after, **result})  # fmt: skip
     survived = [each["what"] for each in found if not each["caught_by"]]
+    if asked.only:
+        return int(bool(survived) or not found)
     content = {"command": "make mutations", "tests": [*TESTS], "without_fault_s": whole["seconds"],
                "faults": found, "survived": survived}  # fmt: skip
     with checked.written_aside(out) as file:

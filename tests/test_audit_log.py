@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_logs import CONTEXT, WORLD, context_of, disk_full, faults, found, serve, written
+from audit_logs import CONTEXT, WORLD, context_of, disk_full, faults, forged, found, serve, written
 from toy_world import lanes_at
 
 from rapgym.audit import entry as audit_entry
 from rapgym.audit import file as audit_file
 from rapgym.audit import replay as audit_replay
-from rapgym.audit.chain import kept_head
+from rapgym.audit.chain import Head, kept_head
 from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
 from rapgym.audit.step import AuditedStep
@@ -204,6 +204,10 @@ def test_threads_share_a_log(tmp_path: Path) -> None:
         ({"observation": np.zeros(3, dtype=np.float32)}, "observation"),
         ({"tokens": 1 << 40}, "tokens"),
         ({"tokens": -1}, "tokens"),
+        ({"output_tokens": np.array([-1])}, "tokens"),
+        ({"row": np.array([-1])}, "rows"),
+        ({"late_us": np.array([-1])}, "lateness"),
+        ({"measured_bytes": np.array([(1 << 60) + 1])}, "bytes"),
     ],
 )
 def test_what_no_decision_can_be_is_refused_at_once(
@@ -224,6 +228,16 @@ def test_another_file_is_not_written_to(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InvalidResult, match="no audit log"):
         AuditLog(path)
     assert path.read_bytes() == content
+
+
+def test_a_log_without_its_beginning_is_not_written_to(tmp_path: Path) -> None:
+    path, end = tmp_path / "log.jsonl", tmp_path / "end.jsonl"
+    written(path)
+    forged(path, end, {}, Head(-1, "1" * 64, 0))
+    content = end.read_bytes()
+    with pytest.raises(InvalidResult, match="no audit log"):
+        AuditLog(end)
+    assert end.read_bytes() == content
 
 
 def test_a_damaged_last_line_is_not_built_upon(tmp_path: Path) -> None:
@@ -524,7 +538,9 @@ def test_lines_are_json_that_any_program_reads(tmp_path: Path) -> None:
     # The chain in a few lines that know nothing of rapgym.
     import hashlib
 
-    for raw in path.read_bytes().splitlines():
+    lines = path.read_bytes().splitlines()
+    assert len(lines) > 10
+    for raw in lines:
         told = json.loads(raw)
         body = raw[: raw.rindex(b',"sha256":"')]
         assert told["previous"] == before

@@ -181,6 +181,15 @@ def test_a_log_cut_at_any_byte_loses_what_was_cut_and_no_more(
         assert told[-1] == f"{gone} gone from the end: a head was kept"
 
 
+def test_a_log_that_follows_another_line_is_no_beginning(log: Path, tmp_path: Path) -> None:
+    """The end of a longer log, numbered anew: its chain holds, but for where it begins."""
+    out = tmp_path / "end.jsonl"
+    forged(log, out, {}, chain.Head(-1, "1" * 64, 0))
+    (told,) = faults(out)
+    assert told.startswith("line 1 of the file is no first line of a log")
+    assert not audit_replay.verified(out).holds
+
+
 def test_bytes_cut_out_of_the_middle_cost_the_lines_that_they_were_of(
     log: Path, changed: Any
 ) -> None:
@@ -279,6 +288,17 @@ def test_a_decision_of_another_model_or_without_its_context_is_named(
     for part in ("'ffff' is no key of 6 blocks", "line 4: the log lacks its context",
                  "line 5 holds what no decision has"):  # fmt: skip
         assert part in told
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["batch", "prompt_tokens", "reserved_tokens", "longest_tokens", "output_tokens", "row",
+     "limit_row", "lane", "late_us", "measured_bytes"],
+)  # fmt: skip
+def test_less_than_nothing_is_in_no_decision(log: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "forged.jsonl"
+    forged(log, out, {3: {name: -1}})
+    assert audit_replay.verified(out).sentences == ["line 3 holds what no decision has"]
 
 
 def test_a_context_that_was_changed_is_not_believed(log: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_the_reference_policys_set_is_what_the_reference_policy_does(tmp_path: P
     written(path, rows=20)
     quality = WORLD.quality
     assert isinstance(quality, QualityColumns)
-    best = frontier(quality)
+    best, met = frontier(quality), set()
     for line in found(path):
         if line.kind != "decision":
             continue
@@ -164,12 +164,16 @@ def test_the_reference_policys_set_is_what_the_reference_policy_does(tmp_path: P
         told = audit_sentence.explained(CONTEXT, record).runner_up
         if used[0, index] > record.limit_bytes:
             assert told.kept is None
+            met.add("not even the floor fits")
         elif record.refused or record.kept != blocks.key(best.kept[index]):
             assert told.kept is not None
             assert (told.kept == best.kept[index]).all()
             assert told.nats == best.nll[index]
+            met.add("another set is kept")
         else:
             assert told.name != "the reference policy's set"
+            met.add("its own is kept")
+    assert len(met) == 3, "each case is tried"
 
 
 def test_every_decision_of_a_scenario_has_its_sentence(toy_story: Scenario, tmp_path: Path) -> None:
@@ -177,7 +181,9 @@ def test_every_decision_of_a_scenario_has_its_sentence(toy_story: Scenario, tmp_
     with AuditLog(path) as log:
         audit_step.log_run(log, toy_story, "validation", "gsi")
     contexts = dict(audit_entry.context_of(line) for line in found(path) if line.kind == "context")
-    for record in records(path):
+    decided = records(path)
+    assert len(decided) > 30
+    for record in decided:
         told = audit_sentence.explained(contexts[record.context], record)
         assert told.sentence.startswith(f"Decision {record.decision} (")
         assert told.nats is not None

@@ -1,6 +1,7 @@
 """Every decision once: rollouts, environments and devices serve as before, and the log says how."""
 
 import base64
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 from audit_logs import context_of, found
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from table_device import lane, step_of
 from toy_table import toy_columns
@@ -103,8 +104,13 @@ def test_an_audited_world_is_the_same_world_and_its_log_replays(
     assert verified.decisions == len(everything)
 
 
+# The limit falls in two seconds; in the second not even the floor, of 220 bytes, fits.
+FALLING = toy_world(toy_rows([5], [[480, 330, 150, 150, 120]]))
+
+
 @settings(max_examples=30)
 @given(trials())
+@example(Trial(FALLING, lanes_at(FALLING, [0]), np.ones((1, 1, 6), dtype=bool), np.zeros(1, bool)))
 def test_falls_in_mid_row_are_decisions_that_lead_to_what_is_kept_in_the_end(
     folder: Path, trial: Trial
 ) -> None:
@@ -147,11 +153,10 @@ def test_a_device_is_audited_alike(folder: Path, trial: Trial) -> None:
 
 
 def test_a_row_that_is_refused_half_way_is_over(tmp_path: Path) -> None:
-    world = toy_world(toy_rows([5], [[480, 330, 150, 150, 120]]))  # the floor takes 220
     path = tmp_path / "log.jsonl"
     with AuditLog(path) as log:
-        step = AuditedStep(simulator.step, log, context_of(world))
-        step(world, lanes_at(world, [0]), np.ones((1, 6), dtype=bool))
+        step = AuditedStep(simulator.step, log, context_of(FALLING))
+        step(FALLING, lanes_at(FALLING, [0]), np.ones((1, 6), dtype=bool))
     told = [(record.second, record.reason, record.limit_bytes) for record in records(path)]
     assert told == [(0, "policy", 480), (1, "emergency", 330), (2, "refused", 150)]
 
@@ -228,8 +233,6 @@ class Wild:
         self.row, self.batch, self.n = 0, batch, briefing.train.blocks
 
     def propose(self, observation: Any, rng: np.random.Generator) -> Any:
-        import time
-
         self.row += 1
         if self.row % 7 == 3:
             return "nonsense"
@@ -267,6 +270,35 @@ def test_a_guard_logs_all_that_its_decision_depended_on(
     assert any(record.late_us for record in rows)
     verified = audit_replay.verified(path)
     assert (verified.sentences, verified.differing) == ([], 0)
+
+
+@pytest.mark.parametrize(("takes_ns", "late_us"), [(1_000_000, 0), (1_000_001, 1), (1_001_001, 2)])
+def test_what_is_late_by_a_moment_is_on_record_as_late(
+    toy_story: Scenario,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    takes_ns: int,
+    late_us: int,
+) -> None:
+    """Rounded down it would be on record as in time, and the decision would not replay."""
+    now = [0]
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: now[0])
+
+    class Slow(FrontierLookup):
+        def propose(self, observation: Any, rng: np.random.Generator) -> BoolArray:
+            now[0] += takes_ns
+            return super().propose(observation, rng)
+
+    path, lanes = tmp_path / "log.jsonl", Lanes(toy_story, "test", 1)
+    with AuditLog(path) as log:
+        audit_step.audit(lanes, log, policy="slow")
+        lanes.restart(0, Start(0, 0, 1.0, 60))
+        guard = AuditedGuard(Slow(), lanes, briefing(toy_story), Guarding(deadline_ms=1.0))
+        guard.serve(np.random.default_rng(0))
+    record = records(path)[0]
+    assert record.late_us == late_us
+    assert record.source == ("fallback" if late_us else "policy")
+    assert audit_replay.verified(path).sentences == []
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -80,7 +80,9 @@ def test_entries_carry_what_machines_read(finished: tuple[Path, Results]) -> Non
     wanted = {"scenario", "policy", "kind", "adaptivity", "foresight", "low", "high", "cost",
               "quality", "stall", "emergency", "refused", "decision_us_p50", "decision_us_p99",
               "calibration_passes"}  # fmt: skip
-    for entry in json.loads(json.dumps(finished[1].header["entries"])):
+    entries = json.loads(json.dumps(finished[1].header["entries"]))
+    assert len(entries) > len(NAMES)
+    for entry in entries:
         assert wanted <= entry.keys()
 
 
@@ -305,6 +307,7 @@ def test_the_best_plan_is_the_best_of_all_plans_in_a_small_world(toy_story: Scen
     start, rows = cells.test_start(world, toy_story), 4
     chosen = rollout.proposed(world, plan.best_plan(world, candidates, start, rows), start)
     every = np.stack(np.meshgrid(*[np.arange(3)] * rows, indexing="ij"), axis=-1).reshape(-1, rows)
+    assert start.lanes == toy_story.offsets
     for lane in range(start.lanes):
         best = min(
             float((log.cost[:, lane] * log.output_tokens[:, lane]).sum())

@@ -75,6 +75,7 @@ def test_shares_are_of_the_causal_score() -> None:
 def test_the_page_says_what_the_results_file_holds() -> None:
     found = json.loads((places.RESULTS / "causal.json").read_text())
     text = page.section(found)
+    assert found["scenarios"]
     for one in found["scenarios"]:
         causal = one["twin"]["policies"][scores.CAUSAL]
         assert f"| `{one['scenario']}` | {causal['foresight']:.0f} [" in text

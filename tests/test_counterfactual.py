@@ -89,6 +89,7 @@ def test_what_returns_is_what_is_missing() -> None:
     sets = np.array([kept for kept in ALL_SETS if kept[:2].all()])
     remains = Remains.of(world, sets)
     back = remains.returning(world.footprint.weights, sets)
+    assert (back > 0).any()
     for k, j, m in np.ndindex(back.shape):
         missing = sets[m] & ~remains.kept[k, j]
         assert back[k, j, m] == world.footprint.weights[missing].sum()
@@ -104,6 +105,7 @@ def test_observations_are_those_of_the_world() -> None:
     at_row = found.second[begins] // world.window_s
     assert len(begins) > 10
     loaded = np.random.default_rng(0).random((len(begins), world.blocks)) < 0.7
+    compared = 0
     for d in range(3):
         for side in counterfactual.SIDES:
             demand = np.full(len(begins), found.row[d] + side)
@@ -114,6 +116,19 @@ def test_observations_are_those_of_the_world() -> None:
             got = found.observe(side, np.full(len(begins), d), begins, loaded)
             if demand[0] >= encoding.HISTORY:
                 assert (got == right).all()
+                compared += 1
+    assert compared >= 3
+
+
+def test_few_requests_let_expect_no_less_than_no_output() -> None:
+    """The line that is fitted to these rows crosses zero between one request and two."""
+    batch, output = np.array([0, 1, 2, 3, 10]), np.array([0, 0, 0, 10, 90])
+    rows = toy_world.toy_rows([1] * 5, [[400] * 4] * 5)
+    world = toy_world.with_rows(toy_world.toy_world(rows), batch=batch, output_tokens=output)
+    line = np.polyval(np.polyfit(batch, output, 1), batch)
+    assert (line[:2] < 0).all()
+    found = counterfactual.expected_output(world)
+    assert found == pytest.approx(np.maximum(line, 0) / 20)
 
 
 def test_it_knows_the_rows_it_was_given_alone(toy_story: Scenario) -> None:

@@ -491,12 +491,10 @@ def test_an_allocators_limit_is_exact_whatever_the_device_has() -> None:
                 device.take(1)
 
 
-def test_what_a_process_held_before_is_told() -> None:
-    for kind in KINDS:
-        if not available(kind):
-            continue
-        with opened(kind, 256 * MIB) as enclosure, taker() as process:
-            process.take(32)
-            held = enclosure.add(process.pid)
-            assert held == pytest.approx(probe.anonymous_bytes(process.pid), abs=MIB)
-            assert held >= 32 * MIB
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_process_held_before_is_told(kind: str) -> None:
+    with opened(kind, 256 * MIB) as enclosure, taker() as process:
+        process.take(32)
+        held = enclosure.add(process.pid)
+        assert held == pytest.approx(probe.anonymous_bytes(process.pid), abs=MIB)
+        assert held >= 32 * MIB

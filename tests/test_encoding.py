@@ -239,6 +239,7 @@ def test_no_scenario_comes_near_the_bounds(
 ) -> None:
     lanes = Lanes(story, split, 1)
     rows = len(lanes.world.rows)
+    assert rows > 40
     for row in range(0, rows, max(1, rows // 200)):
         lanes.restart(0, Start(row, 0, 1.1, 64))
         seen = lanes.observe()

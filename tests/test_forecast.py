@@ -57,6 +57,7 @@ def test_expected_change_equals_a_loop_over_futures_through_the_simulator(notice
         remains = Remains.of(world, frontier(world.quality))
         used = remains.used_bytes(world, 5, 5)
         sets = forecast.worth_trying(used[:, 0], first)
+        assert len(used[sets]), "some set fits"
         loss, back = remains.loss[sets], remains.back[sets]
         found = forecast.expected_change(world, used[sets], loss, back, limits, weight)
         for i, kept in enumerate(frontier(world.quality).kept[sets]):

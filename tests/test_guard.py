@@ -21,6 +21,8 @@ from rapgym.rollout import rollout
 from rapgym.scenarios import worlds
 from rapgym.scenarios.lanes import Lanes
 from rapgym.scenarios.story import Scenario
+from rapgym.world import simulator
+from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Reason
 
 # Dropping all that may be dropped costs the toy model 0.16 C a token.
@@ -177,6 +179,42 @@ def test_in_shadow_a_policy_sees_what_it_would_have_loaded(toy_story: Scenario) 
     )
 
 
+def in_ample_memory(story: Scenario, policy: Any) -> tuple[Guard, Lanes]:
+    lanes = Lanes(story, "test", 1)
+    limit = np.full_like(lanes.world.rows.limit_bytes, 5000)
+    lanes.world = with_rows(lanes.world, limit_bytes=limit)
+    lanes.restart(0, rollout.whole_split(lanes.world, 1)[0])
+    return Guard(policy, lanes, briefing(story), Guarding(RULES)), lanes
+
+
+def test_a_row_in_which_the_reference_stands_in_is_the_policys_own(toy_story: Scenario) -> None:
+    """The policy is in charge of it, so what it sees next is what is really loaded."""
+
+    def lossy(world: World, state: State, *more: Any) -> tuple[State, Outcome]:
+        """A device that has lost the last block by the end of each row."""
+        following, outcome = simulator.step(world, state, *more)
+        left = following.loaded & (np.arange(world.blocks) < world.blocks - 1)
+        return replace(following, loaded=left), outcome
+
+    policy = Fixed(None, DENSE)
+    guard, lanes = in_ample_memory(toy_story, policy)
+    lanes.step = lossy
+    fallback, _ = rows(guard, 2)
+    assert fallback.decided.source.tolist() == [Reason.FALLBACK]
+    assert fallback.outcome.kept_end.all(), "by the simulator's word nothing was lost"
+    assert policy.saw[1][0, lanes.layout.slice_of("loaded")].tolist() == [1, 1, 1, 1, 1, 0]
+
+
+def test_a_pinned_row_is_not_the_policys_own(toy_story: Scenario) -> None:
+    """Its trajectory goes on as if it had decided."""
+    policy = Fixed(DENSE)
+    guard, lanes = in_ample_memory(toy_story, policy)
+    guard.pin(FLOOR)
+    pinned, _ = rows(guard, 2)
+    assert pinned.outcome.kept_end[0].tolist() == np.array(FLOOR, dtype=bool).tolist()
+    assert policy.saw[1][0, lanes.layout.slice_of("loaded")].tolist() == DENSE
+
+
 def test_a_policy_that_has_come_to_its_senses_gets_the_lane_back(toy_story: Scenario) -> None:
     """And its trajectory is the served one again."""
 
@@ -246,6 +284,15 @@ def test_a_pin_is_proposed_until_it_is_released(toy_story: Scenario) -> None:
     assert rows(guard, 1)[0].decided.source.tolist() == [Reason.POLICY, Reason.OVERRIDE]
     guard.release()
     assert (rows(guard, 1)[0].decided.source == Reason.POLICY).all()
+
+
+def test_a_second_pin_leaves_the_first_lanes_their_set(toy_story: Scenario) -> None:
+    guard, _ = guarded(toy_story, Fixed(DENSE), None)
+    guard.pin(FLOOR, np.array([True, False]))
+    guard.pin([1, 1, 1, 1, 0, 1], np.array([False, True]))
+    row = rows(guard, 1)[0]
+    assert (row.decided.source == Reason.OVERRIDE).all()
+    assert row.decided.proposal.tolist() == np.array([FLOOR, [1, 1, 1, 1, 0, 1]], bool).tolist()
 
 
 def test_the_shield_stands_below_the_operator(toy_story: Scenario) -> None:

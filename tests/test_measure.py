@@ -179,6 +179,8 @@ def test_texts_of_different_purposes_share_no_sequence() -> None:
             assert len(starts) == len(of_split[name].slots)
         orders = [starts for name, starts in taken.items() if name.startswith("order")]
         judged = [starts for name, starts in taken.items() if not name.startswith("order")]
+        assert judged
+        assert bool(orders) == (split == "calib"), "orders are found on calibration text"
         for index, order in enumerate(orders):
             for other in [*orders[index + 1 :], *judged]:
                 assert not order & other

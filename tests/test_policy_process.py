@@ -237,6 +237,7 @@ def test_rows_and_columns_are_out_of_reach(
 
 def test_nothing_hidden_lies_beneath_what_may_be_read() -> None:
     readable = [each.path for each in readable_paths() if each.content]
+    assert {"tables", "traces"} <= {path.name for path in hidden_paths()}
     for hidden in hidden_paths():
         assert not any(
             hidden.is_relative_to(path) or path.is_relative_to(hidden) for path in readable

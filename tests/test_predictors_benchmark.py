@@ -173,6 +173,7 @@ def test_resampled_errors_are_those_of_the_drawn_sets() -> None:
     nll, said = rng.random(17), rng.random((2, 17))
     counts = scores.counts_of(17, rng)[:20]
     found = scores.resampled(nll, said, counts)
+    assert len(counts) == 20
 
     def mid_ranks(values: FloatArray) -> FloatArray:
         below = (values[:, None] > values).sum(axis=1)

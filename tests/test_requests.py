@@ -63,6 +63,7 @@ def test_each_request_is_as_long_as_the_trace_says(name: str) -> None:
     scale = float(scales.scales(story, model_spec("smollm2-135m")).tokens)
     whole = worlds.workload(story)
     part = whole.part(series.split_rows(len(whole), "test", story.splits))
+    assert len(part) == len(found) > 40
     for row in range(0, len(part), 5):
         single, lengths = part.part(np.array([row])).single_requests(), found.lengths(row)
         long = single.prompt_tokens * scale > 2  # shorter ones are raised to a token
@@ -76,6 +77,7 @@ def test_each_request_is_as_long_as_the_trace_says(name: str) -> None:
 def test_a_length_share_shortens_requests_as_it_shortens_the_worlds_rows() -> None:
     story = replace(catalogue.scenario("chat-gqa"), length_share=0.1)
     rows, found = worlds.rows(story, model_spec("smollm2-135m"), "test"), source(length_share=0.1)
+    assert len(rows) == len(found) > 40
     for row in range(0, len(rows), 10):
         short, whole = found.lengths(row), source().lengths(row)
         assert short.prompt.sum() == rows.prompt_tokens[row]
@@ -121,9 +123,14 @@ def test_a_story_of_one_domain_reads_that_text_alone() -> None:
 def test_only_the_test_split_reads_test_text() -> None:
     story = catalogue.scenario("chat-gqa")
     texts = [quality_texts.read(domain, "calib") for domain in quality_texts.DOMAINS]
-    for request in source(split="train").at(2):
+    own, other = (
+        source(split="train").at(2),
+        RowRequests(story, "train", TOKENIZER, text="test").at(2),
+    )
+    assert len(own) == len(other) > 0
+    for request in own:
         assert any(decoded(request) in text for text in texts)
-    for request in RowRequests(story, "train", TOKENIZER, text="test").at(2):
+    for request in other:
         assert not any(decoded(request) in text for text in texts)
 
 

@@ -540,6 +540,12 @@ def test_the_served_cost_of_a_model_that_is_measured_itself(toy_story: Scenario)
             rivals.served_cost(toy_story, rival, "test", 0.3)
 
 
+def test_there_are_rivals_of_every_rule() -> None:
+    """Tests above go through those of a rule: of none they would say nothing."""
+    rules = {rival.rule for rival in RIVALS}
+    assert rules == {"static", "partial-admission", "weight-streaming", "pruned"}
+
+
 def test_an_unknown_rival_is_refused_by_name() -> None:
     assert [rivals.rival(rival.name) for rival in RIVALS] == [*RIVALS]
     with pytest.raises(

@@ -144,6 +144,18 @@ def test_crossed_sums_equal_a_plain_loop() -> None:
     assert draws.sums(values[..., 0]) == pytest.approx(np.array(expected)[:, 0])
 
 
+@pytest.mark.parametrize("offsets", [ONE, np.array([0, 13, 26])], ids=["one", "turned"])
+def test_draws_lie_about_the_sum_though_they_draw_the_ends_less_often(offsets: IntArray) -> None:
+    """Else a cost at the ends of the rows would be taken for a smaller one, and for none sooner."""
+    costs, output = np.zeros((40, len(offsets))), np.ones((40, len(offsets)), dtype=np.int64)
+    costs[[0, -1]] = 1.0
+    draws = score.resamples(40, offsets, 7)
+    (found,) = draws.summed([costs], output)
+    assert draws.sums(costs).mean() < 0.5 * found.total, "else there is nothing to move"
+    assert found.drawn.mean() == pytest.approx(found.total)
+    assert found.drawn.std() == pytest.approx(draws.sums(costs).std()), "moved, and nothing else"
+
+
 @pytest.mark.parametrize("offsets", [1, 16])
 def test_intervals_cover_the_truth_on_one_pairing_and_on_turned_ones(offsets: int) -> None:
     found = estimates(offsets, runs=600, mean=0.3)

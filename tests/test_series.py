@@ -162,6 +162,7 @@ def test_single_requests_by_hand() -> None:
 def test_single_requests_add_up_to_their_rows(rows: int, seed: int) -> None:
     whole = toy_series(rows, seed)
     found = whole.single_requests()
+    assert len(found.first) == rows + 1
     for row, (start, stop) in enumerate(pairwise(found.first)):
         assert stop - start == whole.batch[row]
         assert found.prompt_tokens[start:stop].sum() == whole.prompt_tokens[row]
@@ -279,6 +280,7 @@ def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
         assert (found.tenant_tokens < card_units).all(), "others never had more than there is"
     else:
         assert (found.tenant_tokens <= story.pool_tokens).all(), "never above the pool"
+    assert found.origin["sources"]
     assert all(
         source["attribution"] and source["licence"] for source in found.origin["sources"].values()
     )

@@ -216,6 +216,8 @@ HOSTILE: dict[str, Callable[[], object]] = {
     "a half": lambda: [0.5, 1, 1, 1],
     "minus one": lambda: [-1, 1, 1, 1],
     "two": lambda: [2, 1, 1, 1],
+    "an unsigned two": lambda: np.array([2, 1, 1, 1], dtype=np.uint8),
+    "unsigned twos": lambda: [np.uint8(2)] * 4,
     "the least number": lambda: [5e-324, 1, 1, 1],
     "huge integers": lambda: [2**70, 1, 1, 1],
     "integers beyond int64": lambda: [2**63, 1, 1, 1],
@@ -246,6 +248,11 @@ HOSTILE: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
 def test_what_is_no_proposal_is_read_as_none(make: Callable[[], object]) -> None:
     assert shield.read_proposal(make(), 4) is None
+
+
+def test_whoever_interrupts_is_heard() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        shield.read_proposal(Raises(KeyboardInterrupt), 4)
 
 
 READABLE: dict[str, Callable[[], object]] = {

@@ -120,7 +120,9 @@ def test_load_tells_test_from_train(small_story: Scenario) -> None:
 
 def test_load_without_a_fall_says_zero(small_story: Scenario) -> None:
     alone = replace(small_story, tenant=None, offsets=1)
-    for part in suitability.load(alone).values():
+    found = suitability.load(alone)
+    assert found.keys() == {"train", "test"}
+    for part in found.values():
         assert (part.left, part.left_p5) == (1, 1)
         assert (part.falling_rows, part.fall, part.fall_p95) == (0, 0, 0)
 

@@ -124,6 +124,15 @@ def test_ample_memory_may_be_wasted_for_so_many_rows() -> None:
     assert [mode(state) for state in states[2:]] == [Mode.POLICY, Mode.REFERENCE]
 
 
+def test_rows_of_wasted_memory_count_only_on_end() -> None:
+    state = WatchdogState.start(RULES, 1)
+    for wasted, on_end in ((True, 1), (True, 2), (False, 0), (True, 1), (True, 2)):
+        state = advance(RULES, state, costs(0.01, 0.0), np.array([wasted]))
+        assert state.ample[0] == on_end
+    assert mode(state) == Mode.POLICY
+    assert mode(advance(RULES, state, costs(0.01, 0.0), np.array([True]))) == Mode.REFERENCE
+
+
 def test_costs_below_zero_trip_no_policy_that_equals_the_reference() -> None:
     """Dropping blocks can help; 1.1 times a gain must not become a demand for more."""
     assert mode(lived([(-2.0, -2.0)] * 8)[-1]) == Mode.POLICY

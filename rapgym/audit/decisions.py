@@ -59,8 +59,8 @@ class Decisions:
 # Columns of numbers that are always there, and of those that may be missing, by their names.
 DEMAND = ("batch", "prompt_tokens", "reserved_tokens", "longest_tokens")
 BYTES = ("limit_bytes", "budget_bytes")
-MAYBE = ("lane", "row", "limit_row", "late_us", "measured_bytes", "output_tokens", "nll", "readable",
-         "pinned", "measured", "cost")  # fmt: skip
+COUNTS = ("lane", "row", "limit_row", "late_us", "measured_bytes", "output_tokens")
+MAYBE = (*COUNTS, "nll", "readable", "pinned", "measured", "cost")
 _MAYBE = attrgetter(*MAYBE)
 SETS = ("proposal", "kept", "loaded", "own_proposal")
 
@@ -107,7 +107,7 @@ def held(decisions: Decisions, context: AuditContext, time_us: int) -> Held:
         if column is not None and len(column) != lanes:
             raise InvalidSpec(f"every column of {lanes} decisions needs {lanes} entries")
     if lanes:
-        _check_ranges(whole, decisions)
+        _check_ranges(whole, told, decisions)
     sets = (decisions.proposal, made.kept, decisions.loaded, decisions.own_proposal)
     return Held(
         time_us,
@@ -122,12 +122,19 @@ def held(decisions: Decisions, context: AuditContext, time_us: int) -> Held:
     )
 
 
-def _check_ranges(whole: Sequence[list[int]], decisions: Decisions) -> None:
+def _check_ranges(
+    whole: Sequence[list[int]], told: Sequence[list[Any] | None], decisions: Decisions
+) -> None:
     tokens, sizes = [*chain(*whole[: len(DEMAND)])], [*chain(*whole[len(DEMAND) :])]
     if min(tokens) < 0 or max(tokens) > LARGEST_TOKENS:
         raise InvalidSpec(f"requests and tokens of a row go from 0 to {LARGEST_TOKENS}")
     if min(sizes) < -LARGEST_BYTES or max(sizes) > LARGEST_BYTES:
         raise InvalidSpec(f"limits and budgets go to {LARGEST_BYTES} bytes")
+    counts = [*chain(*filter(None, told[: len(COUNTS)]))]
+    if counts and (min(counts) < 0 or max(counts) > LARGEST_BYTES):
+        raise InvalidSpec(
+            f"lanes, rows, lateness, measured bytes and output tokens go from 0 to {LARGEST_BYTES}"
+        )
     if decisions.watchdog is not None and not all(map(is_state, decisions.watchdog)):
         raise InvalidSpec(f"a watchdog's state is a word of at most {LONGEST_STATE} letters")
 

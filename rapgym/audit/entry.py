@@ -8,7 +8,13 @@ from dataclasses import dataclass, fields
 from rapgym.audit import chain
 from rapgym.audit import context as audit_context
 from rapgym.audit.context import AuditContext
-from rapgym.audit.decisions import LARGEST_BYTES, LARGEST_OBSERVATION, LARGEST_TOKENS, is_state
+from rapgym.audit.decisions import (
+    COUNTS,
+    LARGEST_BYTES,
+    LARGEST_OBSERVATION,
+    LARGEST_TOKENS,
+    is_state,
+)
 from rapgym.audit.read import Line
 from rapgym.errors import InvalidResult
 
@@ -58,7 +64,6 @@ _NAMES = tuple(field.name for field in fields(Record))
 _TOKENS = ("batch", "prompt_tokens", "reserved_tokens", "longest_tokens")
 _BYTES = ("limit_bytes", "budget_bytes", "used_bytes")
 _FLAGS = ("refuses_misfit", "refused")
-_WHOLE = ("lane", "row", "limit_row", "late_us", "measured_bytes", "output_tokens")
 _MAYBE_FLAGS = ("readable", "pinned", "measured")
 _KEYS = ("proposal", "kept")
 _MAYBE_KEYS = ("loaded", "own_proposal")
@@ -80,7 +85,7 @@ def record_of(found: Line) -> Record:
         all(_is_whole(values[name], 0, LARGEST_TOKENS) for name in _TOKENS)
         and all(_is_whole(values[name], -LARGEST_BYTES, LARGEST_BYTES) for name in _BYTES)
         and _is_whole(values["second"], 0, 1 << 20)
-        and all(values[n] is None or _is_whole(values[n], -(1 << 53), 1 << 60) for n in _WHOLE)
+        and all(values[n] is None or _is_whole(values[n], 0, LARGEST_BYTES) for n in COUNTS)
         and all(type(values[name]) is bool for name in _FLAGS)
         and all(values[name] is None or type(values[name]) is bool for name in _MAYBE_FLAGS)
         and all(_is_key(values[name]) for name in _KEYS)

@@ -273,6 +273,7 @@ class Guard:
         costs = self._shadows.serve(judged, decided.instead, strict)
         wasted = self._shadows.wasted(costs)
         self.watchdog = watchdog.advance(self._rules, self.watchdog, costs, wasted)
+        # Where the reference stands in for an answer, the policy is still in charge, and pays for it.
         own = (decided.source == Reason.POLICY) | (decided.source == Reason.FALLBACK)
         self._shadows.follow(own, lanes.state)
         return Served(decided, outcome, costs, wasted)

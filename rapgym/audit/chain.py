@@ -23,6 +23,7 @@ import numpy as np
 from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import BYTES, DEMAND, MAYBE, SETS, Held
 from rapgym.errors import InvalidSpec
+from rapgym.model import blocks
 from rapgym.world.shield import Reason
 
 FORMAT = 1
@@ -156,7 +157,7 @@ def _keys(run: Sequence[Held], i: int, n: int) -> Iterable[str]:
     known = b"".join(each for each in raw if each is not None)
     if not known:
         return repeat("null")
-    packed = np.packbits(np.frombuffer(known, dtype=bool).reshape(-1, n), axis=1)
+    packed = blocks.packed(np.frombuffer(known, dtype=bool).reshape(-1, n))
     text, width, digits = packed.tobytes().hex(), 2 * packed.shape[1], -(-n // 4)
     keys = iter([f'"{text[at : at + digits]}"' for at in range(0, len(text), width)])
     if len(known) == n * sum(h.lanes for h in run):

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from rapgym.arrays import BoolArray
+from rapgym.model import blocks
 
 
 class PrefixForward:
@@ -92,4 +92,4 @@ class PrefixForward:
 
 def prefix_order(sets: list[BoolArray]) -> list[int]:
     """Indices of `sets` in the order in which neighbours share the longest prefix."""
-    return sorted(range(len(sets)), key=lambda i: np.packbits(sets[i]).tobytes(), reverse=True)
+    return sorted(range(len(sets)), key=lambda i: blocks.packed(sets[i]).tobytes(), reverse=True)

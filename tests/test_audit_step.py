@@ -49,13 +49,11 @@ def keys(kept: BoolArray) -> list[str]:
 
 def same(one: Any, other: Any) -> bool:
     """Whether two outcomes are equal, array by array."""
-    names = one.__slots__
-    return all(
-        same(getattr(one, name), getattr(other, name))
-        if hasattr(getattr(one, name), "__slots__")
-        else np.array_equal(getattr(one, name), getattr(other, name))
-        for name in names
-    )
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if not hasattr(one, "__slots__"):
+        return np.array_equal(one, other)
+    return all(same(getattr(one, name), getattr(other, name)) for name in one.__slots__)
 
 
 def calibrated(world: World) -> World:

@@ -26,6 +26,7 @@ def assert_same(outcome: Outcome, lane: int, plain: Served, window_s: int) -> No
     assert outcome.used_bytes[lane] == plain.used_bytes
     assert outcome.nll[lane] == plain.nll
     assert outcome.measured[lane] == plain.measured
+    assert tuple(fall.second for fall in outcome.falls if lane in fall.lanes) == plain.falls
     spent = outcome.seconds
     for name in ("stall", "emergency", "refused"):
         assert getattr(spent, name)[lane] == pytest.approx(plain.seconds[name], abs=1e-9), name

@@ -118,7 +118,8 @@ def _of_fall(
 ) -> Decisions:
     """What the shield decided inside a row, where the limit fell below what was in use."""
     demand, limit = decided.demand.at(fall.lanes), world.limits(state)[fall.lanes, fall.second]
-    nll, measured = world.quality.nll(fall.decision.kept)
+    nll, measured = world.quality.nll(fall.kept)
+    reason = np.where(fall.refused, Reason.REFUSED, Reason.EMERGENCY)
     return Decisions(
         demand=demand,
         limit_bytes=limit,
@@ -126,7 +127,7 @@ def _of_fall(
         proposal=fall.before,
         source=np.full(len(fall.lanes), Reason.EMERGENCY),
         refuses_misfit=decided.refuses_misfit[fall.lanes],
-        decision=fall.decision,
+        decision=Decision(fall.kept, fall.refused, reason),
         loaded=fall.before,
         lane=fall.lanes,
         row=state.row[fall.lanes],

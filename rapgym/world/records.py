@@ -11,7 +11,6 @@ from rapgym.model import blocks
 from rapgym.model.memory import Footprint
 from rapgym.quality.table import QualityColumns
 from rapgym.world.reward import Seconds, Terms
-from rapgym.world.shield import Decision
 
 # Which lanes: a slice, their indices, or bool [B].
 LaneIndex: TypeAlias = slice | IntArray | BoolArray
@@ -181,7 +180,8 @@ class Fall:
     second: int  # of the row
     lanes: IntArray  # in which it did, ascending, [n]
     before: BoolArray  # in memory until then, [n, N]
-    decision: Decision  # what the shield made of it: blocks go, or the rest of the row is refused
+    kept: BoolArray  # what the shield leaves of it; the floor where refused, [n, N]
+    refused: BoolArray  # with the rest of the row, [n]
 
 
 @dataclass(frozen=True, slots=True)

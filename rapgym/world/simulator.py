@@ -123,13 +123,15 @@ class Row:
         falls = lanes & (self.refused_from > second) & (spent(self.kept, self.costs) > budget)
         if falls.any():
             where = np.flatnonzero(falls)
-            before, forced = self.kept[where], np.full(len(where), Reason.EMERGENCY)
-            made = shield.decide(before, self.costs[where], budget[where],
-                                 self.world.quality.order, forced, self.strict[where])  # fmt: skip
-            self.falls.append(Fall(second, where, before, made))
-            self.refused_from[where[made.refused]] = second
-            falls[where] = ~made.refused
-            self.kept[falls] = made.kept[~made.refused]
+            before, costs, budget = self.kept[where], self.costs[where], budget[where]
+            kept = shield.fit(before, costs, budget, self.world.quality.order)
+            refused = self.strict[where] | (spent(kept, costs) > budget)
+            if refused.any():
+                kept[refused] = self.world.floor
+                self.refused_from[where[refused]] = second
+                falls[where] = ~refused
+            self.kept[falls] = kept[~refused]
+            self.falls.append(Fall(second, where, before, kept, refused))
         return falls
 
     def pauses(self, falls: BoolArray) -> BoolArray:

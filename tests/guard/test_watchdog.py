@@ -13,7 +13,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.guard import watchdog
 from rapgym.guard.watchdog import TRANSITIONS, Costs, Mode, Rules, WatchdogState, advance, foresee
 
-DOCS = Path(__file__).parents[1] / "docs" / "watchdog.md"
+DOCS = Path(__file__).parents[2] / "docs" / "watchdog.md"
 RULES = Rules(window_rows=4, factor=1.1, tolerance=0.5, look_ahead=0.6, hand_back_factor=1.0,
               hand_back_rows=3, trips=2, ample_rows=3)  # fmt: skip
 

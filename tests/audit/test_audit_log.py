@@ -31,7 +31,7 @@ from rapgym.world import shield, simulator
 from rapgym.world.records import Demand
 from rapgym.world.shield import Reason
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def one(tokens: int = 3, limit: int = 480, **more: Any) -> Decisions:

@@ -25,7 +25,7 @@ from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.world.shield import Reason
 
-GOLDEN = Path(__file__).parent / "golden" / "toy.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "toy.json"
 
 
 class Drawn:

@@ -104,7 +104,7 @@ def test_a_run_repeats_itself_and_goes_on_to_the_same_result(
 def test_a_killed_process_goes_on_to_the_same_result(toy_story: Scenario, tmp_path: Path) -> None:
     whole = small_run("dqn", toy_story, tmp_path / "whole")
     whole.do()
-    script = Path(__file__).with_name("learning_worlds.py")
+    script = Path(__file__).parents[1].joinpath("learning_worlds.py")
     folder = Path(toy_story.workload).parent
     dead = subprocess.run(
         [sys.executable, str(script), "dqn", str(folder), str(tmp_path / "killed"), "0.6"],

@@ -4,9 +4,11 @@ Importing registers the environments `RAP-v0`, `RAP-Counts-v0` and `RAP-KeptSet-
 and opens no file.
 """
 
+from rapgym import clone, provenance
 from rapgym.env import register_all
 
-__version__ = "0.1.0"
+__version__ = provenance.VERSION
 __all__ = ["__version__", "register_all"]
 
+clone.follow()
 register_all()

@@ -11,7 +11,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from rapgym import cells, datafiles, parallel, provenance, recorded, results, rivals, scenario
+from rapgym import (
+    cells,
+    clone,
+    datafiles,
+    parallel,
+    provenance,
+    recorded,
+    results,
+    rivals,
+    scenario,
+)
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
@@ -103,7 +113,7 @@ def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
     """What a result depends on: two runs of one origin give the same rows."""
     own = [story for story in stories if story.is_own]
     return ({"traces": {story.id: trace_sha256(story) for story in own}} if own else {}) | {
-        "rapgym": importlib.metadata.version("rapgym"),
+        "rapgym": provenance.VERSION,
         "code_sha256": code_sha256(),
         "numpy": importlib.metadata.version("numpy"),
         "seeds": list(seeds),
@@ -133,12 +143,10 @@ def code_sha256() -> str:
     """Of every Python file, tuned setting and trained policy of the package: cells of other code are
     rerun.
     """
-    folder = Path(__file__).parent
-    tuned = folder / "policies" / registry.TUNED_FILE
-    # A walk does not follow the symlink that `baselines` is in a clone.
-    runs = (folder / "trained").rglob("*.npz")
-    every = {*folder.rglob("*.py"), *(folder / "baselines").glob("*.py"), tuned, *runs}
-    return provenance.files_sha256(folder, [path for path in every if path.is_file()])
+    tuned = clone.PACKAGE / "policies" / registry.TUNED_FILE
+    runs = (clone.PACKAGE / "trained").rglob("*.npz")
+    every = {*provenance.code_files(), tuned, *runs}
+    return provenance.files_sha256(path for path in every if path.is_file())
 
 
 def env_spec(story: Scenario) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import time
 import weakref
 from pathlib import Path
 
-from rapgym import datafiles, landlock, policy_child, series
+from rapgym import clone, datafiles, landlock, policy_child, series
 from rapgym.errors import RapgymError
 from rapgym.landlock import Readable
 from rapgym.policy_child import HEAD
@@ -109,8 +109,8 @@ def _environment() -> dict[str, str]:
 
 def hidden_paths() -> set[Path]:
     """Where rows and columns lie that a policy must not see, resolved."""
-    package = Path(__file__).parent
-    found = {series.FOLDER, package / "tables", datafiles.cache_folder(), datafiles.mirror_folder()}
+    tables, own = clone.PACKAGE / "tables", datafiles.cache_folder()
+    found = {series.FOLDER, tables, own, datafiles.mirror_folder()}
     return {path.resolve() for path in found if path is not None}
 
 
@@ -118,7 +118,7 @@ def readable_paths() -> list[Readable]:
     """What a policy process needs: Python, the system's libraries, and modules, less what is hidden."""
     hidden, system = hidden_paths(), ("/usr", "/lib", "/lib64", "/etc", "/opt", "/dev/urandom")
     found: list[Readable] = []
-    for root in (*system, sys.prefix, sys.base_prefix, Path(__file__).parent):
+    for root in (*system, sys.prefix, sys.base_prefix, clone.PACKAGE, clone.BASELINES):
         found += landlock.without(Path(root), hidden)
     for root in {Path(entry or ".").resolve() for entry in sys.path}:
         if any(each.is_relative_to(root) for each in hidden) and root.is_dir():

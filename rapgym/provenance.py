@@ -2,15 +2,18 @@
 
 import hashlib
 import subprocess
-from collections.abc import Collection
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+from rapgym import clone
+
+VERSION = "0.1.0"  # of the code that runs; a clone need not be installed to know it
 
 
 def commit() -> str | None:
     """The commit of the clone that this package runs from, with a + where files differ from it."""
-    folder = Path(__file__).parent
-    hash_of = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    hash_of = ["git", "-C", str(clone.PACKAGE), "describe", "--always", "--abbrev=40", "--dirty=+"]
     try:
         done = subprocess.run(hash_of, capture_output=True, text=True)
     except OSError:
@@ -21,20 +24,24 @@ def commit() -> str | None:
 @cache
 def package_sha256() -> str:
     """Of what the package comes with and no command changes: code, tables, traces, device profiles."""
-    folder = Path(__file__).parent
     kinds = (
-        ("", "**/*.py"),
-        ("baselines", "*.py"),  # a walk does not follow the symlink that it is in a clone
-        ("tables", "*.csv.gz"),
-        ("traces", "**/*.csv.gz"),
-        ("profiles", "*.json"),
+        (clone.PACKAGE / "tables", "*.csv.gz"),
+        (clone.TRACES, "**/*.csv.gz"),
+        (clone.PACKAGE / "profiles", "*.json"),
     )
-    return files_sha256(folder, {path for sub, kind in kinds for path in (folder / sub).glob(kind)})
+    data = (path for folder, kind in kinds for path in folder.glob(kind))
+    return files_sha256([*code_files(), *data])
 
 
-def files_sha256(folder: Path, paths: Collection[Path]) -> str:
-    """Of files beneath a folder, their names and contents, in the order of their paths."""
+def code_files() -> set[Path]:
+    """Every Python file of the package, wherever its folders lie."""
+    folders = (clone.PACKAGE, clone.BASELINES, clone.TRACES)
+    return {path for folder in folders for path in folder.rglob("*.py")}
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """Of files of the package, their names and contents: alike in a clone and installed."""
     digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    for name, path in sorted((clone.inner(path), path) for path in paths):
+        digest.update(f"{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()

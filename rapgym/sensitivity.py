@@ -6,7 +6,6 @@ scenario as it is stated cost there. The `rankings` of a results file answer ano
 price the same proposals at other values of C.
 """
 
-import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from rapgym import bench, cells, datafiles, parallel, rollout, scenario, score, scoreboard, series
+from rapgym import (
+    bench,
+    cells,
+    datafiles,
+    parallel,
+    provenance,
+    rollout,
+    scenario,
+    score,
+    scoreboard,
+    series,
+)
 from rapgym.cells import BOUND, LOOKUP, STATIC
 from rapgym.errors import InvalidSpec
 from rapgym.policies import registry
@@ -335,7 +345,7 @@ def origin(measured_ones: Sequence[Variant]) -> dict[str, Any]:
     """What the entries depend on, when and with what they were made."""
     stories = [variant.story for variant in measured_ones]
     return {
-        "rapgym": importlib.metadata.version("rapgym"),
+        "rapgym": provenance.VERSION,
         **bench.surroundings(),
         "code_sha256": bench.code_sha256(),
         "tables": {story.table: scenario.table(story).sha256 for story in stories},

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym import datafiles, headed
+from rapgym import clone, datafiles, headed
 from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.residence import reserve_tokens, residence_s, tenant_tokens
 from rapgym.specs import IntArray
 from rapgym.trace import RequestTrace
 
-FOLDER = Path(__file__).with_name("traces")
+FOLDER = clone.TRACES
 DEMAND_COLUMNS = ("batch", "prompt_tokens", "output_tokens", "longest_prompt_tokens")
 NOT_KEPT = "-"  # in place of a row's single requests
 SCHEMA = 2

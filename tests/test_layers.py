@@ -2,16 +2,16 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "rapgym"
+from rapgym import clone, provenance
 
 # The whole part is the module's layer; the fraction orders modules of one layer.
 LAYERS = {
     "errors": 0,
     "specs": 1.0,
+    "clone": 0.5,
     "provenance": 1.0,
     "datafiles": 1.0,
     "headed": 1.0,
@@ -192,11 +192,8 @@ LAZY = {"pandas", "pooch", "plotly", "pyarrow", "ray", "pynvml"}
 TORCH = {"torch", "transformers", "accelerate", "gguf", "stable_baselines3", "sb3_contrib"}
 
 MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    .removesuffix("__init__")
-    .rstrip("."): path
-    for folder in (ROOT, *(p for p in ROOT.iterdir() if p.is_dir()))  # also through symlinks
-    for path in sorted(folder.glob("*.py"))
+    ".".join(clone.inner(path).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
+    for path in sorted(provenance.code_files())
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rapgym import datafiles, heldout, provenance, scenario
+from rapgym import clone, datafiles, heldout, provenance, scenario
 from rapgym.errors import InvalidPolicy
 from rapgym.learning.training import PARTS, Training
 from rapgym.parallel import processors
@@ -44,9 +44,10 @@ def module_of(method: str) -> Any:
 
 def methods() -> list[str]:
     """Methods that learn, by name."""
-    folder = Path(__file__).parents[1] / "baselines"
     return sorted(
-        path.stem for path in folder.glob("*.py") if "def train(" in path.read_text("utf-8")
+        path.stem
+        for path in clone.BASELINES.glob("*.py")
+        if "def train(" in path.read_text("utf-8")
     )
 
 

@@ -5,8 +5,10 @@ and opens no file.
 """
 
 from rapgym.envs.env import register_all
+from rapgym.files import clone, provenance
 
-__version__ = "0.1.0"
+__version__ = provenance.VERSION
 __all__ = ["__version__", "register_all"]
 
+clone.follow()
 register_all()

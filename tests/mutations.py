@@ -154,10 +154,10 @@ FAULTS = (
 
 
 def copied(folder: Path) -> Path:
-    """The package and its tests, with links as they are."""
+    """The package and its tests, as they lie in a clone."""
     kept = shutil.ignore_patterns("__pycache__", "trained", "recordings")
     for name in ("rapgym", "baselines", "traces", "tests", "docs"):
-        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=kept)
+        shutil.copytree(ROOT / name, folder / name, ignore=kept)
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder / name)
     with (folder / "tests" / "conftest.py").open("a") as file:

@@ -2,11 +2,10 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "rapgym"
+from rapgym.files import places, provenance
 
 # Imports point up this list only: the plan of docs/architecture.md.
 PACKAGES = [
@@ -45,11 +44,8 @@ LAZY = {"pandas", "pooch", "plotly", "pyarrow", "ray", "pynvml"}
 TORCH = {"torch", "transformers", "accelerate", "gguf", "stable_baselines3", "sb3_contrib"}
 
 MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    .removesuffix("__init__")
-    .rstrip("."): path
-    # A walk does not follow the symlink that `baselines` is in a clone.
-    for path in sorted({*ROOT.rglob("*.py"), *ROOT.glob("*/*.py")})
+    ".".join(places.inner(path).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
+    for path in sorted(provenance.code_files())
 }
 
 

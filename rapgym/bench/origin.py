@@ -18,7 +18,7 @@ def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
     """What a result depends on: two runs of one origin give the same rows."""
     own = [story for story in stories if story.is_own]
     return ({"traces": {story.id: trace_sha256(story) for story in own}} if own else {}) | {
-        "rapgym": importlib.metadata.version("rapgym"),
+        "rapgym": provenance.VERSION,
         "code_sha256": code_sha256(),
         "numpy": importlib.metadata.version("numpy"),
         "seeds": list(seeds),
@@ -48,10 +48,8 @@ def code_sha256() -> str:
     """Of every Python file, tuned setting and trained policy of the package: cells of other code are
     rerun.
     """
-    # A walk does not follow the symlink that `baselines` is in a clone.
-    code = {*places.PACKAGE.rglob("*.py"), *places.BASELINES.glob("*.py")}
-    every = {*code, places.TUNED, *places.TRAINED.rglob("*.npz")}
-    return provenance.files_sha256(places.PACKAGE, [path for path in every if path.is_file()])
+    every = {*provenance.code_files(), places.TUNED, *places.TRAINED.rglob("*.npz")}
+    return provenance.files_sha256(path for path in every if path.is_file())
 
 
 def env_spec(story: Scenario) -> dict[str, Any]:

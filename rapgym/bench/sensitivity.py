@@ -6,7 +6,6 @@ scenario as it is stated cost there. The `rankings` of a results file answer ano
 price the same proposals at other values of C.
 """
 
-import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,7 @@ from rapgym.bench.results import Cell
 from rapgym.bench.score import Estimate, Resamples
 from rapgym.bench.suitability import fitting_share
 from rapgym.errors import InvalidSpec
-from rapgym.files import checked, places
+from rapgym.files import checked, places, provenance
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.policies import registry
@@ -341,7 +340,7 @@ def origin(measured_ones: Sequence[Variant]) -> dict[str, Any]:
     """What the entries depend on, when and with what they were made."""
     stories = [variant.story for variant in measured_ones]
     return {
-        "rapgym": importlib.metadata.version("rapgym"),
+        "rapgym": provenance.VERSION,
         **bench_origin.surroundings(),
         "code_sha256": bench_origin.code_sha256(),
         "tables": {story.table: tables.table(story).sha256 for story in stories},

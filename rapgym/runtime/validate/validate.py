@@ -1,7 +1,6 @@
 """The simulated world against the machine: rows replayed on a live model, and a report of both."""
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -207,7 +206,7 @@ def judging_world(story: Scenario, split: Split) -> World:
 def origin(story: Scenario, split: Split, settings: Settings, ended: replay.Ended) -> Record:
     """What a report was made of, and with what."""
     return {
-        "rapgym": importlib.metadata.version("rapgym"),
+        "rapgym": provenance.VERSION,
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": provenance.commit(),
         "code_sha256": bench_origin.code_sha256(),

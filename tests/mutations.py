@@ -33,7 +33,7 @@ OWN = {"memory": "test_memory.py", "simulator": "test_simulator.py", "reward": "
        "bound": "test_bound.py", "guard": "test_guard.py", "watchdog": "test_watchdog.py",
        "score": "test_score.py", "learning/counterfactual": "test_counterfactual.py",
        "audit_entry": "test_audit_replay.py", "audit_read": "test_audit_replay.py",
-       "audit_file": "test_audit_log.py", "audit_record": "test_audit_log.py",
+       "audit_file": "test_audit_log.py", "audit/record": "test_audit_log.py",
        "audit_step": "test_audit_step.py"}  # fmt: skip
 # Appended to the copy's conftest: a fault is caught by any example; the shortest is not looked for.
 NO_SHRINKING = """
@@ -122,11 +122,9 @@ FAULTS = (
           "(mean + slope * centred)"),
     Fault("a log may begin anywhere", "audit_read", '(kind != "open" or previous != FIRST)', 'kind != "open"'),
     Fault("what begins anywhere is gone on with", "audit_file", """ + audit_text.FIRST.encode() + b'"'""", ""),
-    Fault("tokens below none are read", "audit_entry", "_is_whole(values[name], 0, LARGEST_TOKENS)",
-          "_is_whole(values[name], -1, LARGEST_TOKENS)"),
-    Fault("counts below none are read", "audit_entry", "_is_whole(values[n], 0, LARGEST_BYTES)",
-          "_is_whole(values[n], -1, LARGEST_BYTES)"),
-    Fault("counts below none are written", "audit_record", "min(counts) < 0", "min(counts) < -1"),
+    Fault("tokens below none are read", "audit/record", "self.low <= value <= self.high",
+          "self.low - 1 <= value <= self.high"),
+    Fault("counts below none are written", "audit/record", "self.low <= min(column)", "self.low - 1 <= min(column)"),
     Fault("late by a moment is in time", "audit_step", "max(1, int(np.ceil(decided.spent_us - deadline_us)))",
           "int(decided.spent_us - deadline_us)"),
 )  # fmt: skip

@@ -12,10 +12,10 @@ from typing import Any
 from rapgym.audit import chain as audit_chain
 from rapgym.audit.chain import FIRST, Head
 from rapgym.audit.file import LONGEST_LINE
+from rapgym.audit.record import LATEST_US
 from rapgym.errors import DataUnavailable, InvalidResult
 
 KINDS = ("open", "close", "context", "decision", "gap")
-LATEST_US = 1 << 53
 MOST_STRETCHES = 1000
 
 
@@ -159,7 +159,7 @@ def parsed(raw: bytes) -> Line | str:
         return f"was changed: its sha256 is not that of its bytes{named}"
     head, previous = linked
     kind, time_us = found.get("kind"), found.get("time_us")
-    if kind not in KINDS or type(time_us) is not int or not 0 <= time_us < LATEST_US:
+    if kind not in KINDS or type(time_us) is not int or not 0 <= time_us <= LATEST_US:
         return "is of no kind that this version reads"
     if head.seq == 0 and (kind != "open" or previous != FIRST):
         return "is no first line of a log"

@@ -17,8 +17,8 @@ from rapgym.audit import entry as audit_entry
 from rapgym.audit import read as audit_read
 from rapgym.audit.chain import Head
 from rapgym.audit.context import AuditContext
-from rapgym.audit.entry import Record
 from rapgym.audit.read import Fault, Line
+from rapgym.audit.record import REASONS, Record
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.guard import guard
 from rapgym.model import blocks
@@ -171,12 +171,12 @@ def _decided_differently(context: AuditContext, records: Sequence[Record]) -> It
     budget = context.budget_bytes(limit, asked[0])
     costs = context.footprint.block_bytes(asked[0] + asked[1])
     proposal, kept = _sets(context, records, "proposal"), _sets(context, records, "kept")
-    source = np.array([chain.REASONS.index(record.source) for record in records])
+    source = np.array([REASONS.index(record.source) for record in records])
     strict = np.array([record.refuses_misfit for record in records])
     made = shield.decide(proposal, costs, recorded, context.order, source, strict)
     used = context.footprint.used_bytes(made.kept, asked[0] + asked[1], asked[0])
     refused = np.array([record.refused for record in records])
-    reason = np.array([chain.REASONS.index(record.reason) for record in records])
+    reason = np.array([REASONS.index(record.reason) for record in records])
     faults = {
         "its budget does not follow from limit and demand": budget != recorded,
         "the shield keeps another set": (made.kept != kept).any(axis=1),

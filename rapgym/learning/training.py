@@ -102,15 +102,10 @@ class Training:
 
     @property
     def best(self) -> Arrays:
-        """The arrays that cost least on the check split so far."""
+        """The arrays that cost least on the check split so far; `curve` says what each cost."""
         if not self._best:
             raise InvalidPolicy(f"{self.method} never called advance: it has no best arrays")
         return self._best
-
-    @property
-    def best_cost(self) -> float:
-        """What they cost there, nats an output token."""
-        return float(self._best_cost)
 
     @property
     def seconds(self) -> float:

@@ -449,8 +449,8 @@ def test_a_context_comes_back_as_it_was(log: Path) -> None:
     from rapgym.audit import entry as audit_entry
 
     (line, *_) = [line for line in found(log) if line.kind == "context"]
-    id, context = audit_entry.context_of(line)
-    assert id == CONTEXT.id == context.id
+    context_id, context = audit_entry.context_of(line)
+    assert context_id == CONTEXT.id == context.id
     assert isinstance(context, AuditContext)
     assert context.as_json() == CONTEXT.as_json()
     assert (context.grid_kept == CONTEXT.grid_kept).all()

@@ -111,10 +111,10 @@ def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
             found.head = each.head
         try:
             if each.kind == "context":
-                id, context = audit_entry.context_of(each)
+                context_id, context = audit_entry.context_of(each)
                 if len(contexts) >= MOST_CONTEXTS:
                     raise InvalidResult(f"line {each.head.seq}: more than {MOST_CONTEXTS} contexts")
-                contexts[id] = context
+                contexts[context_id] = context
             elif each.kind == "gap":
                 found.lost += audit_entry.lost_of(each)
             elif each.kind == "decision":
@@ -128,8 +128,8 @@ def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
                     yield from differences(contexts[record.context], waiting.pop(record.context))
         except InvalidResult as error:
             yield str(error)
-    for id, run in waiting.items():
-        yield from differences(contexts[id], run)
+    for context_id, run in waiting.items():
+        yield from differences(contexts[context_id], run)
 
 
 def differences(context: AuditContext, records: Sequence[Record]) -> Iterator[str]:

@@ -116,8 +116,8 @@ class Log:
                     if record in chosen:
                         yield record
                 elif each.kind == "context":
-                    id, context = audit_entry.context_of(each)
-                    self.contexts[id] = context
+                    context_id, context = audit_entry.context_of(each)
+                    self.contexts[context_id] = context
                 elif each.kind == "gap":
                     lost = audit_entry.lost_of(each)
                     cause = "".join(filter(str.isprintable, str(each.fields.get("cause"))))[:200]

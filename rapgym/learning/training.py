@@ -112,7 +112,7 @@ class Training:
         """Wall clock spent so far, an earlier part of the run included."""
         return self._spent_s + time.monotonic() - self._began_s
 
-    def vec_env(self, id: str, lanes: int, **settings: Any) -> LeanVecEnv:
+    def vec_env(self, env_id: str, lanes: int, **settings: Any) -> LeanVecEnv:
         """An environment on the rows to learn from, for Stable-Baselines3.
 
         Raises:
@@ -126,7 +126,7 @@ class Training:
         )
         if named != story:
             raise InvalidSpec(f"{story.name} was changed: environments know scenarios by name")
-        return LeanVecEnv.make(id, lanes, scenario=story.name, split=self.learn_split,
+        return LeanVecEnv.make(env_id, lanes, scenario=story.name, split=self.learn_split,
                                length_share=story.length_share,
                                device_profile=story.device_profile, **settings)  # fmt: skip
 
@@ -136,13 +136,13 @@ class Training:
 
     def rounds(self, count: int) -> Iterator[int]:
         """Rounds that are still to do, of `count`; each seeds torch, numpy and random first."""
-        for round in range(self._round + 1, count):
+        for turn in range(self._round + 1, count):
             if self._stopped:
                 return
-            self._round = round
-            self.round_seed = int(np.random.SeedSequence([self.seed, round]).generate_state(1)[0])
+            self._round = turn
+            self.round_seed = int(np.random.SeedSequence([self.seed, turn]).generate_state(1)[0])
             seed_everything(self.round_seed)
-            yield round
+            yield turn
 
     def advance(
         self,

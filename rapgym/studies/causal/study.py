@@ -187,7 +187,10 @@ def added(found: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     every = {one["scenario"]: one for one in (*before["scenarios"], *found["scenarios"])}
     order = [catalogue.scenario(name).id for name in SCENARIOS]
     tables = before["tables"] | found["tables"]
-    return found | {"tables": tables, "scenarios": [every[id] for id in order if id in every]}
+    return found | {
+        "tables": tables,
+        "scenarios": [every[scenario_id] for scenario_id in order if scenario_id in every],
+    }
 
 
 def main() -> None:

@@ -33,13 +33,12 @@ from rapgym.learning.sb3.vec_env import LeanVecEnv
 from rapgym.policies.policy import Briefing, Policy, Told, briefing
 from rapgym.policies.trained import TrainedPolicy, basis, observation_of
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios.lanes import Lanes, Start
-from rapgym.scenarios.story import Scenario
+from rapgym.scenarios.story import Scenario, Split
 
 Arrays = dict[str, np.ndarray]
 # What is told of a split learns from its first part and reads its curve on the last.
-PARTS: Mapping[Told, tuple[Told, scenarios_story.Split]] = {
+PARTS: Mapping[Told, tuple[Told, Split]] = {
     "fit": ("learn", "check"),
     "train": ("fit", "validation"),
 }
@@ -254,9 +253,7 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def split_cost(
-    make: Callable[[], Policy], story: Scenario, split: scenarios_story.Split, told: Briefing
-) -> float:
+def split_cost(make: Callable[[], Policy], story: Scenario, split: Split, told: Briefing) -> float:
     """Cost on a whole split in all its pairings, nats an output token: `rollout.run` side by side.
 
     Pairings are lanes here, so it is for policies whose lanes know nothing of each other. A split

@@ -28,8 +28,8 @@ import numpy as np
 import rapgym
 from rapgym.files import checked, places
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios import tables as scenarios_tables
 from rapgym.scenarios.story import Scenario
+from rapgym.scenarios.tables import table
 from rapgym.studies.causal import likeness as causal_likeness
 from rapgym.studies.causal import twin
 from rapgym.studies.causal.controller import FUTURES
@@ -167,7 +167,7 @@ def compare(
     stories = [catalogue.scenario(name) for name in names]
     return {
         "command": COMMAND,
-        "tables": {story.table: scenarios_tables.table(story).sha256 for story in stories},
+        "tables": {story.table: table(story).sha256 for story in stories},
         "futures": futures,
         "short_seeds": [*SHORT_SEEDS],
         "learned": [*learners],

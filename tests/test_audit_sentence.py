@@ -20,7 +20,7 @@ from rapgym.audit.record import Record
 from rapgym.errors import InvalidResult
 from rapgym.model import blocks
 from rapgym.policies.reference import frontier
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios.story import Scenario
 from rapgym.world import shield
 from rapgym.world.shield import Reason

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -135,11 +136,11 @@ def test_an_environment_takes_share_and_profile(
     path = tmp_path / "toy.json"
     profile = DeviceProfile("toy", context_bytes=20, restore_bytes_per_s=50.0)
     profiles.write(Stored(profile, {}), path)
-    options = {"scenario": "toy", "length_share": 0.5, "device_profile": str(path)}
+    options: dict[str, Any] = {"scenario": "toy", "length_share": 0.5, "device_profile": str(path)}
     for env in (
         gymnasium.make(env_id, **options),
         gymnasium.make_vec(env_id, num_envs=2, **options),
-    ):  # type: ignore[arg-type]
+    ):
         world = env.unwrapped.lanes.world  # type: ignore[union-attr]
         plain = worlds.world(toy_story, "train")
         assert world.footprint.fixed_bytes == plain.footprint.fixed_bytes + 20

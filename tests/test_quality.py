@@ -26,7 +26,8 @@ from rapgym.model.shapes import BF16, Format
 from rapgym.quality import file as table_file
 from rapgym.quality import sets as measured_sets
 from rapgym.quality import table as quality_table
-from rapgym.quality.file import FormatQuality, Header, Orders, Rows
+from rapgym.quality.file import Rows
+from rapgym.quality.header import FormatQuality, Header, Orders
 from rapgym.quality.table import QualityTable
 
 ABOVE = [kept for kept in ALL_SETS if kept[FLOOR].all()]

@@ -3,6 +3,8 @@
 Numbers have ranges in which no arithmetic overflows.
 """
 
+from typing import Any
+
 from rapgym.audit import context as audit_context
 from rapgym.audit.context import AuditContext
 from rapgym.audit.read import Line
@@ -18,7 +20,7 @@ def record_of(found: Line) -> Record:
     Raises:
         InvalidResult: it lacks something, or a number is out of its range.
     """
-    told, values = found.fields, {}
+    told, values = found.fields, dict[str, Any]()
     for field in FIELDS:
         if field.name not in told:
             raise InvalidResult(f"line {found.head.seq} has no {field.name}")

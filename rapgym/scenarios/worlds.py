@@ -12,7 +12,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.files import checked, places
 from rapgym.model import memory
 from rapgym.model.shapes import ModelSpec, model_spec
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import tables
 from rapgym.scenarios.scales import limit_bytes, limit_scaled, profile_of, scales
 from rapgym.scenarios.story import Recorded, Scenario, Split

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.world.records import World
 
 Kept = frozenset[int]

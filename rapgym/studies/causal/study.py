@@ -50,8 +50,6 @@ from rapgym.studies.causal.scores import (
 from rapgym.studies.causal.twin import Drawn, Twin
 from rapgym.workload import series
 
-__all__ = ["compare", "section"]
-
 OUT = places.RESULTS / "causal.json"
 COMMAND = "OPENBLAS_NUM_THREADS=1 python -m rapgym.studies.causal.study"
 SCENARIOS = ("chat-mixed", "chat-beside-code", "servegen-days")

@@ -4,7 +4,7 @@
 
 Foresight is 0 for the frontier lookup and 100 for a bound that knows the future. In a twin of a
 trace (`rapgym.studies.causal.twin`) the distribution of futures is known, so the score of a controller that is
-given it can be had, and what no causal controller exceeds (`causal_controller.py`): the rest is
+given it can be had, and what no causal controller exceeds (`controller`): the rest is
 unknowable. Policies that see the past alone are tuned on the twin's train part and served on the
 same test part, once with a long train part and once with as little as the trace has. Decisions read
 calibration columns, scores test columns, as everywhere.

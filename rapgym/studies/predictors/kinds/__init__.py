@@ -1,4 +1,4 @@
-"""The kinds of predictors that `predictors.py` compares: each sees the rows it is fitted to, no others.
+"""The kinds of predictors that `study` compares: each sees the rows it is fitted to, no others.
 
 A kind chooses its own settings inside those rows: by leaving parts of them out, by marginal
 likelihood, or by stopping early on a part of them. NumPy alone, so that times compare.

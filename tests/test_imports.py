@@ -1,5 +1,6 @@
 """What importing and making an environment loads, in a fresh interpreter; and the public names."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -65,6 +66,59 @@ assert ours, "the hook saw the modules"
 assert all(path.endswith((".py", ".pyc")) or ".pyc." in path for path in ours), ours
 """
     )
+
+
+# Says which modules touch data of the package while all of them are imported.
+WATCHED = """
+import importlib, json, os, sys
+
+from rapgym.files import places
+
+FOLDERS = [os.path.realpath(folder) + os.sep for folder in
+           (places.TABLES, places.TRACES, places.TRAINED, places.PROFILES, places.RESULTS)]
+EVENTS = ("open", "os.listdir", "os.scandir")
+touched = {}
+
+def watch(event, args):
+    if event not in EVENTS or not isinstance(args[0], (str, os.PathLike)):
+        return
+    path = os.path.realpath(args[0]) + os.sep
+    # Modules lie in folders of data too, and are found and read like any other.
+    if path.startswith(tuple(FOLDERS)) and not path.endswith((".py" + os.sep, ".pyc" + os.sep)):
+        frame = sys._getframe(1)
+        while frame.f_code.co_name != "<module>":
+            if frame.f_globals["__name__"].startswith("importlib._bootstrap"):
+                return
+            frame = frame.f_back
+        touched.setdefault(frame.f_globals["__name__"], []).append(path)
+
+sys.addaudithook(watch)
+os.listdir(places.TABLES)
+assert touched.pop("__main__"), "the hook sees folders"
+seen = 0
+for name in NAMES:
+    try:
+        importlib.import_module(name)
+        seen += 1
+    except ModuleNotFoundError as error:
+        if error.name.partition(".")[0] not in LACKING:
+            raise
+assert seen > 100
+print(json.dumps(touched))
+"""
+
+
+def test_importing_any_module_touches_no_data_of_the_package() -> None:
+    # A walk does not follow the symlink that `baselines` is in a clone.
+    paths = sorted({*PACKAGE.rglob("*.py"), *PACKAGE.glob("*/*.py")})
+    parts = [("rapgym", *path.relative_to(PACKAGE).with_suffix("").parts) for path in paths]
+    names = [".".join(part).removesuffix(".__init__") for part in parts]
+    extras = (*HEAVY, "hypothesis")
+    lacking = [name for name in extras if importlib.util.find_spec(name) is None]
+    code = WATCHED.replace("NAMES", repr(names)).replace("LACKING", repr(lacking))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {}
 
 
 def test_public_names_are_those_of_all() -> None:

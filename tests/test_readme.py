@@ -19,7 +19,7 @@ from rapgym.policies.policy import briefing
 from rapgym.rivals.rivals import RIVALS
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables
-from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios.story import described
 from rapgym.studies.pages import readme
 
 ROOT = Path(__file__).parents[1]
@@ -60,9 +60,7 @@ def test_committed_results_are_of_the_tables_and_workloads_here(bench: Results) 
         assert header["tables"][story.table] == tables.table(story).sha256
         workload = places.TRACES / f"{story.workload}.csv.gz"
         assert header["workloads"][story.workload] == checked.sha256_of(workload)
-        assert header["scenarios"][story.id] == json.loads(
-            json.dumps(scenarios_story.described(story))
-        )
+        assert header["scenarios"][story.id] == json.loads(json.dumps(described(story)))
 
 
 def test_the_other_results_are_of_the_table_here() -> None:

@@ -1,7 +1,7 @@
 """The audit log: a file that only grows, one line for each decision, chained by hash.
 
 A file that grows at its end is kept better by an operating system than a database is: a process that
-dies loses nothing that it has written, and a file that is cut loses its end alone. `audit_text`
+dies loses nothing that it has written, and a file that is cut loses its end alone. `chain`
 describes its lines.
 
 What is acknowledged: the lines up to `head`. They are in the operating system's hands, so they

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rapgym.bench.results import Cell
+from rapgym.guard.guard import refuses_misfit
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
@@ -54,7 +55,7 @@ def policy_facts(story: Scenario, entry: registry.Entry, seed: int) -> dict[str,
     """
     table = tables.table(story)
     options = registry.settings(entry, briefing(story), table.sha256, seed)
-    strict = rollout.refuses_misfit(registry.build(entry, options))
+    strict = refuses_misfit(registry.build(entry, options))
     return _described(story) | {
         "policy": entry.name,
         "kind": entry.kind,

@@ -8,9 +8,8 @@ from typing import Any
 
 from rapgym.files import checked, places, provenance
 from rapgym.rivals import rivals
-from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios import worlds
-from rapgym.scenarios.story import Recorded, Scenario
+from rapgym.scenarios.story import Recorded, Scenario, described
 from rapgym.workload import own as own_traces
 
 
@@ -22,7 +21,7 @@ def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
         "code_sha256": code_sha256(),
         "numpy": importlib.metadata.version("numpy"),
         "seeds": list(seeds),
-        "scenarios": {story.id: scenarios_story.described(story) for story in stories},
+        "scenarios": {story.id: described(story) for story in stories},
         "env_spec": {story.id: env_spec(story) for story in stories},
         "tables": {name: sha for story in stories for name, sha in rivals.tables(story).items()},
         "workloads": {

@@ -24,6 +24,7 @@ from rapgym.bench.score import Estimate, Resamples
 from rapgym.bench.suitability import fitting_share
 from rapgym.errors import InvalidSpec
 from rapgym.files import checked, places, provenance
+from rapgym.guard.guard import refuses_misfit
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.policies import registry
@@ -175,7 +176,7 @@ def _tuned(entry: registry.Entry, told: Briefing) -> dict[str, Any]:
 
 def _cell(entry: registry.Entry, settings: dict[str, Any], told: Briefing) -> Cell:
     make = partial(registry.build, entry, settings)
-    strict = rollout.refuses_misfit(make())
+    strict = refuses_misfit(make())
     about = {"policy": entry.name, "on_misfit": "refuse" if strict else "repair"}
     log = rollout.run(make, told.scenario, "test", told)
     return cells.scored(told.scenario, about, log)

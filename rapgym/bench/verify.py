@@ -21,8 +21,7 @@ from rapgym.rivals import rivals
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios import story as scenarios_story
-from rapgym.scenarios.story import Scenario
+from rapgym.scenarios.story import Scenario, described
 from rapgym.world.shield import Reason
 
 REPLAYED = tuple(
@@ -167,7 +166,7 @@ def _check_origin(found: Results, name: str) -> None:
             checked.sha256_of(worlds.workload_file(story)),
         ),
     }
-    if found.header["scenarios"][name] != json.loads(json.dumps(scenarios_story.described(story))):
+    if found.header["scenarios"][name] != json.loads(json.dumps(described(story))):
         raise InvalidResult(f"{name} is another scenario here: the results cannot be replayed")
     for what, (recorded, present) in here.items():
         if recorded != present:

@@ -164,10 +164,10 @@ IDS = {"RAP-v0": "blocks", "RAP-Counts-v0": "counts", "RAP-KeptSet-v0": "kept-se
 def register_all() -> None:
     """Make the ids known to Gymnasium, each also as `rapgym/<id>`; twice does no harm."""
     for name, kind in IDS.items():
-        for id in (name, f"rapgym/{name}"):
-            if id not in gymnasium.registry:  # a subprocess may import the package twice
+        for env_id in (name, f"rapgym/{name}"):
+            if env_id not in gymnasium.registry:  # a subprocess may import the package twice
                 gymnasium.register(
-                    id,
+                    env_id,
                     entry_point="rapgym.envs.env:RapEnv",
                     vector_entry_point="rapgym.envs.vector_env:RapVectorEnv",
                     kwargs={"actions": kind},

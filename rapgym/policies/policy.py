@@ -7,7 +7,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model.memory import Footprint
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import worlds
 from rapgym.scenarios.scales import card_bytes
 from rapgym.scenarios.story import Scenario

@@ -23,26 +23,10 @@ from rapgym.model import blocks
 from rapgym.quality.header import (
     LARGEST,
     SCHEMA,
-    FormatQuality,
     Header,
-    Orders,
-    Sample,
     header_of,
     plain_name,
 )
-
-__all__ = [
-    "FormatQuality",
-    "Header",
-    "Orders",
-    "Rows",
-    "Sample",
-    "TableFile",
-    "packed",
-    "read",
-    "unpacked",
-    "write",
-]
 
 SUFFIX = ".csv.gz"
 MAX_BYTES = 64 << 20  # of a file, unpacked too: a hundred times the largest that is shipped

@@ -21,11 +21,9 @@ from rapgym.quality import file as table_file
 from rapgym.quality import predictor
 from rapgym.quality import sets as measured_sets
 from rapgym.quality.columns import QualityColumns
-from rapgym.quality.file import Header, TableFile
-from rapgym.quality.header import FormatQuality
+from rapgym.quality.file import TableFile
+from rapgym.quality.header import FormatQuality, Header
 from rapgym.quality.sets import MeasuredSets
-
-__all__ = ["QualityColumns", "QualityTable", "path_of", "shipped"]
 
 
 class QualityTable:

@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # a streamed token goes on at once
     server: Proxy
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any, **__: Any) -> None:
         """Nothing: what is noted is in the recording."""
 
     def serve(self) -> None:

@@ -37,7 +37,7 @@ Text = Literal["calib", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A way around pruning, whose rule is in `rival_rules`; or pruning on top of another format."""
+    """A way around pruning, whose rule is in `rules`; or pruning on top of another format."""
 
     name: str
     summary: str

@@ -7,9 +7,14 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidResult
-from rapgym.guard.guard import Guard, Guarding, Served, ask, begin, strict_lanes
 from rapgym.guard.guard import (
-    refuses_misfit as refuses_misfit,  # for who runs policies through here
+    Guard,
+    Guarding,
+    Served,
+    ask,
+    begin,
+    refuses_misfit,
+    strict_lanes,
 )
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.rollout.log import EpisodeLog, LogWriter, joined

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from rapgym.errors import InvalidSpec
-from rapgym.model import memory as model_memory
+from rapgym.model import memory
 from rapgym.model.shapes import BF16, Format, model_spec
 from rapgym.workload import series
 
@@ -23,7 +23,7 @@ class Tenant:
 
     @property
     def pool_tokens(self) -> int:
-        return int(self.pool_gib * GIB) // model_memory.model_kv_token_bytes(model_spec(self.model))
+        return int(self.pool_gib * GIB) // memory.model_kv_token_bytes(model_spec(self.model))
 
 
 @dataclass(frozen=True, slots=True)

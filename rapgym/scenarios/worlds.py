@@ -10,9 +10,9 @@ from rapgym import heldout
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.files import checked, places
-from rapgym.model import memory as model_memory
+from rapgym.model import memory
 from rapgym.model.shapes import ModelSpec, model_spec
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import tables
 from rapgym.scenarios.scales import limit_bytes, limit_scaled, profile_of, scales
 from rapgym.scenarios.story import Recorded, Scenario, Split
@@ -129,7 +129,7 @@ def _judged_world(story: Scenario, split: Split) -> World:
 def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
     measured = model_spec(table(story).model)
     profile = profile_of(story)
-    footprint = model_memory.footprint(measured, story.form, profile)
+    footprint = memory.footprint(measured, story.form, profile)
     restore_bytes_per_s = profile.restore_bytes_per_s
     if restore_bytes_per_s is None:
         restore_bytes_per_s = float(footprint.weights.sum()) / story.restore_s

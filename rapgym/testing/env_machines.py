@@ -60,13 +60,13 @@ class EnvMachine(RuleBasedStateMachine):
     tally: ClassVar[Tally] = Tally()
 
     @initialize(
-        id=st.sampled_from([*IDS]),
+        env_id=st.sampled_from([*IDS]),
         split=st.sampled_from([*TRAIN, *WHOLE]),
         observation=st.sampled_from(["flat", "dict"]),
         seed=SEEDS,
     )
-    def it_is_made(self, id: str, split: Any, observation: str, seed: int) -> None:
-        self.made = {"actions": IDS[id], "scenario": self.scenario, "split": split,
+    def it_is_made(self, env_id: str, split: Any, observation: str, seed: int) -> None:
+        self.made = {"actions": IDS[env_id], "scenario": self.scenario, "split": split,
                      "observation": observation}  # fmt: skip
         self._open(seed)
 

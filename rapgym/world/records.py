@@ -7,7 +7,7 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidSpec
 from rapgym.model.memory import Footprint
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.world.reward import Seconds, Terms
 
 

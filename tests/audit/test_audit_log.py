@@ -24,6 +24,7 @@ from rapgym.audit import replay as audit_replay
 from rapgym.audit.chain import Head, kept_head
 from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
+from rapgym.audit.record import Record
 from rapgym.audit.step import AuditedStep
 from rapgym.errors import AuditFailed, InvalidResult, InvalidSpec
 from rapgym.model import blocks
@@ -49,7 +50,7 @@ def one(tokens: int = 3, limit: int = 480, **more: Any) -> Decisions:
     return Decisions(demand, limits, budget, proposal, source, strict, made, **more)
 
 
-def records(path: Path) -> list[audit_entry.Record]:
+def records(path: Path) -> list[Record]:
     return [audit_entry.record_of(line) for line in found(path) if line.kind == "decision"]
 
 
@@ -205,8 +206,8 @@ def test_threads_share_a_log(tmp_path: Path) -> None:
         ({"tokens": 1 << 40}, "tokens"),
         ({"tokens": -1}, "tokens"),
         ({"output_tokens": np.array([-1])}, "tokens"),
-        ({"row": np.array([-1])}, "rows"),
-        ({"late_us": np.array([-1])}, "lateness"),
+        ({"row": np.array([-1])}, "row "),
+        ({"late_us": np.array([-1])}, "late_us"),
         ({"measured_bytes": np.array([(1 << 60) + 1])}, "bytes"),
     ],
 )

@@ -298,7 +298,7 @@ def test_a_decision_of_another_model_or_without_its_context_is_named(
 def test_less_than_nothing_is_in_no_decision(log: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "forged.jsonl"
     forged(log, out, {3: {name: -1}})
-    assert audit_replay.verified(out).sentences == ["line 3 holds what no decision has"]
+    assert audit_replay.verified(out).sentences == [f"line 3 holds what no decision has: {name}"]
 
 
 def test_a_context_that_was_changed_is_not_believed(log: Path, tmp_path: Path) -> None:
@@ -449,8 +449,8 @@ def test_a_context_comes_back_as_it_was(log: Path) -> None:
     from rapgym.audit import entry as audit_entry
 
     (line, *_) = [line for line in found(log) if line.kind == "context"]
-    id, context = audit_entry.context_of(line)
-    assert id == CONTEXT.id == context.id
+    context_id, context = audit_entry.context_of(line)
+    assert context_id == CONTEXT.id == context.id
     assert isinstance(context, AuditContext)
     assert context.as_json() == CONTEXT.as_json()
     assert (context.grid_kept == CONTEXT.grid_kept).all()

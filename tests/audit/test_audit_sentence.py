@@ -15,12 +15,12 @@ from rapgym.audit import entry as audit_entry
 from rapgym.audit import sentence as audit_sentence
 from rapgym.audit import step as audit_step
 from rapgym.audit.decisions import Decisions
-from rapgym.audit.entry import Record
 from rapgym.audit.log import AuditLog
+from rapgym.audit.record import Record
 from rapgym.errors import InvalidResult
 from rapgym.model import blocks
 from rapgym.policies.reference import frontier
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios.story import Scenario
 from rapgym.world import shield
 from rapgym.world.shield import Reason

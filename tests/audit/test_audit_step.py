@@ -22,8 +22,8 @@ from rapgym.arrays import BoolArray
 from rapgym.audit import entry as audit_entry
 from rapgym.audit import replay as audit_replay
 from rapgym.audit import step as audit_step
-from rapgym.audit.entry import Record
 from rapgym.audit.log import AuditLog
+from rapgym.audit.record import Record
 from rapgym.audit.step import AuditedGuard, AuditedStep
 from rapgym.errors import InvalidSpec
 from rapgym.guard.guard import Guarding

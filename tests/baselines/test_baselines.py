@@ -33,7 +33,7 @@ from rapgym.errors import InvalidTable
 from rapgym.model import blocks
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import catalogue, worlds

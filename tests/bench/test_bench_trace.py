@@ -18,7 +18,7 @@ from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.scenarios import catalogue, tables, worlds
-from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios.story import Scenario
 from rapgym.workload.trace import MemoryTrace, RequestTrace, write_memory, write_requests
 
 GIB = 1 << 30
@@ -143,7 +143,7 @@ def test_a_stopped_run_goes_on_and_parts_of_long_paths_have_names(
     calls = []
     bound = cells.bound_cell
 
-    def noted(each: scenarios_story.Scenario) -> results.Cell:
+    def noted(each: Scenario) -> results.Cell:
         calls.append(each.id)
         if len(calls) == 1:
             raise KeyboardInterrupt

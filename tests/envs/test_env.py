@@ -20,7 +20,7 @@ from rapgym.scenarios.story import Scenario
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 
-every_id = pytest.mark.parametrize("id", IDS)
+every_id = pytest.mark.parametrize("env_id", IDS)
 every_observation = pytest.mark.parametrize("observation", ["flat", "dict"])
 
 INFO = {"proposal", "kept", "kept_end", "limit_bytes", "used_bytes", "demand", "nll", "measured",
@@ -28,8 +28,10 @@ INFO = {"proposal", "kept", "kept_end", "limit_bytes", "used_bytes", "demand", "
         "action_mask"}  # fmt: skip
 
 
-def made(id: str, **settings: Any) -> RapEnv:
-    env = gymnasium.make(id, disable_env_checker=True, **({"scenario": "toy"} | settings)).unwrapped
+def made(env_id: str, **settings: Any) -> RapEnv:
+    env = gymnasium.make(
+        env_id, disable_env_checker=True, **({"scenario": "toy"} | settings)
+    ).unwrapped
     assert isinstance(env, RapEnv)
     return env
 
@@ -60,36 +62,37 @@ def played(env: RapEnv, seed: int, steps: int = 150) -> Iterator[tuple[Any, floa
 @every_id
 @every_observation
 @pytest.mark.parametrize("scenario", ["toy", SCENARIOS[0].name])
-def test_gymnasiums_checker_passes(id: str, observation: str, scenario: str) -> None:
-    env = gymnasium.make(id, scenario=scenario, observation=observation)
+def test_gymnasiums_checker_passes(env_id: str, observation: str, scenario: str) -> None:
+    env = gymnasium.make(env_id, scenario=scenario, observation=observation)
     check_env(env.unwrapped, skip_render_check=True)
 
 
 @every_id
 @every_observation
-def test_stable_baselines3s_checker_passes(id: str, observation: str) -> None:
+def test_stable_baselines3s_checker_passes(env_id: str, observation: str) -> None:
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
-    checker.check_env(made(id, observation=observation, scenario=SCENARIOS[0].name), warn=True)
+    checker.check_env(made(env_id, observation=observation, scenario=SCENARIOS[0].name), warn=True)
 
 
 @pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
 @every_id
-def test_every_scenario_passes_the_checker(story: Scenario, id: str) -> None:
+def test_every_scenario_passes_the_checker(story: Scenario, env_id: str) -> None:
     for split in ("train", "fit", "validation", "test"):
-        env = made(id, scenario=story.id, split=split)
+        env = made(env_id, scenario=story.id, split=split)
         check_env(env, skip_render_check=True)
         assert env.lanes.story is story
 
 
 @every_id
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_scenario_split_and_seed_fix_every_byte(id: str, split: str) -> None:
+def test_scenario_split_and_seed_fix_every_byte(env_id: str, split: str) -> None:
     first, second = (
-        [(pickle.dumps(step)) for step in played(made(id, split=split), seed=5)] for _ in range(2)
+        [(pickle.dumps(step)) for step in played(made(env_id, split=split), seed=5)]
+        for _ in range(2)
     )
     assert first == second
     if split == "train":
-        other = [pickle.dumps(step) for step in played(made(id, split=split), seed=6)]
+        other = [pickle.dumps(step) for step in played(made(env_id, split=split), seed=6)]
         assert other != first
 
 
@@ -133,9 +136,9 @@ def test_a_test_episode_is_the_whole_split_in_the_pairing_asked_for() -> None:
 @every_id
 @every_observation
 def test_masks_say_the_same_three_ways_and_something_is_always_legal(
-    id: str, observation: str
+    env_id: str, observation: str
 ) -> None:
-    env = made(id, observation=observation)
+    env = made(env_id, observation=observation)
     for seen, _, info in played(env, seed=2):
         mask, flat = info["action_mask"], env.action_masks()
         assert mask.dtype == np.int8
@@ -143,16 +146,16 @@ def test_masks_say_the_same_three_ways_and_something_is_always_legal(
         if observation == "dict":
             assert (seen["action_mask"] == mask).all()
         assert env.observation_space.contains(seen)
-        if id == "RAP-KeptSet-v0":  # two legal bits a block; 2 says that both are
+        if env_id == "RAP-KeptSet-v0":  # two legal bits a block; 2 says that both are
             assert (flat.reshape(-1, 2).sum(axis=1) == mask).all()
             assert (flat.reshape(-1, 2)[mask == 1] == [False, True]).all()
             assert (mask == 1).nonzero()[0].tolist() == [0, 1], "the floor"
         else:
             assert (flat == mask.astype(bool)).all()
-        if id == "RAP-v0":
+        if env_id == "RAP-v0":
             assert mask[-1] == 1, "STOP is always legal"
             assert env.action_space.contains(env.action_space.sample(mask))
-        if id == "RAP-Counts-v0":
+        if env_id == "RAP-Counts-v0":
             assert mask.tolist() == [1] * 6, "0 to 2 attention and 0 to 2 FFN blocks"
         assert flat.any()
 
@@ -196,25 +199,25 @@ def test_an_action_outside_the_space_is_no_drop(outside: int) -> None:
 def test_actions_mean_the_same_kept_set() -> None:
     """Two of each kind: by single drops, by counts along the grid, and at once."""
     infos = {}
-    for id, actions in (
+    for env_id, actions in (
         ("RAP-v0", [4, 5, 6]),
         ("RAP-Counts-v0", [np.array([1, 1])]),
         ("RAP-KeptSet-v0", [kept_without(4, 5).astype(np.int8)]),
     ):
-        env = made(id, split="test")
+        env = made(env_id, split="test")
         env.reset(seed=0)
         for action in actions:
             _, reward, _, _, info = env.step(action)
-        infos[id] = {k: np.asarray(v).tolist() for k, v in info.items() if k != "action_mask"} | {
-            "r": reward
-        }
+        infos[env_id] = {
+            k: np.asarray(v).tolist() for k, v in info.items() if k != "action_mask"
+        } | {"r": reward}
         assert info["proposal"].tolist() == kept_without(4, 5).tolist(), "the cheapest such pair"
     assert infos["RAP-v0"] == infos["RAP-Counts-v0"] == infos["RAP-KeptSet-v0"]
 
 
 @every_id
-def test_infos_are_complete_and_terms_add_up(id: str) -> None:
-    env, reasons = made(id, split="train"), set()
+def test_infos_are_complete_and_terms_add_up(env_id: str) -> None:
+    env, reasons = made(env_id, split="train"), set()
     for seed in range(3):
         for _, reward, info in played(env, seed, steps=400):
             if "kept" not in info:
@@ -258,8 +261,8 @@ def test_on_test_rewards_speak_of_calibration_columns(toy_story: Scenario) -> No
 
 
 @every_id
-def test_each_id_is_found_in_three_ways(id: str) -> None:
-    for name in (id, f"rapgym/{id}", f"rapgym:{id}", f"rapgym:rapgym/{id}"):
+def test_each_id_is_found_in_three_ways(env_id: str) -> None:
+    for name in (env_id, f"rapgym/{env_id}", f"rapgym:{env_id}", f"rapgym:rapgym/{env_id}"):
         env = gymnasium.make(name, scenario="toy", split="test")
         assert isinstance(env.unwrapped, RapEnv)
         assert env.spec is not None
@@ -268,8 +271,8 @@ def test_each_id_is_found_in_three_ways(id: str) -> None:
 
 
 @every_id
-def test_a_spec_survives_json(id: str) -> None:
-    env = gymnasium.make(id, scenario="toy", split="test", offset=2, observation="dict")
+def test_a_spec_survives_json(env_id: str) -> None:
+    env = gymnasium.make(env_id, scenario="toy", split="test", offset=2, observation="dict")
     assert env.spec is not None
     text = env.spec.to_json()
     json.loads(text)

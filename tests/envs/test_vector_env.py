@@ -13,26 +13,28 @@ from rapgym.errors import InvalidSpec
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 
-every_id = pytest.mark.parametrize("id", IDS)
+every_id = pytest.mark.parametrize("env_id", IDS)
 
 
-def made(id: str, lanes: int, **settings: Any) -> RapVectorEnv:
-    env = gymnasium.make_vec(id, num_envs=lanes, **({"scenario": "toy"} | settings))
+def made(env_id: str, lanes: int, **settings: Any) -> RapVectorEnv:
+    env = gymnasium.make_vec(env_id, num_envs=lanes, **({"scenario": "toy"} | settings))
     assert isinstance(env.unwrapped, RapVectorEnv), "make_vec chooses the native form"
     return env.unwrapped
 
 
-def single(id: str, **settings: Any) -> RapEnv:
-    env = gymnasium.make(id, disable_env_checker=True, **({"scenario": "toy"} | settings)).unwrapped
+def single(env_id: str, **settings: Any) -> RapEnv:
+    env = gymnasium.make(
+        env_id, disable_env_checker=True, **({"scenario": "toy"} | settings)
+    ).unwrapped
     assert isinstance(env, RapEnv)
     return env
 
 
-def drawn(id: str, lanes: int, rng: np.random.Generator) -> Any:
+def drawn(env_id: str, lanes: int, rng: np.random.Generator) -> Any:
     """Actions of the space, illegal ones among them; STOP half of the time, so that rows are served."""
-    if id == "RAP-v0":
+    if env_id == "RAP-v0":
         return np.where(rng.random(lanes) < 0.5, 6, rng.integers(0, 7, lanes))
-    if id == "RAP-Counts-v0":
+    if env_id == "RAP-Counts-v0":
         return rng.integers(0, 3, (lanes, 2))
     return rng.integers(0, 2, (lanes, 6)).astype(np.int8)
 
@@ -72,20 +74,20 @@ def whole(observation: Any) -> bytes:
 
 @every_id
 @pytest.mark.parametrize(("observation", "split"), [("flat", "train"), ("dict", "test")])
-def test_lanes_equal_single_environments(id: str, observation: str, split: str) -> None:
+def test_lanes_equal_single_environments(env_id: str, observation: str, split: str) -> None:
     """To the last byte, over several episodes: rewards, masks, infos and the resets in between."""
     lanes, seed = 3, 11
     settings = {"split": split, "observation": observation}
-    vector = made(id, lanes, **settings)
-    alone = [single(id, **settings) for _ in range(lanes)]
+    vector = made(env_id, lanes, **settings)
+    alone = [single(env_id, **settings) for _ in range(lanes)]
     seen, info = vector.reset(seed=seed)
     for lane, env in enumerate(alone):
         own, own_info = env.reset(seed=seed + lane)
         assert part(seen, lane) == whole(own)
         assert_same_info(info, lane, own_info)
     rng, ended, resets = np.random.default_rng(0), [False] * lanes, 0
-    for _ in range(190 if id == "RAP-v0" else 90):
-        actions = drawn(id, lanes, rng)
+    for _ in range(190 if env_id == "RAP-v0" else 90):
+        actions = drawn(env_id, lanes, rng)
         seen, reward, terminated, truncated, info = vector.step(actions)
         assert vector.observation_space.contains(seen)
         for lane, env in enumerate(alone):
@@ -122,14 +124,14 @@ def test_lanes_wait_while_others_stop() -> None:
 
 
 @every_id
-def test_an_ended_lane_ignores_its_action_and_starts_anew(id: str) -> None:
-    env, rng = made(id, 2, split="test"), np.random.default_rng(0)
+def test_an_ended_lane_ignores_its_action_and_starts_anew(env_id: str) -> None:
+    env, rng = made(env_id, 2, split="test"), np.random.default_rng(0)
     env.reset(seed=0)
     truncated = np.zeros(2, dtype=bool)
     while not truncated.any():
-        _, _, _, truncated, _ = env.step(drawn(id, 2, rng))
+        _, _, _, truncated, _ = env.step(drawn(env_id, 2, rng))
     lane = int(np.flatnonzero(truncated)[0])
-    _, reward, _, again, info = env.step(drawn(id, 2, rng))
+    _, reward, _, again, info = env.step(drawn(env_id, 2, rng))
     assert reward[lane] == 0.0
     assert not again[lane]
     assert "kept" not in lane_of(info, lane)
@@ -157,8 +159,8 @@ def test_seeds_may_be_given_lane_by_lane() -> None:
 
 
 @every_id
-def test_spaces_are_those_of_the_single_form_batched(id: str) -> None:
-    vector, alone = made(id, 4), single(id)
+def test_spaces_are_those_of_the_single_form_batched(env_id: str) -> None:
+    vector, alone = made(env_id, 4), single(env_id)
     assert vector.single_action_space == alone.action_space
     assert vector.single_observation_space == alone.observation_space
     assert vector.num_envs == 4
@@ -169,21 +171,21 @@ def test_spaces_are_those_of_the_single_form_batched(id: str) -> None:
 
 
 @every_id
-def test_observations_are_the_callers_own(id: str) -> None:
-    env, rng = made(id, 2, split="test"), np.random.default_rng(3)
+def test_observations_are_the_callers_own(env_id: str) -> None:
+    env, rng = made(env_id, 2, split="test"), np.random.default_rng(3)
     kept, _ = env.reset(seed=0)
     copied = kept.copy()
     for _ in range(4):
-        env.step(drawn(id, 2, rng))
+        env.step(drawn(env_id, 2, rng))
     assert kept.tobytes() == copied.tobytes()
 
 
 @every_id
-def test_gymnasiums_other_vector_forms_work_too(id: str) -> None:
+def test_gymnasiums_other_vector_forms_work_too(env_id: str) -> None:
     env = gymnasium.make_vec(
-        id, num_envs=2, vectorization_mode="sync", scenario="toy", split="test"
+        env_id, num_envs=2, vectorization_mode="sync", scenario="toy", split="test"
     )
-    native = made(id, 2, split="test")
+    native = made(env_id, 2, split="test")
     one, _ = env.reset(seed=4)
     other, _ = native.reset(seed=4)
     assert one.tobytes() == other.tobytes()

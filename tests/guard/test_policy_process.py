@@ -17,6 +17,7 @@ from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.files import places
 from rapgym.guard import landlock
 from rapgym.guard.child import ANSWER, HEAD
+from rapgym.guard.guard import refuses_misfit
 from rapgym.guard.link import LateAnswer, PolicyGone, hidden_paths, readable_paths
 from rapgym.guard.process import PolicyProcess
 from rapgym.policies.policy import briefing
@@ -201,9 +202,9 @@ def test_why_a_policy_cannot_begin_is_told(toy_story: Scenario) -> None:
 
 def test_it_declares_what_the_policy_declares() -> None:
     with process("Strict") as policy:
-        assert rollout.refuses_misfit(policy)
+        assert refuses_misfit(policy)
     with process("Dense") as policy:
-        assert not rollout.refuses_misfit(policy)
+        assert not refuses_misfit(policy)
 
 
 @pytest.mark.parametrize("wrong", [{"deadline_ms": 0}, {"restarts": -1}, {"patience_rows": 0}])

@@ -19,12 +19,12 @@ pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 LANES = 3
 
 
-def pair(id: str, **settings: Any) -> tuple[RapVecEnv, DummyVecEnv]:
+def pair(env_id: str, **settings: Any) -> tuple[RapVecEnv, DummyVecEnv]:
     settings = {"scenario": "toy"} | settings
     dummy = DummyVecEnv(
-        [lambda: gymnasium.make(id, disable_env_checker=True, **settings) for _ in range(LANES)]
+        [lambda: gymnasium.make(env_id, disable_env_checker=True, **settings) for _ in range(LANES)]
     )
-    return RapVecEnv.make(id, LANES, **settings), dummy
+    return RapVecEnv.make(env_id, LANES, **settings), dummy
 
 
 def actions_of(space: gymnasium.Space[Any], rng: np.random.Generator) -> np.ndarray:
@@ -46,9 +46,9 @@ def assert_same(native: Any, single: Any, where: str) -> None:
 
 
 @pytest.mark.parametrize("observation", ["flat", "dict"])
-@pytest.mark.parametrize("id", IDS)
-def test_lanes_are_those_of_dummy_vec_env(id: str, observation: str) -> None:
-    native, dummy = pair(id, observation=observation)
+@pytest.mark.parametrize("env_id", IDS)
+def test_lanes_are_those_of_dummy_vec_env(env_id: str, observation: str) -> None:
+    native, dummy = pair(env_id, observation=observation)
     native.seed(7)
     dummy.seed(7)
     assert_same(native.reset(), dummy.reset(), "first observation")

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -128,15 +129,18 @@ def test_results_of_a_story_as_it_stands_do_not_speak_of_what_came_later() -> No
     assert story.described(shared) == story.described(BESIDE_CODE) | {"length_share": 0.5}
 
 
-@pytest.mark.parametrize("id", ["RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"])
+@pytest.mark.parametrize("env_id", ["RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"])
 def test_an_environment_takes_share_and_profile(
-    toy_story: Scenario, tmp_path: Path, id: str
+    toy_story: Scenario, tmp_path: Path, env_id: str
 ) -> None:
     path = tmp_path / "toy.json"
     profile = DeviceProfile("toy", context_bytes=20, restore_bytes_per_s=50.0)
     profiles.write(Stored(profile, {}), path)
-    options = {"scenario": "toy", "length_share": 0.5, "device_profile": str(path)}
-    for env in (gymnasium.make(id, **options), gymnasium.make_vec(id, num_envs=2, **options)):  # type: ignore[arg-type]
+    options: dict[str, Any] = {"scenario": "toy", "length_share": 0.5, "device_profile": str(path)}
+    for env in (
+        gymnasium.make(env_id, **options),
+        gymnasium.make_vec(env_id, num_envs=2, **options),
+    ):
         world = env.unwrapped.lanes.world  # type: ignore[union-attr]
         plain = worlds.world(toy_story, "train")
         assert world.footprint.fixed_bytes == plain.footprint.fixed_bytes + 20

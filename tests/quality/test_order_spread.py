@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym.quality.file import Orders
-from rapgym.quality.header import kendall_tau, spreads
+from rapgym.quality.header import Orders, kendall_tau, spreads
 
 ONE = Orders("order-0", (0, 2, 4, 6), (1, 3), (0, 1, 2, 3, 4, 6))
 OTHER = Orders("order-1", (2, 0, 4, 8), (3, 1), (2, 0, 3, 4, 8, 1))

@@ -26,7 +26,8 @@ from rapgym.model.shapes import BF16, Format
 from rapgym.quality import file as table_file
 from rapgym.quality import sets as measured_sets
 from rapgym.quality import table as quality_table
-from rapgym.quality.file import FormatQuality, Header, Orders, Rows
+from rapgym.quality.file import Rows
+from rapgym.quality.header import FormatQuality, Header, Orders
 from rapgym.quality.table import QualityTable
 
 ABOVE = [kept for kept in ALL_SETS if kept[FLOOR].all()]
@@ -99,12 +100,13 @@ def test_a_set_below_the_floor_is_refused() -> None:
 
 def test_measured_only_answers_name_what_to_measure() -> None:
     columns = toy_table({key(A2, F2)}).calibration()
-    assert columns.measured_nll(kept_without(A1)) == pytest.approx(0.1)
+    sets = columns.sets
+    assert sets.nll[sets.rows(kept_without(A1))] == pytest.approx(0.1)
+    assert sets.top1[sets.rows(kept_without())] == 1
+    assert sets.kl[sets.rows(kept_without(A1))] == pytest.approx((0.13 + 0.07 + 0.1) / 3)
     assert columns.nll_se(kept_without(A1)) == pytest.approx(0.01 / 3**0.5, abs=1e-6)
-    assert columns.top1(kept_without()) == 1
-    assert columns.kl(kept_without(A1)) == pytest.approx((0.13 + 0.07 + 0.1) / 3)
     with pytest.raises(UnmeasuredSet, match=f"--kept {key(A2, F2)}"):
-        columns.measured_nll(np.stack([kept_without(A1), kept_without(A2, F2)]))
+        columns.nll_se(np.stack([kept_without(A1), kept_without(A2, F2)]))
 
 
 def test_an_unmeasured_set_is_predicted_flagged_and_never_better_than_its_counts() -> None:

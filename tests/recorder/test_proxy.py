@@ -55,7 +55,7 @@ class _Answering(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Upstream
 
-    def log_message(self, format: str, *args: Any) -> None: ...
+    def log_message(self, *_: Any, **__: Any) -> None: ...
 
     def do_GET(self) -> None:
         self._whole(200, b'{"data": []}')

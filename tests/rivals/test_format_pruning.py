@@ -25,7 +25,7 @@ from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import file as table_file
 from rapgym.quality import table as quality_table
-from rapgym.quality.file import FormatQuality
+from rapgym.quality.header import FormatQuality
 from rapgym.quality.table import QualityTable
 from rapgym.rivals import pruned as pruned_rivals
 from rapgym.rivals import rivals

@@ -15,7 +15,7 @@ import toy_table
 from rapgym.cli import main, tables
 from rapgym.quality import file as table_file
 from rapgym.quality import texts
-from rapgym.quality.file import FormatQuality
+from rapgym.quality.header import FormatQuality, Orders
 from rapgym.quality.table import QualityTable
 from rapgym.runtime.measure import choice
 
@@ -88,7 +88,7 @@ def test_tables_show_prints_spread_influence_and_formats(
 ) -> None:
     assert "not measured: rapgym measure toy --design formats" in shown(tmp_path, capsys)
     header = toy_table.toy_header()
-    again = table_file.Orders("order-1", (4, 2), (3, 5), (3, 4, 2, 5))
+    again = Orders("order-1", (4, 2), (3, 5), (3, 4, 2, 5))
     text = shown(
         tmp_path,
         capsys,

@@ -19,7 +19,7 @@ from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality import texts
 from rapgym.quality.table import QualityTable
 from rapgym.runtime import rounding, samples
-from rapgym.runtime.measure import campaign, designs
+from rapgym.runtime.measure import campaign, designs, origins
 from rapgym.runtime.measure.ledger import Ledger, Measurement, form_name
 from rapgym.runtime.measure.meter import Meter
 from rapgym.scenarios import tables
@@ -90,13 +90,13 @@ def test_the_origin_of_a_bf16_ledger_is_what_it_was_and_a_format_is_told(
         tokenizer_sha256=committed["tokenizer_sha256"],
     )
     told = {"length": 512, "domains": texts.DOMAINS, "dtype": "bfloat16"}
-    plain = campaign.origin(model, **told) | {"blocks": 60}  # type: ignore[arg-type]
+    plain = origins.origin(model, **told) | {"blocks": 60}  # type: ignore[arg-type]
     assert json.dumps(plain, sort_keys=True) == json.dumps(committed, sort_keys=True)
-    judging = campaign.origin(model, chosen=samples.judging(2), **told)  # type: ignore[arg-type]
-    assert judging == campaign.origin(model, **told)  # type: ignore[arg-type]
-    other = campaign.origin(model, form=Format("int4"), **told)  # type: ignore[arg-type]
+    judging = origins.origin(model, chosen=samples.judging(2), **told)  # type: ignore[arg-type]
+    assert judging == origins.origin(model, **told)  # type: ignore[arg-type]
+    other = origins.origin(model, form=Format("int4"), **told)  # type: ignore[arg-type]
     assert other.pop("format") == "int4/bf16"
-    assert other == campaign.origin(model, **told)  # type: ignore[arg-type]
+    assert other == origins.origin(model, **told)  # type: ignore[arg-type]
 
 
 def test_each_format_has_files_of_its_own() -> None:
@@ -140,7 +140,7 @@ def test_a_ledger_of_one_format_is_refused_by_another(
     path = tmp_path / "int4-bf16.jsonl"
     with opened(tmp_path, Format("int4")).ledger:
         pass
-    described = campaign.origin(
+    described = origins.origin(
         tiny_llama.loaded(), length=LENGTH, domains=texts.DOMAINS, dtype="float32"
     )
 

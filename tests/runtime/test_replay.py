@@ -82,11 +82,13 @@ def on_a_table_device(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> C
     return lambda: ClosedStep.closed
 
 
-@pytest.mark.parametrize("id", ["RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"])
+@pytest.mark.parametrize("env_id", ["RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"])
 def test_an_environment_on_a_device_goes_as_the_simulated_one(
-    on_a_table_device: Callable[[], int], id: str
+    on_a_table_device: Callable[[], int], env_id: str
 ) -> None:
-    envs = [gymnasium.make(id, scenario="toy", backend=backend) for backend in ("sim", "device")]
+    envs = [
+        gymnasium.make(env_id, scenario="toy", backend=backend) for backend in ("sim", "device")
+    ]
     for env in envs:
         env.reset(seed=5)
         env.action_space.seed(1)

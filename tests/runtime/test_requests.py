@@ -18,8 +18,7 @@ from rapgym.quality import texts as quality_texts
 from rapgym.quality.table import QualityTable
 from rapgym.runtime.live.requests import RowRequests, apportion, disjoint_starts
 from rapgym.scenarios import catalogue, scales, worlds
-from rapgym.scenarios import story as scenarios_story
-from rapgym.scenarios.story import Scenario
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.workload import series
 
 TOKENIZER = tiny_llama.tokenizer()
@@ -36,9 +35,7 @@ def _texts(shaped: QualityTable) -> Iterator[None]:
 
 
 @lru_cache
-def source(
-    name: str = "chat-gqa", split: scenarios_story.Split = "test", **changed: Any
-) -> RowRequests:
+def source(name: str = "chat-gqa", split: Split = "test", **changed: Any) -> RowRequests:
     return RowRequests(replace(catalogue.scenario(name), **changed), split, TOKENIZER)
 
 

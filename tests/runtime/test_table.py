@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 import tiny_llama
 
 from rapgym.quality import texts as quality_texts
-from rapgym.quality.file import Orders
+from rapgym.quality.header import Orders
 from rapgym.runtime import samples
 from rapgym.runtime.measure import campaign, designs, table
 from rapgym.runtime.measure.ledger import PLAIN, Measurement

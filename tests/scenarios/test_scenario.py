@@ -20,8 +20,7 @@ from rapgym.model.shapes import BF16, WeightFormat, model_spec
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
-from rapgym.scenarios import catalogue, scales
-from rapgym.scenarios import worlds as scenarios_worlds
+from rapgym.scenarios import catalogue, scales, worlds
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.story import GIB, Scenario, Split
 from rapgym.workload import residence, series
@@ -102,9 +101,9 @@ def test_the_card_and_the_link_of_int4_follow_from_the_first_scenario() -> None:
     same = {"name", "story", "card_gib", "restore_s", "form", "table"}
     assert {f for f in asdict(first) if getattr(first, f) != getattr(int4, f)} == same
     exact = replace(int4, card_gib=first.card_gib - saved / GIB)
-    worlds = [scenarios_worlds.world(story, "train") for story in (first, exact, int4)]
+    trained = [worlds.world(story, "train") for story in (first, exact, int4)]
     whole = np.ones(60, dtype=bool)
-    fits = [suitability.fitting_share(world, whole) for world in worlds]
+    fits = [suitability.fitting_share(world, whole) for world in trained]
     assert fits[1] == pytest.approx(fits[0], abs=1e-9)
     assert fits[2] == pytest.approx(fits[0], abs=0.02)
 
@@ -120,7 +119,7 @@ def test_the_window_is_the_mean_residence_of_the_hour() -> None:
 
 def test_limits_and_tokens_by_hand(toy_story: Scenario) -> None:
     # The card has 1000 bytes, the tenant's weights 400, its tokens 12 each; scales are 1.
-    whole, world = scenarios_worlds.workload(toy_story), scenarios_worlds.world(toy_story, "train")
+    whole, world = worlds.workload(toy_story), worlds.world(toy_story, "train")
     train = len(world.rows)
     assert train == 140
     assert (world.rows.limit_bytes == 600 - 12 * whole.tenant_tokens[:train]).all()
@@ -146,7 +145,7 @@ def test_every_scenario_builds_every_split(story: Scenario) -> None:
     rows = {}
     splits: tuple[Split, ...] = ("train", "fit", "validation", "test")
     for split in splits:
-        world = scenarios_worlds.world(story, split)
+        world = worlds.world(story, split)
         rows[split] = len(world.rows)
         assert world.blocks == 60
         assert world.window_s == story.window_s
@@ -162,7 +161,7 @@ def test_every_scenario_builds_every_split(story: Scenario) -> None:
                 + memory.ffn_bytes(measured, story.form.weights)
             )
         )
-    whole = len(scenarios_worlds.workload(story))
+    whole = len(worlds.workload(story))
     assert rows["train"] == rows["fit"] + rows["validation"] == int(0.7 * whole)
     assert rows["test"] == whole // 4
 
@@ -170,7 +169,7 @@ def test_every_scenario_builds_every_split(story: Scenario) -> None:
 @every_story
 @pytest.mark.usefixtures("shaped")
 def test_only_the_scorers_world_has_test_columns(story: Scenario) -> None:
-    policies, scorer = scenarios_worlds.world(story, "test"), scenarios_worlds.scoring_world(story)
+    policies, scorer = worlds.world(story, "test"), worlds.scoring_world(story)
     splits = [getattr(world.quality, "split", None) for world in (policies, scorer)]
     assert splits == ["calib", "test"]
     assert policies.rows.limit_bytes.tobytes() == scorer.rows.limit_bytes.tobytes()
@@ -259,34 +258,30 @@ def test_the_blocked_view_alternates_and_keeps_a_policys_view_apart() -> None:
 
 def test_the_blocked_view_is_served_without_its_gaps(toy_story: Scenario) -> None:
     story = replace(toy_story, splits="blocked")
-    whole = scenarios_worlds.workload(story)
+    whole = worlds.workload(story)
     rows = series.split_rows(len(whole), "test", "blocked")
-    told = scenarios_worlds.world(story, "test").rows
+    told = worlds.world(story, "test").rows
     assert told.batch.tolist() == whole.batch[rows].tolist()
-    assert len(told) != len(scenarios_worlds.world(toy_story, "test").rows)
+    assert len(told) != len(worlds.world(toy_story, "test").rows)
 
 
 def test_a_stated_price_of_tokens_that_are_not_served_counts_everywhere(
     toy_story: Scenario,
 ) -> None:
     story = replace(toy_story, ceiling=1.5)
-    assert (
-        scenarios_worlds.world(story, "test").ceiling
-        == scenarios_worlds.scoring_world(story).ceiling
-        == 1.5
-    )
+    assert worlds.world(story, "test").ceiling == worlds.scoring_world(story).ceiling == 1.5
     with pytest.raises(InvalidSpec, match="more than nothing"):
         replace(toy_story, ceiling=0.0)
 
 
 def test_the_scorer_cuts_along_the_order_that_the_shield_was_told_of(toy_story: Scenario) -> None:
     story = replace(toy_story, told_domain="specs")
-    told, scored = scenarios_worlds.world(story, "test"), scenarios_worlds.scoring_world(story)
+    told, scored = worlds.world(story, "test"), worlds.scoring_world(story)
     assert told.quality.domain == "specs"
     assert scored.quality.domain is None
     assert scored.quality.split == "test"
     assert (told.quality.order == scored.quality.order).all()
-    assert told.ceiling == scored.ceiling == scenarios_worlds.world(toy_story, "test").ceiling
+    assert told.ceiling == scored.ceiling == worlds.world(toy_story, "test").ceiling
 
 
 def used_briefing(story: Scenario) -> Briefing:
@@ -301,12 +296,10 @@ def test_nothing_of_test_can_be_reached_from_a_briefing(
     toy_story: Scenario, changed: Callable[[], None]
 ) -> None:
     before = snapshot(used_briefing(toy_story))
-    test_before = snapshot(scenarios_worlds.scoring_world(toy_story))
+    test_before = snapshot(worlds.scoring_world(toy_story))
     changed()
     after = snapshot(used_briefing(toy_story))
-    assert snapshot(scenarios_worlds.scoring_world(toy_story)) != test_before, (
-        "the change took place"
-    )
+    assert snapshot(worlds.scoring_world(toy_story)) != test_before, "the change took place"
     assert len(before) > 50
     assert after.keys() == before.keys()
     assert [path for path in before if before[path] != after[path]] == []
@@ -315,7 +308,7 @@ def test_nothing_of_test_can_be_reached_from_a_briefing(
 @every_story
 @pytest.mark.usefixtures("shaped")
 def test_arrays_of_a_briefing_are_no_windows_on_longer_ones(story: Scenario) -> None:
-    whole = len(scenarios_worlds.workload(story))
+    whole = len(worlds.workload(story))
     arrays = [each for each in values(briefing(story)) if isinstance(each[1], np.ndarray)]
     assert len(arrays) > 10
     for path, value in arrays:

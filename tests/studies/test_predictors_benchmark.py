@@ -14,7 +14,8 @@ from rapgym.arrays import BoolArray, FloatArray
 from rapgym.files import places
 from rapgym.quality.predictor import Sets
 from rapgym.scenarios import catalogue, tables
-from rapgym.studies.predictors import kinds, study
+from rapgym.studies.predictors import kinds, page, study
+from rapgym.studies.predictors.kinds import processes
 
 FOUND = places.RESULTS / "study.json"
 Truth = Callable[[FloatArray], FloatArray]
@@ -151,7 +152,7 @@ def test_a_set_held_out_is_unknown_in_the_columns_that_a_fit_starts_from(sets: S
     asked = sets.kept[1::2]
 
     def said(known: FloatArray) -> FloatArray:
-        kind = kinds.starting_from(replace(sets, nll=known), sets.kept)
+        kind = processes.starting_from(replace(sets, nll=known), sets.kept)
         found: FloatArray = kind(given, rng)(asked)
         return found
 
@@ -195,5 +196,5 @@ def test_what_is_committed_is_of_the_table_here() -> None:
     named = [*kinds.KINDS, study.MEAN]
     assert {*found["splits"]["calib"]["kinds"]} == {*named}
     assert {*found["splits"]["test"]["kinds"]} == {*named, study.FROM_CALIBRATION}
-    page = study.section(found)
-    assert all(page.count(f"\n| {name} |") == 4 for name in named)
+    told = page.section(found)
+    assert all(told.count(f"\n| {name} |") == 4 for name in named)

@@ -13,7 +13,7 @@ import toy_table
 from rapgym.errors import UnmeasuredSet
 from rapgym.model import shapes
 from rapgym.quality import file as table_file
-from rapgym.quality.file import FormatQuality
+from rapgym.quality.header import FormatQuality
 from rapgym.quality.table import QualityTable
 from rapgym.studies import quality as study
 

@@ -39,25 +39,14 @@ LENGTHS = """workload,client,t_s,in_mean,in_p50,in_p90,in_p99,out_mean,out_p50,o
 w/a,2,0,427.5,275,380,4826,147.5,73,196,1857
 w/a,10,0,10,9,20,30,5,4,8,9
 """
-RATES = """workload,t_s,rate_rps,active_clients,top_client_rate_rps
-w/a,0,212.78,43,87.2
-w/a,600,0,0,0
-"""
 VLLM = "run_scale,t_s,kvcache_usage_pct\n100,0.0,0.5\n100,0.5,19.2\n200,0.0,0.0\n"
-GOOGLE = "avg_cpu,avg_mem\n0.4,0.33\n0.5,0.25\n"
-AZURE_V2 = "timestamp,cpu_usage,assigned_mem\n0,1,200.0\n300,1,100\n"
-ACME = "percentile,seren_gpu_fb_used_pct,kalos_gpu_fb_used_pct\n0,0,0\n50,39.5,75\n100,99,99\n"
 
 LOADERS: dict[str, tuple[Callable[[], Any], str]] = {
     "azure": (lambda: loaders.azure("azure-conv"), AZURE),
     "mooncake": (loaders.mooncake, MOONCAKE),
     "clients": (lambda: servegen.servegen_clients("w/a"), CLIENTS),
     "lengths": (lambda: servegen.servegen_lengths("w/a"), LENGTHS),
-    "rates": (lambda: servegen.servegen_rates("w/a"), RATES),
     "vllm": (lambda: loaders.vllm_kvcache(100), VLLM),
-    "google": (loaders.google_memory, GOOGLE),
-    "azure-v2": (loaders.azure_v2_memory, AZURE_V2),
-    "acme": (loaders.acme_quantiles, ACME),
 }
 
 Load = Callable[..., Any]
@@ -102,14 +91,11 @@ def test_servegen_columns(load: Load) -> None:
     lengths = load("lengths")
     assert lengths.prompt.tolist() == [[427.5, 275, 380, 4826], [10, 9, 20, 30]]
     assert lengths.output[1].tolist() == [5, 4, 8, 9]
-    assert load("rates").rate_rps.tolist() == [212.78, 0]
 
 
 def test_shares_become_bytes(load: Load) -> None:
     assert load("vllm").of(1000, base_bytes=7).used_bytes.tolist() == [12, 199]
-    assert load("google").of(1 << 30).t_s.tolist() == [0, 300]
-    assert load("azure-v2").share.tolist() == [1, 0.5]
-    assert load("acme").kalos_share.tolist() == [0, 0.75, 0.99]
+    assert load("vllm").of(1 << 30).t_s.tolist() == [0, 0.5]
 
 
 FAULTS = [
@@ -128,14 +114,9 @@ FAULTS = [
     ("clients", "2,1800", "2,600", "named twice"),
     ("clients", "w/a", "w/b", "no workload 'w/a'; there are w/b"),
     ("lengths", "275,380", "381,380", "do not ascend"),
-    ("rates", "600,0,0,0", "600,-1,0,0", "negative"),
-    ("rates", "600,0,0,0", "0,0,0,0", "named twice"),
     ("vllm", "100,0.5,19.2", "100,0.5,192", "not a share"),
     ("vllm", "100,0.5,19.2", "100,0.0,19.2", "named twice"),
     ("vllm", "100,", "300,", "no run at scale 100; there are 200, 300"),
-    ("google", "0.25", "1.25", "not a share"),
-    ("azure-v2", "300,1,100", "300,1,0", "not positive"),
-    ("acme", "39.5", "-39.5", "do not ascend"),
 ]
 
 
@@ -180,9 +161,7 @@ def test_any_mutation_is_refused_or_read_as_written(
             assert len(value) >= 1
             assert np.isfinite(value).all()
             assert (value >= 0).all()
-        if field in ("arrival_s", "percentile") or (
-            field == "t_s" and not hasattr(record, "client")
-        ):
+        if field == "arrival_s" or (field == "t_s" and not hasattr(record, "client")):
             assert (np.diff(value) >= 0).all()
 
 
@@ -214,12 +193,6 @@ def test_the_other_raw_files(raw_data: Path) -> None:
     assert (len(mooncake), int(mooncake.prompt_tokens.sum())) == (12031, 144_793_823)
     assert np.diff(mooncake.arrival_s).max() < 3.01, "no bunch is left on the grid"
     assert loaders.vllm_kvcache(100).share.max() == pytest.approx(0.1925197)
-    assert len(loaders.google_memory().share) == 8064
-    assert loaders.azure_v2_memory().t_s[-1] == 2591700
-    assert loaders.acme_quantiles().kalos_share[-1] == pytest.approx(0.991797)
-    rates = servegen.servegen_rates("language/m-large")
     clients = servegen.servegen_clients("language/m-large")
     lengths = servegen.servegen_lengths("language/m-large")
-    assert (len(rates.t_s), len(clients.t_s), len(lengths.t_s)) == (2016, 99839, 3948)
-    total = np.bincount((clients.t_s // 600).astype(int), clients.rate_rps)
-    np.testing.assert_allclose(total, rates.rate_rps, rtol=1e-3)  # rounded in the file
+    assert (len(clients.t_s), len(lengths.t_s)) == (99839, 3948)

@@ -15,10 +15,9 @@ from toy_world import toy_series
 from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.files import headed, places
 from rapgym.scenarios import build as workloads
-from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios import worlds
 from rapgym.scenarios.catalogue import SCENARIOS
-from rapgym.scenarios.story import Recorded, Scenario
+from rapgym.scenarios.story import GIB, Recorded, Scenario
 from rapgym.workload import own as own_traces
 from rapgym.workload import series
 from rapgym.workload.series import Series
@@ -276,7 +275,7 @@ def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
     assert found.origin["pool_tokens"] == story.pool_tokens
     if isinstance(story.tenant, Recorded):
         assert found.origin["tenant_unit_bytes"] == own_traces.UNIT_BYTES
-        card_units = story.card_gib * scenarios_story.GIB / own_traces.UNIT_BYTES
+        card_units = story.card_gib * GIB / own_traces.UNIT_BYTES
         assert (found.tenant_tokens < card_units).all(), "others never had more than there is"
     else:
         assert (found.tenant_tokens <= story.pool_tokens).all(), "never above the pool"

@@ -162,7 +162,9 @@ def test_weibull_shape_gives_the_cv(cv: float) -> None:
 
 def test_a_day_of_the_measured_workload(raw_data: Path) -> None:
     trace = servegen.arrivals("language/m-large", days=1, share=0.01, seed=0, start_day=3)
-    rates = servegen.servegen_rates("language/m-large").rate_rps[3 * 144 : 4 * 144]
+    clients = servegen.servegen_clients("language/m-large")
+    windows = (clients.t_s // servegen.WINDOW_S).astype(int)
+    rates = np.bincount(windows, clients.rate_rps)[3 * 144 : 4 * 144]
     assert len(trace) == pytest.approx(0.01 * 600 * rates.sum(), rel=0.02)
     hourly = np.bincount((trace.arrival_s // 3600).astype(int), minlength=24) / 36
     np.testing.assert_allclose(hourly, rates.reshape(24, 6).mean(1), rtol=0.15)

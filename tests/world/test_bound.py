@@ -13,7 +13,7 @@ from toy_world import lanes_at, toy_rows, toy_world
 from worlds import Trial, trials, worlds
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.world import bound, plan, simulator
 from rapgym.world.records import State, World
 

@@ -11,9 +11,9 @@ from toy_world import CARD_BYTES, FOOTPRINT, WINDOW_S, lanes_at, toy_rows, toy_w
 from worlds import worlds
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.lanes import Lanes, Start
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding, simulator
 from rapgym.world.encoding import HISTORY, LARGEST, Layout
 from rapgym.world.records import Rows, State, World
@@ -234,9 +234,7 @@ def test_observations_are_finite_and_within_bounds_whatever_is_asked(
 @pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.usefixtures("shaped")
-def test_no_scenario_comes_near_the_bounds(
-    story: scenarios_story.Scenario, split: scenarios_story.Split
-) -> None:
+def test_no_scenario_comes_near_the_bounds(story: Scenario, split: Split) -> None:
     lanes = Lanes(story, split, 1)
     rows = len(lanes.world.rows)
     assert rows > 40

@@ -14,8 +14,7 @@ from rapgym.runtime.validate.records import Record
 from rapgym.runtime.validate.replaying import Job
 from rapgym.runtime.validate.trials import Trial
 from rapgym.scenarios import scales, tables, worlds
-from rapgym.scenarios import story as scenarios_story
-from rapgym.scenarios.story import Scenario, Split
+from rapgym.scenarios.story import Scenario, Split, described
 from rapgym.world.records import World
 
 POLICIES = ("static-best", "keep-all", "frontier", "frontier-margin", "gsi-per-byte", "random",
@@ -86,7 +85,7 @@ def basis(story: Scenario, split: Split, settings: Settings) -> Record:
     """All that a measured row depends on beside its trial."""
     found = {
         "code_sha256": bench_origin.code_sha256(),
-        "story": scenarios_story.described(story),
+        "story": described(story),
         "table_sha256": tables.table(story).sha256,
         "split": split,
         "settings": asdict(settings),
@@ -210,7 +209,7 @@ def origin(story: Scenario, split: Split, settings: Settings, ended: replay.Ende
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": provenance.commit(),
         "code_sha256": bench_origin.code_sha256(),
-        "scenario": json.loads(json.dumps(scenarios_story.described(story))),
+        "scenario": json.loads(json.dumps(described(story))),
         "split": split,
         "table_sha256": tables.table(story).sha256,
         "settings": asdict(settings),

@@ -3,10 +3,11 @@
 With --check nothing is written, and the exit code says whether all are what they would become.
 """
 
-import argparse
+import os
+import re
+import subprocess
 import sys
 
-from rapgym import cli
 from rapgym.bench import results
 from rapgym.bench.results import Results
 from rapgym.bench.suitability import numbers
@@ -26,10 +27,16 @@ CARDS = ROOT / "baselines" / "cards"
 
 def commands() -> str:
     """Every command with its line of help."""
-    parser = cli.parser()
-    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    help_text = subprocess.run(
+        [sys.executable, "-m", "rapgym", "--help"],
+        env=os.environ | {"COLUMNS": "1000"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = re.findall(r"^ {4}(\S+)\s+(\S.*)$", help_text, flags=re.MULTILINE)
     rows = ["| command | what it does |", "| --- | --- |"]
-    rows += [f"| `rapgym {a.dest}` | {a.help} |" for a in subparsers._choices_actions]
+    rows += [f"| `rapgym {name}` | {what} |" for name, what in found]
     return "\n".join(rows)
 
 

@@ -32,6 +32,7 @@ from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import Frontier, frontier
 from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
+from rapgym.world import stall
 from rapgym.world.encoding import HISTORY, Reading
 from rapgym.world.records import World
 from rapgym.world.reward import token_loss
@@ -147,8 +148,7 @@ class Remains:
         kept = np.repeat(front.kept[:, None], len(order) + 1, axis=1)
         for gone, block in enumerate(order, start=1):
             kept[:, gone:, block] = False
-        missing = np.where(kept, 0, world.footprint.weights).sum(axis=-1)
-        share = np.minimum(missing / world.restore_bytes_per_s / world.window_s, 1.0)
+        share = stall.row_share(world, stall.missing_bytes(world.footprint, kept))
         attention, ffn = kept[..., 0::2].sum(axis=-1), kept[..., 1::2].sum(axis=-1)
         loss = token_loss(world.quality.nll(kept)[0], world.ceiling)
         return cls(attention, ffn, loss, world.ceiling * share)
@@ -238,7 +238,7 @@ class Forecast:
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         seen = self._briefing.read(observation)
-        row_bytes = self._world.restore_bytes_per_s * self._world.window_s
+        row_bytes = stall.row_bytes(self._world)
         known: dict[Any, tuple[IntArray, FloatArray]] = {}  # copies, while tuning, see the same
         chosen = np.empty(len(observation), dtype=np.int64)
         for lane, (shift, caution, later) in enumerate(self._lanes):
@@ -247,10 +247,10 @@ class Forecast:
             if key not in known:
                 known[key] = self._outlook(past, *demand, shift)
             sets, (loss, back, worse, more_back) = known[key]
-            missing = np.where(seen.loaded[lane], 0, self._world.footprint.weights)
-            returning = np.where(self._frontier.kept[sets], missing, 0).sum(axis=1)
-            stall = (self._world.ceiling - loss) * np.minimum(returning / row_bytes, 1.0)
-            cost = loss + stall + later * back + caution * (worse + later * more_back)
+            wanted = self._frontier.kept[sets]
+            returning = stall.returning_bytes(self._world.footprint, seen.loaded[lane], wanted)
+            wait = (self._world.ceiling - loss) * np.minimum(returning / row_bytes, 1.0)
+            cost = loss + wait + later * back + caution * (worse + later * more_back)
             chosen[lane] = sets[cost.argmin()]
         return self._frontier.kept[chosen]
 

@@ -32,6 +32,7 @@ from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.scenarios.lanes import TOKEN_SCALES
+from rapgym.world import stall
 
 if TYPE_CHECKING:
     from rapgym.learning.training import Training
@@ -119,8 +120,8 @@ class Agent:
         self._fixed_bytes = footprint.fixed_bytes + footprint.margin_bytes
         self._activation_bytes, self._unit = footprint.activation_bytes_per_token, where.token_unit
         # What each set's blocks take of a row to come back, one by one and all of them.
-        row_bytes = world.restore_bytes_per_s * world.window_s
-        self._row_share = (self._kept * (footprint.weights / row_bytes)).astype(np.float32)
+        shares = footprint.weights / stall.row_bytes(world)
+        self._row_share = (self._kept * shares).astype(np.float32)
         self._row_bytes = self._row_share.sum(axis=1)
         self._to_lose = world.ceiling - self._loss
         self._card, self._bytes = float(where.card_bytes), footprint

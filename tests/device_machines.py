@@ -23,7 +23,6 @@ from rapgym.runtime.live.row import LiveServer
 from rapgym.testing import worlds as made
 from rapgym.testing.witness import Tally, Witness
 from rapgym.testing.world_machine import SEEDS, WorldMachine
-from rapgym.world import simulator
 from rapgym.world.records import Rows, World
 from rapgym.world.shield import Reason
 from rapgym.world.simulator import Step
@@ -118,7 +117,7 @@ class LiveMachine(RuleBasedStateMachine):
         ample = 2 * made.dense_bytes(self.world)
         live = DeviceStep(server, NoTenant(), Books(self.device, self.footprint), ample)
         self.step = Witness(live, type(self).tally, is_live=True, has_own_nats=True)
-        self.state = simulator.start(self.world, np.zeros(1, int), np.zeros(1, int), np.ones(1))
+        self.state = self.world.state(np.zeros(1, int), np.zeros(1, int))
 
     @rule(seed=SEEDS, more=st.integers(-1, 1))
     def the_tenant_takes_memory(self, seed: int, more: int) -> None:

@@ -115,5 +115,4 @@ def step_of(world: World, loaded: BoolArray, *, shielded: bool = True) -> Device
 
 
 def lane(state: State, index: int) -> State:
-    at = slice(index, index + 1)
-    return State(state.row[at], state.limit_row[at], state.token_scale[at], state.loaded[at])
+    return state.at(slice(index, index + 1))

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from toy_table import CEILING, toy_columns
 
+from rapgym.arrays import FloatArray
 from rapgym.model import memory
 from rapgym.model.memory import Footprint
 from rapgym.model.shapes import ModelSpec
 from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios.story import GIB, Scenario, Tenant
 from rapgym.workload.series import Series
-from rapgym.world import simulator
+from rapgym.world import bound
 from rapgym.world.records import Rows, State, World
 
 MODEL = ModelSpec("toy", layers=3, hidden=5, query_heads=1, kv_heads=1, head_dim=1, ffn_dim=2,
@@ -60,7 +61,7 @@ def lanes_at(world: World, row: Sequence[int], limit_row: Sequence[int] | None =
     """Lanes at these rows, the tenant at its own (the same unless stated), every block in memory."""
     rows = np.array(row, dtype=np.int64)
     limits = rows.copy() if limit_row is None else np.array(limit_row, dtype=np.int64)
-    return simulator.start(world, rows, limits, np.ones(len(rows)))
+    return world.state(rows, limits)
 
 
 # The same model in a scenario, on a card of 1000 bytes: the tenant holds 400 bytes of weights and 12
@@ -109,3 +110,12 @@ def toy_series(rows: int = 200, seed: int = 0) -> Series:
 def with_rows(world: World, **columns: Any) -> World:
     """The world with other values in some columns of its rows."""
     return replace(world, rows=replace(world.rows, **columns))
+
+
+def least_cost(world: World, state: State, rows: int) -> FloatArray:
+    """The bound on the cost of these rows, nats an output token, by the world's own columns: [B]."""
+    columns = world.quality
+    assert isinstance(columns, QualityColumns)
+    cost, output = bound.least_cost_rows(world, columns.at_counts, state, rows)
+    total: FloatArray = (cost * output).sum(axis=0) / np.maximum(output.sum(axis=0), 1)
+    return total

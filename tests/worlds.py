@@ -10,7 +10,6 @@ from toy_world import FOOTPRINT, toy_world
 from rapgym.arrays import BoolArray
 from rapgym.model import blocks
 from rapgym.quality.table import QualityTable
-from rapgym.world import simulator
 from rapgym.world.records import Rows, State, World
 
 # Most sets above the floor unmeasured on one text or on both, so that predictions decide.
@@ -79,8 +78,7 @@ def worlds(
 def trials(draw: st.DrawFn, most_lanes: int = 4) -> Trial:
     world = draw(worlds())
     rows, lanes = len(world.rows), draw(st.integers(1, most_lanes))
-    state = simulator.start(
-        world,
+    state = world.state(
         np.array(draw(int_rows(0, rows - 1, lanes))),
         np.array(draw(int_rows(0, rows - 1, lanes))),
         np.array(draw(st.lists(st.sampled_from([0.9, 1.0, 1.1]), min_size=lanes, max_size=lanes))),

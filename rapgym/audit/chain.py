@@ -24,6 +24,7 @@ from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import Held
 from rapgym.audit.record import DECIDED, FIELDS, LINE, REASONS, Field, Floats, KeptSet, Rule, Whole
 from rapgym.errors import InvalidSpec
+from rapgym.model import blocks
 
 FORMAT = 1
 FIRST = "0" * 64  # what the first line says of the line before
@@ -165,7 +166,7 @@ def _keys(run: Sequence[Held], place: int, n: int) -> Iterable[str]:
     """`blocks.key` of each kept set in quotes, many at once."""
     raw = [h.columns[place] for h in run]
     known = b"".join(each for each in raw if each is not None)
-    packed = np.packbits(np.frombuffer(known, dtype=bool).reshape(-1, n), axis=1)
+    packed = blocks.packed(np.frombuffer(known, dtype=bool).reshape(-1, n))
     text, width, digits = packed.tobytes().hex(), 2 * packed.shape[1], -(-n // 4)
     keys = iter([f'"{text[at : at + digits]}"' for at in range(0, len(text), width)])
     if len(known) == n * sum(h.lanes for h in run):

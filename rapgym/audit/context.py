@@ -129,9 +129,7 @@ class AuditContext:
     @property
     def floor(self) -> BoolArray:
         """Blocks that always stay, bool [N]."""
-        floor = np.ones(self.blocks, dtype=bool)
-        floor[self.order] = False
-        return floor
+        return blocks.floor_of(self.order, self.blocks)
 
     def budget_bytes(self, limit_bytes: IntArray, prompt_tokens: IntArray) -> IntArray:
         """What blocks may take under a limit: [...], [...] -> [...]."""

@@ -16,7 +16,7 @@ from rapgym.arrays import BoolArray, FloatArray
 from rapgym.audit.context import AuditContext
 from rapgym.audit.record import Record
 from rapgym.errors import InvalidResult, InvalidSpec
-from rapgym.model import blocks
+from rapgym.model import blocks, memory
 
 RULES = {
     "policy": "the policy's proposal fitted and was executed unchanged",
@@ -85,7 +85,7 @@ def runner_up(context: AuditContext, record: Record, kept: BoolArray) -> RunnerU
     order = _best_first(context.grid_kept, context.grid_nll)
     tokens = np.array(record.prompt_tokens + record.reserved_tokens)
     costs = context.footprint.block_bytes(tokens)
-    spent = np.where(context.grid_kept, costs, 0).sum(axis=-1)
+    spent = memory.spent(context.grid_kept, costs)
     fits = [int(i) for i in order if spent[i] <= record.budget_bytes]
     others = [i for i in fits if record.refused or (context.grid_kept[i] != kept).any()]
     if not others:

@@ -25,8 +25,8 @@ from rapgym.rollout import rollout
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.lanes import Lanes
 from rapgym.scenarios.story import Scenario, Split
-from rapgym.world import encoding, shield, simulator
-from rapgym.world.records import Outcome, State, World
+from rapgym.world import encoding, simulator
+from rapgym.world.records import Fall, Outcome, State, World
 from rapgym.world.shield import Decision, Reason
 from rapgym.world.simulator import Step
 
@@ -72,8 +72,8 @@ class AuditedStep:
             told["measured_bytes"] = outcome.used_bytes
         decided = _decisions(self._context, world, state, outcome, whose, strict)
         self._log.append(self._context, replace(decided, **told))
-        for fall in falls(self._context, world, state, decided):
-            self._log.append(self._context, fall)
+        for fall in outcome.falls:
+            self._log.append(self._context, _of_fall(self._context, world, state, decided, fall))
         return following, outcome
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ def _decisions(
     strict: BoolArray,
 ) -> Decisions:
     """What a served row says of the decision at its start."""
-    demand, seconds = simulator.demand(world, state), outcome.seconds
+    demand, seconds = world.demand(state), outcome.seconds
     unserved = np.stack([seconds.stall, seconds.emergency, seconds.refused], axis=1)
     cost = np.column_stack([seconds.loss, world.ceiling * unserved]) / world.window_s
     return Decisions(
@@ -113,49 +113,28 @@ def _decisions(
     )
 
 
-def falls(context: AuditContext, world: World, state: State, decided: Decisions) -> list[Decisions]:
-    """What the shield decides inside a row, where the limit falls below what is in use: one decision
-    for each second in which it does, of the lanes in which it does."""
-    demand, kept = decided.demand, decided.decision.kept.copy()
-    limits = simulator.limits(world, state)
-    costs = context.footprint.block_bytes(demand.tokens)
-    budgets = context.budget_bytes(limits, demand.prompt_tokens[:, None])
-    serving = ~decided.decision.refused
-    if not (serving & (_spent(kept, costs) > budgets.min(axis=1))).any():
-        return []
-    found = []
-    for second in range(1, world.window_s):
-        lanes = np.flatnonzero(serving & (_spent(kept, costs) > budgets[:, second]))
-        if not len(lanes):
-            continue
-        forced, strict = np.full(len(lanes), Reason.EMERGENCY), decided.refuses_misfit[lanes]
-        budget, before = budgets[lanes, second], kept[lanes]
-        made = shield.decide(before, costs[lanes], budget, context.order, forced, strict)
-        kept[lanes], serving[lanes] = made.kept, ~made.refused
-        nll, measured = world.quality.nll(made.kept)
-        found.append(
-            Decisions(
-                demand=type(demand)(*(getattr(demand, f)[lanes] for f in demand.__slots__)),
-                limit_bytes=limits[lanes, second],
-                budget_bytes=budget,
-                proposal=before,
-                source=forced,
-                refuses_misfit=strict,
-                decision=made,
-                loaded=before,
-                lane=lanes,
-                row=state.row[lanes],
-                limit_row=state.limit_row[lanes],
-                second=second,
-                nll=nll,
-                measured=measured,
-            )
-        )
-    return found
-
-
-def _spent(kept: BoolArray, costs: IntArray) -> IntArray:
-    return np.where(kept, costs, 0).sum(axis=-1)
+def _of_fall(
+    context: AuditContext, world: World, state: State, decided: Decisions, fall: Fall
+) -> Decisions:
+    """What the shield decided inside a row, where the limit fell below what was in use."""
+    demand, limit = decided.demand.at(fall.lanes), world.limits(state)[fall.lanes, fall.second]
+    nll, measured = world.quality.nll(fall.decision.kept)
+    return Decisions(
+        demand=demand,
+        limit_bytes=limit,
+        budget_bytes=context.budget_bytes(limit, demand.prompt_tokens),
+        proposal=fall.before,
+        source=np.full(len(fall.lanes), Reason.EMERGENCY),
+        refuses_misfit=decided.refuses_misfit[fall.lanes],
+        decision=fall.decision,
+        loaded=fall.before,
+        lane=fall.lanes,
+        row=state.row[fall.lanes],
+        limit_row=state.limit_row[fall.lanes],
+        second=fall.second,
+        nll=nll,
+        measured=measured,
+    )
 
 
 def context_of(lanes: Lanes, policy: str) -> AuditContext:

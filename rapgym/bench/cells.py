@@ -21,7 +21,7 @@ from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.story import Scenario
-from rapgym.world import bound, plan, simulator
+from rapgym.world import bound, plan
 from rapgym.world.records import State, World
 from rapgym.world.shield import Reason
 
@@ -110,7 +110,7 @@ def test_start(world: World, story: Scenario) -> State:
     starts = rollout.whole_split(world, story.offsets)
     rows = np.array([start.row for start in starts])
     offsets = np.array([start.offset for start in starts])
-    return simulator.start(world, rows, (rows + offsets) % len(world.rows), np.ones(len(starts)))
+    return world.state(rows, (rows + offsets) % len(world.rows))
 
 
 def bound_cell(story: Scenario) -> Cell:

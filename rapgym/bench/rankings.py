@@ -16,7 +16,7 @@ from rapgym.rivals import rivals
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.world import simulator
-from rapgym.world.records import State, World
+from rapgym.world.records import World
 
 OTHER_CEILINGS = (1.0, 2.0, 3.9)  # and ln(vocabulary) - dense; nats
 
@@ -92,9 +92,8 @@ def _served_again(cell: Cell, world: World, rows: BoolArray) -> FloatArray:
     """Cost of some rows of a cell in another world, [rows.sum()]."""
     log = cell.log
     before = np.concatenate([np.ones((1, *log.kept.shape[1:]), dtype=bool), log.kept_end[:-1]])
-    ones = np.ones(int(rows.sum()))
-    state = State(log.row[rows], log.limit_row[rows], ones, before[rows])
-    strict = ones.astype(bool) & (cell.about["on_misfit"] == "refuse")
+    state = world.state(log.row[rows], log.limit_row[rows], loaded=before[rows])
+    strict = np.ones(state.lanes, dtype=bool) & (cell.about["on_misfit"] == "refuse")
     _, outcome = simulator.step(world, state, log.proposal[rows], log.source[rows], strict)
     spent = outcome.seconds
     lost = spent.stall + spent.emergency + spent.refused

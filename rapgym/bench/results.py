@@ -122,7 +122,7 @@ def _costs(column: FloatArray) -> list[str]:
 def _keys(sets: BoolArray) -> list[str]:
     flat = sets.reshape(-1, sets.shape[-1])
     _, first, inverse = np.unique(
-        np.packbits(flat, axis=1), axis=0, return_index=True, return_inverse=True
+        blocks.packed(flat), axis=0, return_index=True, return_inverse=True
     )
     keys = np.array([blocks.key(flat[i]) for i in first], dtype=object)
     named: list[str] = keys[inverse.ravel()].tolist()
@@ -250,10 +250,10 @@ def most_served(found: Results, count: int) -> list[str]:
         if cell.about["kind"] in ("bound", "rival") or cell.about["policy"] == "random":
             continue
         for sets in (cell.log.kept, cell.log.kept_end):
-            flat = np.packbits(sets.reshape(-1, sets.shape[-1]), axis=1)
+            flat = blocks.packed(sets.reshape(-1, sets.shape[-1]))
             names, inverse = np.unique(flat, axis=0, return_inverse=True)
             tokens = np.bincount(inverse.ravel(), weights=cell.log.output_tokens.ravel())
             for name, total in zip(names, tokens, strict=True):
-                key = blocks.key(np.unpackbits(name)[: sets.shape[-1]].astype(bool))
+                key = blocks.key(blocks.unpacked(name, sets.shape[-1]))
                 served[key] = served.get(key, 0) + int(total)
     return sorted(served, key=lambda key: (-served[key], key))[:count]

@@ -86,13 +86,12 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
         self._actions.restart(reset_now)  # forget what the ignored actions dropped
         reward, info = np.zeros(self.num_envs), dict[str, Any]()
         if served.any():
-            asked = self.lanes.seen.demand
+            asked = self.lanes.seen.demand.at(served)
             outcome = self.lanes.serve(proposal, served)
             reward[served] = outcome.reward
             self._actions.restart(served)
             for index, lane in enumerate(np.flatnonzero(served)):
-                demand = type(asked)(*(getattr(asked, f)[served] for f in asked.__slots__))
-                info = self._add_info(info, row_info(outcome, demand, index), int(lane))
+                info = self._add_info(info, row_info(outcome, asked, index), int(lane))
         self._ended = self.lanes.ended & served
         terminated = np.zeros(self.num_envs, dtype=bool)
         return self._observe(), reward, terminated, self._ended.copy(), self._masked(info)

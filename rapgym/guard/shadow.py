@@ -13,7 +13,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray
 from rapgym.guard.watchdog import Costs
-from rapgym.world import reward, shield, simulator
+from rapgym.world import reward, shield, simulator, stall
 from rapgym.world.records import State, World
 
 SPARE = 0.1  # of the dense weights: memory is ample where so much is left beside dense
@@ -35,7 +35,7 @@ class Shadows:
             strict: lanes whose policy is refused rather than repaired, [B].
         """
         world, state = self._world, self.reference
-        asked = simulator.demand(world, state)
+        asked = world.demand(state)
         costs = world.footprint.block_bytes(asked.tokens)
         taken = world.footprint.overhead_bytes(asked.prompt_tokens) + world.footprint.margin_bytes
         limit = world.rows.limit_bytes[state.limit_row, 0]
@@ -49,8 +49,8 @@ class Shadows:
             np.concatenate([strict, np.zeros_like(strict)]),
         )
         loaded = np.concatenate([self.policy.loaded, state.loaded])
-        returning = np.where(decision.kept & ~loaded, world.footprint.weights, 0).sum(axis=-1)
-        stalled = np.minimum(returning / world.restore_bytes_per_s / world.window_s, 1.0)
+        returning = stall.returning_bytes(world.footprint, loaded, decision.kept)
+        stalled = stall.row_share(world, returning)
         loss = reward.token_loss(world.quality.nll(decision.kept)[0], world.ceiling)
         share = loss / world.ceiling
         share = np.where(decision.refused, 1.0, share + stalled * (1.0 - share))
@@ -58,12 +58,7 @@ class Shadows:
 
     def serve(self, proposal: BoolArray, instead: BoolArray, strict: BoolArray) -> Costs:
         """Serve the row on both trajectories; arguments as `foreseen` has them."""
-        both = State(
-            *(
-                np.concatenate([getattr(self.policy, name), getattr(self.reference, name)])
-                for name in ("row", "limit_row", "token_scale", "loaded")
-            )
-        )
+        both = self.policy.beside(self.reference)
         following, outcome = simulator.step(
             self._world,
             both,
@@ -73,27 +68,20 @@ class Shadows:
         )
         lanes = len(proposal)
         self._before, self._kept_end = self.reference, outcome.kept_end[:lanes]
-        self.policy, self.reference = (
-            State(
-                following.row[part],
-                following.limit_row[part],
-                following.token_scale[part],
-                following.loaded[part],
-            )
-            for part in (slice(lanes), slice(lanes, None))
-        )
+        self.policy = following.at(slice(lanes))
+        self.reference = following.at(slice(lanes, None))
         return Costs(*(outcome.terms.total / self._world.ceiling).reshape(2, -1))
 
     def wasted(self, costs: Costs) -> BoolArray:
         """Lanes whose last row had ample memory, which the policy left unused at a price, bool [B]."""
         world, state = self._world, self._before
-        asked = simulator.demand(world, state)
+        asked = world.demand(state)
         dense = world.footprint.used_bytes(
             np.ones((state.lanes, world.blocks), dtype=bool), asked.tokens, asked.prompt_tokens
         )
         spare = int(SPARE * world.footprint.weights.sum())
         needed = dense + world.footprint.margin_bytes + spare
-        ample: BoolArray = simulator.limits(world, state).min(axis=1) >= needed
+        ample: BoolArray = world.limits(state).min(axis=1) >= needed
         return ample & ~self._kept_end.all(axis=1) & (costs.policy > costs.reference)
 
     def follow(self, decides: BoolArray, served: State) -> None:

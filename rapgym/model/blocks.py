@@ -3,7 +3,10 @@
 Blocks stand in the order attn0, ffn0, attn1, ffn1, ...: attention is even, FFN is odd.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
@@ -24,6 +27,34 @@ def dropped_counts(kept: BoolArray) -> IntArray:
     )
 
 
+def floor_of(order: IntArray | Sequence[int], n: int) -> BoolArray:
+    """The blocks that always stay, bool [n]: those that `order`, what may be dropped, does not name."""
+    floor = np.ones(n, dtype=bool)
+    floor[np.asarray(order, dtype=np.int64)] = False
+    return floor
+
+
+def packed(kept: BoolArray) -> NDArray[np.uint8]:
+    """Eight blocks a byte, block 0 the most significant bit: bool [..., N] -> uint8 [..., ceil(N / 8)].
+
+    Padded with zeros. Equal where the sets are, and in their order.
+    """
+    return np.packbits(kept, axis=-1)
+
+
+def unpacked(packed: NDArray[np.uint8], n: int) -> BoolArray:
+    """The kept sets of n blocks that were packed so: uint8 [..., ceil(n / 8)] -> bool [..., n]."""
+    kept: BoolArray = np.unpackbits(packed, axis=-1, count=n).astype(bool)
+    return kept
+
+
+def raw_keys(kept: BoolArray) -> list[bytes]:
+    """The packed bits of each kept set, bool [..., N], in C order: what tables and shares look up by."""
+    rows = packed(kept)
+    raw, width = rows.tobytes(), rows.shape[-1]
+    return [raw[i : i + width] for i in range(0, len(raw), width)]
+
+
 def key(kept: BoolArray) -> str:
     """Hexadecimal name of one kept set, block 0 the most significant bit; the last digit is padded.
 
@@ -34,7 +65,7 @@ def key(kept: BoolArray) -> str:
     if bits.ndim != 1 or bits.size == 0 or bits.size % 2:
         raise InvalidSpec(f"a kept set is bool [N] with N = 2 L, not an array of {bits.shape}")
     digits = -(-bits.size // 4)
-    return np.packbits(bits).tobytes().hex()[:digits]
+    return packed(bits).tobytes().hex()[:digits]
 
 
 def kept_of(key: str, n: int) -> BoolArray:
@@ -48,7 +79,7 @@ def kept_of(key: str, n: int) -> BoolArray:
         raw = bytes.fromhex(key + "0" * (len(key) % 2))
     except ValueError:
         raise InvalidSpec(f"{key!r} is no kept-set key: it needs {digits} hex digits") from None
-    bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8)).astype(bool)
+    bits = unpacked(np.frombuffer(raw, dtype=np.uint8), 8 * len(raw))
     if len(key) != digits or bits[n:].any():
         raise InvalidSpec(f"{key!r} is no key of {n} blocks: it needs {digits} hex digits")
     return bits[:n]

@@ -81,6 +81,20 @@ def weight_bytes(model: ModelSpec, form: Format = BF16) -> int:
     return embedding_bytes(model) + model.layers * blocks
 
 
+def spent(kept: BoolArray, costs: IntArray) -> IntArray:
+    """Bytes of the kept blocks together.
+
+    Args:
+        kept: bool [..., N].
+        costs: bytes of each block if kept, int64 [..., N].
+
+    Returns:
+        int64 [...].
+    """
+    total: IntArray = np.vecdot(kept, costs)
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """Everything that decides how many bytes a kept set takes for a demand."""

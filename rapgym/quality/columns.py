@@ -117,7 +117,7 @@ class QualityColumns:
         return rows
 
     def _remembered(self, kept: BoolArray) -> FloatArray:
-        names = self.sets.names(kept)
+        names = blocks.raw_keys(kept)
         if len(self._memo) > MEMO_SETS:
             self._memo.clear()
         new = {name: i for i, name in enumerate(names) if name not in self._memo}

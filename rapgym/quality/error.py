@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym.arrays import BoolArray
+from rapgym.model import blocks
 from rapgym.quality.columns import QualityColumns
 
 # A normal error's standard deviation over its mean absolute value.
@@ -60,7 +60,7 @@ def set_errors(
     if not names:
         return {}
     packed = np.frombuffer(b"".join(names), dtype=np.uint8).reshape(len(names), -1)
-    kept: BoolArray = np.unpackbits(packed, axis=1)[:, : len(columns.floor)].astype(bool)
+    kept = blocks.unpacked(packed, len(columns.floor))
     nll, measured = columns.nll(kept)
     # A set without a row is predicted from rows on this text, and shares their error.
     text = np.full(len(names), float(np.median(columns.sets.nll_se[1:])))

@@ -35,20 +35,14 @@ class MeasuredSets:
     def __len__(self) -> int:
         return len(self.kept)
 
-    def names(self, kept: BoolArray) -> list[bytes]:
-        """The packed bits of each kept set, bool [..., N], in C order: what `index` is keyed by."""
-        packed = np.packbits(kept, axis=-1)
-        raw, width = packed.tobytes(), packed.shape[-1]
-        return [raw[i : i + width] for i in range(0, len(raw), width)]
-
     @cached_property
     def index(self) -> dict[bytes, int]:
-        """Packed bits -> row."""
-        return {name: row for row, name in enumerate(self.names(self.kept))}
+        """`blocks.raw_keys` -> row."""
+        return {name: row for row, name in enumerate(blocks.raw_keys(self.kept))}
 
     def rows(self, kept: BoolArray) -> IntArray:
         """The row of each kept set, bool [..., N] -> int64 [...]; -1 where it has none."""
-        found = [self.index.get(name, -1) for name in self.names(kept)]
+        found = [self.index.get(name, -1) for name in blocks.raw_keys(kept)]
         return np.array(found, dtype=np.int64).reshape(kept.shape[:-1])
 
 
@@ -83,12 +77,12 @@ def of_samples(file: TableFile, samples: list[Sample], domain: str | None) -> Me
     rank = {sample.name: place for place, sample in enumerate(samples)}
     ordered_on = {orders.sample for orders in header.orders}
     dense = np.ones((1, header.blocks), dtype=bool)
-    packed = [row.tobytes() for row in np.packbits(rows.kept, axis=1)]
+    names = blocks.raw_keys(rows.kept)
     chosen: dict[bytes, int] = {}
     candidates = [row for row in range(len(rows)) if rows.sample[row] in rank]
     for row in sorted(candidates, key=lambda row: rank[rows.sample[row]]):
-        chosen.setdefault(packed[row], row)
-    chosen.pop(np.packbits(dense).tobytes(), None)
+        chosen.setdefault(names[row], row)
+    chosen.pop(blocks.raw_keys(dense)[0], None)
     take: list[int] = [chosen[name] for name in sorted(chosen, reverse=True)]
     part = slice(None) if domain is None else [header.domains.index(domain)]
 

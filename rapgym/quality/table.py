@@ -16,6 +16,7 @@ from rapgym import heldout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidTable, UnmeasuredSet, WrongChecksum
 from rapgym.files import places
+from rapgym.model import blocks
 from rapgym.model.shapes import BF16, Format
 from rapgym.quality import file as table_file
 from rapgym.quality import predictor
@@ -74,9 +75,7 @@ class QualityTable:
     @property
     def floor(self) -> BoolArray:
         """Blocks that every kept set holds, bool [N]: the smallest set the table vouches for."""
-        floor = np.ones(self.blocks, dtype=bool)
-        floor[list(self.header.orders[0].joint)] = False
-        return floor
+        return blocks.floor_of(self.header.orders[0].joint, self.blocks)
 
     def ceiling(self, domain: str | None = None) -> float:
         """C, nats: a unigram model's nll less dense's on calibration text. DESIGN.md section 5."""

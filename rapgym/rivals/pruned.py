@@ -27,7 +27,7 @@ from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import scales, tables, worlds
 from rapgym.scenarios.scales import card_bytes
 from rapgym.scenarios.story import Scenario, Split
-from rapgym.world import encoding, simulator
+from rapgym.world import encoding
 from rapgym.world.records import World
 
 
@@ -83,7 +83,7 @@ def looked_up(story: Scenario, told: World, row: IntArray, limit_row: IntArray) 
 
     It looks neither back nor ahead, so that all are asked at once.
     """
-    state = simulator.start(told, row.ravel(), limit_row.ravel(), np.ones(row.size))
+    state = told.state(row.ravel(), limit_row.ravel())
     layout = encoding.layout(told, card_bytes=card_bytes(story))
     policy = FrontierLookup()
     policy.reset(row.size, Briefing(story, told, layout))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.workload.residence import DECODE_S_PER_TOKEN
-from rapgym.world import shield, simulator
-from rapgym.world.records import State, World
+from rapgym.world import shield, simulator, stall
+from rapgym.world.records import World
 from rapgym.world.shield import Reason
 
 NEVER = np.iinfo(np.int64).max  # bytes that no limit allows
@@ -82,7 +82,7 @@ def static(world: World) -> Rule:
     """
 
     def play(row: IntArray, limit_row: IntArray, before: Memory) -> Played:
-        state = State(row, limit_row, np.ones(len(row)), before)
+        state = world.state(row, limit_row, loaded=before)
         whole = np.ones((len(row), world.blocks), dtype=bool)
         strict = np.ones(len(row), dtype=bool)
         following, outcome = simulator.step(world, state, whole, refuses_misfit=strict)
@@ -159,8 +159,8 @@ def partial_admission(world: World, asked: Batches, nll: float = 0.0) -> Rule:
         share = np.where(gone, 0.0, asked.share[row[:, None], np.maximum(admitted, 0)])
         paused = _paused(world, admitted) & ~gone
         serving = ~gone & ~paused
-        returning = np.where(before, 0, foot.weights).sum(axis=1) / world.restore_bytes_per_s
-        stalled = _stalled(serving, returning)
+        missing = stall.missing_bytes(foot, before)
+        stalled = stall.in_seconds(serving, stall.stall_s(world, missing))
 
         present = np.where(gone[:, :1], before, True)
         spare = limit - int(foot.overhead_bytes(np.array(0))) - foot.margin_bytes
@@ -209,11 +209,10 @@ def weight_streaming(world: World) -> Rule:
     would take the longer of the two, at best half of this), nor does it that less than all that
     fits is never made resident to spare an emergency.
     """
-    foot, rate = world.footprint, world.restore_bytes_per_s
-    weights = int(foot.weights.sum())
+    foot, weights = world.footprint, int(world.footprint.weights.sum())
 
     def play(row: IntArray, limit_row: IntArray, before: Memory) -> Played:
-        asked = simulator.demand_of(world, row, np.ones(len(row)))
+        asked = world.demand_of(row, np.ones(len(row)))
         limit = world.rows.limit_bytes[limit_row]
         fixed = foot.overhead_bytes(asked.prompt_tokens) + foot.margin_bytes
         taken = fixed + foot.layers * foot.kv_token_bytes * asked.tokens
@@ -222,8 +221,10 @@ def weight_streaming(world: World) -> Rule:
         resident = np.maximum(room, 0)
         paused = _paused(world, resident) & ~gone
         serving = ~gone & ~paused
-        stalled = _stalled(serving, np.maximum(resident[:, 0] - before[:, 0], 0) / rate)
-        served = DECODE_S_PER_TOKEN / (DECODE_S_PER_TOKEN + (weights - resident) / rate)
+        returning = np.maximum(resident[:, 0] - before[:, 0], 0)
+        stalled = stall.in_seconds(serving, stall.stall_s(world, returning))
+        reading_s = stall.stall_s(world, weights - resident)  # at every step
+        served = DECODE_S_PER_TOKEN / (DECODE_S_PER_TOKEN + reading_s)
 
         last = np.where(gone, weights, resident).min(axis=1)  # while it was served
         present = np.where(gone[:, 0], before[:, 0], last)
@@ -251,12 +252,3 @@ def _paused(world: World, held: IntArray) -> BoolArray:
     if world.notice_s < 1:
         falls[:, 1:] = held[:, 1:] < held[:, :-1]
     return falls
-
-
-def _stalled(serving: BoolArray, stall_left: FloatArray) -> FloatArray:
-    """How much of each second [n, W] waits for bytes that take `stall_left` seconds [n] in all.
-
-    The wait pauses in seconds that are not served, and ends with the row.
-    """
-    waited: IntArray = np.cumsum(serving, axis=1) - serving
-    return np.where(serving, np.clip(stall_left[:, None] - waited, 0.0, 1.0), 0.0)

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.model import blocks
 from rapgym.world.records import Outcome, World
 
 
@@ -145,10 +146,7 @@ def served_shares(log: EpisodeLog, ceiling: float) -> dict[bytes, float]:
     later = ((log.kept != log.kept_end).any(axis=-1) & (log.refused == 0)) * served / 2
     shares: dict[bytes, float] = {}
     for sets, part in ((log.kept, served - later), (log.kept_end, later)):
-        packed = np.packbits(sets, axis=-1)
-        raw, width = packed.tobytes(), packed.shape[-1]
-        for i, share in enumerate(part.ravel().tolist()):
+        for name, share in zip(blocks.raw_keys(sets), part.ravel().tolist(), strict=True):
             if share:
-                name = raw[i * width : (i + 1) * width]
                 shares[name] = shares.get(name, 0.0) + share
     return {name: share for name, share in shares.items() if share > LEAST_SHARE}

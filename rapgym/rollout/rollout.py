@@ -163,11 +163,8 @@ def replay(world: World, log: EpisodeLog, *, refuses_misfit: bool) -> EpisodeLog
         if column.min() < 0 or column.max() >= len(world.rows):
             raise InvalidResult("the log names rows that its split does not have")
     before = np.concatenate([np.ones((1, lanes, world.blocks), dtype=bool), log.kept_end[:-1]])
-    flat = State(
-        log.row.ravel(),
-        log.limit_row.ravel(),
-        np.ones(rows * lanes),
-        before.reshape(-1, world.blocks),
+    flat = world.state(
+        log.row.ravel(), log.limit_row.ravel(), loaded=before.reshape(-1, world.blocks)
     )
     strict = strict_lanes(refuses_misfit, log.source.ravel())
     proposal = log.proposal.reshape(-1, world.blocks)

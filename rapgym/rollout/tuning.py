@@ -61,7 +61,7 @@ def fixed_sets_cost(
     count, rows = len(sets), len(world.rows)
     turned = np.repeat(np.arange(offsets) * rows // offsets, count)
     lanes = len(turned)
-    state = simulator.start(world, np.zeros(lanes, dtype=np.int64), turned, np.ones(lanes))
+    state = world.state(np.zeros(lanes, dtype=np.int64), turned)
     proposal, strict = np.tile(sets, (offsets, 1)), np.full(lanes, refuses_misfit)
     total, output = np.zeros(lanes), np.zeros(lanes)
     for _ in range(rows):

@@ -11,9 +11,7 @@ import transformers
 from rapgym.errors import InvalidSpec
 from rapgym.files import checked
 from rapgym.model import pretrained
-
-# What a decoder layer must hold to be split into its two residual blocks.
-LAYER_PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+from rapgym.runtime.layers import BLOCKS, NORMS, layers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class LoadedModel:
 
     @property
     def layers(self) -> int:
-        return len(self.network.model.layers)
+        return len(layers_of(self.network))
 
     @property
     def blocks(self) -> int:
@@ -67,14 +65,16 @@ def check_layers(name: str, network: Any) -> None:
     Raises:
         InvalidSpec: a layer lacks a part, or blocks of one kind differ in size.
     """
-    layers = getattr(getattr(network, "model", None), "layers", None)
-    if not layers or not all(hasattr(layer, part) for layer in layers for part in LAYER_PARTS):
+    layers = layers_of(network)
+    # In the order in which they work.
+    parts = [part for pair in zip(NORMS, BLOCKS, strict=True) for part in pair]
+    if not layers or not all(hasattr(view.layer, part) for view in layers for part in parts):
         raise InvalidSpec(
             f"{name}: its decoder layers are not pre-norm attention and FFN on one residual "
-            f"stream (wanted {', '.join(LAYER_PARTS)}); Llama, Qwen and SmolLM2 families are"
+            f"stream (wanted {', '.join(parts)}); Llama, Qwen and SmolLM2 families are"
         )
-    for part in ("self_attn", "mlp"):
-        sizes = {sum(p.numel() for p in getattr(layer, part).parameters()) for layer in layers}
+    for kind, part in enumerate(BLOCKS):
+        sizes = {sum(p.numel() for p in view.block(kind).parameters()) for view in layers}
         if len(sizes) != 1:
             raise InvalidSpec(f"{name}: {part} blocks differ in size ({sorted(sizes)} weights)")
 

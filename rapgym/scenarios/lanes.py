@@ -3,7 +3,7 @@
 Both environments and the rollout stand on this; they differ only in how actions become proposals.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -77,19 +77,18 @@ class Lanes:
         )
         self.importance = importance(self.world)
         ones = np.ones(count, dtype=np.int64)
-        self.state: State = simulator.start(self.world, 0 * ones, 0 * ones, ones.astype(float))
+        self.state: State = self.world.state(0 * ones, 0 * ones)
         self.age: IntArray = 0 * ones
         self.episode_rows: IntArray = ones.copy()
         self._seen: Visible | None = None
 
     def restart(self, lane: int, start: Start) -> None:
         """Begin an episode in one lane, every block in memory."""
-        rows, state = len(self.world.rows), self.state
-        row, limit_row = state.row.copy(), state.limit_row.copy()
-        token_scale, loaded = state.token_scale.copy(), state.loaded.copy()
-        row[lane], limit_row[lane] = start.row, (start.row + start.offset) % rows
-        token_scale[lane], loaded[lane] = start.token_scale, True
-        self.state = State(row, limit_row, token_scale, loaded)
+        row, limit_row = start.row, (start.row + start.offset) % len(self.world.rows)
+        fresh = self.world.state(
+            np.array([row]), np.array([limit_row]), np.array([start.token_scale])
+        )
+        self.state = self.state.put(np.array([lane]), fresh)
         self.age[lane], self.episode_rows[lane] = 0, start.rows
         self._seen = None
 
@@ -122,20 +121,11 @@ class Lanes:
         """
         if lanes is None:
             lanes = np.ones(self.count, dtype=bool)
-        part = State(
-            self.state.row[lanes],
-            self.state.limit_row[lanes],
-            self.state.token_scale[lanes],
-            self.state.loaded[lanes],
-        )
+        part = self.state.at(lanes)
         strict = np.broadcast_to(np.asarray(refuses_misfit, dtype=bool), part.lanes)
         source = np.full(part.lanes, Reason.POLICY) if source is None else source[lanes]
         following, outcome = self.step(self.world, part, proposal[lanes], source, strict)
-        row, limit_row = self.state.row.copy(), self.state.limit_row.copy()
-        loaded = self.state.loaded.copy()
-        row[lanes], limit_row[lanes] = following.row, following.limit_row
-        loaded[lanes] = following.loaded
-        self.state = replace(self.state, row=row, limit_row=limit_row, loaded=loaded)
+        self.state = self.state.put(lanes, following)
         self.age[lanes] += 1
         self._seen = None
         return outcome

@@ -201,7 +201,7 @@ class _Run:
         reference.reset(self.count, self.told)
         strict = np.full(self.count, guard.refuses_misfit(policy))
         turned = np.arange(self.count) * rows // self.count
-        state = simulator.start(world, np.zeros_like(turned), turned, np.ones(self.count))
+        state = world.state(np.zeros_like(turned), turned)
         rng, total, output = np.random.default_rng(seed), 0.0, 0
         proposals = []
         for age in range(rows):

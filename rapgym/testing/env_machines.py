@@ -7,6 +7,7 @@ watchdog, deadline and an operator's pins. In both every row goes through a `Wit
 
 from collections import Counter
 from dataclasses import replace
+from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from rapgym.testing import hostile, model
 from rapgym.testing import worlds as made
 from rapgym.testing.witness import CLOSE, Tally, Witness
 from rapgym.testing.world_machine import SEEDS
+from rapgym.world import stall
 from rapgym.world.records import Rows, World
 from rapgym.world.shield import Reason
 
@@ -280,8 +282,8 @@ class GuardMachine(RuleBasedStateMachine):
         self.pinned = np.zeros(self.lanes, dtype=bool)
         self._now_in(world)
         # Rows in which the reference still brings blocks back are no waste yet.
-        returning = -(-int(world.footprint.weights.sum()) // int(world.restore_bytes_per_s))
-        stalled = -(-returning // world.window_s)
+        returning_s = float(stall.stall_s(world, world.footprint.weights.sum()))
+        stalled = ceil(returning_s / world.window_s)
         for _ in range(self.watched_by.ample_rows + stalled + 1):
             outcome = self._serve()
         # What the lookup takes for best: dense, or a set that the table finds no worse.

@@ -196,7 +196,7 @@ class Served:
     measured: bool
     seconds: dict[str, float]  # stall, emergency, refused, served: they add up to W
     loss: float  # nats, summed over served seconds
-    falls: int  # seconds inside the row in which the limit fell below what was in use
+    falls: tuple[int, ...]  # seconds of the row in which the limit fell below what was in use
     terms: dict[str, float]  # quality, stall, emergency, refused
 
 
@@ -238,11 +238,12 @@ def serve(
     stall_left = to_return / world.restore_bytes_per_s
 
     seconds = dict.fromkeys(("stall", "emergency", "refused", "served"), 0.0)
-    loss_sum, falls, refused_from = 0.0, 0, 0 if refused else None
+    loss_sum, refused_from = 0.0, 0 if refused else None
+    falls: list[int] = []
     for second, budget in enumerate(budgets):
         emergency = False
         if not refused and used(kept) > budget:
-            falls += 1
+            falls.append(second)
             smaller = fit(kept, costs, budget, order)
             if strict or used(smaller) > budget:
                 refused, refused_from = True, second
@@ -276,7 +277,7 @@ def serve(
         measured=known,
         seconds=seconds,
         loss=loss_sum,
-        falls=falls,
+        falls=tuple(falls),
         terms={
             "quality": weight * loss_sum / len(budgets),
             **{name: lost * seconds[name] for name in TERMS[1:]},

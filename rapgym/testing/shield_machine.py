@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from rapgym.arrays import BoolArray, IntArray
+from rapgym.model import memory
 from rapgym.testing import hostile, model
 from rapgym.testing.witness import Tally
 from rapgym.testing.world_machine import BYTE, SEEDS
@@ -45,7 +46,7 @@ class ShieldMachine(RuleBasedStateMachine):
     @rule(seed=SEEDS, more=BYTE)
     def the_tenant_takes_all_but_some_blocks(self, seed: int, more: int) -> None:
         kept = np.random.default_rng(seed).random((self.lanes, self.n)) < 0.5
-        self.budget = np.where(kept, self.costs, 0).sum(axis=1) + more
+        self.budget = memory.spent(kept, self.costs) + more
 
     @rule(lost=st.sampled_from([1, 5, 10**11]))
     def capacity_is_lost(self, lost: int) -> None:

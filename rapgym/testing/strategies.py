@@ -13,7 +13,6 @@ from rapgym.scenarios import catalogue, worlds
 from rapgym.testing import hostile
 from rapgym.testing import worlds as made
 from rapgym.testing.hostile import Proposes
-from rapgym.world import simulator
 from rapgym.world.records import Rows, State, World
 
 try:
@@ -82,8 +81,7 @@ def hostile_worlds(draw: st.DrawFn, story: str, rows: int = 16) -> World:
 def states(draw: st.DrawFn, world: World, most_lanes: int = 4) -> State:
     """Lanes anywhere in a world, every block in memory."""
     rows, count = len(world.rows), draw(st.integers(1, most_lanes))
-    return simulator.start(
-        world,
+    return world.state(
         np.array(draw(int_rows(0, rows - 1, count))),
         np.array(draw(int_rows(0, rows - 1, count))),
         np.array(draw(st.lists(st.sampled_from([0.9, 1.0, 1.1]), min_size=count, max_size=count))),

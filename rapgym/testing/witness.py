@@ -109,7 +109,7 @@ class Witness:
             served = model.serve(plain, loaded, wanted, *place, strict=bool(strict[lane]),
                                  source=Reason(source[lane]).name.lower())  # fmt: skip
             self._same(outcome, lane, served)
-            self.tally.falls += served.falls
+            self.tally.falls += len(served.falls)
             check_promises(plain, model.asked(plain, *place), wanted, outcome, lane,
                            strict=bool(strict[lane]))  # fmt: skip
 
@@ -125,6 +125,7 @@ class Witness:
             "kept_end": model.kept_of(outcome.kept_end[lane].tolist()),
             "reason": Reason(outcome.reason[lane]).name.lower(),
             "used_bytes": int(outcome.used_bytes[lane]),
+            "falls": tuple(fall.second for fall in outcome.falls if lane in fall.lanes),
         }
         if not self.is_live:
             found["measured"] = bool(outcome.measured[lane])

@@ -52,8 +52,7 @@ class WorldMachine(RuleBasedStateMachine):
     @initialize(world=strategies.tiny_worlds(), seed=SEEDS)
     def begin(self, world: World, seed: int) -> None:
         rng, rows = np.random.default_rng(seed), len(world.rows)
-        self.state: State = simulator.start(
-            world,
+        self.state: State = world.state(
             rng.integers(rows, size=self.lanes),
             rng.integers(rows, size=self.lanes),
             rng.choice([0.9, 1.0, 1.1], self.lanes),

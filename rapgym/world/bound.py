@@ -12,32 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.world import simulator
+from rapgym.world import stall
 from rapgym.world.records import State, World
 from rapgym.world.reward import token_loss
 
 
-def least_cost(world: World, at_counts: FloatArray, state: State, rows: int) -> FloatArray:
-    """Cost, nats an output token, below which no policy can come on these rows.
+def least_cost_rows(
+    world: World, at_counts: FloatArray, state: State, rows: int
+) -> tuple[FloatArray, IntArray]:
+    """The cost of each row of one plan than which no policy can cost less on these rows.
 
     Args:
         world: whose rows and limits apply; its quality columns are not read.
         at_counts: M, float64 [A + 1, F + 1], of the columns that score.
         state: the first row of each of B lanes; what is loaded there does not matter.
         rows: how many rows are served.
-
-    Returns:
-        float64 [B]: sum of output tokens times mean cost, over the sum of output tokens.
-    """
-    cost, output = least_cost_rows(world, at_counts, state, rows)
-    total: FloatArray = (cost * output).sum(axis=0) / np.maximum(output.sum(axis=0), 1)
-    return total
-
-
-def least_cost_rows(
-    world: World, at_counts: FloatArray, state: State, rows: int
-) -> tuple[FloatArray, IntArray]:
-    """The cost of each row of one plan that reaches the least cost, as `least_cost` takes them.
 
     Returns:
         Mean cost of each row, float64 [rows, B], and its output tokens, int64 [rows, B].
@@ -73,16 +62,15 @@ class _Lane:
         footprint = world.footprint
         returned = np.maximum(self.a[:, None] - self.a, 0) * footprint.attention_bytes
         returned = returned + np.maximum(self.f[:, None] - self.f, 0) * footprint.ffn_bytes
-        self.reload_s = returned / world.restore_bytes_per_s  # from state i to state j
+        self.reload_s = stall.stall_s(world, returned)  # from state i to state j
         steps = np.arange(rows)
-        where = State(
+        where = world.state(
             (state.row[lane] + steps) % len(world.rows),
             (state.limit_row[lane] + steps) % len(world.rows),
             np.full(rows, state.token_scale[lane]),
-            np.ones((rows, world.blocks), dtype=bool),
         )
-        asked = simulator.demand(world, where)
-        self.limit = simulator.limits(world, where)
+        asked = world.demand(where)
+        self.limit = world.limits(where)
         self.output = world.rows.output_tokens[where.row]
         per_attention = footprint.attention_bytes + footprint.kv_token_bytes * asked.tokens
         overhead = footprint.overhead_bytes(asked.prompt_tokens) + footprint.margin_bytes
@@ -118,8 +106,8 @@ class _Lane:
         over = self.used[t][:, None] > self.limit[t]
         calm_s = np.where(over.any(axis=1), over.argmax(axis=1), self.world.window_s)
         per_second = self.output[t] / self.world.window_s * (self.world.ceiling - self.loss)
-        stall: FloatArray = np.minimum(reload_s, calm_s) * per_second
-        return stall
+        cost: FloatArray = np.minimum(reload_s, calm_s) * per_second
+        return cost
 
     def _row(self, t: int, later: FloatArray) -> _Row:
         window_s, states = self.world.window_s, len(self.loss)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.world import simulator
 from rapgym.world.records import Demand, State, World
 
 HISTORY = 8  # rows before this one that are seen
@@ -119,7 +118,7 @@ def visible(world: World, state: State, age: IntArray) -> Visible:
         age: rows that each lane has served in this episode, [B].
     """
     rows = len(world.rows)
-    limit = simulator.limits(world, state)
+    limit = world.limits(state)
     ahead = range(1 + world.notice_s // world.window_s)  # rows into which announcements reach
     announced = [world.rows.limit_bytes[(state.limit_row + row) % rows] for row in ahead]
     seen = np.concatenate(announced, axis=1)[:, : 1 + world.notice_s]
@@ -127,10 +126,8 @@ def visible(world: World, state: State, age: IntArray) -> Visible:
     back = np.where(age[:, None] >= _BACK, _BACK, 0)
     recent = world.rows.limit_bytes[(state.limit_row[:, None] - back) % rows]
     recent = np.where((back > 0)[:, :, None], recent, limit[:, None, :1])
-    past = simulator.demand_of(
-        world, (state.row[:, None] - back) % rows, state.token_scale[:, None]
-    )
-    return Visible(simulator.demand(world, state), seen, recent, past, state.loaded)
+    past = world.demand_of((state.row[:, None] - back) % rows, state.token_scale[:, None])
+    return Visible(world.demand(state), seen, recent, past, state.loaded)
 
 
 def rounded_down(values: FloatArray) -> FloatArray:

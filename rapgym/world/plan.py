@@ -5,38 +5,11 @@ it chooses is then served by the simulator itself, so its cost is one that was r
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.model.memory import Footprint
-from rapgym.world import simulator
+from rapgym.arrays import BoolArray, FloatArray
+from rapgym.world import simulator, stall
 from rapgym.world.records import State, World
 from rapgym.world.reward import token_loss
-
-
-def reload_bytes(footprint: Footprint, loaded: BoolArray, kept: BoolArray) -> IntArray:
-    """Bytes that return from each loaded set to each kept set.
-
-    Args:
-        loaded: bool [B, M, N]; kept: bool [B, K, N].
-
-    Returns:
-        int64 [B, M, K]. By counting bits: a product of matrices this small costs more in starting
-        threads than in arithmetic.
-    """
-    total = np.zeros((len(loaded), loaded.shape[1], kept.shape[1]), dtype=np.int64)
-    for kind, size in enumerate((footprint.attention_bytes, footprint.ffn_bytes)):
-        gone, wanted = _words(~loaded[..., kind::2]), _words(kept[..., kind::2])
-        returning = np.bitwise_count(gone[:, :, None] & wanted[:, None])
-        total += size * returning.sum(axis=-1, dtype=np.int64)
-    return total
-
-
-def _words(bits: BoolArray) -> NDArray[np.uint64]:
-    """bool [..., L] -> uint64 [..., ceil(L / 64)]."""
-    packed = np.packbits(bits, axis=-1)
-    padding = [(0, 0)] * (packed.ndim - 1) + [(0, -packed.shape[-1] % 8)]
-    return np.pad(packed, padding).view(np.uint64)
 
 
 def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> BoolArray:
@@ -58,16 +31,16 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
     calm_s = np.empty((rows, lanes, count))
     own, ends = [], []
     for t in range(rows):
-        state = State(
+        state = world.state(
             np.repeat((start.row + t) % len(world.rows), count),
             np.repeat((start.limit_row + t) % len(world.rows), count),
             np.repeat(start.token_scale, count),
             tiled,
         )
         _, outcome = simulator.step(world, state, tiled)
-        asked = simulator.demand(world, state)
+        asked = world.demand(state)
         used = world.footprint.used_bytes(outcome.kept, asked.tokens, asked.prompt_tokens)
-        over = (used + world.footprint.margin_bytes)[:, None] > simulator.limits(world, state)
+        over = (used + world.footprint.margin_bytes)[:, None] > world.limits(state)
         first = np.where(over.any(axis=1), over.argmax(axis=1), world.window_s)
         weight = outcome.output_tokens / world.mean_output_tokens / world.window_s
         loss = token_loss(outcome.nll, world.ceiling)
@@ -79,8 +52,9 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
 
     def onward(t: int, loaded: BoolArray, ahead: FloatArray) -> FloatArray:
         """Cost of each choice at row t from each loaded set: [B, M, N] -> [B, M, K]."""
-        returning = reload_bytes(world.footprint, loaded, kept[t]) / world.restore_bytes_per_s
-        stalled = np.minimum(returning, calm_s[t][:, None]) * stall_cost[t][:, None]
+        returning = stall.returning_between(world.footprint, loaded, kept[t])
+        stall_s = stall.stall_s(world, returning)
+        stalled = np.minimum(stall_s, calm_s[t][:, None]) * stall_cost[t][:, None]
         total: FloatArray = stalled + ahead[:, None]
         return total
 

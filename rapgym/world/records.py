@@ -1,14 +1,20 @@
 """The records of the simulated world: its rows, what does not change, where lanes stand, outcomes."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidSpec
+from rapgym.model import blocks
 from rapgym.model.memory import Footprint
 from rapgym.quality.columns import QualityColumns
 from rapgym.world.reward import Seconds, Terms
+from rapgym.world.shield import Decision
+
+# Which lanes: a slice, their indices, or bool [B].
+LaneIndex: TypeAlias = slice | IntArray | BoolArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,15 @@ class Demand:
     def tokens(self) -> IntArray:
         """KV cache entries that a kept attention block holds, [B]."""
         return self.prompt_tokens + self.reserved_tokens
+
+    def at(self, lanes: LaneIndex) -> "Demand":
+        """Of some of the lanes alone, in the order that `lanes` gives them."""
+        return Demand(
+            self.batch[lanes],
+            self.prompt_tokens[lanes],
+            self.reserved_tokens[lanes],
+            self.longest_tokens[lanes],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,44 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """Where each of B lanes stands, before a row is decided."""
+
+    row: IntArray  # whose demand is served next, [B]
+    limit_row: IntArray  # whose limits apply, [B]; differs from `row` by a lane's fixed offset
+    token_scale: FloatArray  # small scaling of train episodes, [B]
+    loaded: BoolArray  # blocks in memory, [B, N]
+
+    @property
+    def lanes(self) -> int:
+        return len(self.row)
+
+    def at(self, lanes: LaneIndex) -> "State":
+        """Some of the lanes alone, in the order that `lanes` gives them."""
+        return State(
+            self.row[lanes], self.limit_row[lanes], self.token_scale[lanes], self.loaded[lanes]
+        )
+
+    def put(self, lanes: LaneIndex, part: "State") -> "State":
+        """A copy in which `lanes` stand where those of `part` do, one for one."""
+        whole = State(
+            self.row.copy(), self.limit_row.copy(), self.token_scale.copy(), self.loaded.copy()
+        )
+        whole.row[lanes], whole.limit_row[lanes] = part.row, part.limit_row
+        whole.token_scale[lanes], whole.loaded[lanes] = part.token_scale, part.loaded
+        return whole
+
+    def beside(self, other: "State") -> "State":
+        """These lanes, and then those of another state."""
+        return State(
+            np.concatenate([self.row, other.row]),
+            np.concatenate([self.limit_row, other.limit_row]),
+            np.concatenate([self.token_scale, other.token_scale]),
+            np.concatenate([self.loaded, other.loaded]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """Everything that does not change while rows are served."""
 
@@ -82,23 +135,53 @@ class World:
     @property
     def floor(self) -> BoolArray:
         """Blocks that always stay, bool [N]."""
-        floor = np.ones(self.blocks, dtype=bool)
-        floor[self.quality.order] = False
-        return floor
+        return blocks.floor_of(self.quality.order, self.blocks)
+
+    def state(
+        self,
+        row: IntArray,
+        limit_row: IntArray,
+        token_scale: FloatArray | None = None,
+        loaded: BoolArray | None = None,
+    ) -> State:
+        """Lanes at the given rows.
+
+        Args:
+            row, limit_row, token_scale: as `State` has them, [B]; tokens are not scaled unless stated.
+            loaded: blocks in memory, [B, N]; every one unless stated.
+        """
+        lanes = len(row)
+        return State(
+            np.asarray(row, dtype=np.int64),
+            np.asarray(limit_row, dtype=np.int64),
+            np.ones(lanes) if token_scale is None else np.asarray(token_scale, dtype=np.float64),
+            np.ones((lanes, self.blocks), dtype=bool) if loaded is None else loaded,
+        )
+
+    def demand(self, state: State) -> Demand:
+        """What the next row of each lane asks for, [B] each."""
+        return self.demand_of(state.row, state.token_scale)
+
+    def demand_of(self, row: IntArray, token_scale: FloatArray) -> Demand:
+        """What these rows ask for, tokens scaled: [...] each."""
+        rows = self.rows
+        columns = (rows.prompt_tokens, rows.reserved_tokens, rows.longest_tokens)
+        scaled = (np.rint(column[row] * token_scale).astype(np.int64) for column in columns)
+        return Demand(rows.batch[row], *scaled)
+
+    def limits(self, state: State) -> IntArray:
+        """Bytes that the model may use in each second of the next row, [B, W]."""
+        return self.rows.limit_bytes[state.limit_row]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """Where each of B lanes stands, before a row is decided."""
+class Fall:
+    """One second of a row in which the limit fell below what was in use, in some of B lanes."""
 
-    row: IntArray  # whose demand is served next, [B]
-    limit_row: IntArray  # whose limits apply, [B]; differs from `row` by a lane's fixed offset
-    token_scale: FloatArray  # small scaling of train episodes, [B]
-    loaded: BoolArray  # blocks in memory, [B, N]
-
-    @property
-    def lanes(self) -> int:
-        return len(self.row)
+    second: int  # of the row
+    lanes: IntArray  # in which it did, ascending, [n]
+    before: BoolArray  # in memory until then, [n, N]
+    decision: Decision  # what the shield made of it: blocks go, or the rest of the row is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +200,7 @@ class Outcome:
     output_tokens: IntArray  # [B]
     seconds: Seconds
     terms: Terms
+    falls: tuple[Fall, ...]  # what happened in mid-row, second by second
 
     @property
     def reward(self) -> FloatArray:

@@ -11,6 +11,8 @@ from enum import IntEnum
 import numpy as np
 
 from rapgym.arrays import BoolArray, IntArray
+from rapgym.model import blocks
+from rapgym.model.memory import spent
 
 
 class Reason(IntEnum):
@@ -40,10 +42,8 @@ def fit(proposal: BoolArray, costs: IntArray, budget: IntArray, order: IntArray)
         fits; no dropped block could return without breaking the budget. Where not even the
         floor fits, the floor: the caller refuses the row.
     """
-    floor = np.ones(proposal.shape[-1], dtype=bool)
-    floor[order] = False
-    kept = proposal | floor
-    excess = np.where(kept, costs, 0).sum(axis=-1) - budget
+    kept = proposal | blocks.floor_of(order, proposal.shape[-1])
+    excess = spent(kept, costs) - budget
     if (excess > 0).any():
         kept[..., order] &= cut(np.where(kept, costs, 0)[..., order], excess)
     return kept
@@ -61,7 +61,7 @@ def cut(costs: IntArray, excess: IntArray) -> BoolArray:
         that turn out not to be needed, the last tried first.
     """
     stays = np.cumsum(costs, axis=-1) - costs >= excess[..., None]
-    slack = np.where(stays, 0, costs).sum(axis=-1) - excess
+    slack = spent(~stays, costs) - excess
     # The last block to go may have freed more than was missing: give back what still fits.
     needless = ~stays & (costs <= slack[..., None])
     for position in np.flatnonzero(needless.any(axis=tuple(range(needless.ndim - 1))))[::-1]:
@@ -126,16 +126,14 @@ def decide(
         source: whose proposal it is, [B]: POLICY, FALLBACK, WATCHDOG or OVERRIDE.
         refuses_misfit: the policy declares `on_misfit="refuse"`, [B].
     """
-    floor = np.ones(proposal.shape[-1], dtype=bool)
-    floor[order] = False
+    floor = blocks.floor_of(order, proposal.shape[-1])
     wanted = proposal | floor
-    refused = np.vecdot(wanted, costs) > budget
+    refused = spent(wanted, costs) > budget
     if not np.count_nonzero(refused):  # the usual row, and quicker: every proposal fits
         return Decision(wanted, refused, source.copy())
     kept = fit(proposal, costs, budget, order)
-    spent = np.where(kept, costs, 0).sum(axis=-1)
     repaired = (kept != wanted).any(axis=-1)
-    refused = (spent > budget) | (repaired & refuses_misfit)
+    refused = (spent(kept, costs) > budget) | (repaired & refuses_misfit)
     kept = np.where(refused[..., None], floor, kept)
     reason = np.where(repaired & (source == Reason.POLICY), Reason.REPAIRED, source)
     return Decision(kept, refused, np.where(refused, Reason.REFUSED, reason))

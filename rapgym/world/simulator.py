@@ -6,38 +6,11 @@ from typing import Protocol
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.world import reward, shield
-from rapgym.world.records import Demand, Outcome, State, World
+from rapgym.model.memory import spent
+from rapgym.world import reward, shield, stall
+from rapgym.world.records import Fall, Outcome, State, World
 from rapgym.world.reward import Seconds
 from rapgym.world.shield import Reason
-
-
-def start(world: World, row: IntArray, limit_row: IntArray, token_scale: FloatArray) -> State:
-    """B lanes at the given rows, every block in memory."""
-    return State(
-        np.asarray(row, dtype=np.int64),
-        np.asarray(limit_row, dtype=np.int64),
-        np.asarray(token_scale, dtype=np.float64),
-        np.ones((len(row), world.blocks), dtype=bool),
-    )
-
-
-def demand(world: World, state: State) -> Demand:
-    """What the next row of each lane asks for."""
-    return demand_of(world, state.row, state.token_scale)
-
-
-def demand_of(world: World, row: IntArray, token_scale: FloatArray) -> Demand:
-    """What these rows ask for, tokens scaled: [...] each."""
-    rows = world.rows
-    columns = (rows.prompt_tokens, rows.reserved_tokens, rows.longest_tokens)
-    scaled = (np.rint(column[row] * token_scale).astype(np.int64) for column in columns)
-    return Demand(rows.batch[row], *scaled)
-
-
-def limits(world: World, state: State) -> IntArray:
-    """Bytes that the model may use in each second of the next row, [B, W]."""
-    return world.rows.limit_bytes[state.limit_row]
 
 
 def step(
@@ -100,8 +73,8 @@ class Row:
         source = np.full(lanes, Reason.POLICY) if source is None else source
         strict = np.zeros(lanes, dtype=bool) if refuses_misfit is None else refuses_misfit
         self.world, self.state, self.proposal, self.strict = world, state, proposal, strict
-        self.demand = demand(world, state)
-        self.limits = limits(world, state)
+        self.demand = world.demand(state)
+        self.limits = world.limits(state)
         self.costs = world.footprint.block_bytes(self.demand.tokens)
         taken = world.footprint.overhead_bytes(self.demand.prompt_tokens)
         self.budgets = self.limits - (taken + world.footprint.margin_bytes)[:, None]
@@ -112,9 +85,7 @@ class Row:
         self.measured = np.ones(lanes, dtype=bool)
         # First second that is not served because the batch was refused; W where it never was.
         self.refused_from = np.where(self.decision.refused, 0, world.window_s)
-
-    def spent(self, kept: BoolArray) -> IntArray:
-        return np.where(kept, self.costs, 0).sum(axis=-1)
+        self.falls: list[Fall] = []
 
     def serve(self, nll: FloatArray) -> Seconds:
         """Let the row's seconds pass.
@@ -124,14 +95,14 @@ class Row:
         """
         window_s, lanes = self.world.window_s, len(self.costs)
         loss = reward.token_loss(nll, self.world.ceiling)
-        returning = self.kept & ~self.state.loaded
-        returning_bytes = np.where(returning, self.world.footprint.weights, 0).sum(axis=-1)
-        stall_left = returning_bytes / self.world.restore_bytes_per_s
-        eventful = (self.refused_from == 0) | (self.spent(self.kept) > self.budgets.min(axis=1))
-        stall = np.where(eventful, 0.0, np.minimum(stall_left, window_s))
+        returning = stall.returning_bytes(self.world.footprint, self.state.loaded, self.kept)
+        stall_left = stall.stall_s(self.world, returning)
+        most = self.budgets.min(axis=1)
+        eventful = (self.refused_from == 0) | (spent(self.kept, self.costs) > most)
+        stalled = np.where(eventful, 0.0, np.minimum(stall_left, window_s))
         seconds = Seconds(
-            loss=np.where(eventful, 0.0, (window_s - stall) * loss),
-            stall=stall,
+            loss=np.where(eventful, 0.0, (window_s - stalled) * loss),
+            stall=stalled,
             emergency=np.zeros(lanes),
             refused=np.zeros(lanes),
         )
@@ -149,13 +120,16 @@ class Row:
             Lanes in which blocks had to go, [B].
         """
         budget = self.budgets[:, second]
-        falls = lanes & (self.refused_from > second) & (self.spent(self.kept) > budget)
+        falls = lanes & (self.refused_from > second) & (spent(self.kept, self.costs) > budget)
         if falls.any():
-            smaller = shield.fit(self.kept, self.costs, budget, self.world.quality.order)
-            gives_up = falls & (self.strict | (self.spent(smaller) > budget))
-            self.refused_from[gives_up] = second
-            falls &= ~gives_up
-            self.kept[falls] = smaller[falls]
+            where = np.flatnonzero(falls)
+            before, forced = self.kept[where], np.full(len(where), Reason.EMERGENCY)
+            made = shield.decide(before, self.costs[where], budget[where],
+                                 self.world.quality.order, forced, self.strict[where])  # fmt: skip
+            self.falls.append(Fall(second, where, before, made))
+            self.refused_from[where[made.refused]] = second
+            falls[where] = ~made.refused
+            self.kept[falls] = made.kept[~made.refused]
         return falls
 
     def pauses(self, falls: BoolArray) -> BoolArray:
@@ -175,7 +149,7 @@ class Row:
                 self.measured[falls] &= measured
             refused, paused = lanes & (self.refused_from <= second), self.pauses(falls)
             serving = lanes & ~refused & ~paused
-            stalled = np.where(serving, np.minimum(stall_left, 1.0), 0.0)
+            stalled = np.where(serving, stall.in_second(stall_left), 0.0)
             stall_left -= stalled
             seconds.refused[refused] += 1
             seconds.emergency[paused] += 1
@@ -197,7 +171,7 @@ class Row:
         # `budgets` leaves room for the activations of prompts that are gone: a safe estimate.
         lowest = np.where(seconds_left, self.budgets, np.iinfo(np.int64).max).min(axis=1)
         own = present & (self.proposal | floor)
-        own_fits = np.where(own, weights, 0).sum(axis=-1) <= lowest
+        own_fits = spent(own, weights) <= lowest
         stays = np.where((self.strict & own_fits)[:, None], own, present & floor)
         last_first = np.concatenate([self.world.quality.order, np.flatnonzero(floor)[::-1]])
         stays = shield.fit(stays, np.broadcast_to(weights, stays.shape), lowest, last_first)
@@ -238,4 +212,5 @@ class Row:
             output_tokens=output_tokens,
             seconds=seconds,
             terms=reward.terms(seconds, self.world.window_s, self.world.ceiling, weight),
+            falls=tuple(self.falls),
         )

@@ -49,13 +49,11 @@ def keys(kept: BoolArray) -> list[str]:
 
 def same(one: Any, other: Any) -> bool:
     """Whether two outcomes are equal, array by array."""
-    names = one.__slots__
-    return all(
-        same(getattr(one, name), getattr(other, name))
-        if hasattr(getattr(one, name), "__slots__")
-        else np.array_equal(getattr(one, name), getattr(other, name))
-        for name in names
-    )
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if not hasattr(one, "__slots__"):
+        return np.array_equal(one, other)
+    return all(same(getattr(one, name), getattr(other, name)) for name in one.__slots__)
 
 
 def calibrated(world: World) -> World:
@@ -159,6 +157,49 @@ def test_a_row_that_is_refused_half_way_is_over(tmp_path: Path) -> None:
         step(FALLING, lanes_at(FALLING, [0]), np.ones((1, 6), dtype=bool))
     told = [(record.second, record.reason, record.limit_bytes) for record in records(path)]
     assert told == [(0, "policy", 480), (1, "emergency", 330), (2, "refused", 150)]
+
+
+# Of that row, from `second` on, as it was written when the log computed falls for itself.
+FALLS = (
+    '"second":1,"batch":1,"prompt_tokens":5,"reserved_tokens":0,"longest_tokens":5,"limit_bytes":330,'
+    '"budget_bytes":230,"used_bytes":280,"lane":0,"row":0,"limit_row":0,"late_us":null,'
+    '"measured_bytes":null,"output_tokens":null,"nll":0.65,"readable":null,"pinned":null,'
+    '"measured":true,"cost":null,"watchdog":null,"refuses_misfit":false,"refused":false,'
+    '"source":"emergency","reason":"emergency","proposal":"fc","kept":"c4","loaded":"fc",'
+    '"own_proposal":null,"observation":null',
+    '"second":2,"batch":1,"prompt_tokens":5,"reserved_tokens":0,"longest_tokens":5,"limit_bytes":150,'
+    '"budget_bytes":50,"used_bytes":0,"lane":0,"row":0,"limit_row":0,"late_us":null,'
+    '"measured_bytes":null,"output_tokens":null,"nll":0.65,"readable":null,"pinned":null,'
+    '"measured":true,"cost":null,"watchdog":null,"refuses_misfit":false,"refused":true,'
+    '"source":"emergency","reason":"refused","proposal":"c4","kept":"c0","loaded":"c4",'
+    '"own_proposal":null,"observation":null',
+)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_falls_are_written_as_ever(tmp_path: Path, live: bool) -> None:
+    path = tmp_path / "log.jsonl"
+    step = step_of(FALLING, np.ones(6, dtype=bool)) if live else simulator.step
+    with AuditLog(path) as log:
+        AuditedStep(step, log, context_of(FALLING))(
+            FALLING, lanes_at(FALLING, [0]), np.ones((1, 6), dtype=bool)
+        )
+    lines = [line for line in path.read_text().splitlines() if '"source":"emergency"' in line]
+    assert [line[line.index('"second"') : line.rindex(',"sha256"')] for line in lines] == [*FALLS]
+
+
+def test_a_fall_that_the_step_did_not_tell_is_not_on_record(tmp_path: Path) -> None:
+    """The log keeps what happened; a step that serves otherwise is believed."""
+
+    def lasting(*given: Any) -> Any:
+        following, outcome = simulator.step(*given)
+        return following, replace(outcome, falls=outcome.falls[:1])
+
+    path = tmp_path / "log.jsonl"
+    with AuditLog(path) as log:
+        step = AuditedStep(lasting, log, context_of(FALLING))
+        step(FALLING, lanes_at(FALLING, [0]), np.ones((1, 6), dtype=bool))
+    assert [record.second for record in records(path)] == [0, 1]
 
 
 def test_a_world_with_test_columns_is_not_audited(toy_story: Scenario) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from toy_world import least_cost
 
 from rapgym import cli
 from rapgym.bench import cells, results, scoreboard, verify
@@ -27,7 +28,7 @@ from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.story import Scenario
-from rapgym.world import bound, plan
+from rapgym.world import plan, stall
 
 MINE = (  # a module of a user's, with one policy
     "import numpy as np\n"
@@ -327,7 +328,7 @@ def test_the_bound_cell_is_the_bound(toy_story: Scenario) -> None:
     world = worlds.scoring_world(toy_story)
     cell = cells.bound_cell(toy_story)
     start = cells.test_start(world, toy_story)
-    least = bound.least_cost(world, world.quality.at_counts, start, len(world.rows))
+    least = least_cost(world, start, len(world.rows))
     output = cell.log.output_tokens
     assert (cell.test_cost * output).sum(axis=0) / output.sum(axis=0) == pytest.approx(least)
 
@@ -392,7 +393,7 @@ def test_damaged_results_are_refused_in_one_sentence(
         results.read(tmp_path / "absent.csv.gz")
 
 
-def test_reload_bytes_equal_a_plain_count() -> None:
+def test_bytes_between_sets_equal_a_plain_count() -> None:
     rng = np.random.default_rng(0)
     for layers in (3, 30, 70):
         footprint = memory.Footprint(layers, 7, 11, 1, 0, 0.0, 0)
@@ -401,7 +402,7 @@ def test_reload_bytes_equal_a_plain_count() -> None:
         expected = [
             [[footprint.weights[k & ~m].sum() for k in kept[b]] for m in loaded[b]] for b in (0, 1)
         ]
-        assert (plan.reload_bytes(footprint, loaded, kept) == expected).all()
+        assert (stall.returning_between(footprint, loaded, kept) == expected).all()
 
 
 class Peeks:

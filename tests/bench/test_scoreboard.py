@@ -268,7 +268,7 @@ def shares_of(**columns: Any) -> dict[str, float]:
     """Shares by key, of rows that cost nothing but what is given."""
     found = rollout_log.served_shares(log_of(np.zeros((ROWS, LANES)), **columns), ceiling=4.0)
     return {
-        blocks.key(np.unpackbits(np.frombuffer(name, np.uint8))[:N].astype(bool)): share
+        blocks.key(blocks.unpacked(np.frombuffer(name, np.uint8), N)): share
         for name, share in found.items()
     }
 
@@ -306,7 +306,7 @@ def test_the_tables_error_of_a_difference_by_hand() -> None:
 def test_errors_of_sets_come_from_the_table_or_its_predictor(toy_story: Scenario) -> None:
     columns = worlds.scoring_world(toy_story).quality
     sets = [DENSE, kept_without(2), kept_without(2, 3, 4, 5)]
-    found = table_error.set_errors(columns.sets.names(np.array(sets)), columns, 0.2)
+    found = table_error.set_errors(blocks.raw_keys(np.array(sets)), columns, 0.2)
     measured = [SetError(float(columns.nll_se(kept))) for kept in sets]
     assert [*found.values()] == measured
     assert measured[0] == SetError(0.0)

@@ -17,7 +17,7 @@ from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.scales import card_bytes
 from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding, simulator
-from rapgym.world.records import State, World
+from rapgym.world.records import World
 
 AT_ONCE = 1e18  # bytes a second at which blocks come back without a stall
 
@@ -37,8 +37,7 @@ def recorded(world: World, story: Scenario) -> Recorded:
 
 def simulated(world: World, d: IntArray, at: IntArray, kept: np.ndarray) -> FloatArray:
     """What the simulator charges for row `d` at limit row `at`, nats an output token, no stalls."""
-    everything = np.ones((len(d), world.blocks), dtype=bool)
-    state = State(d, at, np.ones(len(d)), everything)
+    state = world.state(d, at)
     _, outcome = simulator.step(replace(world, restore_bytes_per_s=AT_ONCE), state, kept)
     weight = np.maximum(outcome.output_tokens / world.mean_output_tokens, 1e-12)
     found: FloatArray = outcome.terms.total / weight
@@ -88,7 +87,7 @@ def test_what_returns_is_what_is_missing() -> None:
     world = toy_world.toy_world(toy_world.toy_rows([1], [[400] * 4]))
     sets = np.array([kept for kept in ALL_SETS if kept[:2].all()])
     remains = Remains.of(world, sets)
-    back = remains.returning(world.footprint.weights, sets)
+    back = remains.returning(world.footprint, sets)
     assert (back > 0).any()
     for k, j, m in np.ndindex(back.shape):
         missing = sets[m] & ~remains.kept[k, j]
@@ -109,7 +108,7 @@ def test_observations_are_those_of_the_world() -> None:
     for d in range(3):
         for side in counterfactual.SIDES:
             demand = np.full(len(begins), found.row[d] + side)
-            state = State(demand, at_row + side, np.ones(len(begins)), loaded)
+            state = world.state(demand, at_row + side, loaded=loaded)
             long_ago = np.full(len(begins), encoding.HISTORY)
             seen = encoding.visible(world, state, long_ago)
             right = encoding.observe(world, found.layout, seen)

@@ -35,7 +35,6 @@ from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.story import Scenario
 from rapgym.testing import model
-from rapgym.world import simulator
 from rapgym.world.records import World
 
 INT8, INT4 = Format("int8"), Format("int4")
@@ -446,7 +445,7 @@ def test_its_rows_and_pairings_are_those_of_the_policies(toy: Scenario) -> None:
     assert (log.row == row).all()
     assert (log.limit_row == limit_row).all()
     assert (log.output_tokens == world.rows.output_tokens[row]).all()
-    asked = simulator.demand_of(world, row, np.ones(row.shape))
+    asked = world.demand_of(row, np.ones(row.shape))
     foot = pruned_rivals.world(toy, INT4, "test", "calib", 0.0).footprint
     used = foot.used_bytes(log.kept, asked.tokens, asked.prompt_tokens)
     assert (used == log.used_bytes)[log.refused == 0].all()

@@ -31,7 +31,7 @@ from rapgym.scenarios.story import Scenario
 from rapgym.testing import model
 from rapgym.workload import series
 from rapgym.world import simulator
-from rapgym.world.records import Rows, State, World
+from rapgym.world.records import Rows, World
 from rapgym.world.shield import Reason
 
 Request = tuple[int, int, int]  # prompt, reserved, realised output
@@ -360,8 +360,8 @@ def test_admitting_everybody_is_keeping_every_block(case: Case) -> None:
     before = np.arange(len(row) * world.blocks).reshape(len(row), -1) % 5 != 0
     found = rule.play(row, limit_row, before)
     whole = np.ones_like(before)
-    _, dense = simulator.step(world, State(row, limit_row, np.ones(len(row)), before), whole)
-    asked = simulator.demand_of(world, row, np.ones(len(row)))
+    _, dense = simulator.step(world, world.state(row, limit_row, loaded=before), whole)
+    asked = world.demand_of(row, np.ones(len(row)))
     need = world.footprint.used_bytes(whole, asked.tokens, asked.prompt_tokens)
     fits = need + world.footprint.margin_bytes <= world.rows.limit_bytes[limit_row].min(axis=1)
     weight = dense.output_tokens / world.mean_output_tokens
@@ -457,7 +457,7 @@ def test_partial_admission_counts_a_whole_batch_as_the_row_does(story: Scenario)
         scenarios_worlds.world(story, "test"),
         rivals.played(story, rivals.rival("partial-admission"), "test", 0.0),
     )
-    asked = simulator.demand_of(world, log.row, np.ones(log.row.shape))
+    asked = world.demand_of(log.row, np.ones(log.row.shape))
     need = world.footprint.used_bytes(log.kept, asked.tokens, asked.prompt_tokens)
     fits = need + world.footprint.margin_bytes <= log.limit_bytes
     assert (fits == (log.reason == Reason.POLICY)).all()

@@ -20,7 +20,6 @@ from rapgym.runtime.device.step import DeviceStep
 from rapgym.runtime.validate import agreement, profiling, ranking
 from rapgym.runtime.validate.records import Record, row_record
 from rapgym.runtime.validate.trials import Trial, alike, chosen_rows, fit_trials
-from rapgym.world import simulator
 from rapgym.world.records import World
 
 DENSE = blocks.key(np.ones(6, dtype=bool))
@@ -43,7 +42,7 @@ def proposals() -> dict[str, str]:
 def record(world: World, trial: Trial) -> Record:
     memory = Memory(world, blocks.kept_of(trial.loaded, world.blocks))
     step = DeviceStep(TableServer(memory), memory, memory, CARD_BYTES)
-    _, outcome = step(world, *trial.arguments(world.blocks))
+    _, outcome = step(world, *trial.arguments(world))
     assert step.last is not None
     found: Record = json.loads(json.dumps(row_record(trial, outcome, step.last)))
     return found
@@ -182,7 +181,7 @@ def test_calibration_trials_leave_dense_and_return() -> None:
 
 def test_rows_are_taken_from_emergencies_from_the_deep_and_over_the_load() -> None:
     here = world()
-    start = simulator.start(here, np.array([0]), np.array([0]), np.ones(1))
+    start = here.state(np.array([0]), np.array([0]))
     log = rollout.proposed(here, np.ones((5, 1, 6), dtype=bool), start)
     chosen = chosen_rows(here, {"all": log}, np.arange(5), 4)
     assert 1 in chosen, "an emergency"

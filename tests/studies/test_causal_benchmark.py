@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_world import least_cost
 
 from rapgym.files import places
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, worlds
 from rapgym.studies.causal import controller, page, scores, states, twin
 from rapgym.studies.causal.twin import Drawn, Twin
-from rapgym.world import bound, simulator
 
 ROWS = 160
 
@@ -55,9 +55,9 @@ def test_the_controller_beats_its_base_and_nothing_beats_what_none_can(
         loaded = found.end[t, choice][None]
     assert charge <= charged + 1e-9
     none = np.zeros(1, dtype=np.int64)
-    start = simulator.start(told, none, none, np.ones(1))
+    start = told.state(none, none)
     log = rollout.proposed(told, at.front.kept[chosen][:, None], start)
-    lowest = bound.least_cost(told, told.quality.at_counts, start, len(told.rows))
+    lowest = least_cost(told, start, len(told.rows))
     assert log.mean_cost >= float(lowest[0]) - 1e-12
 
 

@@ -12,6 +12,7 @@ import shaped_table
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.files import places
+from rapgym.model import blocks
 from rapgym.quality.predictor import Sets
 from rapgym.scenarios import catalogue, tables
 from rapgym.studies.predictors import kinds, page, study
@@ -125,7 +126,7 @@ def test_no_held_out_set_is_among_the_fitting_rows(sets: Sets) -> None:
     asked_of: list[tuple[set[bytes], set[bytes]]] = []
 
     def names(kept: BoolArray) -> set[bytes]:
-        return {row.tobytes() for row in np.packbits(kept, axis=1)}
+        return {*blocks.raw_keys(kept)}
 
     def spy(given: Sets, rng: np.random.Generator) -> Callable[[BoolArray], FloatArray]:
         asked: set[bytes] = set()

@@ -102,9 +102,7 @@ def test_the_example_of_the_docstring_runs() -> None:
 
 def _served(world: World, policy: Policy, step: Any) -> None:
     """A row with whatever a policy answers to an observation of no length."""
-    state = simulator.start(
-        world, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), np.ones(1)
-    )
+    state = world.state(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), np.ones(1))
     proposal, _ = ask(
         policy, np.zeros((1, 1), dtype=np.float32), np.random.default_rng(0), world.blocks
     )
@@ -126,9 +124,7 @@ def test_a_witness_catches_a_step_that_breaks_its_promise() -> None:
     @settings(database=None)
     @given(worlds_strategy(), st.just(None))
     def tried(world: World, nothing: None) -> None:
-        state = simulator.start(
-            world, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), np.ones(1)
-        )
+        state = world.state(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), np.ones(1))
         Witness(forgetful)(world, state, np.ones((1, world.blocks), dtype=bool))
 
     with pytest.raises(BrokenPromise):

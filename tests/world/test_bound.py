@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_table import ALL_SETS, kept_without
-from toy_world import lanes_at, toy_rows, toy_world
+from toy_world import lanes_at, least_cost, toy_rows, toy_world
 from worlds import Trial, trials, worlds
 
 from rapgym.arrays import BoolArray, FloatArray
@@ -24,10 +24,6 @@ SLACK = 1e-9
 def at_counts(world: World) -> FloatArray:
     assert isinstance(world.quality, QualityColumns)
     return world.quality.at_counts
-
-
-def least(world: World, state: State, rows: int) -> FloatArray:
-    return bound.least_cost(world, at_counts(world), state, rows)
 
 
 def cost(world: World, state: State, proposals: BoolArray, strict: BoolArray) -> FloatArray:
@@ -45,7 +41,7 @@ def cost(world: World, state: State, proposals: BoolArray, strict: BoolArray) ->
 @settings(max_examples=150)
 def test_no_policy_costs_less(trial: Trial) -> None:
     costs = cost(trial.world, trial.state, trial.proposals, trial.strict)
-    assert (costs >= least(trial.world, trial.state, len(trial.proposals)) - SLACK).all()
+    assert (costs >= least_cost(trial.world, trial.state, len(trial.proposals)) - SLACK).all()
 
 
 @given(worlds(most_rows=3), st.sampled_from([0.9, 1.0, 1.1]), st.booleans())
@@ -59,7 +55,7 @@ def test_no_sequence_of_kept_sets_costs_less(world: World, scale: float, strict:
     bare = replace(state, loaded=np.tile(world.floor, (lanes, 1)))
     proposals = ABOVE_FLOOR[plans]
     one = replace(lanes_at(world, [0]), token_scale=np.full(1, scale))
-    floor_cost = least(world, one, rows)[0]
+    floor_cost = least_cost(world, one, rows)[0]
     for start in (state, bare):
         best = cost(world, start, proposals, np.full(lanes, strict)).min()
         assert best >= floor_cost - SLACK
@@ -71,7 +67,7 @@ def test_the_best_plan_found_is_executed_and_lies_between(world: World) -> None:
     start = lanes_at(world, [0, 0], [0, rows - 1])
     proposals = plan.best_plan(world, ABOVE_FLOOR, start, rows)
     found = cost(world, start, proposals, np.zeros(2, dtype=bool))
-    assert (found >= least(world, start, rows) - SLACK).all()
+    assert (found >= least_cost(world, start, rows) - SLACK).all()
 
 
 def relaxed_optimum(world: World, rows: int) -> float:
@@ -142,7 +138,7 @@ def relaxed_optimum(world: World, rows: int) -> float:
 def test_the_bound_solves_its_problem_exactly(world: World) -> None:
     rows = len(world.rows)
     one = lanes_at(world, [0])
-    assert least(world, one, rows)[0] == pytest.approx(relaxed_optimum(world, rows), abs=1e-9)
+    assert least_cost(world, one, rows)[0] == pytest.approx(relaxed_optimum(world, rows), abs=1e-9)
 
 
 @given(trials())
@@ -151,13 +147,13 @@ def test_its_rows_add_up_to_it(trial: Trial) -> None:
     costs, output = bound.least_cost_rows(trial.world, at_counts(trial.world), trial.state, rows)
     assert costs.shape == output.shape == (rows, trial.state.lanes)
     total = (costs * output).sum(axis=0) / np.maximum(output.sum(axis=0), 1)
-    assert total == pytest.approx(least(trial.world, trial.state, rows), abs=1e-9)
+    assert total == pytest.approx(least_cost(trial.world, trial.state, rows), abs=1e-9)
     assert (costs <= trial.world.ceiling + 1e-9).all()
 
 
 def one_lane(world: World) -> float:
     state = lanes_at(world, [0])
-    return float(least(world, state, len(world.rows))[0])
+    return float(least_cost(world, state, len(world.rows))[0])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario, Split
-from rapgym.world import encoding, simulator
+from rapgym.world import encoding
 from rapgym.world.encoding import HISTORY, LARGEST, Layout
 from rapgym.world.records import Rows, State, World
 
@@ -61,7 +61,7 @@ def test_an_observation_by_hand() -> None:
     )
     world = toy_world(rows, notice_s=1)
     loaded = kept_without(2, 5)
-    state = State(np.array([2]), np.array([3]), np.ones(1), loaded[None])
+    state = world.state(np.array([2]), np.array([3]), loaded=loaded[None])
     so_far = kept_without(4)
     where = layout_of(world, small_steps=True)
     seen = observed(world, state, 2, so_far[None])[0]
@@ -103,11 +103,11 @@ def test_reading_gives_back_tokens_and_never_more_memory_than_there_is(
     rows = len(world.rows)
     at = np.array(data.draw(st.lists(st.integers(0, rows - 1), min_size=2, max_size=2)))
     loaded = np.array(data.draw(st.lists(st.booleans(), min_size=12, max_size=12))).reshape(2, 6)
-    state = State(at, at[::-1].copy(), np.array([0.9, 1.1]), loaded)
+    state = world.state(at, at[::-1].copy(), np.array([0.9, 1.1]), loaded)
     age = data.draw(st.integers(0, 10))
     seen = encoding.visible(world, state, np.full(2, age))
     found = encoding.read(layout_of(world), observed(world, state, age))
-    asked = simulator.demand(world, state)
+    asked = world.demand(state)
     for name in ("batch", "prompt_tokens", "reserved_tokens", "longest_tokens", "tokens"):
         assert (getattr(found, name) == getattr(asked, name)).all(), name
     assert (found.loaded == loaded).all()
@@ -179,7 +179,7 @@ def test_nothing_of_the_future_is_seen(
     total = len(world.rows)
     row, limit_row, age = row % total, limit_row % total, min(age, total - 1)
     loaded = kept_without(3)[None]
-    state = State(np.array([row]), np.array([limit_row]), np.array([1.1]), loaded)
+    state = world.state(np.array([row]), np.array([limit_row]), np.array([1.1]), loaded)
     so_far = kept_without(2)[None] if small_steps else None
     before = observed(world, state, age, so_far)
     for fill in (0, 1, 93):
@@ -200,7 +200,7 @@ def test_what_is_known_is_seen() -> None:
         limit_bytes=rng.integers(300, 600, (total, WINDOW_S)),
     )
     world = toy_world(rows)
-    state = State(np.array([HISTORY]), np.array([HISTORY]), np.ones(1), kept_without()[None])
+    state = world.state(np.array([HISTORY]), np.array([HISTORY]), loaded=kept_without()[None])
     before = observed(world, state, HISTORY)
     for row in range(HISTORY + 1):
         for name in ("batch", "prompt_tokens", "reserved_tokens"):
@@ -243,6 +243,6 @@ def test_no_scenario_comes_near_the_bounds(story: Scenario, split: Split) -> Non
         seen = lanes.observe()
         assert np.abs(seen).max() < LARGEST / 4
         found = encoding.read(lanes.layout, seen)
-        assert found.tokens[0] == simulator.demand(lanes.world, lanes.state).tokens[0]
+        assert found.tokens[0] == lanes.world.demand(lanes.state).tokens[0]
         true = lanes.world.rows.limit_bytes[row, 0]
         assert true - 1 - 1e-6 * true <= found.limit_bytes[0] <= true

@@ -210,6 +210,6 @@ def test_rows_turn_at_the_end_and_tenant_rows_keep_their_distance() -> None:
 def test_scaling_changes_tokens_alone() -> None:
     world = toy_world(toy_rows([5, 10], [[460] * 4] * 2))
     state = replace(lanes_at(world, [0, 1]), token_scale=np.array([1.1, 0.9]))
-    asked = simulator.demand(world, state)
+    asked = world.demand(state)
     assert asked.prompt_tokens.tolist() == [6, 9]  # 5.5 and 9.0, to even
     assert asked.batch.tolist() == [1, 1]

@@ -26,6 +26,7 @@ def assert_same(outcome: Outcome, lane: int, plain: Served, window_s: int) -> No
     assert outcome.used_bytes[lane] == plain.used_bytes
     assert outcome.nll[lane] == plain.nll
     assert outcome.measured[lane] == plain.measured
+    assert tuple(fall.second for fall in outcome.falls if lane in fall.lanes) == plain.falls
     spent = outcome.seconds
     for name in ("stall", "emergency", "refused"):
         assert getattr(spent, name)[lane] == pytest.approx(plain.seconds[name], abs=1e-9), name
@@ -62,7 +63,7 @@ def test_memory_is_never_overdrawn(trial: Trial) -> None:
     """Bytes counted from scratch: of what is executed, and of what is left when a row ends."""
     world, state, foot = trial.world, trial.state, trial.world.footprint
     for proposal in trial.proposals:
-        asked, limit = simulator.demand(world, state), simulator.limits(world, state)
+        asked, limit = world.demand(state), world.limits(state)
         state, outcome = simulator.step(world, state, proposal, None, trial.strict)
         for lane in range(state.lanes):
 
@@ -100,7 +101,7 @@ def test_seconds_are_split_once_and_lie_in_their_window(trial: Trial) -> None:
 
 
 def part_of(state: State, lane: int) -> State:
-    return State(*(getattr(state, field.name)[lane : lane + 1] for field in fields(State)))
+    return state.at(slice(lane, lane + 1))
 
 
 @given(trials())

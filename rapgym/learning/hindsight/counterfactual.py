@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidPolicy
 from rapgym.model.memory import Footprint
-from rapgym.world import encoding, simulator
+from rapgym.world import encoding, stall
 from rapgym.world.encoding import HISTORY, Layout, Visible
 from rapgym.world.records import World
 from rapgym.world.reward import token_loss
@@ -57,15 +57,14 @@ class Remains:
         """Bytes of each for one demand, margin included, [K, J]."""
         return used_bytes(footprint, self.attention, self.ffn, tokens, prompt_tokens)
 
-    def returning(self, weights: IntArray, sets: BoolArray) -> FloatArray:
+    def returning(self, footprint: Footprint, sets: BoolArray) -> IntArray:
         """Bytes that come back where each remainder is followed by each of M sets, [K, J, M].
 
         Args:
-            weights: of each block, [N]; sets: bool [M, N].
+            sets: bool [M, N].
         """
-        wanted = sets * weights.astype(np.float64)
-        present: FloatArray = self.kept.astype(np.float64) @ wanted.T
-        return np.rint(wanted.sum(axis=1) - present)
+        every = np.broadcast_to(sets, (len(self.kept), *sets.shape))
+        return stall.returning_between(footprint, self.kept, every)
 
 
 def costs(
@@ -159,12 +158,12 @@ class Recorded:
         second = np.sort(rng.permutation(second)[:seconds])
         row = rng.permutation(row)[:demands]
         scale = rng.uniform(*scales, len(row))
-        remains, rate = Remains.of(world, sets), world.restore_bytes_per_s * window_s
-        back = remains.returning(world.footprint.weights, sets) / rate
+        remains = Remains.of(world, sets)
+        back = remains.returning(world.footprint, sets) / stall.row_bytes(world)
         back = np.minimum(np.concatenate([back, back[:, -1:]], axis=1), 1.0).astype(np.float32)
         used = []
         for side in SIDES:
-            demand = simulator.demand_of(world, row + side, scale)
+            demand = world.demand_of(row + side, scale)
             pairs = zip(demand.tokens.tolist(), demand.prompt_tokens.tolist(), strict=True)
             used.append(np.stack([remains.used_bytes(world.footprint, *each) for each in pairs]))
         ahead = limit[second[:, None] + np.arange(1, 1 + window_s - known_s)]
@@ -192,10 +191,10 @@ class Recorded:
         row, scale = self.row[d] + side, self.token_scale[d]
         before = np.maximum(row[:, None] + np.arange(-HISTORY, 0), 0)
         seen = Visible(
-            simulator.demand_of(world, row, scale),
+            world.demand_of(row, scale),
             limit[np.minimum(now[:, None] + np.arange(1 + world.notice_s), len(limit) - 1)],
             past.reshape(len(d), HISTORY, window_s),
-            simulator.demand_of(world, before, scale[:, None]),
+            world.demand_of(before, scale[:, None]),
             loaded,
         )
         return encoding.observe(world, self.layout, seen)

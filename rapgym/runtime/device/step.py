@@ -16,7 +16,7 @@ from rapgym.model import blocks
 from rapgym.runtime.device.enclosure import out_of_memory
 from rapgym.runtime.device.segments import Measured, Segment
 from rapgym.runtime.live.row import Nats
-from rapgym.world import reward, simulator
+from rapgym.world import reward, stall
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.reward import Seconds
 from rapgym.world.simulator import Row
@@ -112,7 +112,7 @@ class DeviceStep:
         """
         if state.lanes != 1:
             raise InvalidSpec("a device serves one lane: one environment, or num_envs=1")
-        limits = simulator.limits(world, state)[0]
+        limits = world.limits(state)[0]
         row = Row(self._seen(world), state, proposal, source, refuses_misfit)
         asked = row.demand
         place = (int(state.row[0]), int(asked.prompt_tokens[0]), int(asked.reserved_tokens[0]))
@@ -200,7 +200,7 @@ class _LiveRow:
         elif row.pauses(falls)[0]:
             self.emergency += 1
         else:
-            stalled = min(self.restore_s - self.stall, 1.0)
+            stalled = float(stall.in_second(np.array(self.restore_s - self.stall)))
             self.stall += stalled
             self._serve(1.0 - stalled)
         self.peaks.append(self.step.meter.peak_bytes())

@@ -13,12 +13,11 @@ from torch import nn
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.files.closing import Closing
+from rapgym.runtime.layers import layers_of
 from rapgym.runtime.live.block_weights import BlockWeights
 from rapgym.runtime.live.caches import LiveCaches
 from rapgym.runtime.live.device_memory import DeviceMemory, memory_of
 from rapgym.runtime.model import LoadedModel, check_layers
-
-PARTS = ("self_attn", "mlp")  # of a decoder layer, in the order of its blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +64,8 @@ class ElasticModel(Closing):
         self.name, self.network = loaded.name, loaded.network
         check_layers(self.name, self.network)
         self._caches = LiveCaches(self.name, self.network.config)
-        self._modules = [
-            getattr(layer, part) for layer in self.network.model.layers for part in PARTS
-        ]
+        self._layers = layers_of(self.network)
+        self._modules = [view.block(kind) for view in self._layers for kind in range(2)]
         self._absent = (_NoAttention(), _NoFFN())
         self.memory = memory or memory_of(self.network.device)
         try:
@@ -225,7 +223,7 @@ class ElasticModel(Closing):
         return time.perf_counter() - began_s
 
     def _set_module(self, block: int, module: nn.Module) -> None:
-        setattr(self.network.model.layers[block // 2], PARTS[block % 2], module)
+        self._layers[block // 2].put(block % 2, module)
 
     def close(self) -> None:
         """Put all blocks back and let go of their copies; the network is then an ordinary one.

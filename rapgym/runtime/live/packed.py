@@ -15,6 +15,7 @@ from transformers import AttentionInterface
 
 from rapgym.arrays import BoolArray
 from rapgym.errors import InvalidSpec
+from rapgym.runtime.layers import layers_of
 from rapgym.runtime.live.ragged import LayerKV, RaggedCache, Room
 
 RAGGED = "rapgym_ragged"  # the name under which transformers knows `_attend`
@@ -146,25 +147,22 @@ def stream(model: Elastic, rows: Rows, cache: RaggedCache) -> torch.Tensor:
     found = body.embed_tokens(rows.ids)[None]
     rotary = body.rotary_emb(found, position_ids=rows.positions[None])
     with ragged_attention(model.network):
-        for index, layer in enumerate(body.layers):
+        for index, layer in enumerate(layers_of(model.network)):
             if kept[2 * index]:
                 if index not in cache.layers:
                     raise InvalidSpec(
                         f"attention of layer {index} came back in mid-flight, without keys and "
                         "values of what went before; restore it between batches"
                     )
-                found = (
-                    found
-                    + layer.self_attn(
-                        hidden_states=layer.input_layernorm(found),
-                        position_embeddings=rotary,
-                        attention_mask=None,
-                        stored=cache.layers[index],
-                        packed=rows,
-                    )[0]
+                found = found + layer.attention(
+                    found,
+                    position_embeddings=rotary,
+                    attention_mask=None,
+                    stored=cache.layers[index],
+                    packed=rows,
                 )
             if kept[2 * index + 1]:
-                found = found + layer.mlp(layer.post_attention_layernorm(found))
+                found = found + layer.ffn(found)
     return found[0]
 
 

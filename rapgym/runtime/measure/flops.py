@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rapgym.arrays import IntArray
+from rapgym.runtime.layers import layers_of
 from rapgym.runtime.measure.ledger import Measurement
 
 # Width of the square product: large enough that nothing but multiplying counts.
@@ -22,9 +23,9 @@ def block_flop(network: Any, sequences: int, length: int) -> IntArray:
     A multiplication and an addition are two. Of attention's scores the causal half counts; norms,
     rotary embedding and activations, linear in the width, do not.
     """
-    layer, config = network.model.layers[0], network.config
+    layer, config = layers_of(network)[0], network.config
     tokens = sequences * length
-    linear = [_linear(layer.self_attn), _linear(layer.mlp)]
+    linear = [_linear(layer.block(kind)) for kind in range(2)]
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     # Query times key and weight times value: 2 * 2 operations for each of T * T / 2 pairs.
     scores = 2 * sequences * length**2 * config.num_attention_heads * head_dim

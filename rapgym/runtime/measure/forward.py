@@ -2,10 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from rapgym.arrays import BoolArray
+from rapgym.model import blocks
+from rapgym.runtime.layers import layers_of
 
 
 class PrefixForward:
@@ -34,7 +35,7 @@ class PrefixForward:
         """
         self.network = network
         body = network.model
-        self._layers = body.layers
+        self._layers = layers_of(network)
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
         # Without a mask sdpa applies the causal one.
@@ -81,15 +82,12 @@ class PrefixForward:
         """What a block adds to the stream before it, [any number of sequences, length, hidden]."""
         layer = self._layers[block // 2]
         if block % 2:
-            out: torch.Tensor = layer.mlp(layer.post_attention_layernorm(stream))
-            return out
-        return layer.self_attn(
-            hidden_states=layer.input_layernorm(stream),
-            position_embeddings=self._rotary,
-            attention_mask=self._attends,
-        )[0]
+            return layer.ffn(stream)
+        return layer.attention(
+            stream, position_embeddings=self._rotary, attention_mask=self._attends
+        )
 
 
 def prefix_order(sets: list[BoolArray]) -> list[int]:
     """Indices of `sets` in the order in which neighbours share the longest prefix."""
-    return sorted(range(len(sets)), key=lambda i: np.packbits(sets[i]).tobytes(), reverse=True)
+    return sorted(range(len(sets)), key=lambda i: blocks.packed(sets[i]).tobytes(), reverse=True)

@@ -327,7 +327,7 @@ def with_predictors(header: Header, rows: Rows) -> Header:
             columns = view(domain)
             sets, of_design = _spread(*columns.fitted_sets())
             settings = settings or predictor_tuning.tune(sets, columns.known_nll)
-            names = columns.sets.names(sets.kept)
+            names = blocks.raw_keys(sets.kept)
             # A set without a row has none on calibration text either: the mean must not see it.
             unseen = np.array([blind.get(domain, {}).get(name, np.nan) for name in names])
             said = predictor_tuning.left_out(sets, of_design, settings, columns.known_nll, unseen)

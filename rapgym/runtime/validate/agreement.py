@@ -22,7 +22,7 @@ KINDS = ("prefill", "decode", "drop", "restore")
 
 def predicted(world: World, trial: Trial) -> Record:
     """What the simulated world says of a trial."""
-    state, proposal, source, strict = trial.arguments(world.blocks)
+    state, proposal, source, strict = trial.arguments(world)
     _, outcome = simulator.step(world, state, proposal, source, strict)
     return outcome_record(outcome)
 

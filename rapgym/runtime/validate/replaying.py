@@ -57,7 +57,7 @@ def run(job: Job, orders: Connection) -> None:
         step = live.step(_Beside(tenant, limit), meter, shielded=job.shielded)
         add_line(job.out, {"about": live.about() | {"card_bytes": step.card_bytes}})
         for trial in job.trials:
-            _, outcome = step(world, *trial.arguments(world.blocks))
+            _, outcome = step(world, *trial.arguments(world))
             assert step.last is not None
             add_line(job.out, row_record(trial, outcome, step.last))
 

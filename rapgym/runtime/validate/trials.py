@@ -36,15 +36,15 @@ class Trial:
     strict: bool = False  # a misfit is refused rather than repaired
     source: int = Reason.POLICY
 
-    def state(self, n: int) -> State:
+    def state(self, world: World) -> State:
         """The lane before the row."""
-        row, limit_row = np.array([self.row]), np.array([self.limit_row])
-        return State(row, limit_row, np.ones(1), blocks.kept_of(self.loaded, n)[None])
+        loaded = blocks.kept_of(self.loaded, world.blocks)[None]
+        return world.state(np.array([self.row]), np.array([self.limit_row]), loaded=loaded)
 
-    def arguments(self, n: int) -> tuple[State, BoolArray, IntArray, BoolArray]:
+    def arguments(self, world: World) -> tuple[State, BoolArray, IntArray, BoolArray]:
         """What a step is called with, beside its world."""
-        proposal = blocks.kept_of(self.proposal, n)[None]
-        return self.state(n), proposal, np.array([self.source]), np.array([self.strict])
+        proposal = blocks.kept_of(self.proposal, world.blocks)[None]
+        return self.state(world), proposal, np.array([self.source]), np.array([self.strict])
 
 
 def policy_log(story: Scenario, split: Split, name: str, seed: int = 0) -> EpisodeLog:
@@ -133,7 +133,7 @@ def trials(log: EpisodeLog, rows: Sequence[int], strict: bool) -> dict[int, Tria
 
 def alike(world: World, trial: Trial) -> tuple[object, ...]:
     """What two trials share that a device cannot tell apart: measured once."""
-    state, proposal, source, strict = trial.arguments(world.blocks)
+    state, proposal, source, strict = trial.arguments(world)
     _, outcome = simulator.step(world, state, proposal, source, strict)
     seconds = outcome.seconds
     return (
@@ -171,7 +171,7 @@ def dense_trials(world: World, rows: Sequence[int]) -> list[tuple[int, Trial]]:
     dense = np.ones(world.blocks, dtype=bool)
     found = []
     for row in rows:
-        demand = simulator.demand_of(world, np.array(row), np.array(1.0))
+        demand = world.demand_of(np.array(row), np.array(1.0))
         used = world.footprint.used_bytes(dense, demand.tokens, demand.prompt_tokens)
         over = int(used) - int(world.rows.limit_bytes[row].min())
         found.append((over, Trial(row, row, blocks.key(dense), blocks.key(dense))))

@@ -21,8 +21,8 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.policies.reference import Frontier, frontier
 from rapgym.studies.causal.twin import Drawn, Twin
-from rapgym.world import plan, simulator
-from rapgym.world.records import Rows, State, World
+from rapgym.world import simulator, stall
+from rapgym.world.records import Rows, World
 from rapgym.world.reward import token_loss
 
 FUTURES = 128  # drawn at each row
@@ -51,8 +51,7 @@ class Known:
 
     def stall(self, returning_bytes: IntArray) -> FloatArray:
         """Share of a row in which blocks come back."""
-        share: FloatArray = returning_bytes / self.world.restore_bytes_per_s / self.world.window_s
-        return share
+        return stall.row_share(self.world, returning_bytes)
 
 
 def known(twin: Twin, world: World, limit_bytes: IntArray, states: Rows) -> Known:
@@ -66,7 +65,7 @@ def known(twin: Twin, world: World, limit_bytes: IntArray, states: Rows) -> Know
         InvalidSpec: blocks take longer than a second to come back: then stalls depend on what the
             future brings, and are not told apart from the rest of a row.
     """
-    if world.footprint.weights.sum() > world.restore_bytes_per_s:
+    if stall.stall_s(world, world.footprint.weights.sum()) > 1:
         raise InvalidSpec(f"{twin.story.name}: all blocks must come back within a second")
     front = frontier(world.quality)
     return Known(
@@ -76,7 +75,7 @@ def known(twin: Twin, world: World, limit_bytes: IntArray, states: Rows) -> Know
         twin.outputs.mean(axis=1),
         front,
         token_loss(front.nll, world.ceiling),
-        plan.reload_bytes(world.footprint, front.kept[None], front.kept[None])[0],
+        stall.returning_between(world.footprint, front.kept[None], front.kept[None])[0],
     )
 
 
@@ -122,7 +121,7 @@ def served(
         limits,
     )
     there = replace(world, rows=repeated, mean_output_tokens=1.0)
-    state = State(future, future, np.ones(len(future)), np.ones_like(kept))
+    state = there.state(future, future)
     _, outcome = simulator.step(there, state, kept)
     return outcome.terms.total, outcome.kept_end
 
@@ -167,8 +166,8 @@ def prices(at: Known, base: Base, drawn: Drawn, seed: int, futures: int = FUTURE
         if len(which):
             found, left = served(at.world, row, limits, future, at.front.kept[fits[which]])
             cost[which, future] = found
-            missing = at.front.kept[back[future]] & ~left
-            returning[which, future] = np.where(missing, at.world.footprint.weights, 0).sum(axis=1)
+            wanted = at.front.kept[back[future]]
+            returning[which, future] = stall.returning_bytes(at.world.footprint, left, wanted)
         later = pays * at.stall(returning)
         expected[t, fits] = (at.output_tokens[row] * cost + later).mean(axis=1)
         came = at.limit_bytes[drawn.second[t]][None]
@@ -191,7 +190,7 @@ def _entering(at: Known, found: Prices, t: int, loaded: BoolArray) -> FloatArray
     Its stall and its expected cost, less what the base would have paid to return: that was in the
     expected cost of the row before.
     """
-    returning = plan.reload_bytes(at.world.footprint, loaded[None], at.front.kept[None])[0]
+    returning = stall.returning_between(at.world.footprint, loaded[None], at.front.kept[None])[0]
     pays = found.weight[t] * (at.world.ceiling - at.loss) * at.stall(returning)
     if found.refused[t]:
         return np.broadcast_to(found.expected[t], returning.shape)

@@ -28,7 +28,7 @@ from rapgym.studies.causal.controller import (
 )
 from rapgym.studies.causal.states import part, states
 from rapgym.studies.causal.twin import Drawn, Twin
-from rapgym.world import bound, plan, simulator
+from rapgym.world import bound, plan
 from rapgym.world.records import State, World
 
 LOOKUP, BASE, CAUSAL, BEST, BOUND = "frontier", "base", "causal", "best-plan", "bound"
@@ -67,7 +67,7 @@ def _proposed(world: World, at: Known, chosen: IntArray) -> EpisodeLog:
 
 def _start(world: World) -> State:
     none = np.zeros(1, dtype=np.int64)
-    return simulator.start(world, none, none, np.ones(1))
+    return world.state(none, none)
 
 
 def best_base(at: Known, world: World, train: Drawn) -> tuple[float, Base]:

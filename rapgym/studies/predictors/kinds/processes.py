@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
+from rapgym.model import blocks
 from rapgym.quality import predictor, predictor_tuning
 from rapgym.quality.predictor import Sets
 from rapgym.studies.predictors.kinds.shared import Fit, Kind, Link
@@ -42,20 +43,16 @@ def starting_from(known: Sets, answered: BoolArray) -> Kind:
     """
 
     def kind(sets: Sets, rng: np.random.Generator) -> Fit:
-        held_out = {*_names(answered)} - {*_names(sets.kept)}
-        seen = [row for row, name in enumerate(_names(known.kept)) if name not in held_out]
+        held_out = {*blocks.raw_keys(answered)} - {*blocks.raw_keys(sets.kept)}
+        seen = [row for row, name in enumerate(blocks.raw_keys(known.kept)) if name not in held_out]
         others = known.part(np.array(seen))
         fitted = shipped(others, rng)
-        measured = dict(zip(_names(others.kept), others.nll.tolist(), strict=True))
+        measured = dict(zip(blocks.raw_keys(others.kept), others.nll.tolist(), strict=True))
 
         def mean(kept: BoolArray) -> FloatArray:
-            said = zip(_names(kept), fitted(kept).tolist(), strict=True)
+            said = zip(blocks.raw_keys(kept), fitted(kept).tolist(), strict=True)
             return np.array([measured.get(name, value) for name, value in said])
 
         return predictor.fit(sets, predictor_tuning.tune(sets, mean), mean).nll
 
     return kind
-
-
-def _names(kept: BoolArray) -> list[bytes]:
-    return [row.tobytes() for row in np.packbits(kept, axis=1)]

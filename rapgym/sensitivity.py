@@ -361,7 +361,7 @@ LABELS = {
 }
 
 NOTE = """\
-Costs are nats an output token above dense, on test text, settings tuned anew for each line on {pairings}
+Costs are nats an output token above dense, on test text, settings retuned for each line on {pairings}
 of its pairings (the bench tunes on all); in brackets what the settings of the scenario as stated cost there.
 Adaptivity of the lookup and foresight with 95 % intervals, not corrected for how many lines there are, and
 without the quality table's own error: the bench would call some of these leads ties.
@@ -440,7 +440,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
                 better, worse = sum(low > 0 for low, _ in ends), sum(high < 0 for _, high in ends)
                 said.append(
                     f"{name}: `{policy}` is better than the lookup on {better} of {len(ends)} lines, "
-                    f"worse on {worse}, not told apart from it on {len(ends) - better - worse}."
+                    f"worse on {worse}, and ties with it on {len(ends) - better - worse}."
                 )
     return said
 
@@ -463,7 +463,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The same for the README."""
+    """The same for a page."""
     parts = []
     for name, group in _by_scenario(found).items():
         head, *rows = _columns(group)

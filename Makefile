@@ -33,7 +33,8 @@ types: $(VENV)/.dev
 sensitivity: $(VENV)/.core
 	$(BIN)/python benchmarks/sensitivity.py
 
-# The generated parts of README.md and benchmarks/RESULTS.md, from the results under benchmarks/.
+# The generated parts of README.md and docs/, the figure, benchmarks/RESULTS.md and model cards, from the
+# results under benchmarks/.
 readme: $(VENV)/.dev
 	$(BIN)/python benchmarks/readme.py
 

@@ -96,7 +96,7 @@ def told(found: Verified, kept: Head | None = None) -> str:
         return f"{whole}; line {kept.seq} is the one that was kept"
     return (
         f"{whole}\nhead {found.head}\nWhether lines are gone from the end, or the whole file was "
-        "written anew, shows only against a head that was kept elsewhere: --head SEQ:SHA256"
+        "rewritten, shows only against a head that was kept elsewhere: --head SEQ:SHA256"
     )
 
 

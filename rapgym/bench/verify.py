@@ -38,7 +38,7 @@ def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterat
 
     Rows are replayed from their proposals; what describes a cell, and every score, is computed
     anew. That the named policy made these proposals, and its validation cost, is only known once it
-    has decided again: `again`, which takes as long as the bench did. Of a policy of a user's, whose
+    has decided again: `again`, which takes as long as the bench did. Of a user's policy, whose
     code may not be here, proposals are taken as they are. Decision times, the date and the commit
     cannot be checked.
 

@@ -12,8 +12,8 @@ def add(subparsers: Subparsers) -> None:
     command = subparsers.add_parser(
         "policies",
         help="methods to compare; tune their free parameters",
-        description="The methods that bench runs. Your own is named as module:Class; see the "
-        "README for its two methods.",
+        description="The methods that bench runs. Name your own as module:Class; docs/policies.md "
+        "says which two methods it has.",
         epilog="example: rapgym policies list",
     )
     actions = command.add_subparsers(metavar="ACTION", required=True)

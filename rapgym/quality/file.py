@@ -127,7 +127,7 @@ def unpacked(content: bytes, where: str) -> TableFile:
     except ValueError as error:  # InvalidTable and InvalidSpec are such
         raise InvalidTable(
             f"{where} is no quality table that this version reads: {error}; restore the file, "
-            "or measure anew with `rapgym measure`"
+            "or measure it again with `rapgym measure`"
         ) from error
     return TableFile(header, rows, hashlib.sha256(content).hexdigest())
 

@@ -61,7 +61,7 @@ def upstream_url(url: str) -> SplitResult:
     except ValueError:
         is_url = False
     if not is_url or found.query or found.fragment:
-        raise InvalidSpec(f"--upstream {url!r} is none: it is like http://localhost:8000")
+        raise InvalidSpec(f"--upstream {url!r} is no URL like http://localhost:8000")
     return found
 
 

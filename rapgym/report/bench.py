@@ -1,7 +1,7 @@
-"""Scores as text: the table of `rapgym bench`, Markdown for the README, and what was found in words."""
+"""Scores as text: the table of `rapgym bench`, Markdown for the pages, and what was found in words."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Entry = dict[str, Any]
@@ -75,6 +75,39 @@ def by_scenario(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     return grouped
 
 
+def plain(scenario: str) -> str:
+    """A scenario's name without its version."""
+    return scenario.rpartition("-v")[0] or scenario
+
+
+MOST_NAMES = 2  # of scenarios in a sentence
+
+
+def some(names: Sequence[str], whole: int | None = None, most: int = MOST_NAMES) -> str:
+    """How many these are, and which where they are few: "2 of 11 scenarios (`one`, `two`)"."""
+    text = f"{len(names)}" if whole is None else f"{len(names)} of {whole} scenarios"
+    return text + (
+        f" ({', '.join(f'`{name}`' for name in names)})" if 0 < len(names) <= most else ""
+    )
+
+
+def counted(said: Mapping[str, Sequence[str]]) -> str:
+    """Where each of `said` holds: "ties on 9 of 11 scenarios and wins on 2 (`one`, `two`)".
+
+    It names no more than `MOST_NAMES` of them.
+
+    Args:
+        said: names of the scenarios, by what holds on them.
+    """
+    held = {what: names for what, names in said.items() if names}
+    whole, most, parts = sum(map(len, held.values())), MOST_NAMES, list[str]()
+    for what, names in held.items():
+        parts.append(f"{what} on {some(names, None if parts else whole, most)}")
+        most -= len(names) if len(names) <= most else 0
+    *first, last = parts or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _title(name: str, group: Sequence[Entry]) -> str:
     return name if group[0]["headline"] else f"{name} (outside the headline)"
 
@@ -102,7 +135,7 @@ Costs are nats an output token above the dense model in the scenario's own forma
 '+': champion of its kind by cost on the validation part of train, '++': of all that do not learn;
 Holm p: of no difference from the lookup, corrected for champions over as many scenarios of the headline
 as stand behind "of";
-'=': not told apart from the lowest cost on test (95 %, the quality table's error included);
+'=': ties with the lowest cost on test (95 %, the quality table's error included);
 '!': could not be read in some rows, which the reference policy served.
 us: microseconds of one decision; passes: forward passes that calibration took; pays after: served
 output tokens until what is saved against random drop (which knows from calibration what may go) has

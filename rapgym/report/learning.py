@@ -6,7 +6,7 @@ Both are chosen on validation; they are compared on the same test rows and the s
 from collections.abc import Sequence
 from typing import Any
 
-from rapgym.report.bench import by_scenario
+from rapgym.report.bench import by_scenario, counted, plain
 
 Entry = dict[str, Any]
 
@@ -18,7 +18,7 @@ LEAST_ROOM = 0.005  # nats between lookup and bound, below which points of fores
 def overall(entries: Sequence[Entry]) -> list[str]:
     """What holds over the scenarios of the headline, in Markdown."""
     groups = [group for group in by_scenario(entries).values() if group[0]["headline"]]
-    return [text for text in (_beside(groups), _blind(groups)) if text]
+    return [text for text in (beside_unlearned(groups), _blind(groups)) if text]
 
 
 def champions(group: Sequence[Entry]) -> tuple[Entry, Entry] | None:
@@ -50,8 +50,8 @@ def standing(group: Sequence[Entry]) -> str | None:
     if both is None or both[0]["behind_champion"] is None:
         return None
     if both[0]["behind_champion_high"] < 0:
-        return "less than"
-    return "more than" if both[0]["behind_champion_low"] > 0 else "what cannot be told from"
+        return "costs less than"
+    return "costs more than" if both[0]["behind_champion_low"] > 0 else "ties with"
 
 
 def sentence(group: Sequence[Entry]) -> str:
@@ -66,48 +66,47 @@ def sentence(group: Sequence[Entry]) -> str:
         else ""
     )
     return (
-        f"The learned champion `{both[0]['policy']}` ({both[0]['seeds']} training seeds) costs {how} "
+        f"The learned champion `{both[0]['policy']}` ({both[0]['seeds']} training seeds) {how} "
         f"`{both[1]['policy']}`, the champion of all that do not learn ({costs}){led}."
     )
 
 
-def _beside(groups: Sequence[Sequence[Entry]]) -> str:
+def beside_unlearned(groups: Sequence[Sequence[Entry]]) -> str:
     said: dict[str, list[str]] = {}
     for group in groups:
-        both, found, how = champions(group), lead(group), standing(group)
-        if both is None or how is None:
-            continue
-        name = str(both[0]["scenario"]).rpartition("-v")[0]
-        points = f"{found[0]:+.0f}" if found else "next to nothing to win"
-        said.setdefault(how, []).append(f"{name} ({both[0]['policy']}, {points})")
+        both, how = champions(group), standing(group)
+        if both and how:
+            verb = how.rpartition(" ")[0]  # without "than" or "with"
+            said.setdefault(verb, []).append(plain(both[0]["scenario"]))
     if not said:
         return ""
-    parts = [
-        f"costs {how} the champion of those that do not learn on {len(names)}: {', '.join(names)}"
-        for how, names in said.items()
-    ]
     return (
-        "**Learning**: the champion that validation chooses among trained policies "
-        f"{'; '.join(parts)}. In brackets its lead in points of "
-        "foresight; intervals of 95 %, the table's error included, not corrected for the number of "
-        "scenarios."
+        "**Learning**: validation also chooses a champion among trained policies. Beside the champion of "
+        f"those that do not learn, the trained one {counted(said)}. Intervals of 95 % hold the table's "
+        "error, and are not corrected for the number of scenarios."
     )
+
+
+def blind_share(group: Sequence[Entry]) -> float | None:
+    """How much of the lookup's adaptivity a policy that knows no table has; None where that is undefined."""
+    by = {entry["policy"]: entry for entry in group}
+    if BLIND not in by or not by["frontier"]["adaptivity"]:
+        return None
+    return float(by[BLIND]["adaptivity"] / by["frontier"]["adaptivity"])
 
 
 def _blind(groups: Sequence[Sequence[Entry]]) -> str:
     """Whether a policy that knows no table reaches the lookup's adaptivity."""
-    shares = []
-    for group in groups:
-        by = {entry["policy"]: entry for entry in group}
-        if BLIND in by and by["frontier"]["adaptivity"]:
-            name = str(by[BLIND]["scenario"]).rpartition("-v")[0]
-            shares.append((by[BLIND]["adaptivity"] / by["frontier"]["adaptivity"], name))
+    shares = [
+        (share, plain(group[0]["scenario"]))
+        for group in groups
+        if (share := blind_share(group)) is not None
+    ]
     if not shares:
         return ""
-    enough = [share for share, _ in shares if share >= ENOUGH]
-    short = [f"{name} ({share:.0%})" for share, name in sorted(shares) if share < ENOUGH]
+    enough, (least, where) = sum(share >= ENOUGH for share, _ in shares), min(shares)
     return (
         f"**Without a table**: `{BLIND}`, which at run time sees no quality but each block's greedy "
-        f"importance, reaches {ENOUGH:.0%} of the lookup's adaptivity on {len(enough)} of {len(shares)}"
-        + (f"; not on {', '.join(short)}." if short else ".")
+        f"importance, reaches {ENOUGH:.0%} of the lookup's adaptivity on {enough} of {len(shares)} scenarios"
+        + (f"; the least is {least:.0%} (`{where}`)." if enough < len(shares) else ".")
     )

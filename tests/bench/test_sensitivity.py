@@ -260,7 +260,7 @@ def test_sentences_count_intervals() -> None:
         for low, high in ends
     ]
     (said,) = sensitivity_report.sentences({"entries": lines})
-    assert "better than the lookup on 2 of 4 lines, worse on 1, not told apart from it on 1" in said
+    assert "better than the lookup on 2 of 4 lines, worse on 1, and ties with it on 1" in said
 
 
 def test_resamples_by_time_are_those_of_the_scoreboard(story: Scenario) -> None:

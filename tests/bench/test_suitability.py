@@ -54,6 +54,22 @@ def test_numbers_are_those_that_the_story_implies(toy_story: Scenario) -> None:
     assert found["rows"]["train"] + found["rows"]["test"] < 200
 
 
+@pytest.mark.parametrize(
+    ("every", "says"),
+    [(1, "every request"), (2, "every 2nd request"), (3, "every 3rd request"),
+     (4, "every 4th request"), (11, "every 11th request"), (21, "every 21st request"),
+     (112, "every 112th request"), (200, "every 200th request")],
+)  # fmt: skip
+def test_the_share_of_a_replica_is_an_ordinal(toy_story: Scenario, every: int, says: str) -> None:
+    served = suitability.numbers(replace(toy_story, every=every))["served"]
+    assert served == f"{toy_story.served}, {says} of {toy_story.trace}"
+
+
+def test_a_tenants_share_is_an_ordinal_too() -> None:
+    tenant = suitability.numbers(catalogue.scenario("chat-mixed"))["tenant"]
+    assert tenant.startswith("llama2-7b, every 2nd request of azure-code")
+
+
 def small_series() -> Series:
     """Ten rows of four seconds: the first seven are train, the last two test.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from rapgym.report import bench as report
 from rapgym.report import findings
 
 
@@ -43,7 +44,7 @@ def test_what_adapting_is_worth_comes_with_its_interval() -> None:
     unsure = group(champion("better"))
     for each in unsure:
         each["adaptivity_low"] = -5.0
-    assert "cannot be told from not adapting" in findings.adapting(unsure)
+    assert "ties with not adapting" in findings.adapting(unsure)
 
 
 def test_the_lookup_is_beaten_only_where_the_verdict_says_so() -> None:
@@ -58,8 +59,13 @@ def test_the_lookup_is_beaten_only_where_the_verdict_says_so() -> None:
 
 def test_the_best_on_test_is_named_but_makes_no_claim() -> None:
     text = said(champion("tie", tied_for_best=True))
-    assert "`lucky` has the lowest cost on test, 0.120, not told apart from `sound`." in text
+    assert "`lucky` has the lowest cost on test, 0.120, and ties with `sound`." in text
     assert "`lucky`, which" not in text
+    third = entry("third", 0.16, tied_for_best=True)
+    assert "0.120, and ties with `sound` and 1 more." in said(
+        champion("tie", tied_for_best=True), third
+    )
+    assert "has the lowest cost on test, 0.120, alone." in said(champion("tie"))
 
 
 def test_a_learned_champion_has_a_sentence_of_its_own() -> None:
@@ -77,19 +83,18 @@ def learned(behind: float, low: float, high: float, **more: Any) -> dict[str, An
 
 @pytest.mark.parametrize(
     ("behind", "low", "high", "how"),
-    [(-0.02, -0.03, -0.01, "less than"), (0.02, 0.01, 0.03, "more than"),
-     (-0.02, -0.03, 0.001, "what cannot be told from"), (0.02, 0.0, 0.03, "what cannot be told from")],
+    [(-0.02, -0.03, -0.01, "costs less than"), (0.02, 0.01, 0.03, "costs more than"),
+     (-0.02, -0.03, 0.001, "ties with"), (0.02, 0.0, 0.03, "ties with")],
 )  # fmt: skip
 def test_learning_leads_only_where_the_whole_interval_does(
     behind: float, low: float, high: float, how: str
 ) -> None:
     text = said(champion("tie"), learned(behind, low, high))
-    assert f"`net` (5 training seeds) costs {how} `sound`" in text
+    assert f"`net` (5 training seeds) {how} `sound`" in text
     # A point is a hundredth of 0.2 - 0.1: what the lookup costs above the bound.
     assert f"a lead of {-behind * 1000:.1f} points of foresight [{-high * 1000:.1f}, " in text
     over_all = " ".join(findings.overall(group(champion("tie"), learned(behind, low, high))))
-    wanted = f"costs {how} the champion of those that do not learn on 1: toy (net, {-behind * 1000:+.0f})"
-    assert wanted in over_all
+    assert f"the trained one {how.rpartition(' ')[0]} on 1 of 1 scenarios (`toy`)" in over_all
 
 
 def test_no_points_are_named_where_there_is_next_to_nothing_to_win() -> None:
@@ -98,9 +103,8 @@ def test_no_points_are_named_where_there_is_next_to_nothing_to_win() -> None:
         if each["policy"] == "frontier":
             each["cost"] = 0.104
     (text,) = findings.sentences(at_the_bound)
-    assert "costs what cannot be told from `sound`" in text
+    assert "ties with `sound`" in text
     assert "a lead of" not in text
-    assert "next to nothing to win" in " ".join(findings.overall(at_the_bound))
 
 
 def test_of_learning_nothing_is_said_where_none_was_run() -> None:
@@ -109,7 +113,10 @@ def test_of_learning_nothing_is_said_where_none_was_run() -> None:
 
 
 def test_what_knows_no_table_is_held_to_95_of_100_of_the_lookup() -> None:
-    for adaptivity, wanted in ((85.6, "on 1 of 1."), (85.4, "on 0 of 1; not on toy (95%).")):
+    for adaptivity, wanted in (
+        (85.6, "on 1 of 1 scenarios."),
+        (85.4, "on 0 of 1 scenarios; the least is 95% (`toy`)."),
+    ):
         blind = entry("dqn", 0.2, kind="learned", adaptivity=adaptivity)
         text = " ".join(findings.overall(group(champion("tie"), blind)))
         assert f"reaches 95% of the lookup's adaptivity {wanted}" in text
@@ -128,15 +135,11 @@ def test_results_without_validation_costs_say_so() -> None:
 
 
 CASES = [
-    ((0.1, 0.2), (0.11, 0.22), "more than the champion"),
-    ((-0.1, 0.1), (0.01, 0.02), "what cannot be told from the champion's cost"),
-    ((-0.2, -0.1), (0.01, 0.02), "less than the champion, though more than the bound"),
-    ((-0.2, -0.1), (-0.01, 0.02), "less than the champion, and what cannot be told from the bound"),
-    (
-        (-0.2, -0.1),
-        (-0.09, -0.01),
-        "less than the bound, so that pruning instead of it has no point",
-    ),
+    ((0.1, 0.2), (0.11, 0.22), "costs more than the champion"),
+    ((-0.1, 0.1), (0.01, 0.02), "ties with the champion"),
+    ((-0.2, -0.1), (0.01, 0.02), "costs less than the champion but more than the bound"),
+    ((-0.2, -0.1), (-0.01, 0.02), "costs less than the champion and ties with the bound"),
+    ((-0.2, -0.1), (-0.09, -0.01), "costs less than the bound"),
 ]
 stands = pytest.mark.parametrize(("champion_ends", "bound_ends", "says"), CASES)
 
@@ -153,19 +156,15 @@ def test_rivals_stand_where_their_intervals_say(
     champion_ends: Any, bound_ends: Any, says: str
 ) -> None:
     found = said(champion("tie"), rival("int4", 0.11, champion_ends, bound_ends))
-    assert f"The cheapest rival that prunes nothing, `int4`, costs {says}" in found
-    assert f"The cheapest rival that prunes nothing, of 4 bits, `int4`, costs {says}" in found
+    assert f"The cheapest rival that prunes nothing, `int4`, {says} (" in found
+    assert f"The cheapest rival that prunes nothing, of 4 bits, `int4`, {says} (" in found
     assert "(0.110 against 0.150)" in found, "the champion's cost, not that of the luckiest on test"
     others = [other for _, _, other in CASES if other != says]
     assert not any(other in found for other in others)
 
 
-ON_TOP = [
-    ((0.01, 0.2), "more than the cheapest rival that prunes nothing"),
-    ((0.0, 0.0), "what cannot be told from the cheapest rival that prunes nothing"),
-    ((-0.1, 0.1), "what cannot be told from the cheapest rival that prunes nothing"),
-    ((-0.2, -0.01), "less than the cheapest rival that prunes nothing"),
-]
+ON_TOP = [((0.01, 0.2), "costs more"), ((0.0, 0.0), "ties"), ((-0.1, 0.1), "ties"),
+          ((-0.2, -0.01), "costs less")]  # fmt: skip
 
 
 def pruned(name: str, cost: float, ends: tuple[float, float]) -> dict[str, Any]:
@@ -183,15 +182,15 @@ def test_pruning_on_top_of_8_bits_is_told_from_the_best_without(
     over = pruned("int8-int8-kv-pruned", 0.03, ends), pruned("int4-pruned", 0.02, (-1, -1))
     listed = group(champion("tie"), refused, least, *over)
     *_, text = findings.overall(listed)
-    assert f"costs {says} on 1: toy (0.030, int8-int8-kv-admission 0.040)." in text
+    assert f"the cheapest rival that prunes nothing, it {says} on 1 of 1 scenarios (`toy`)." in text
     assert "not corrected" in text
-    assert not any(other in text for _, other in ON_TOP if other != says)
+    assert not any(f"it {other} on" in text for _, other in ON_TOP if other != says)
     assert "fits in every second" not in text
     assert "int4" not in text, "a claim on one format, chosen before"
     for each in listed:
         if each["policy"] == "int8-int8-kv":
             each["refused"] = 0.0
-    assert "fits in every second of 1 (toy)" in findings.overall(listed)[-1]
+    assert "fits in every second of 1 (`toy`)" in findings.overall(listed)[-1]
 
 
 def test_rivals_that_prune_do_not_speak_for_those_that_do_not() -> None:
@@ -199,11 +198,14 @@ def test_rivals_that_prune_do_not_speak_for_those_that_do_not() -> None:
     over = pruned("int4-pruned", 0.01, (-0.2, -0.01))
     found = said(champion("tie"), whole, over)
     assert "The cheapest rival that prunes nothing, `int8`, costs more than the champion" in found
-    assert "With pruning on top, the cheapest is `int4-pruned`: it costs less than the" in found
+    assert (
+        "the cheapest is `int4-pruned`: beside the cheapest that prunes nothing it costs less"
+        in found
+    )
     assert "(0.010 against 0.110)" in found
     assert "of 4 bits" not in found
     other, *_ = findings.overall(group(champion("tie"), whole, over))
-    assert "toy (int8)" in other
+    assert "costs more than the champion on 1 of 1 scenarios (`toy`)" in other
     assert not any(
         "Pruning on top" in text for text in findings.overall(group(champion("tie"), whole))
     )
@@ -228,9 +230,9 @@ def test_the_whole_counts_scenarios_by_verdict_and_leaves_out_those_off_the_head
     ]
     adapting, foresight = findings.overall(entries)
     assert "60 to 90 of 100 points (median 90) over 3 scenarios" in adapting
-    assert "beats it on 1: one (sound, 12)" in foresight
-    assert "worse on 1: three" in foresight
-    assert "not told apart from it on 1: two" in foresight
+    assert "beats it on 1 of 3 scenarios (`one`)" in foresight
+    assert "is worse on 1 (`three`)" in foresight
+    assert foresight.endswith("ties with it on 1."), "two names are enough"
     assert "off" not in foresight.replace("off the", "")
 
 
@@ -240,7 +242,8 @@ def test_the_whole_says_what_rivals_cost(champion_ends: Any, bound_ends: Any, sa
     streaming = rival("streaming", 0.3, champion_ends, bound_ends)
     other, *_, four = findings.overall(group(champion("tie"), int4, streaming))
     for text in (four, other):
-        assert f"costs {says}, on 1: toy (int4)." in text
+        assert f" {says} on 1 of 1 scenarios (`toy`)." in text
+        assert ("has no point" in text) == (says == findings.BELOW_BOUND)
 
 
 def test_what_admission_alone_would_reach_stands_beside_adapting() -> None:
@@ -255,3 +258,17 @@ def test_the_median_of_an_even_number_lies_between() -> None:
         *named("two-v0", [e | {"adaptivity": 60.0} for e in group(champion("tie"))]),
     ]
     assert "(median 75) over 2 scenarios" in findings.overall(entries)[0]
+
+
+def test_scenarios_are_counted_and_named_only_where_they_are_one_or_two() -> None:
+    names = ("one", "two", "three", "four")
+    entries = [each for name in names for each in named(f"{name}-v0", group(champion("tie")))]
+    _, foresight = findings.overall([*entries, *named("last-v0", group(champion("better")))])
+    assert "beats it on 1 of 5 scenarios (`last`) and ties with it on 4." in foresight
+    assert not any(name in foresight for name in names[:2])
+
+
+def test_a_list_of_three_ends_in_and() -> None:
+    said = {"wins": ["a"], "ties": ["b", "c", "d"], "never": [], "loses": ["e", "f"]}
+    assert report.counted(said) == "wins on 1 of 6 scenarios (`a`), ties on 3 and loses on 2"
+    assert report.counted({}) == ""

@@ -213,7 +213,7 @@ def test_a_cache_that_lacks_restored_attention_is_refused_without_the_flag(
         model.apply(without(2))
         model.network(ids[:, :1], past_key_values=cache)
         model.apply(without())
-        with pytest.raises(InvalidSpec, match=r"layer 1 came back .* start these sequences anew"):
+        with pytest.raises(InvalidSpec, match=r"layer 1 came back .* restart these sequences"):
             model.network(ids[:, :1], past_key_values=cache)
 
 

@@ -55,7 +55,7 @@ def card(
         (module.__doc__ or "").strip(),
         "## What it is for",
         "Comparison in rapgym's scenarios. It knows one quality table and the traffic of one scenario: "
-        "on other models or other traffic train it anew, or read in "
+        "on other models or other traffic retrain it, or read in "
         "[RESULTS.md](../../baselines/results/RESULTS.md) how far it carries over. Whatever it proposes, the "
         "shield executes only what fits.",
         "## What it was trained on",

@@ -39,7 +39,7 @@ def carried(found: dict[str, Any]) -> str:
         "**Carrying over**: `hindsight` has a median of "
         f"{np.median(own):.0f} points of foresight on the scenario that it was trained on, and of "
         f"{np.median(other):.0f} on another; in {worse} of {len(other)} pairs it costs more than the lookup there. "
-        "It has to be trained anew for another card, host link or traffic."
+        "Retrain it for another card, host link or traffic."
     )
 
 
@@ -89,7 +89,7 @@ def ablations(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> s
         rows.append(cells)
     seeds = len({r["seed"] for r in records})
     told = (
-        f"**Ablations.** `hindsight` with one thing taken away, trained anew with {seeds} seeds, told of fit "
+        f"**Ablations.** `hindsight` with one thing taken away, retrained with {seeds} seeds, told of fit "
         "alone. Mean cost on validation, then on test with half the spread of the seeds: differences "
         "within it say nothing."
     )
@@ -119,7 +119,7 @@ def transfer(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> st
 
 
 def finetune(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> str:
-    """A policy of other traffic on one's own recording: before and after, and one trained anew."""
+    """A policy of other traffic on one's own recording: before and after, and one trained from scratch."""
     rows = []
     (name,) = _in_order(records, "scenario")
     for variant in _in_order(records, "variant"):
@@ -137,7 +137,7 @@ def finetune(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> st
         )
     told = (
         f"**On one's own recording.** `hindsight` of other traffic on `{name}`: before and after `rapgym "
-        "train hindsight --from`, and trained there anew; the interquartile mean of five seeds, the least "
+        "train hindsight --from`, and trained there from scratch (anew); the interquartile mean of five seeds, the least "
         "and the most."
     )
     heads = ("policy", "validation", "test", "foresight", "seconds of training")

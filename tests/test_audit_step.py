@@ -207,7 +207,7 @@ def test_environments_are_audited_decision_by_decision(
     options: dict[str, Any] = {"scenario": "toy", "split": "train"}
     env: Any = gymnasium.make_vec(name, 3, **options) if many else gymnasium.make(name, **options)
     with AuditLog(path) as log:
-        audit_step.audit(env.unwrapped.lanes, log, policy="random")
+        audit_step.audit_env(env, log, policy="random")
         env.reset(seed=0)
         env.action_space.seed(0)
         for _ in range(120):

@@ -13,7 +13,8 @@ from gymnasium.utils.env_checker import check_env
 from toy_table import kept_without, toy_nll
 
 import rapgym
-from rapgym.envs.env import IDS, RapEnv
+from rapgym.envs.env import RapEnv
+from rapgym.envs.registration import IDS
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.story import Scenario

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from rapgym.envs.env import IDS, RapEnv
+from rapgym.envs.env import RapEnv
+from rapgym.envs.registration import IDS
 from rapgym.envs.vector_env import RapVectorEnv
 from rapgym.errors import InvalidSpec
 

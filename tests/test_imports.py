@@ -1,4 +1,4 @@
-"""What importing and making an environment loads, in a fresh interpreter; and the public names."""
+"""What importing and making an environment loads, in a fresh interpreter."""
 
 import json
 import subprocess
@@ -11,6 +11,7 @@ import rapgym
 
 PACKAGE = Path(rapgym.__file__).parent
 HEAVY = {
+    "numba",
     "pandas",
     "plotly",
     "pooch",
@@ -53,6 +54,29 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
     assert not loaded_after(code) & HEAVY
 
 
+def test_importing_loads_none_of_our_modules_but_the_registration_of_the_ids() -> None:
+    loaded_after(
+        """
+import sys
+import rapgym
+ours = {name for name in sys.modules if name.startswith("rapgym")}
+assert ours == {"rapgym", "rapgym.envs", "rapgym.envs.registration"}, ours
+"""
+    )
+
+
+@pytest.mark.parametrize("name", ["RAP-v0", "rapgym/RAP-KeptSet-v0"])
+def test_importing_registers_the_ids_once(name: str) -> None:
+    loaded_after(
+        f"""
+import importlib, gymnasium, rapgym
+spec = gymnasium.spec({name!r})
+importlib.reload(rapgym)
+assert gymnasium.spec({name!r}) is spec
+"""
+    )
+
+
 def test_importing_opens_no_data_file_of_the_package() -> None:
     loaded_after(
         f"""
@@ -65,20 +89,6 @@ assert ours, "the hook saw the modules"
 assert all(path.endswith((".py", ".pyc")) or ".pyc." in path for path in ours), ours
 """
     )
-
-
-def test_public_names_are_those_of_all() -> None:
-    public = {
-        name
-        for name, value in vars(rapgym).items()
-        if not name.startswith("_") and not hasattr(value, "__path__") and not _is_module(value)
-    }
-    assert public | {"__version__"} == set(rapgym.__all__)
-    assert all(hasattr(rapgym, name) for name in rapgym.__all__)
-
-
-def _is_module(value: object) -> bool:
-    return isinstance(value, type(sys))
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:

@@ -225,8 +225,9 @@ def read_results(path: Path | str) -> "pandas.DataFrame":
 
     Example:
         >>> frame = rapgym.read_results(results)
-        >>> (frame.test_cost * frame.output_tokens).sum() / frame.output_tokens.sum() > 0
-        True
+        >>> paid = (frame.test_cost * frame.output_tokens).groupby(frame.policy, observed=True).sum()
+        >>> paid.idxmin()
+        'bound'
     """
     import pandas
 

@@ -98,6 +98,17 @@ class Policy(Protocol):
 
     A class attribute `on_misfit = "refuse"` declares that a proposal which does not fit shall be
     refused rather than repaired.
+
+    Example:
+        >>> class KeepAll:
+        ...     def reset(self, batch, briefing):
+        ...         self.shape = batch, briefing.train.blocks
+        ...
+        ...     def propose(self, observation, rng):
+        ...         return np.ones(self.shape, dtype=bool)
+        >>> log = rapgym.run_policy(KeepAll, "chat-alone", "check")
+        >>> bool(log.proposal.all()), bool(log.kept.all())
+        (True, False)
     """
 
     def reset(self, batch: int, briefing: Briefing) -> None:

@@ -29,7 +29,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.guard.guard import Guarding
 from rapgym.guard.watchdog import Rules
 from rapgym.model import blocks
-from rapgym.policies.policy import briefing
+from rapgym.policies.policy import TOLD, briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import rollout
 from rapgym.scenarios.lanes import Lanes, Start
@@ -342,7 +342,7 @@ def test_a_policy_serves_a_whole_split_for_the_log(
     path = tmp_path / "log.jsonl"
     with AuditLog(path) as log:
         count = audit_step.log_run(log, toy_story, split, "frontier")
-    told = briefing(toy_story, audit_step.TOLD[split])
+    told = briefing(toy_story, TOLD[split])
     plain = rollout.run(FrontierLookup, toy_story, split, told)
     rows = [record for record in records(path) if not record.second]
     assert len(rows) == count == plain.row.size

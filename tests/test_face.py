@@ -20,9 +20,9 @@ from rapgym.bench import results as bench_results
 from rapgym.errors import HeldOut, InvalidPolicy, InvalidResult, InvalidSpec
 from rapgym.model import blocks
 from rapgym.quality import file as table_file
-from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue
 from rapgym.scenarios.story import Scenario
+from rapgym.world.shield import Reason
 
 # As DESIGN's section on the face and README name them.
 PUBLIC = [
@@ -150,7 +150,7 @@ def test_a_frame_of_results_says_what_the_cells_say(examples: dict[str, Any]) ->
         for name in ("proposal", "kept", "kept_end"):
             sets = getattr(cell.log, name)[step, pairing]
             assert own[name].tolist() == [blocks.key(kept) for kept in sets]
-        reason = [rollout.Reason(code).name.lower() for code in cell.log.reason[step, pairing]]
+        reason = [Reason(code).name.lower() for code in cell.log.reason[step, pairing]]
         assert own.reason.tolist() == reason
         assert {*own.kind} == {cell.about["kind"]}
 

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,20 @@ def test_what_is_no_whole_number_is_refused_whatever_warnings_are_shown(cell: st
         warnings.simplefilter("ignore")
         with pytest.raises(ValueError, match=r"."):
             columns.integers(["1,2", f"{cell},2"], 2)
+
+
+def test_what_an_older_numpy_takes_with_a_warning_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def loadtxt(lines: list[str], *_: object, **__: object) -> np.ndarray[Any, Any]:
+        warnings.warn("parsing an integer via a float", DeprecationWarning, stacklevel=1)
+        return np.zeros((len(lines), 2), dtype=np.int64)
+
+    monkeypatch.setattr(np, "loadtxt", loadtxt)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="via a float"):
+            columns.integers(["0.5,2"], 2)
 
 
 def test_an_empty_line_is_not_passed_over() -> None:

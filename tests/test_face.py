@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import os
 import pkgutil
 import subprocess
 import sys
@@ -12,12 +13,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from hostile_files import toy_results
 from toy_table import toy_table
 
 import rapgym
 from rapgym import errors, heldout
 from rapgym.bench import results as bench_results
+from rapgym.bench.results import Cell
 from rapgym.errors import HeldOut, InvalidPolicy, InvalidResult, InvalidSpec
+from rapgym.files import places
 from rapgym.model import blocks
 from rapgym.quality import file as table_file
 from rapgym.scenarios import catalogue
@@ -132,27 +136,44 @@ def test_a_bench_does_not_overwrite(examples: dict[str, Any]) -> None:
     assert examples["out"].read_bytes() == before
 
 
-def test_a_frame_of_results_says_what_the_cells_say(examples: dict[str, Any]) -> None:
-    frame = rapgym.read_results(str(examples["results"]))
-    cells = bench_results.read(examples["results"]).cells
+def assert_same_rows(frame: Any, cells: tuple[Cell, ...]) -> None:
+    """Row by row what the cells say, in the order of cell, pairing and step."""
     assert len(frame) == sum(cell.log.row.size for cell in cells)
-    assert {"bound", "frontier", "gsi", "static-best"} <= {*frame.policy}
-    documented = rapgym.read_results.__doc__ or ""
-    assert all(f"`{column}`" in documented for column in frame.columns)
+    before = 0
     for cell in cells:
-        own = frame[(frame.policy == cell.about["policy"]) & (frame.seed == cell.about["seed"])]
         rows, pairings = cell.log.row.shape
-        assert len(own) == rows * pairings
+        own = frame.iloc[before : before + rows * pairings]
+        before += rows * pairings
         step, pairing = own.step.to_numpy(), own.pairing.to_numpy()
-        for name in ("row", "limit_row", "limit_bytes", "used_bytes", "output_tokens", "cost"):
+        assert (pairing * rows + step).tolist() == list(range(rows * pairings))
+        for name in ("scenario", "policy", "kind", "seed"):
+            assert {*own[name]} == {cell.about[name]}
+        for name in (
+            "row",
+            "limit_row",
+            "limit_bytes",
+            "used_bytes",
+            "output_tokens",
+            "nll",
+            "cost",
+        ):
             assert (own[name].to_numpy() == getattr(cell.log, name)[step, pairing]).all(), name
-        assert (own.test_cost.to_numpy() == cell.test_cost[step, pairing]).all()
+        for name in ("test_nll", "test_measured", "test_quality", "test_cost"):
+            assert (own[name].to_numpy() == getattr(cell, name)[step, pairing]).all(), name
         for name in ("proposal", "kept", "kept_end"):
             sets = getattr(cell.log, name)[step, pairing]
             assert own[name].tolist() == [blocks.key(kept) for kept in sets]
-        reason = [Reason(code).name.lower() for code in cell.log.reason[step, pairing]]
-        assert own.reason.tolist() == reason
-        assert {*own.kind} == {cell.about["kind"]}
+        for name in ("source", "reason"):
+            codes = getattr(cell.log, name)[step, pairing]
+            assert own[name].tolist() == [Reason(code).name.lower() for code in codes]
+
+
+def test_a_frame_of_results_says_what_the_cells_say(examples: dict[str, Any]) -> None:
+    frame = rapgym.read_results(str(examples["results"]))
+    assert {"bound", "frontier", "gsi", "static-best"} <= {*frame.policy}
+    assert_same_rows(frame, bench_results.read(examples["results"]).cells)
+    documented = rapgym.read_results.__doc__ or ""
+    assert all(f"`{column}`" in documented for column in frame.columns)
 
 
 def test_results_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -229,6 +250,18 @@ class TestWorlds:
         headline = [rapgym.load_scenario(name).headline for name in listed]
         assert headline == sorted(headline, reverse=True)
 
+    def test_a_frame_of_results_tells_pairings_apart(
+        self, toy_story: Scenario, tmp_path: Path
+    ) -> None:
+        one = toy_results(toy_story)
+        other = replace(one.cells[0], about=one.cells[0].about | {"policy": "other", "seed": 1})
+        found = replace(one, cells=(one.cells[0], other))
+        bench_results.write(tmp_path / "toy.csv.gz", found)
+        frame = rapgym.read_results(tmp_path / "toy.csv.gz")
+        assert frame.pairing.nunique() == toy_story.offsets > 1
+        assert frame.step.nunique() > 1
+        assert_same_rows(frame, bench_results.read(tmp_path / "toy.csv.gz").cells)
+
     @pytest.mark.parametrize(
         ("split", "told"),
         [("test", "train"), ("validation", "fit"), ("check", "learn"), ("train", "train"), ("fit", "fit")],
@@ -284,7 +317,8 @@ def test_a_users_script_sees_types(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "script.py"],
-        cwd=tmp_path, capture_output=True, text=True,
+        cwd=tmp_path, env={**os.environ, "MYPYPATH": str(places.PACKAGE.parent)},
+        capture_output=True, text=True,
     )  # fmt: skip
     lines = [line.partition("script.py:")[2] for line in done.stdout.splitlines()]
     faults = [line for line in lines if ": error:" in line]

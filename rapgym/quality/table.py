@@ -357,8 +357,9 @@ def read_table(name: str | Path) -> "pandas.DataFrame":
 
     Example:
         >>> frame = rapgym.read_table("smollm2-135m")
-        >>> frame[frame.split == "test"].groupby("attention_dropped").nll.min().idxmin()
-        0
+        >>> dense = frame[(frame.attention_dropped == 0) & (frame.ffn_dropped == 0)]
+        >>> sorted({*dense.split}), dense.nll.abs().max().item()
+        (['calib', 'test'], 0.0)
     """
     import pandas
 

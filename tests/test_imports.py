@@ -1,4 +1,4 @@
-"""What importing and making an environment loads, in a fresh interpreter; and the public names."""
+"""What importing and making an environment loads, in a fresh interpreter."""
 
 import importlib.util
 import json
@@ -12,6 +12,7 @@ import rapgym
 
 PACKAGE = Path(rapgym.__file__).parent
 HEAVY = {
+    "numba",
     "pandas",
     "plotly",
     "pooch",
@@ -52,6 +53,29 @@ def loaded_after(code: str) -> set[str]:
 )
 def test_nothing_heavy_is_loaded(code: str) -> None:
     assert not loaded_after(code) & HEAVY
+
+
+def test_importing_loads_none_of_our_modules_but_the_registration_of_the_ids() -> None:
+    loaded_after(
+        """
+import sys
+import rapgym
+ours = {name for name in sys.modules if name.startswith("rapgym")}
+assert ours == {"rapgym", "rapgym.envs", "rapgym.envs.registration"}, ours
+"""
+    )
+
+
+@pytest.mark.parametrize("name", ["RAP-v0", "rapgym/RAP-KeptSet-v0"])
+def test_importing_registers_the_ids_once(name: str) -> None:
+    loaded_after(
+        f"""
+import importlib, gymnasium, rapgym
+spec = gymnasium.spec({name!r})
+importlib.reload(rapgym)
+assert gymnasium.spec({name!r}) is spec
+"""
+    )
 
 
 def test_importing_opens_no_data_file_of_the_package() -> None:
@@ -119,20 +143,6 @@ def test_importing_any_module_touches_no_data_of_the_package() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {}
-
-
-def test_public_names_are_those_of_all() -> None:
-    public = {
-        name
-        for name, value in vars(rapgym).items()
-        if not name.startswith("_") and not hasattr(value, "__path__") and not _is_module(value)
-    }
-    assert public | {"__version__"} == set(rapgym.__all__)
-    assert all(hasattr(rapgym, name) for name in rapgym.__all__)
-
-
-def _is_module(value: object) -> bool:
-    return isinstance(value, type(sys))
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:

@@ -43,6 +43,12 @@ class AuditLog(Closing):
         log.append(context, Decisions(demand, limit, budget, proposal, source, strict, made))
         ...  # execute made.kept
 
+    `rapgym.audit_env` does so for an environment; `rapgym audit LOG` explains and verifies a log.
+
+        >>> with rapgym.AuditLog(folder / "empty.jsonl", durable=True) as log:
+        ...     log.held
+        0
+
     `on_failure` is what happens when lines cannot be written (a full disk, a file that was cut or
     moved away). Either way what was acknowledged stays, decisions at hand are held, and writing is
     tried again once `retry_s` have passed:

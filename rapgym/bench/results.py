@@ -2,16 +2,17 @@
 
 Each line after the header is a column: its name, then one entry a row. Rows stand in the order of
 scenario, pairing, step and cell, so that policies that agree stand side by side: a third of the
-bytes of a line a row. `pandas.read_csv(FILE, comment="#", header=None, index_col=0).T` reads it.
+bytes of a line a row. `rapgym.read_results` gives them as a pandas frame.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rapgym import heldout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidResult, RapgymError
 from rapgym.files import checked, headed
@@ -19,6 +20,9 @@ from rapgym.model import blocks
 from rapgym.quality.header import MAX_BLOCKS
 from rapgym.rollout.log import EpisodeLog
 from rapgym.world.shield import Reason
+
+if TYPE_CHECKING:
+    import pandas
 
 SCHEMA = 2
 SETS = ("proposal", "kept", "kept_end")
@@ -184,6 +188,91 @@ def read(path: Path) -> Results:
         RapgymError,
     ) as error:
         raise InvalidResult(f"{path} is no results file that can be read: {error}") from error
+
+
+def read_results(path: Path | str) -> "pandas.DataFrame":
+    """The rows of a results file as a pandas frame: one a row of the split, pairing, policy and seed.
+
+    Args:
+        path: of a file that `rapgym bench` or `run_bench` wrote.
+
+    Returns:
+        A frame, ordered by cell, pairing and step. Costs are nats an output token above dense, means
+        over the seconds of a row:
+
+        - `scenario`, `policy`, `kind` (static, reactive, heuristic, learned, bound, rival), `seed`:
+          whose row it is.
+        - `pairing`: which pairing of demand with the tenant, from 0; `step`: from 0, in the order served.
+        - `row`, `limit_row`: of the split, whose demand and whose memory limit it met.
+        - `limit_bytes`, `used_bytes`: in the row's first second, bytes.
+        - `output_tokens`: the row's weight in a mean.
+        - `proposal`, `kept`, `kept_end`: keys of the sets that were proposed, executed, and in memory
+          at the row's end, as `read_table` names them.
+        - `source`: whose proposal it was; `reason`: why `kept` was executed ("policy", "repaired",
+          "fallback", "emergency", "watchdog", "override", "refused").
+        - `nll`: of `kept`, nats a token; `measured`: whether it has a row in the table.
+        - `quality`, `stall`, `emergency`, `refused`: the four terms of the cost; `cost`: their sum.
+          All by calibration columns.
+        - `test_nll`, `test_measured`, `test_quality`, `test_cost`: the same by test columns, which
+          scores are made of.
+
+        The reported cost of a policy is the mean of `test_cost`, weighted by `output_tokens`.
+
+    Raises:
+        InvalidResult: the file is not there, damaged, or no results file. Whether it holds is what
+            `verify_results` says.
+        HeldOut: training asks.
+
+    Example:
+        >>> frame = rapgym.read_results(results)
+        >>> paid = (frame.test_cost * frame.output_tokens).groupby(frame.policy, observed=True).sum()
+        >>> paid.idxmin()
+        'bound'
+    """
+    import pandas
+
+    heldout.check(heldout.COLUMNS)
+    found = read(Path(path))
+    reasons = [reason.name.lower() for reason in Reason]
+    columns: dict[str, list[Any]] = {}
+    for cell in found.cells:
+        rows, pairings = cell.log.row.shape
+        whose = {
+            "pairing": np.broadcast_to(np.arange(pairings), (rows, pairings)),
+            "step": np.broadcast_to(np.arange(rows)[:, None], (rows, pairings)),
+        }
+        for name, column in {**whose, **_rows_of(cell)}.items():
+            columns.setdefault(name, []).append(np.swapaxes(column, 0, 1))
+    frame = pandas.DataFrame(
+        {
+            name: [key for part in parts for key in _keys(part)]
+            if name in SETS
+            else np.concatenate([part.ravel() for part in parts])
+            for name, parts in columns.items()
+        }
+    )
+    for name in SETS:
+        frame[name] = frame[name].astype("category")
+    for name in ("source", "reason"):
+        frame[name] = pandas.Categorical.from_codes(frame[name], reasons)
+    sizes = [cell.log.row.size for cell in found.cells]
+    for place, name in enumerate(("scenario", "policy", "kind", "seed")):
+        values = pandas.Series([cell.about.get(name) for cell in found.cells])
+        kept = values.astype("Int64" if name == "seed" else "category")
+        frame.insert(place, name, kept.repeat(sizes).reset_index(drop=True))
+    return frame
+
+
+def _rows_of(cell: Cell) -> dict[str, Any]:
+    """The columns of a cell's rows in the order of `read_results`, [T, K] or [T, K, N]."""
+    log = cell.log
+    names = ("row", "limit_row", "limit_bytes", "used_bytes", "output_tokens", *SETS)
+    terms = ("quality", "stall", "emergency", "refused")
+    told = (*names, "source", "reason", "nll", "measured", *terms, "cost")
+    judged = ("test_nll", "test_measured", "test_quality", "test_cost")
+    return {name: getattr(log, name) for name in told} | {
+        name: getattr(cell, name) for name in judged
+    }
 
 
 def _column(name: str, line: str) -> Any:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rapgym.bench import cells, results
+from rapgym.bench import cells, results, scoreboard
 from rapgym.bench.origin import code_sha256, origin, surroundings
 from rapgym.bench.results import Cell, Results
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
@@ -18,8 +18,11 @@ from rapgym.jobs.progress import Progress
 from rapgym.policies import registry, tuning
 from rapgym.policies.policy import briefing
 from rapgym.rivals import rivals
-from rapgym.scenarios import tables, worlds
+from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario
+
+if TYPE_CHECKING:
+    import pandas
 
 LONGEST_PLAIN = 80  # characters of a name in the name of a part's file
 
@@ -182,6 +185,57 @@ def run(
     results.write(out, found)
     shutil.rmtree(parts, ignore_errors=True)
     return found
+
+
+def run_bench(
+    out: Path | str,
+    *,
+    scenarios: Sequence[str] | None = None,
+    policies: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0,),
+    jobs: int = 1,
+    quiet: bool = False,
+) -> "pandas.DataFrame":
+    """Run policies on the test splits of scenarios and score them, as `rapgym bench` does.
+
+    Args:
+        out: the results file to write, such as "bench.csv.gz" or "bench.csv.xz". A run that was
+            stopped goes on where it stopped.
+        scenarios: names; all of `list_scenarios()` where None.
+        policies: names of policies and rivals (`rapgym policies list`), or "module:Class" for yours;
+            everything that can be run where None. The lookup, the static set, the best plan and the
+            bound, between which scores are measured, are run anyway.
+        seeds: of policies that draw at random.
+        jobs: processes side by side.
+        quiet: no progress line.
+
+    Returns:
+        A frame, one row a policy and scenario, with the columns that `rapgym bench --json` prints:
+        among them `scenario`, `policy`, `kind`, `cost` (nats an output token above dense) with its
+        terms `quality`, `stall`, `emergency` and `refused`, `decision_us_p50` and
+        `decision_us_p99` (microseconds a decision).
+
+    Raises:
+        InvalidSpec: there is no such scenario, or `out` is there already.
+        InvalidPolicy: there is no such policy, or it is not tuned or trained for a scenario.
+
+    Example:
+        >>> scores = rapgym.run_bench(out, scenarios=["chat-alone"], policies=["gsi"], quiet=True)
+        >>> sorted(scores.policy)
+        ['best-plan', 'bound', 'frontier', 'gsi', 'static-best']
+    """
+    import pandas
+
+    path = Path(out)
+    if path.exists():
+        raise InvalidSpec(f"{path} is there already; name another file, or remove it first")
+    named = catalogue.list_scenarios() if scenarios is None else scenarios
+    stories = [catalogue.scenario(name) for name in named]
+    names, _ = runnable(stories, policies)
+    found = run(
+        stories, names, path, seeds=seeds, jobs=jobs, summary=scoreboard.summary, quiet=quiet
+    )
+    return pandas.DataFrame(found.header["entries"])
 
 
 def _plain(name: str) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,30 @@ def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterat
     if again:
         yield from _decided_differently(found, jobs)
     yield from _entry_differences(found)
+
+
+def verify_results(path: Path | str, *, again: bool = False, jobs: int = 1) -> list[str]:
+    """Serve every row of a results file again from its proposals, and compute every score anew.
+
+    Args:
+        path: of a file that `rapgym bench` or `run_bench` wrote.
+        again: let rapgym's policies decide again too: that they made these proposals, and their
+            validation costs, cannot be known otherwise. Takes as long as the bench did.
+        jobs: processes for that.
+
+    Returns:
+        What differs, one sentence each; empty where the file holds.
+
+    Raises:
+        InvalidResult: the file cannot be read, or was made with another table, workload, trace or
+            scenario than those here.
+        DataUnavailable: a trace of yours that it was made with is not at its path.
+
+    Example:
+        >>> rapgym.verify_results(results)
+        []
+    """
+    return list(differences(results.read(Path(path)), again=again, jobs=jobs))
 
 
 def _missing_cells(found: Results) -> Iterator[str]:

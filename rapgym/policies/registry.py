@@ -12,6 +12,7 @@ from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing, Policy, Told
+from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 
 Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
@@ -267,3 +268,34 @@ def build(found: Entry, options: dict[str, Any]) -> Policy:
     ):
         raise InvalidPolicy(f"{found.target} needs the methods reset and propose")
     return policy
+
+
+def maker(policy: object, told: Briefing, seed: int = 0) -> Callable[[], Policy]:
+    """What gives a policy object for each episode.
+
+    Args:
+        policy: an object with `reset` and `propose`, which serves them all; a class or factory that
+            gives one without arguments; or a name that `entry` knows.
+        seed: of the training run, for a name of a method that learns.
+
+    Raises:
+        InvalidPolicy: there is none of this name, or it is not tuned for this scenario. What is
+            returned raises it where nothing can be built, or what is built is no policy.
+    """
+    if isinstance(policy, str):
+        found = entry(policy)
+        options = settings(found, told, tables.table(told.scenario).sha256, seed)
+        return lambda: build(found, options)
+    is_object = hasattr(policy, "propose") and not isinstance(policy, type)
+
+    def make() -> Policy:
+        try:
+            made: Any = policy if is_object else policy()  # type: ignore[operator]
+        except Exception as error:
+            raise InvalidPolicy(f"{policy!r} cannot be built without arguments: {error}") from error
+        if not all(callable(getattr(made, name, None)) for name in ("reset", "propose")):
+            raise InvalidPolicy(f"{made!r} needs the methods reset and propose")
+        policy_made: Policy = made
+        return policy_made
+
+    return make

@@ -14,6 +14,7 @@ from rapgym.model import memory
 from rapgym.model.shapes import ModelSpec, model_spec
 from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import tables
+from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.scales import limit_bytes, limit_scaled, profile_of, scales
 from rapgym.scenarios.story import Recorded, Scenario, Split
 from rapgym.scenarios.tables import table
@@ -94,6 +95,33 @@ def world(story: Scenario, split: Split) -> World:
     """
     heldout.check(split)
     return _told_world(story, split)
+
+
+def make_world(scenario: str | Scenario = "chat-beside-code", split: Split = "train") -> World:
+    """The rows of a scenario's split and all that decides what they cost, as policies meet it.
+
+    Args:
+        scenario: a name or a `Scenario`.
+        split: "train" and its parts "fit" and "validation"; of "fit" its parts "learn" and "check";
+            "test".
+
+    Returns:
+        A frozen record of T rows: `rows` (tokens and requests, int64 [T]; `limit_bytes`, int64
+        [T, W], by the second), `footprint` (bytes of each of the N blocks), `quality` (nats a token
+        above dense of kept sets, calibration columns alone), `ceiling` (C, nats: what a token that
+        is not served costs). `rapgym.world.simulator.step` serves its rows.
+
+    Raises:
+        InvalidSpec: there is no such scenario or split.
+        InvalidTable, InvalidTrace, DataUnavailable: a file of it is damaged or not here.
+        HeldOut: training asks for a split that it is not told of.
+
+    Example:
+        >>> world = rapgym.make_world("chat-beside-code", "test")
+        >>> world.blocks, world.rows.limit_bytes.shape[1]
+        (60, 7)
+    """
+    return world(story_of(scenario), split)
 
 
 @lru_cache(maxsize=64)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.envs.env import IDS, RapEnv
+from rapgym.envs.env import RapEnv
+from rapgym.envs.registration import IDS
 from rapgym.envs.vector_env import RapVectorEnv
 from rapgym.guard.guard import Guard, Guarding
 from rapgym.guard.watchdog import Rules

@@ -29,7 +29,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.guard.guard import Guarding
 from rapgym.guard.watchdog import Rules
 from rapgym.model import blocks
-from rapgym.policies.policy import briefing
+from rapgym.policies.policy import TOLD, briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import rollout
 from rapgym.scenarios.lanes import Lanes, Start
@@ -248,7 +248,7 @@ def test_environments_are_audited_decision_by_decision(
     options: dict[str, Any] = {"scenario": "toy", "split": "train"}
     env: Any = gymnasium.make_vec(name, 3, **options) if many else gymnasium.make(name, **options)
     with AuditLog(path) as log:
-        audit_step.audit(env.unwrapped.lanes, log, policy="random")
+        audit_step.audit_env(env, log, policy="random")
         env.reset(seed=0)
         env.action_space.seed(0)
         for _ in range(120):
@@ -265,6 +265,40 @@ def test_environments_are_audited_decision_by_decision(
     assert all(record.observation is not None for record in rows) or not whole
     assert audit_replay.verified(path).sentences == []
     assert {record.lane for record in rows} == set(range(lanes))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_environment_is_audited_through_its_wrappers(
+    toy_story: Scenario, tmp_path: Path, many: bool
+) -> None:
+    options: dict[str, Any] = {"scenario": toy_story, "split": "test"}
+    env: Any
+    if many:
+        env = gymnasium.wrappers.vector.RecordEpisodeStatistics(
+            gymnasium.make_vec("RAP-Counts-v0", 2, **options)
+        )
+    else:
+        env = gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make("RAP-Counts-v0", **options))
+    with AuditLog(tmp_path / "log.jsonl") as log:
+        audit_step.audit_env(env, log, policy="wrapped")
+        env.reset(seed=0)
+        for _ in range(5):
+            env.step(np.zeros((2, 2) if many else 2, dtype=np.int64))
+        with pytest.raises(InvalidSpec, match="audited already"):
+            audit_step.audit_env(env, log, policy="twice")
+        env.close()
+    rows = [record for record in records(tmp_path / "log.jsonl") if not record.second]
+    assert [record.lane for record in rows] == ([0, 1] if many else [0]) * 5
+    assert audit_replay.verified(tmp_path / "log.jsonl").sentences == []
+
+
+def test_what_is_no_environment_of_rapgyms_is_not_audited(tmp_path: Path) -> None:
+    many = gymnasium.make_vec("RAP-Counts-v0", 2, vectorization_mode="sync", scenario="toy")
+    with AuditLog(tmp_path / "log.jsonl") as log:
+        for env in (gymnasium.make("CartPole-v1"), many):
+            with pytest.raises(InvalidSpec, match="no environment of rapgym"):
+                audit_step.audit_env(env, log, policy="mine")
+            env.close()
 
 
 class Wild:
@@ -349,7 +383,7 @@ def test_a_policy_serves_a_whole_split_for_the_log(
     path = tmp_path / "log.jsonl"
     with AuditLog(path) as log:
         count = audit_step.log_run(log, toy_story, split, "frontier")
-    told = briefing(toy_story, audit_step.TOLD[split])
+    told = briefing(toy_story, TOLD[split])
     plain = rollout.run(FrontierLookup, toy_story, split, told)
     rows = [record for record in records(path) if not record.second]
     assert len(rows) == count == plain.row.size

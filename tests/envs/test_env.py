@@ -1,8 +1,10 @@
 """The environments: checkers of others, seeds, masks three ways, illegal actions, rewards, infos."""
 
+import copy
 import json
 import pickle
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import gymnasium
@@ -12,9 +14,12 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from toy_table import kept_without, toy_nll
 
-import rapgym
-from rapgym.envs.env import IDS, RapEnv
-from rapgym.errors import InvalidSpec
+from rapgym.envs import registration
+from rapgym.envs.env import RapEnv
+from rapgym.envs.registration import IDS
+from rapgym.errors import InvalidSpec, InvalidTrace
+from rapgym.model.shapes import Format
+from rapgym.scenarios import catalogue
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.story import Scenario
 
@@ -285,9 +290,68 @@ def test_a_spec_survives_json(env_id: str) -> None:
     assert first.state.limit_row.tolist() == second.state.limit_row.tolist() == [25]
 
 
+@every_id
+def test_a_scenario_object_is_as_good_as_its_name(env_id: str, toy_story: Scenario) -> None:
+    named, given = made(env_id, split="test"), made(env_id, split="test", scenario=toy_story)
+    one, other = ([pickle.dumps(step) for step in played(env, seed=5)] for env in (named, given))
+    assert one == other
+    smaller = replace(toy_story, card_gib=toy_story.card_gib / 2, length_share=0.5)
+    story = made(env_id, scenario=smaller).lanes.story
+    assert story == smaller, "what the object says is not overwritten by defaults"
+    assert made(env_id, scenario=smaller, length_share=0.25).lanes.story.length_share == 0.25
+
+
+@every_id
+@pytest.mark.parametrize("tenant", ["service", "recording", "none"])
+def test_the_spec_of_a_scenario_object_survives_json_pickling_and_copying(
+    env_id: str, tenant: str, toy_story: Scenario
+) -> None:
+    story = {
+        "service": replace(toy_story, restore_s=2.0, ceiling=3.0),
+        "recording": replace(catalogue.scenario("laptop"), card_gib=30.0),
+        "none": replace(
+            catalogue.scenario("chat-alone"), form=Format("int8"), table="smollm2-135m-int8"
+        ),
+    }[tenant]
+    env = gymnasium.make(env_id, scenario=story, split="validation")
+    assert env.spec is not None
+    specs = (
+        EnvSpec.from_json(env.spec.to_json()),
+        pickle.loads(pickle.dumps(env.spec)),
+        copy.deepcopy(env.spec),
+    )
+    first = env.reset(seed=1)[0]
+    for spec in specs:
+        again = gymnasium.make(spec)
+        assert again.unwrapped.lanes.story == story  # type: ignore[attr-defined]
+        assert again.unwrapped.lanes.split == "validation"  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(again.reset(seed=1)[0], first)
+    copied = copy.deepcopy(env)
+    pickled = pickle.loads(pickle.dumps(env.unwrapped))
+    for other in (copied, pickled):
+        np.testing.assert_array_equal(other.reset(seed=1)[0], first)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"card": 3}, {"card_gib": "much"}, {"tenant": {"pool": 1}}, {"form": {"weights": "int8", "bits": 8}}],
+)  # fmt: skip
+def test_fields_of_no_scenario_are_refused(fields: dict[str, Any], toy_story: Scenario) -> None:
+    whole = asdict(toy_story) | fields if fields else {}
+    with pytest.raises(InvalidSpec, match="not the fields of a scenario"):
+        made("RAP-v0", scenario=whole)
+
+
+def test_a_scenario_object_without_a_series_names_the_command_that_makes_it(
+    toy_story: Scenario,
+) -> None:
+    with pytest.raises(InvalidTrace, match="rapgym scenarios build"):
+        made("RAP-v0", scenario=replace(toy_story, workload="not-built"))
+
+
 def test_registering_twice_does_no_harm() -> None:
     before = dict(gymnasium.registry)
-    rapgym.register_all()
+    registration.register_all()
     assert gymnasium.registry == before
 
 

@@ -1,15 +1,19 @@
 """The native vector form: lane by lane what single environments give, resets and oddities included."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
-from rapgym.envs.env import IDS, RapEnv
+from rapgym.envs.env import RapEnv
+from rapgym.envs.registration import IDS
 from rapgym.envs.vector_env import RapVectorEnv
 from rapgym.errors import InvalidSpec
+from rapgym.scenarios.story import Scenario
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 
@@ -28,6 +32,19 @@ def single(env_id: str, **settings: Any) -> RapEnv:
     ).unwrapped
     assert isinstance(env, RapEnv)
     return env
+
+
+@every_id
+def test_a_scenario_object_is_as_good_as_its_name(env_id: str, toy_story: Scenario) -> None:
+    larger = replace(toy_story, card_gib=1.5 * toy_story.card_gib)
+    for story, same in ((toy_story, True), (larger, False)):
+        given, named = made(env_id, 3, scenario=story), made(env_id, 3)
+        assert given.lanes.story == story
+        first = given.reset(seed=4)[0]
+        assert np.array_equal(first, named.reset(seed=4)[0]) == same
+        again = gymnasium.make_vec(EnvSpec.from_json(given.spec.to_json()), num_envs=3)  # type: ignore[union-attr]
+        assert again.unwrapped.lanes.story == story  # type: ignore[attr-defined]
+        assert np.array_equal(again.reset(seed=4)[0], first)
 
 
 def drawn(env_id: str, lanes: int, rng: np.random.Generator) -> Any:

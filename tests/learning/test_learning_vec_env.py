@@ -10,7 +10,7 @@ from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_suppo
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from rapgym.envs.env import IDS
+from rapgym.envs.registration import IDS
 from rapgym.errors import InvalidSpec
 from rapgym.learning.sb3.vec_env import RapVecEnv
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
 
+from rapgym.bench.records import Score
 from rapgym.report import learning as learning_findings
 from rapgym.report.bench import by_scenario, shown_p
 
-Entry = dict[str, Any]
+Entry = Score
 
-RIVAL = "rival"
 FOUR_BITS = "int4"  # in the name of every rival with 4-bit weights
 PRUNED = "-pruned"  # ends the name of a rival that prunes on top of its format
 EIGHT_BITS = "int8-int8-kv"  # the format with pruning on top of which a claim is made
@@ -25,7 +24,7 @@ def sentences(entries: Sequence[Entry]) -> list[str]:
 
 def overall(entries: Sequence[Entry]) -> list[str]:
     """What holds over the scenarios of the headline, in Markdown: adapting, foresight, formats."""
-    groups = [group for group in by_scenario(entries).values() if group[0]["headline"]]
+    groups = [group for group in by_scenario(entries).values() if group[0].headline]
     other = "**Not pruning at all**: the cheapest of the rivals that leave the model whole."
     four = "**int4**: the cheapest rival with weights of 4 bits."
     said = [_beside(groups, other), _adapting(groups), _foresight(groups)]
@@ -36,10 +35,10 @@ def overall(entries: Sequence[Entry]) -> list[str]:
 
 def _adapting(groups: Sequence[Sequence[Entry]]) -> str:
     points = sorted(
-        entry["adaptivity"]
+        entry.adaptivity
         for group in groups
         for entry in group
-        if entry["policy"] == "frontier" and entry["adaptivity"] is not None
+        if entry.policy == "frontier" and entry.adaptivity is not None
     )
     if not points:
         return ""
@@ -64,7 +63,7 @@ def _span(points: Sequence[float]) -> str:
 
 def _admitting(group: Sequence[Entry]) -> float | None:
     """Where partial admission of the full model stands between the best static set and the bound."""
-    cost = {entry["policy"]: entry["cost"] for entry in group}
+    cost = {entry.policy: entry.cost for entry in group}
     static, bound = cost["static-best"], cost["bound"]
     if "partial-admission" not in cost or static <= bound:
         return None
@@ -74,13 +73,11 @@ def _admitting(group: Sequence[Entry]) -> float | None:
 def _foresight(groups: Sequence[Sequence[Entry]]) -> str:
     said: dict[str, list[str]] = {"better": [], "worse": [], "tie": []}
     for group in groups:
-        champion = next((entry for entry in group if "all" in entry["champion"]), None)
-        if champion is None or champion["foresight"] is None:
+        champion = next((entry for entry in group if "all" in entry.champion), None)
+        if champion is None or champion.foresight is None:
             continue
-        points = (
-            f"{_plain(champion['scenario'])} ({champion['policy']}, {champion['foresight']:.0f})"
-        )
-        said[champion["verdict"] or "tie"].append(points)
+        points = f"{_plain(champion.scenario)} ({champion.policy}, {champion.foresight:.0f})"
+        said[champion.verdict or "tie"].append(points)
     if not any(said.values()):
         return ""
     text = (
@@ -103,11 +100,11 @@ def _beside(groups: Sequence[Sequence[Entry]], told: str, part: str = "") -> str
     """What the cheapest unpruned rival costs whose name holds `part`, scenario by scenario."""
     said: dict[str, list[str]] = {}
     for group in groups:
-        found = [entry for entry in unpruned(group) if part in entry["policy"]]
-        champion = next((entry for entry in group if "all" in entry["champion"]), None)
+        found = [entry for entry in unpruned(group) if part in entry.policy]
+        champion = next((entry for entry in group if "all" in entry.champion), None)
         if found and champion:
-            best = min(found, key=lambda entry: entry["cost"])
-            where = f"{_plain(best['scenario'])} ({best['policy']})"
+            best = min(found, key=lambda entry: entry.cost)
+            where = f"{_plain(best.scenario)} ({best.policy})"
             said.setdefault(against(best), []).append(where)
     if not said:
         return ""
@@ -117,12 +114,12 @@ def _beside(groups: Sequence[Sequence[Entry]], told: str, part: str = "") -> str
 
 def unpruned(group: Sequence[Entry]) -> list[Entry]:
     """The rivals of a scenario that leave the model whole."""
-    return [e for e in group if e["kind"] == RIVAL and not e["policy"].endswith(PRUNED)]
+    return [e for e in group if e.is_rival and not e.policy.endswith(PRUNED)]
 
 
 def pruned(group: Sequence[Entry]) -> list[Entry]:
     """The rivals of a scenario that prune on top of a format."""
-    return [e for e in group if e["kind"] == RIVAL and e["policy"].endswith(PRUNED)]
+    return [e for e in group if e.is_rival and e.policy.endswith(PRUNED)]
 
 
 def _on_top(groups: Sequence[Sequence[Entry]]) -> str:
@@ -130,15 +127,15 @@ def _on_top(groups: Sequence[Sequence[Entry]]) -> str:
     said: dict[str, list[str]] = {}
     fits: list[str] = []
     for group in groups:
-        by = {entry["policy"]: entry for entry in group}
+        by = {entry.policy: entry for entry in group}
         own, whole = by.get(EIGHT_BITS + PRUNED), unpruned(group)
         if own is None or not whole:
             continue
-        best = min(whole, key=lambda entry: entry["cost"])
-        name = _plain(own["scenario"])
-        shown = f"{name} ({own['cost']:.3f}, {best['policy']} {best['cost']:.3f})"
+        best = min(whole, key=lambda entry: entry.cost)
+        name = _plain(own.scenario)
+        shown = f"{name} ({own.cost:.3f}, {best.policy} {best.cost:.3f})"
         said.setdefault(beside_unpruned(own), []).append(shown)
-        if EIGHT_BITS in by and by[EIGHT_BITS]["refused"] == 0:
+        if EIGHT_BITS in by and by[EIGHT_BITS].refused == 0:
             fits.append(name)
     if not said:
         return ""
@@ -157,22 +154,25 @@ def _on_top(groups: Sequence[Sequence[Entry]]) -> str:
 
 def beside_unpruned(rival: Entry) -> str:
     """How a rival's cost stands to that of the cheapest that prunes nothing, 95 % intervals."""
-    if rival["behind_unpruned_low"] > 0:
+    low, high = rival.behind_unpruned_low, rival.behind_unpruned_high
+    if low is not None and low > 0:
         return "more than the cheapest rival that prunes nothing"
-    if rival["behind_unpruned_high"] < 0:
+    if high is not None and high < 0:
         return "less than the cheapest rival that prunes nothing"
     return "what cannot be told from the cheapest rival that prunes nothing"
 
 
 def against(rival: Entry) -> str:
     """How a rival's cost stands to the champion's and to the bound, 95 % intervals, uncorrected."""
-    if rival["behind_champion_low"] > 0:
+    low, high = rival.behind_champion_low, rival.behind_champion_high
+    if low is not None and low > 0:
         return "more than the champion"
-    if rival["behind_champion_high"] >= 0:
+    if high is None or high >= 0:
         return "what cannot be told from the champion's cost"
-    if rival["behind_bound_high"] < 0:
+    low, high = rival.behind_bound_low, rival.behind_bound_high
+    if high is not None and high < 0:
         return "less than the bound, so that pruning instead of it has no point"
-    if rival["behind_bound_low"] > 0:
+    if low is not None and low > 0:
         return "less than the champion, though more than the bound"
     return "less than the champion, and what cannot be told from the bound"
 
@@ -190,14 +190,13 @@ def scenario_sentences(group: Sequence[Entry]) -> list[str]:
 
 def adapting(group: Sequence[Entry]) -> str:
     """What adapting at all is worth."""
-    by = {entry["policy"]: entry for entry in group}
+    by = {entry.policy: entry for entry in group}
     costs = "the best static set costs {:.3f} nats a token, the frontier lookup {:.3f}, the bound {:.3f}"
-    text = costs.format(*(by[name]["cost"] for name in ("static-best", "frontier", "bound")))
-    if by["frontier"]["adaptivity"] is None:
+    text = costs.format(*(by[name].cost for name in ("static-best", "frontier", "bound")))
+    lookup = by["frontier"]
+    points, low, high = lookup.adaptivity, lookup.adaptivity_low, lookup.adaptivity_high
+    if points is None or low is None or high is None:
         return f"{text}: there is nothing to adapt to."
-    points, low, high = (
-        by["frontier"][name] for name in ("adaptivity", "adaptivity_low", "adaptivity_high")
-    )
     worth = f"{points:.0f} of 100 points [{low:.0f}, {high:.0f}]"
     if low <= 0 <= high:
         return f"{text}: adapting at all, {worth}, cannot be told from not adapting."
@@ -206,58 +205,57 @@ def adapting(group: Sequence[Entry]) -> str:
 
 def foresight(group: Sequence[Entry], family: str) -> str:
     """What deciding better than the lookup is worth: of a champion, and after Holm's correction."""
-    champion = next((entry for entry in group if family in entry["champion"]), None)
+    champion = next((entry for entry in group if family in entry.champion), None)
     whose = {"all": "Of policies that do not learn", "learned": "Of learned policies"}[family]
     if champion is None:
         return (
             "No champion was chosen, for validation costs are missing." if family == "all" else ""
         )
-    start = f"{whose}, validation chooses `{champion['policy']}`"
-    if champion["policy"] == "frontier":
+    start = f"{whose}, validation chooses `{champion.policy}`"
+    if champion.policy == "frontier":
         return f"{start}: the lookup itself."
-    if champion["foresight"] is None:
+    if champion.foresight is None:
         return f"{start}; the lookup leaves nothing to win."
     points = (
-        f"{champion['foresight']:.1f} points of foresight [{champion['low']:.1f}, "
-        f"{champion['high']:.1f}]"
+        f"{champion.foresight:.1f} points of foresight [{champion.low:.1f}, {champion.high:.1f}]"
     )
-    if champion["verdict"] is None:
+    if champion.verdict is None or champion.p_holm is None:
         return f"{start}: {points}, outside the headline and not tested."
-    odds = f"{points}, Holm-adjusted p = {shown_p(champion['p_holm'])}"
-    if champion["verdict"] == "tie":
+    odds = f"{points}, Holm-adjusted p = {shown_p(champion.p_holm)}"
+    if champion.verdict == "tie":
         return f"{start}: a tie with the lookup ({odds})."
     beats = {"better": "beats the lookup", "worse": "is worse than the lookup"}
-    return f"{start}, which {beats[champion['verdict']]}: {odds}."
+    return f"{start}, which {beats[champion.verdict]}: {odds}."
 
 
 def best(group: Sequence[Entry]) -> str:
     """The lowest cost on test and what ties with it: printed, but no claim rests on it."""
-    tied = [entry for entry in group if entry["tied_for_best"]]  # the lowest ties with itself
-    names = ", ".join(f"`{entry['policy']}`" for entry in tied[1:])
-    text = f"`{tied[0]['policy']}` has the lowest cost on test, {tied[0]['cost']:.3f}"
+    tied = [entry for entry in group if entry.tied_for_best]  # the lowest ties with itself
+    names = ", ".join(f"`{entry.policy}`" for entry in tied[1:])
+    text = f"`{tied[0].policy}` has the lowest cost on test, {tied[0].cost:.3f}"
     return f"{text}, not told apart from {names}." if names else f"{text}, alone."
 
 
 def rivals(group: Sequence[Entry]) -> list[str]:
     """What the cheapest rivals that prune nothing mean for pruning, and what pruning adds to them."""
     found = unpruned(group)
-    champion = next((entry for entry in group if "all" in entry["champion"]), None)
+    champion = next((entry for entry in group if "all" in entry.champion), None)
     if not found or champion is None:
         return []
     said = []
     whole = "The cheapest rival that prunes nothing"
     for told, part in ((whole, ""), (f"{whole}, of 4 bits", FOUR_BITS)):
-        some = [entry for entry in found if part in entry["policy"]]
+        some = [entry for entry in found if part in entry.policy]
         if some:
-            best = min(some, key=lambda entry: entry["cost"])
-            costs = f"{best['cost']:.3f} against {champion['cost']:.3f}"
-            said.append(f"{told}, `{best['policy']}`, costs {against(best)} ({costs}).")
+            best = min(some, key=lambda entry: entry.cost)
+            costs = f"{best.cost:.3f} against {champion.cost:.3f}"
+            said.append(f"{told}, `{best.policy}`, costs {against(best)} ({costs}).")
     on_top = pruned(group)
     if on_top:
-        best = min(on_top, key=lambda entry: entry["cost"])
-        costs = f"{best['cost']:.3f} against {min(entry['cost'] for entry in found):.3f}"
+        best = min(on_top, key=lambda entry: entry.cost)
+        costs = f"{best.cost:.3f} against {min(entry.cost for entry in found):.3f}"
         said.append(
-            f"With pruning on top, the cheapest is `{best['policy']}`: it costs "
+            f"With pruning on top, the cheapest is `{best.policy}`: it costs "
             f"{beside_unpruned(best)} ({costs})."
         )
     return said

@@ -4,11 +4,11 @@ Both are chosen on validation; they are compared on the same test rows and the s
 """
 
 from collections.abc import Sequence
-from typing import Any
 
+from rapgym.bench.records import Score
 from rapgym.report.bench import by_scenario
 
-Entry = dict[str, Any]
+Entry = Score
 
 BLIND = "dqn"  # sees no table beyond each block's greedy importance
 ENOUGH = 0.95  # of the lookup's adaptivity
@@ -17,13 +17,13 @@ LEAST_ROOM = 0.005  # nats between lookup and bound, below which points of fores
 
 def overall(entries: Sequence[Entry]) -> list[str]:
     """What holds over the scenarios of the headline, in Markdown."""
-    groups = [group for group in by_scenario(entries).values() if group[0]["headline"]]
+    groups = [group for group in by_scenario(entries).values() if group[0].headline]
     return [text for text in (_beside(groups), _blind(groups)) if text]
 
 
 def champions(group: Sequence[Entry]) -> tuple[Entry, Entry] | None:
     """A scenario's learned champion and the one of all that do not learn; None where one is missing."""
-    found = [next((e for e in group if f in e["champion"]), None) for f in ("learned", "all")]
+    found = [next((e for e in group if f in e.champion), None) for f in ("learned", "all")]
     return (found[0], found[1]) if found[0] and found[1] else None
 
 
@@ -34,24 +34,30 @@ def lead(group: Sequence[Entry]) -> tuple[float, float, float] | None:
     of the difference in cost, the table's error included, in the same unit. None where there is no
     champion of either kind, or next to nothing to win (`LEAST_ROOM`): then points say nothing.
     """
-    both, by = champions(group), {entry["policy"]: entry for entry in group}
+    both, by = champions(group), {entry.policy: entry for entry in group}
     if both is None or "frontier" not in by or "bound" not in by:
         return None
-    room = by["frontier"]["cost"] - by["bound"]["cost"]
-    if room < LEAST_ROOM or both[0]["behind_champion"] is None:
+    room = by["frontier"].cost - by["bound"].cost
+    learned = both[0]
+    value, low, high = (
+        learned.behind_champion, learned.behind_champion_low, learned.behind_champion_high
+    )  # fmt: skip
+    if room < LEAST_ROOM or value is None or low is None or high is None:
         return None
-    value, low, high = (both[0][f"behind_champion{end}"] for end in ("", "_low", "_high"))
     return -100 * value / room, -100 * high / room, -100 * low / room
 
 
 def standing(group: Sequence[Entry]) -> str | None:
     """How the learned champion's cost stands to the other's, in words."""
     both = champions(group)
-    if both is None or both[0]["behind_champion"] is None:
+    if both is None:
         return None
-    if both[0]["behind_champion_high"] < 0:
+    low, high = both[0].behind_champion_low, both[0].behind_champion_high
+    if low is None or high is None:
+        return None
+    if high < 0:
         return "less than"
-    return "more than" if both[0]["behind_champion_low"] > 0 else "what cannot be told from"
+    return "more than" if low > 0 else "what cannot be told from"
 
 
 def sentence(group: Sequence[Entry]) -> str:
@@ -59,15 +65,15 @@ def sentence(group: Sequence[Entry]) -> str:
     both, found, how = champions(group), lead(group), standing(group)
     if both is None or how is None:
         return ""
-    costs = f"{both[0]['cost']:.3f} against {both[1]['cost']:.3f}"
+    costs = f"{both[0].cost:.3f} against {both[1].cost:.3f}"
     led = (
         f": a lead of {found[0]:.1f} points of foresight [{found[1]:.1f}, {found[2]:.1f}]"
         if found
         else ""
     )
     return (
-        f"The learned champion `{both[0]['policy']}` ({both[0]['seeds']} training seeds) costs {how} "
-        f"`{both[1]['policy']}`, the champion of all that do not learn ({costs}){led}."
+        f"The learned champion `{both[0].policy}` ({both[0].seeds} training seeds) costs {how} "
+        f"`{both[1].policy}`, the champion of all that do not learn ({costs}){led}."
     )
 
 
@@ -77,9 +83,9 @@ def _beside(groups: Sequence[Sequence[Entry]]) -> str:
         both, found, how = champions(group), lead(group), standing(group)
         if both is None or how is None:
             continue
-        name = str(both[0]["scenario"]).rpartition("-v")[0]
+        name = both[0].scenario.rpartition("-v")[0]
         points = f"{found[0]:+.0f}" if found else "next to nothing to win"
-        said.setdefault(how, []).append(f"{name} ({both[0]['policy']}, {points})")
+        said.setdefault(how, []).append(f"{name} ({both[0].policy}, {points})")
     if not said:
         return ""
     parts = [
@@ -98,10 +104,11 @@ def _blind(groups: Sequence[Sequence[Entry]]) -> str:
     """Whether a policy that knows no table reaches the lookup's adaptivity."""
     shares = []
     for group in groups:
-        by = {entry["policy"]: entry for entry in group}
-        if BLIND in by and by["frontier"]["adaptivity"]:
-            name = str(by[BLIND]["scenario"]).rpartition("-v")[0]
-            shares.append((by[BLIND]["adaptivity"] / by["frontier"]["adaptivity"], name))
+        by = {entry.policy: entry for entry in group}
+        blind, lookup = by[BLIND].adaptivity if BLIND in by else None, by["frontier"].adaptivity
+        if blind is not None and lookup:
+            name = by[BLIND].scenario.rpartition("-v")[0]
+            shares.append((blind / lookup, name))
     if not shares:
         return ""
     enough = [share for share, _ in shares if share >= ENOUGH]

@@ -12,7 +12,7 @@ from rapgym.bench.results import Results
 from rapgym.bench.suitability import numbers
 from rapgym.files import places
 from rapgym.policies import registry
-from rapgym.rivals.rivals import RIVALS
+from rapgym.rivals import rivals
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.lanes import Lanes
 from rapgym.studies.pages import cards
@@ -64,7 +64,7 @@ def policies() -> str:
     """What is compared."""
     rows = ["| method | kind | what it does |", "| --- | --- | --- |"]
     rows += [f"| `{e.name}` | {e.kind} | {e.summary} |" for e in registry.POLICIES]
-    rows += [f"| `{r.name}` | rival | {r.summary} |" for r in RIVALS]
+    rows += [f"| `{r.name}` | rival | {r.summary} |" for r in rivals.every()]
     return "\n".join(rows)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rapgym.bench.records import Score
 from rapgym.bench.results import Results
 from rapgym.bench.suitability import Load, load
 from rapgym.quality import header as table_header
@@ -19,12 +20,10 @@ from rapgym.studies.causal import page as causal_page
 from rapgym.studies.pages import learning as learning_page
 from rapgym.studies.predictors import page as predictor_page
 
-Entry = dict[str, Any]
-
 
 def short(found: Results, folder: Path) -> str:
     """What was found over all scenarios, and one line each; `folder` holds the other results."""
-    entries = found.header["entries"]
+    entries = found.scores
     known = causal_page.sentence(json.loads((folder / "causal.json").read_text()))
     carried = learning_page.carried(json.loads((folder / "learning.json").read_text()))
     lines = [f"- {sentence}" for sentence in (*findings.overall(entries), known, carried)]
@@ -55,30 +54,30 @@ def short(found: Results, folder: Path) -> str:
     )
 
 
-def summary(entries: Sequence[Entry]) -> str:
+def summary(entries: Sequence[Score]) -> str:
     """One line a scenario."""
     rows = []
     for name, group in bench_report.by_scenario(entries).items():
-        by = {entry["policy"]: entry for entry in group}
-        champion = next(entry for entry in group if "all" in entry["champion"])
-        rivals = sorted((e["cost"], e["policy"]) for e in findings.unpruned(group))
+        by = {entry.policy: entry for entry in group}
+        champion = next(entry for entry in group if "all" in entry.champion)
+        rivals = sorted((e.cost, e.policy) for e in findings.unpruned(group))
         on_top = by.get(findings.EIGHT_BITS + findings.PRUNED)
         four = [cost for cost, rival in rivals if findings.FOUR_BITS in rival]
-        low, high = champion["low"], champion["high"]
+        low, high = champion.low, champion.high
         rows.append(
             [
-                f"`{name}`" + ("" if champion["headline"] else " (outside the headline)"),
-                f"{by['static-best']['cost']:.3f}",
-                f"{by['frontier']['cost']:.3f}",
-                f"`{champion['policy']}` {champion['cost']:.3f}",
-                f"{by['bound']['cost']:.3f}",
-                f"{by['frontier']['adaptivity']:.0f}",
-                f"{champion['foresight']:.0f} [{low:.0f}, {high:.0f}]",
-                "-" if champion["p_holm"] is None else bench_report.shown_p(champion["p_holm"]),
+                f"`{name}`" + ("" if champion.headline else " (outside the headline)"),
+                f"{by['static-best'].cost:.3f}",
+                f"{by['frontier'].cost:.3f}",
+                f"`{champion.policy}` {champion.cost:.3f}",
+                f"{by['bound'].cost:.3f}",
+                f"{by['frontier'].adaptivity:.0f}",
+                f"{champion.foresight:.0f} [{low:.0f}, {high:.0f}]",
+                "-" if champion.p_holm is None else bench_report.shown_p(champion.p_holm),
                 _learned(group),
                 f"`{rivals[0][1]}` {rivals[0][0]:.3f}" if rivals else "-",
                 f"{min(four):.3f}" if four else "-",
-                f"{on_top['cost']:.3f}" if on_top else "-",
+                f"{on_top.cost:.3f}" if on_top else "-",
             ]
         )
     heads = ("scenario", "static", "lookup", "champion", "bound", "adaptivity of the lookup",
@@ -87,13 +86,13 @@ def summary(entries: Sequence[Entry]) -> str:
     return table(heads, rows)
 
 
-def _learned(group: Sequence[Entry]) -> str:
+def _learned(group: Sequence[Score]) -> str:
     """The learned champion's cost, and its lead over the other in points of foresight."""
     both, lead = learning_findings.champions(group), learning_findings.lead(group)
     if both is None:
         return "-"
     points = "" if lead is None else f", {lead[0]:+.0f} [{lead[1]:.0f}, {lead[2]:.0f}]"
-    return f"`{both[0]['policy']}` {both[0]['cost']:.3f}{points}"
+    return f"`{both[0].policy}` {both[0].cost:.3f}{points}"
 
 
 def origin(found: Results) -> str:
@@ -108,7 +107,7 @@ def origin(found: Results) -> str:
 
 def whole(found: Results, folder: Path) -> str:
     """RESULTS.md: every table, from the results files of `folder`."""
-    entries = found.header["entries"]
+    entries = found.scores
     quality = json.loads((folder / "quality.json").read_text())
     varied = json.loads((folder / "sensitivity.json").read_text())
     parts = [
@@ -145,7 +144,7 @@ def whole(found: Results, folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def machine(found: Entry) -> str:
+def machine(found: dict[str, Any]) -> str:
     """Rows of a scenario on a live model, predicted against measured."""
     return f"Printed by `rapgym validate`; `told` is the simulator.\n\n```text\n{validation.text(found)}\n```"
 
@@ -153,24 +152,19 @@ def machine(found: Entry) -> str:
 def rivals(found: Results) -> str:
     """Costs of rivals beside the best policy and the bound, in both kinds of bytes."""
     served = {
-        (cell.about["scenario"], cell.about["policy"]): cell.about.get("served_cost")
-        for cell in found.cells
+        (cell.about.scenario, cell.about.policy): cell.about.served_cost for cell in found.cells
     }
-    groups = bench_report.by_scenario(found.header["entries"])
-    names = list(
-        dict.fromkeys(
-            e["policy"] for g in groups.values() for e in g if e["kind"] == findings.RIVAL
-        )
-    )
+    groups = bench_report.by_scenario(found.scores)
+    names = list(dict.fromkeys(e.policy for g in groups.values() for e in g if e.is_rival))
     rows = []
     for name, group in groups.items():
-        by = {entry["policy"]: entry for entry in group}
-        champion = next(entry for entry in group if "all" in entry["champion"])
-        cells = [f"`{champion['policy']}` {champion['cost']:.3f}", f"{by['bound']['cost']:.3f}"]
+        by = {entry.policy: entry for entry in group}
+        champion = next(entry for entry in group if "all" in entry.champion)
+        cells = [f"`{champion.policy}` {champion.cost:.3f}", f"{by['bound'].cost:.3f}"]
         for rival in names:
             own = served.get((name, rival))
             cells.append(
-                f"{by[rival]['cost']:.3f}" + ("" if own is None else f" ({own:.3f})")
+                f"{by[rival].cost:.3f}" + ("" if own is None else f" ({own:.3f})")
                 if rival in by
                 else "-"
             )
@@ -189,7 +183,7 @@ def rivals(found: Results) -> str:
     return told + "\n\n" + table(["scenario", "champion", "bound", *names], rows)
 
 
-def ceilings(rankings: Sequence[Entry]) -> str:
+def ceilings(rankings: Sequence[dict[str, Any]]) -> str:
     """The six cheapest at each C, from the same proposals."""
     rows = [
         [
@@ -208,7 +202,7 @@ def ceilings(rankings: Sequence[Entry]) -> str:
     return told + "\n\n" + table(["scenario", "C, nats", "cheapest first"], rows, left=3)
 
 
-def beyond(found: Entry) -> str:
+def beyond(found: dict[str, Any]) -> str:
     """Text quality and the four-way choice of the main sets and formats."""
     rows = [
         [

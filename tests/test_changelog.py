@@ -10,7 +10,7 @@ import pytest
 import rapgym
 from rapgym import cli
 from rapgym.policies import registry
-from rapgym.rivals.rivals import RIVALS
+from rapgym.rivals import rivals
 from rapgym.scenarios.catalogue import SCENARIOS
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +24,7 @@ LEARNED = {entry.name for entry in registry.POLICIES if entry.train}
 KNOWN = (
     {story.name for story in SCENARIOS}
     | {entry.name for entry in registry.POLICIES}
-    | {rival.name for rival in RIVALS}
+    | {rival.name for rival in rivals.every()}
     | ENVIRONMENTS
     | SPLITS
 )
@@ -66,9 +66,9 @@ def test_methods_and_rivals_are_counted(unreleased: str) -> None:
         whole, whole - learned, learned,
     ]  # fmt: skip
     assert named(methods) == LEARNED
-    pruned = sum(rival.name.endswith("-pruned") for rival in RIVALS)
-    rivals = line(unreleased, "rivals")
-    assert rivals.startswith(f"- {len(RIVALS)} rivals ")
+    pruned = sum(rival.name.endswith("-pruned") for rival in rivals.every())
+    told = line(unreleased, "rivals")
+    assert told.startswith(f"- {len(rivals.every())} rivals ")
     assert f" and {pruned} that prune on top" in rivals
 
 

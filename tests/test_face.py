@@ -147,7 +147,7 @@ def assert_same_rows(frame: Any, cells: tuple[Cell, ...]) -> None:
         step, pairing = own.step.to_numpy(), own.pairing.to_numpy()
         assert (pairing * rows + step).tolist() == list(range(rows * pairings))
         for name in ("scenario", "policy", "kind", "seed"):
-            assert {*own[name]} == {cell.about[name]}
+            assert {*own[name]} == {getattr(cell.about, name)}
         for name in (
             "row",
             "limit_row",
@@ -183,7 +183,7 @@ def test_results_that_are_none_are_refused(tmp_path: Path) -> None:
 
 def test_results_that_were_edited_do_not_verify(examples: dict[str, Any], tmp_path: Path) -> None:
     found = bench_results.read(examples["results"])
-    place = next(i for i, cell in enumerate(found.cells) if cell.about["policy"] == "gsi")
+    place = next(i for i, cell in enumerate(found.cells) if cell.about.policy == "gsi")
     cell = found.cells[place]
     quality = cell.log.quality + 0.125
     edited = replace(cell, log=replace(cell.log, quality=quality))
@@ -254,7 +254,7 @@ class TestWorlds:
         self, toy_story: Scenario, tmp_path: Path
     ) -> None:
         one = toy_results(toy_story)
-        other = replace(one.cells[0], about=one.cells[0].about | {"policy": "other", "seed": 1})
+        other = replace(one.cells[0], about=replace(one.cells[0].about, policy="other", seed=1))
         found = replace(one, cells=(one.cells[0], other))
         bench_results.write(tmp_path / "toy.csv.gz", found)
         frame = rapgym.read_results(tmp_path / "toy.csv.gz")

@@ -149,3 +149,21 @@ def test_the_version_is_that_of_the_installed_package() -> None:
     import importlib.metadata
 
     assert rapgym.__version__ == importlib.metadata.version("rapgym")
+
+
+def test_importing_rivals_lists_no_folder_of_data() -> None:
+    loaded_after(
+        f"""
+import os, sys
+listed = []
+def hook(event, args):
+    if event in ("os.listdir", "os.scandir"):
+        listed.append(str(args[0]))
+sys.addaudithook(hook)
+import rapgym.rivals.rivals
+data = [{str(PACKAGE)!r} + "/" + name for name in ("tables", "profiles", "trained")]
+assert not [path for path in listed if path.startswith(tuple(data))], listed
+rapgym.rivals.rivals.every()
+assert data[0] in listed, "the hook hears it"
+"""
+    )

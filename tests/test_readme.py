@@ -20,7 +20,7 @@ from rapgym.bench.results import Results
 from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
-from rapgym.rivals.rivals import RIVALS
+from rapgym.rivals import rivals
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables
 from rapgym.scenarios.story import described
@@ -134,9 +134,13 @@ def test_the_other_results_are_of_the_table_here() -> None:
 
 def test_every_policy_and_rival_was_benched_on_every_scenario(bench: Results) -> None:
     """Nothing was left out because it looked bad."""
-    entries = bench.header["entries"]
-    benched = {(entry["scenario"], entry["policy"]) for entry in entries}
-    names = [*(e.name for e in registry.POLICIES), *(r.name for r in RIVALS), "bound", "best-plan"]
+    benched = {(entry.scenario, entry.policy) for entry in bench.scores}
+    names = [
+        *(e.name for e in registry.POLICIES),
+        *(r.name for r in rivals.every()),
+        "bound",
+        "best-plan",
+    ]
     assert benched == {(story.id, name) for story in catalogue.SCENARIOS for name in names}
 
 

@@ -5,20 +5,18 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapgym.bench import cells, results, scoreboard
+from rapgym.bench import entrants, results, scoreboard
+from rapgym.bench.entrants import Entrant, PolicyEntrant
 from rapgym.bench.origin import code_sha256, origin, surroundings
 from rapgym.bench.results import Cell, Results
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
-from rapgym.policies import registry, tuning
-from rapgym.policies.policy import briefing
-from rapgym.rivals import rivals
-from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.policies import tuning
+from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import Scenario
 
 if TYPE_CHECKING:
@@ -32,8 +30,15 @@ class Task:
     """One cell to run."""
 
     story: Scenario
-    name: str
-    run: Callable[[], Cell]
+    entrant: Entrant
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.entrant.label(self.seed)
+
+    def run(self) -> Cell:
+        return self.entrant.run(self.story, self.seed)
 
 
 def tasks(stories: Sequence[Scenario], names: Sequence[str], seeds: Sequence[int]) -> list[Task]:
@@ -44,22 +49,13 @@ def tasks(stories: Sequence[Scenario], names: Sequence[str], seeds: Sequence[int
         seeds: of policies that draw at random; one that learned is run with the seeds of all its
             training runs.
     """
-    outside = {rival.name: rival for rival in rivals.RIVALS}
-    wanted = [*dict.fromkeys([*names, cells.STATIC, cells.LOOKUP])]
-    found = []
-    for story in stories:
-        for name in wanted:
-            if name in outside:
-                found.append(Task(story, name, partial(cells.rival_cell, story, outside[name])))
-                continue
-            entry = registry.entry(name)
-            found += [
-                Task(story, f"{name}.{seed}", partial(cells.policy_cell, story, entry, seed))
-                for seed in seeds_of(entry, story, seeds)
-            ]
-        found.append(Task(story, cells.BOUND, partial(cells.bound_cell, story)))
-        found.append(Task(story, cells.BEST_PLAN, partial(cells.plan_cell, story)))
-    return found
+    wanted = entrants.entrants(names)
+    return [
+        Task(story, entrant, seed)
+        for story in stories
+        for entrant in wanted
+        for seed in entrant.seeds(story, seeds)
+    ]
 
 
 def runnable(
@@ -78,30 +74,14 @@ def runnable(
         InvalidPolicy: one that is asked for has no training run for one of the scenarios.
     """
     if asked is None:
-        every = [*(each.name for each in registry.POLICIES), *(each.name for each in rivals.RIVALS)]
-        out = [
-            entry.name
-            for entry in registry.POLICIES
-            if entry.train and not any(registry.trained_seeds(entry, story) for story in stories)
-        ]
-        return [name for name in every if name not in out], out
-    outside = {rival.name for rival in rivals.RIVALS}
-    for entry in [registry.entry(name) for name in asked if name not in outside]:
+        every = entrants.every()
+        out = [each.name for each in every if not any(map(each.is_ready, stories))]
+        return [each.name for each in every if each.name not in out], out
+    for each in map(entrants.entrant, asked):
         for story in stories:
-            if entry.train and not registry.trained_seeds(entry, story):
-                registry.settings(entry, briefing(story), tables.table(story).sha256)
+            if not each.is_ready(story):
+                each.facts(story, 0)  # which says what to do
     return list(asked), []
-
-
-def seeds_of(entry: registry.Entry, story: Scenario, seeds: Sequence[int]) -> Sequence[int]:
-    """With which seeds an entry is run: those of its training runs, where it learns.
-
-    None on the user's own traces where it has not been trained on them. On ours a run that is missing
-    is an error, which the cell raises.
-    """
-    if not entry.train:
-        return seeds
-    return registry.trained_seeds(entry, story) or ([] if story.is_own else [0])
 
 
 def tune_own(
@@ -120,10 +100,9 @@ def tune_own(
     Raises:
         InvalidPolicy: a method finds no settings there.
     """
-    outside = {rival.name for rival in rivals.RIVALS}
-    wanted = dict.fromkeys([*names, cells.STATIC, cells.LOOKUP])
-    entries = [registry.entry(name) for name in wanted if name not in outside]
-    work = tuning.tasks(entries, [story for story in stories if story.is_own])
+    wanted = entrants.entrants(names)
+    methods = [each.entry for each in wanted if isinstance(each, PolicyEntrant)]
+    work = tuning.tasks(methods, [story for story in stories if story.is_own])
     if not work:
         return
     with Progress("tune", len(work), quiet=quiet) as progress:
@@ -141,7 +120,7 @@ def run(
     seeds: Sequence[int] = (0,),
     jobs: int | None = 1,
     ray: str | None = None,
-    summary: Callable[[Results], dict[str, Any]] = lambda found: {},
+    summary: Callable[[Results], Results] = lambda found: found,
     quiet: bool = False,
 ) -> Results:
     """Run every cell that `out`'s folder of parts does not hold yet, then write `out`.
@@ -152,7 +131,7 @@ def run(
     Args:
         jobs: processes that run cells side by side; None for one a processor.
         ray: where cells run on Ray instead, see `parallel.results`.
-        summary: what the header shall hold beside the origin: scores, for instance.
+        summary: adds what follows from the rows: `scoreboard.summed_up` adds scores and rankings.
     """
     origin_here = origin(stories, seeds)
     if out.is_dir():
@@ -166,7 +145,7 @@ def run(
     with Progress("bench", len(work), quiet=quiet) as progress:
         for i, (task, path) in enumerate(zip(work, paths, strict=True)):
             # What a user's own file holds now is not known to be what it held then.
-            cell = None if ":" in task.name else _finished(path, origin_here)
+            cell = None if task.entrant.is_own else _finished(path, origin_here)
             if cell is not None:
                 done[i] = cell
                 progress.advance(skipped=True)
@@ -180,8 +159,7 @@ def run(
             done[i] = cell
             progress.advance(note=f"{work[i].name} on {work[i].story.name}")
     header = {**origin_here, **surroundings(), "names": list(names)}
-    found = Results(header, tuple(done[i] for i in range(len(work))))
-    found = Results({**found.header, **summary(found)}, found.cells)
+    found = summary(Results(header, tuple(done[i] for i in range(len(work)))))
     results.write(out, found)
     shutil.rmtree(parts, ignore_errors=True)
     return found
@@ -233,9 +211,9 @@ def run_bench(
     stories = [catalogue.scenario(name) for name in named]
     names, _ = runnable(stories, policies)
     found = run(
-        stories, names, path, seeds=seeds, jobs=jobs, summary=scoreboard.summary, quiet=quiet
+        stories, names, path, seeds=seeds, jobs=jobs, summary=scoreboard.summed_up, quiet=quiet
     )
-    return pandas.DataFrame(found.header["entries"])
+    return pandas.DataFrame([score.as_json() for score in found.scores])
 
 
 def _plain(name: str) -> str:

@@ -177,9 +177,13 @@ def _tuned(entry: registry.Entry, told: Briefing) -> dict[str, Any]:
 def _cell(entry: registry.Entry, settings: dict[str, Any], told: Briefing) -> Cell:
     make = partial(registry.build, entry, settings)
     strict = refuses_misfit(make())
-    about = {"policy": entry.name, "on_misfit": "refuse" if strict else "repair"}
-    log = rollout.run(make, told.scenario, "test", told)
-    return cells.scored(told.scenario, about, log)
+    story = told.scenario
+    about = replace(
+        cells.described(story, entry.name, entry.kind),
+        settings=settings,
+        on_misfit="refuse" if strict else "repair",
+    )
+    return cells.scored(story, about, rollout.run(make, story, "test", told))
 
 
 def _cost(cell: Cell) -> float:

@@ -42,14 +42,12 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rapgym.policies import registry
-    from rapgym.rivals.rivals import RIVALS
+    from rapgym.bench import entrants
 
     rows = [
         {"name": e.name, "kind": e.kind, "target": e.target, "summary": e.summary}
-        for e in registry.POLICIES
+        for e in entrants.every()
     ]
-    rows += [{"name": r.name, "kind": "rival", "target": "", "summary": r.summary} for r in RIVALS]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return 0

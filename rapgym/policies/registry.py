@@ -3,7 +3,7 @@
 import importlib
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,11 @@ class Entry:
     train: str = ""  # "module:function" of (Training) -> arrays; empty: it does not learn
     refit: bool = False  # trained once more on the whole of train, for test
     file: str = ""  # of one training run, which serves wherever it can read the observations
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a user's, named as `module:Class`."""
+        return self.name == self.target
 
 
 # The grid names the best set found, whatever it was first measured for.
@@ -103,6 +108,21 @@ def entry(name: str) -> Entry:
     Raises:
         InvalidPolicy: there is none; the message lists those there are.
     """
+    found = find(name)
+    if found is None:
+        known = ", ".join(each.name for each in POLICIES)
+        raise InvalidPolicy(
+            f"no policy is called {name!r}; there are {known}, or name your own as module:Class"
+        )
+    return found
+
+
+def find(name: str) -> Entry | None:
+    """What `entry` gives, None where nothing is called so.
+
+    Raises:
+        InvalidPolicy: it names a training run that cannot be read.
+    """
     for found in POLICIES:
         if found.name == name:
             return found
@@ -116,11 +136,7 @@ def entry(name: str) -> Entry:
         )
     if ":" in name:
         return Entry(name, "heuristic", name, "a policy of the user's", ())
-    known = ", ".join(each.name for each in POLICIES)
-    raise InvalidPolicy(
-        f"no policy is called {name!r}; there are {known}, the rivals of `rapgym policies list`, or "
-        "name your own as module:Class"
-    )
+    return None
 
 
 def _method(method: str, file: str) -> Entry:
@@ -252,7 +268,7 @@ def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
     return {"file": file, "sha256": checked.sha256_of(trained.path_of(file))}
 
 
-def build(found: Entry, options: dict[str, Any]) -> Policy:
+def build(found: Entry, options: Mapping[str, Any]) -> Policy:
     """A policy object.
 
     Raises:

@@ -6,14 +6,11 @@ stand in the tables beside it.
 
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
 
+from rapgym.bench.records import Score
 from rapgym.report import learning as learning_findings
-from rapgym.report.bench import by_scenario, counted, plain, shown_p, some
+from rapgym.report.bench import above, below, by_scenario, counted, plain, shown_p, some
 
-Entry = dict[str, Any]
-
-RIVAL = "rival"
 FOUR_BITS = "int4"  # in the name of every rival with 4-bit weights
 PRUNED = "-pruned"  # ends the name of a rival that prunes on top of its format
 EIGHT_BITS = "int8-int8-kv"  # the format with pruning on top of which a claim is made
@@ -21,7 +18,7 @@ EIGHT_BITS = "int8-int8-kv"  # the format with pruning on top of which a claim i
 BELOW_BOUND = "costs less than the bound"
 
 
-def sentences(entries: Sequence[Entry]) -> list[str]:
+def sentences(entries: Sequence[Score]) -> list[str]:
     """One paragraph a scenario, in Markdown."""
     return [
         f"**{name}**: " + " ".join(scenario_sentences(group))
@@ -29,9 +26,9 @@ def sentences(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def overall(entries: Sequence[Entry]) -> list[str]:
+def overall(entries: Sequence[Score]) -> list[str]:
     """What holds over the scenarios of the headline, in Markdown: adapting, foresight, formats."""
-    groups = [group for group in by_scenario(entries).values() if group[0]["headline"]]
+    groups = [group for group in by_scenario(entries).values() if group[0].headline]
     other = "**Not pruning at all**: the cheapest rival that leaves the model whole"
     four = "**Weights of 4 bits**: the cheapest rival that has them"
     said = [_beside(groups, other), worth(groups), beside_lookup(groups)]
@@ -40,12 +37,12 @@ def overall(entries: Sequence[Entry]) -> list[str]:
     return [text for text in said if text]
 
 
-def worth(groups: Sequence[Sequence[Entry]]) -> str:
+def worth(groups: Sequence[Sequence[Score]]) -> str:
     points = sorted(
-        entry["adaptivity"]
+        entry.adaptivity
         for group in groups
         for entry in group
-        if entry["policy"] == "frontier" and entry["adaptivity"] is not None
+        if entry.policy == "frontier" and entry.adaptivity is not None
     )
     if not points:
         return ""
@@ -68,22 +65,22 @@ def _span(points: Sequence[float]) -> str:
     return f"{points[0]:.0f} to {points[-1]:.0f}"
 
 
-def admitting(group: Sequence[Entry]) -> float | None:
+def admitting(group: Sequence[Score]) -> float | None:
     """Where partial admission of the full model stands between the best static set and the bound."""
-    cost = {entry["policy"]: entry["cost"] for entry in group}
+    cost = {entry.policy: entry.cost for entry in group}
     static, bound = cost["static-best"], cost["bound"]
     if "partial-admission" not in cost or static <= bound:
         return None
     return 100 * (static - cost["partial-admission"]) / (static - bound)
 
 
-def beside_lookup(groups: Sequence[Sequence[Entry]]) -> str:
+def beside_lookup(groups: Sequence[Sequence[Score]]) -> str:
     does = {"better": "beats it", "worse": "is worse", "tie": "ties with it"}
     said: dict[str, list[str]] = {what: [] for what in does.values()}
     for group in groups:
-        champion = next((entry for entry in group if "all" in entry["champion"]), None)
-        if champion and champion["foresight"] is not None:
-            said[does[champion["verdict"] or "tie"]].append(plain(champion["scenario"]))
+        champion = next((entry for entry in group if "all" in entry.champion), None)
+        if champion and champion.foresight is not None:
+            said[does[champion.verdict or "tie"]].append(plain(champion.scenario))
     if not any(said.values()):
         return ""
     return (
@@ -92,41 +89,41 @@ def beside_lookup(groups: Sequence[Sequence[Entry]]) -> str:
     )
 
 
-def _beside(groups: Sequence[Sequence[Entry]], told: str, part: str = "") -> str:
+def _beside(groups: Sequence[Sequence[Score]], told: str, part: str = "") -> str:
     """What the cheapest unpruned rival costs whose name holds `part`, scenario by scenario."""
     said: dict[str, list[str]] = {}
     for group in groups:
-        found = [entry for entry in unpruned(group) if part in entry["policy"]]
-        champion = next((entry for entry in group if "all" in entry["champion"]), None)
+        found = [entry for entry in unpruned(group) if part in entry.policy]
+        champion = next((entry for entry in group if "all" in entry.champion), None)
         if found and champion:
-            best = min(found, key=lambda entry: entry["cost"])
-            said.setdefault(against(best), []).append(plain(best["scenario"]))
+            best = min(found, key=lambda entry: entry.cost)
+            said.setdefault(against(best), []).append(plain(best.scenario))
     if not said:
         return ""
     pointless = " Below the bound, pruning in its place has no point."
     return f"{told} {counted(said)}.{pointless if BELOW_BOUND in said else ''}"
 
 
-def unpruned(group: Sequence[Entry]) -> list[Entry]:
+def unpruned(group: Sequence[Score]) -> list[Score]:
     """The rivals of a scenario that leave the model whole."""
-    return [e for e in group if e["kind"] == RIVAL and not e["policy"].endswith(PRUNED)]
+    return [e for e in group if e.is_rival and not e.policy.endswith(PRUNED)]
 
 
-def pruned(group: Sequence[Entry]) -> list[Entry]:
+def pruned(group: Sequence[Score]) -> list[Score]:
     """The rivals of a scenario that prune on top of a format."""
-    return [e for e in group if e["kind"] == RIVAL and e["policy"].endswith(PRUNED)]
+    return [e for e in group if e.is_rival and e.policy.endswith(PRUNED)]
 
 
-def _on_top(groups: Sequence[Sequence[Entry]]) -> str:
+def _on_top(groups: Sequence[Sequence[Score]]) -> str:
     """Whether pruning on top of 8 bits has a point, where the cheapest rival that prunes nothing is."""
     said: dict[str, list[str]] = {}
     fits: list[str] = []
     for group in groups:
-        by = {entry["policy"]: entry for entry in group}
+        by = {entry.policy: entry for entry in group}
         own, whole = by.get(EIGHT_BITS + PRUNED), unpruned(group)
         if own is None or not whole:
             continue
-        name = plain(own["scenario"])
+        name = plain(own.scenario)
         said.setdefault(beside_unpruned(own), []).append(name)
         if fits_always(group):
             fits.append(name)
@@ -145,111 +142,109 @@ def _on_top(groups: Sequence[Sequence[Entry]]) -> str:
     return text
 
 
-def fits_always(group: Sequence[Entry]) -> bool | None:
+def fits_always(group: Sequence[Score]) -> bool | None:
     """Whether the full model in 8 bits fits in every second of a scenario; None where it was not run."""
-    refused = next((entry["refused"] for entry in group if entry["policy"] == EIGHT_BITS), None)
+    refused = next((entry.refused for entry in group if entry.policy == EIGHT_BITS), None)
     return None if refused is None else refused == 0
 
 
-def beside_unpruned(rival: Entry) -> str:
+def beside_unpruned(rival: Score) -> str:
     """How a rival's cost stands to that of the cheapest that prunes nothing, 95 % intervals."""
-    if rival["behind_unpruned_low"] > 0:
+    if above(rival.behind_unpruned_low):
         return "costs more"
-    return "costs less" if rival["behind_unpruned_high"] < 0 else "ties"
+    return "costs less" if below(rival.behind_unpruned_high) else "ties"
 
 
-def against(rival: Entry) -> str:
+def against(rival: Score) -> str:
     """How a rival's cost stands to the champion's and to the bound, 95 % intervals, uncorrected."""
-    if rival["behind_champion_low"] > 0:
+    if above(rival.behind_champion_low):
         return "costs more than the champion"
-    if rival["behind_champion_high"] >= 0:
+    if not below(rival.behind_champion_high):
         return "ties with the champion"
-    if rival["behind_bound_high"] < 0:
+    if below(rival.behind_bound_high):
         return BELOW_BOUND
-    if rival["behind_bound_low"] > 0:
+    if above(rival.behind_bound_low):
         return "costs less than the champion but more than the bound"
     return "costs less than the champion and ties with the bound"
 
 
-def scenario_sentences(group: Sequence[Entry]) -> list[str]:
+def scenario_sentences(group: Sequence[Score]) -> list[str]:
     """What adapting is worth, what foresight is worth, which policies tie, what rivals cost."""
     said = [adapting(group), foresight(group, "all"), foresight(group, "learned")]
     said += [learning_findings.sentence(group), best(group)]
     return [text for text in (*said, *rivals(group)) if text]
 
 
-def adapting(group: Sequence[Entry]) -> str:
+def adapting(group: Sequence[Score]) -> str:
     """What adapting at all is worth."""
-    by = {entry["policy"]: entry for entry in group}
+    by = {entry.policy: entry for entry in group}
     costs = "the best static set costs {:.3f} nats a token, the frontier lookup {:.3f}, the bound {:.3f}"
-    text = costs.format(*(by[name]["cost"] for name in ("static-best", "frontier", "bound")))
-    if by["frontier"]["adaptivity"] is None:
+    text = costs.format(*(by[name].cost for name in ("static-best", "frontier", "bound")))
+    lookup = by["frontier"]
+    points, low, high = lookup.adaptivity, lookup.adaptivity_low, lookup.adaptivity_high
+    if points is None or low is None or high is None:
         return f"{text}: there is nothing to adapt to."
-    points, low, high = (
-        by["frontier"][name] for name in ("adaptivity", "adaptivity_low", "adaptivity_high")
-    )
     worth = f"{points:.0f} of 100 points [{low:.0f}, {high:.0f}]"
     if low <= 0 <= high:
         return f"{text}: adapting at all, {worth}, ties with not adapting."
     return f"{text}: adapting at all is worth {worth}."
 
 
-def foresight(group: Sequence[Entry], family: str) -> str:
+def foresight(group: Sequence[Score], family: str) -> str:
     """What deciding better than the lookup is worth: of a champion, and after Holm's correction."""
-    champion = next((entry for entry in group if family in entry["champion"]), None)
+    champion = next((entry for entry in group if family in entry.champion), None)
     whose = {"all": "Of policies that do not learn", "learned": "Of learned policies"}[family]
     if champion is None:
         return (
             "No champion was chosen, for validation costs are missing." if family == "all" else ""
         )
-    start = f"{whose}, validation chooses `{champion['policy']}`"
-    if champion["policy"] == "frontier":
+    start = f"{whose}, validation chooses `{champion.policy}`"
+    if champion.policy == "frontier":
         return f"{start}: the lookup itself."
-    if champion["foresight"] is None:
+    if champion.foresight is None:
         return f"{start}; the lookup leaves nothing to win."
     points = (
-        f"{champion['foresight']:.1f} points of foresight [{champion['low']:.1f}, "
-        f"{champion['high']:.1f}]"
+        f"{champion.foresight:.1f} points of foresight [{champion.low:.1f}, {champion.high:.1f}]"
     )
-    if champion["verdict"] is None:
+    if champion.verdict is None or champion.p_holm is None:
         return f"{start}: {points}, outside the headline and not tested."
-    odds = f"{points}, Holm-adjusted p = {shown_p(champion['p_holm'])}"
-    if champion["verdict"] == "tie":
+    odds = f"{points}, Holm-adjusted p = {shown_p(champion.p_holm)}"
+    if champion.verdict == "tie":
         return f"{start}: a tie with the lookup ({odds})."
     beats = {"better": "beats the lookup", "worse": "is worse than the lookup"}
-    return f"{start}, which {beats[champion['verdict']]}: {odds}."
+    return f"{start}, which {beats[champion.verdict]}: {odds}."
 
 
-def best(group: Sequence[Entry]) -> str:
+def best(group: Sequence[Score]) -> str:
     """The lowest cost on test and what ties with it: printed, but no claim rests on it."""
-    least, *tied = [entry for entry in group if entry["tied_for_best"]]  # it ties with itself
-    text = f"`{least['policy']}` has the lowest cost on test, {least['cost']:.3f}"
+    least, *tied = [entry for entry in group if entry.tied_for_best]  # it ties with itself
+    text = f"`{least.policy}` has the lowest cost on test, {least.cost:.3f}"
     if not tied:
         return f"{text}, alone."
     more = f" and {len(tied) - 1} more" if tied[1:] else ""
-    return f"{text}, and ties with `{tied[0]['policy']}`{more}."
+    return f"{text}, and ties with `{tied[0].policy}`{more}."
 
 
-def rivals(group: Sequence[Entry]) -> list[str]:
+def rivals(group: Sequence[Score]) -> list[str]:
     """What the cheapest rivals that prune nothing mean for pruning, and what pruning adds to them."""
     found = unpruned(group)
-    champion = next((entry for entry in group if "all" in entry["champion"]), None)
+    champion = next((entry for entry in group if "all" in entry.champion), None)
     if not found or champion is None:
         return []
     said = []
     whole = "The cheapest rival that prunes nothing"
     for told, part in ((whole, ""), (f"{whole}, of 4 bits", FOUR_BITS)):
-        some = [entry for entry in found if part in entry["policy"]]
+        some = [entry for entry in found if part in entry.policy]
         if some:
-            best = min(some, key=lambda entry: entry["cost"])
-            costs = f"{best['cost']:.3f} against {champion['cost']:.3f}"
-            said.append(f"{told}, `{best['policy']}`, {against(best)} ({costs}).")
+            best = min(some, key=lambda entry: entry.cost)
+            costs = f"{best.cost:.3f} against {champion.cost:.3f}"
+            said.append(f"{told}, `{best.policy}`, {against(best)} ({costs}).")
     on_top = pruned(group)
     if on_top:
-        best = min(on_top, key=lambda entry: entry["cost"])
-        costs = f"{best['cost']:.3f} against {min(entry['cost'] for entry in found):.3f}"
+        best = min(on_top, key=lambda entry: entry.cost)
+        costs = f"{best.cost:.3f} against {min(entry.cost for entry in found):.3f}"
         said.append(
-            f"With pruning on top, the cheapest is `{best['policy']}`: beside the cheapest that prunes "
+            f"With pruning on top, the cheapest is `{best.policy}`: beside the cheapest that prunes "
             f"nothing it {beside_unpruned(best)} ({costs})."
         )
     return said

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from plain_records import about_of
 from table_device import step_of
 from toy_table import kept_without
 
@@ -24,10 +25,7 @@ from rapgym.scenarios.story import Scenario
 @pytest.fixture(scope="module")
 def simulated(toy_story: Scenario) -> Results:
     log = rollout.run(KeepAll, toy_story, "test", briefing(toy_story))
-    about = {
-        "scenario": toy_story.id, "policy": "keep-all", "seed": 0, "on_misfit": "repair", "blocks": 6,
-        "kind": "reactive",
-    }  # fmt: skip
+    about = about_of("keep-all", scenario=toy_story.id, kind="reactive")
     header: dict[str, Any] = {"scenarios": {}, "tables": {}, "workloads": {}}
     return Results(header, (cells.scored(toy_story, about, log),))
 
@@ -86,7 +84,7 @@ def test_a_part_of_the_rows_is_compared_with_the_whole(simulated: Results) -> No
 
 def test_files_without_a_common_row_do_not_agree(simulated: Results) -> None:
     (cell,) = simulated.cells
-    other = Results(simulated.header, (replace(cell, about=cell.about | {"policy": "gsi"}),))
+    other = Results(simulated.header, (replace(cell, about=replace(cell.about, policy="gsi")),))
     assert "share no row" in compared(simulated, other, Tolerances()).differences[0]
 
 

@@ -58,30 +58,30 @@ def _toy_settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def finished(toy_story: Scenario, tmp_path: Path) -> tuple[Path, Results]:
     out = tmp_path / "bench.csv.gz"
-    return out, bench_run.run([toy_story], NAMES, out, summary=scoreboard.summary, quiet=True)
+    return out, bench_run.run([toy_story], NAMES, out, summary=scoreboard.summed_up, quiet=True)
 
 
 def test_bench_runs_what_it_is_asked_and_both_ends_of_the_scales(
     finished: tuple[Path, Results],
 ) -> None:
     _, found = finished
-    policies = [cell.about["policy"] for cell in found.cells]
+    policies = [cell.about.policy for cell in found.cells]
     assert {*policies} == {*NAMES, "static-best", "frontier", "bound", "best-plan"}
-    entries = {entry["policy"]: entry for entry in found.header["entries"]}
-    assert entries["static-best"]["adaptivity"] == 0
-    assert entries["frontier"]["foresight"] == 0
-    assert entries["bound"]["adaptivity"] == entries["bound"]["foresight"] == pytest.approx(100)
+    entries = {entry.policy: entry for entry in found.scores}
+    assert entries["static-best"].adaptivity == 0
+    assert entries["frontier"].foresight == 0
+    assert entries["bound"].adaptivity == entries["bound"].foresight == pytest.approx(100)
     for entry in entries.values():
-        terms = sum(entry[term] for term in ("quality", "stall", "emergency", "refused"))
-        assert terms == pytest.approx(entry["cost"])
-        assert entry["cost"] >= entries["bound"]["cost"] - 1e-12
+        terms = sum(getattr(entry, term) for term in ("quality", "stall", "emergency", "refused"))
+        assert terms == pytest.approx(entry.cost)
+        assert entry.cost >= entries["bound"].cost - 1e-12
 
 
 def test_entries_carry_what_machines_read(finished: tuple[Path, Results]) -> None:
     wanted = {"scenario", "policy", "kind", "adaptivity", "foresight", "low", "high", "cost",
               "quality", "stall", "emergency", "refused", "decision_us_p50", "decision_us_p99",
               "calibration_passes"}  # fmt: skip
-    entries = json.loads(json.dumps(finished[1].header["entries"]))
+    entries = json.loads(json.dumps([entry.as_json() for entry in finished[1].scores]))
     assert len(entries) > len(NAMES)
     for entry in entries:
         assert wanted <= entry.keys()
@@ -91,6 +91,7 @@ def test_a_results_file_reads_back_as_it_was(finished: tuple[Path, Results]) -> 
     out, found = finished
     again = results.read(out)
     assert again.header == found.header
+    assert again.scores == found.scores
     for one, two in zip(found.cells, again.cells, strict=True):
         assert one.about == two.about
         assert (one.log.kept == two.log.kept).all()
@@ -122,16 +123,13 @@ def test_verify_names_the_line_that_was_changed(
     assert any(f"entry {at} of column {column}: " in sentence for sentence in found), found
 
 
-def forged(
-    found: Results, change: Callable[[dict[str, Any]], dict[str, Any]], policy: str
-) -> Results:
+def forged(found: Results, who: str, **change: Any) -> Results:
     """The results with one cell described otherwise, and scores that fit the description."""
     cells_now = [
-        replace(cell, about=change(dict(cell.about))) if cell.about["policy"] == policy else cell
+        replace(cell, about=replace(cell.about, **change)) if cell.about.policy == who else cell
         for cell in found.cells
     ]
-    forgery = Results(dict(found.header), tuple(cells_now))
-    return Results(forgery.header | scoreboard.summary(forgery), forgery.cells)
+    return scoreboard.summed_up(replace(found, cells=tuple(cells_now)))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +148,7 @@ def forged(
 def test_verify_finds_a_cell_that_is_described_wrongly(
     policy: str, key: str, value: Any, finished: tuple[Path, Results]
 ) -> None:
-    forgery = forged(finished[1], lambda about: about | {key: value}, policy)
+    forgery = forged(finished[1], policy, **{key: value})
     assert list(verify.differences(finished[1])) == []
     assert any(policy in sentence for sentence in verify.differences(forgery))
 
@@ -162,7 +160,7 @@ def test_verify_finds_a_cell_that_is_described_wrongly(
 def test_verify_finds_a_cell_under_a_name_that_it_was_not_run_for(
     policy: str, stands_for: str, finished: tuple[Path, Results]
 ) -> None:
-    forgery = forged(finished[1], lambda about: about | {"policy": stands_for}, policy)
+    forgery = forged(finished[1], policy, policy=stands_for)
     assert any(stands_for in sentence for sentence in verify.differences(forgery))
 
 
@@ -172,12 +170,9 @@ def test_verify_finds_cells_that_are_missing_or_doubled(
 ) -> None:
     found = finished[1]
     kept = [
-        cell
-        for cell in found.cells
-        for _ in range(copies if cell.about["policy"] == "random" else 1)
+        cell for cell in found.cells for _ in range(copies if cell.about.policy == "random" else 1)
     ]
-    forgery = Results(dict(found.header), tuple(kept))
-    forgery = Results(forgery.header | scoreboard.summary(forgery), forgery.cells)
+    forgery = scoreboard.summed_up(replace(found, cells=tuple(kept)))
     assert any("its cells are not those" in sentence for sentence in verify.differences(forgery))
 
 
@@ -185,13 +180,12 @@ def test_only_deciding_again_finds_what_another_policy_proposed(
     finished: tuple[Path, Results],
 ) -> None:
     """Rows of the best plan, which knows the future, under the name of a policy."""
-    (plan_cell,) = (cell for cell in finished[1].cells if cell.about["policy"] == "best-plan")
+    (plan_cell,) = (cell for cell in finished[1].cells if cell.about.policy == "best-plan")
     swapped = [
-        replace(plan_cell, about=cell.about) if cell.about["policy"] == "frontier-margin" else cell
+        replace(plan_cell, about=cell.about) if cell.about.policy == "frontier-margin" else cell
         for cell in finished[1].cells
     ]
-    forgery = Results(dict(finished[1].header), tuple(swapped))
-    forgery = Results(forgery.header | scoreboard.summary(forgery), forgery.cells)
+    forgery = scoreboard.summed_up(replace(finished[1], cells=tuple(swapped)))
     assert list(verify.differences(forgery)) == []
     sentences = list(verify.differences(forgery, again=True))
     assert any("frontier-margin on toy-v0 proposes something else" in each for each in sentences)
@@ -199,15 +193,17 @@ def test_only_deciding_again_finds_what_another_policy_proposed(
 
 
 def test_deciding_again_finds_a_wrong_validation_cost(finished: tuple[Path, Results]) -> None:
-    forgery = forged(finished[1], lambda about: about | {"validation_cost": -1.0}, "keep-all")
+    forgery = forged(finished[1], "keep-all", validation_cost=-1.0)
     sentences = list(verify.differences(forgery, again=True))
     assert any("validation_cost of keep-all" in each for each in sentences)
 
 
 def test_verify_finds_a_score_that_its_rows_do_not_give(finished: tuple[Path, Results]) -> None:
     found = finished[1]
-    found.header["entries"][2]["foresight"] += 5
-    sentences = list(verify.differences(found))
+    scores = [*found.scores]
+    assert scores[2].foresight is not None
+    scores[2] = replace(scores[2], foresight=scores[2].foresight + 5)
+    sentences = list(verify.differences(replace(found, scores=tuple(scores))))
     assert len(sentences) == 1
     assert "foresight" in sentences[0]
 
@@ -226,7 +222,7 @@ def test_a_file_packed_as_xz_holds_the_same_in_fewer_bytes(finished: tuple[Path,
     again = results.read(smaller)
     assert again.header == results.read(path).header
     for one, other in zip(again.cells, found.cells, strict=True):
-        assert one.about == json.loads(json.dumps(other.about))
+        assert one.about == other.about
         assert (one.log.used_bytes == other.log.used_bytes).all()
     assert smaller.stat().st_size < path.stat().st_size
     whole = smaller.read_bytes()
@@ -294,7 +290,7 @@ def test_same_seed_same_rows(toy_story: Scenario) -> None:
 
 
 def test_the_best_plan_lies_between_bound_and_policies(finished: tuple[Path, Results]) -> None:
-    entries = {entry["policy"]: entry["cost"] for entry in finished[1].header["entries"]}
+    entries = {entry.policy: entry.cost for entry in finished[1].scores}
     assert entries["bound"] - 1e-12 <= entries["best-plan"]
     assert entries["best-plan"] <= min(entries[name] for name in (*NAMES, "frontier"))
 
@@ -445,10 +441,10 @@ def test_a_policy_that_raises_is_named_and_wins_nothing(
     )
     monkeypatch.syspath_prepend(tmp_path)
     found = bench_run.run([toy_story], ["broken:Broken"], tmp_path / "out.csv.gz", quiet=True)
-    (entry,) = (e for e in scoreboard.entries(found) if e["policy"] == "broken:Broken")
-    assert entry["fallback"] == 1
-    assert not entry["tied_for_best"]
-    assert entry["calibration_passes"] is None
+    (entry,) = (e for e in scoreboard.entries(found) if e.policy == "broken:Broken")
+    assert entry.fallback == 1
+    assert not entry.tied_for_best
+    assert entry.calibration_passes is None
     warning = bench_report.warnings([entry])
     assert "100%" in warning
     assert "NameError" in warning

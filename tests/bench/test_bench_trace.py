@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ def found(folder: Path, here: None) -> Results:
 
 
 def test_the_command_scores_policies_on_own_traces(found: Results) -> None:
-    entries = {entry["policy"]: entry for entry in found.header["entries"]}
+    entries = {entry.policy: entry for entry in found.scores}
     assert {*entries} == {
         "frontier-margin", "partial-admission", "static-best", "frontier", "bound", "best-plan"
     }  # fmt: skip
-    assert {entry["scenario"] for entry in entries.values()} == {f"{NAME}-v0"}
-    assert entries["static-best"]["adaptivity"] == 0
-    assert entries["frontier"]["cost"] > entries["bound"]["cost"] > 0, "memory is short at times"
-    assert not any(entry["headline"] for entry in entries.values())
+    assert {entry.scenario for entry in entries.values()} == {f"{NAME}-v0"}
+    assert entries["static-best"].adaptivity == 0
+    assert entries["frontier"].cost > entries["bound"].cost > 0, "memory is short at times"
+    assert not any(entry.headline for entry in entries.values())
 
 
 def test_results_say_which_files_they_are_of(found: Results) -> None:
@@ -86,12 +87,12 @@ def test_what_policies_tune_is_tuned_on_the_traces_own_train_part(found: Results
     table = tables.table(story).sha256
     for name in ("frontier-margin", "static-best"):
         entry = registry.entry(name)
-        (cell,) = [cell for cell in found.cells if cell.about["policy"] == name]
+        (cell,) = [cell for cell in found.cells if cell.about.policy == name]
         find = registry.tuning(entry)
         assert find is not None
         told = briefing(story)
         settings = json.loads(json.dumps(find(told)))
-        assert cell.about["settings"] == settings == registry.settings(entry, told, table)
+        assert cell.about.settings == settings == registry.settings(entry, told, table)
     assert NAME not in json.dumps(registry.tuned()), "rapgym's own file of settings is left alone"
     other = catalogue.scenario("laptop[memory=m.csv.gz,requests=r.csv,card=22]")
     with pytest.raises(InvalidPolicy, match="was not tuned for"):
@@ -128,9 +129,14 @@ def test_verify_refuses_where_the_traces_are_not_what_they_were(
 
 
 def test_a_forged_cell_on_own_traces_is_noticed(found: Results) -> None:
-    cell = next(cell for cell in found.cells if cell.about["policy"] == "frontier-margin")
-    cell.about["settings"] = {"margin": 0.123}
-    assert any("settings of frontier-margin" in line for line in verify.differences(found))
+    forged = [
+        replace(cell, about=replace(cell.about, settings={"margin": 0.123}))
+        if cell.about.policy == "frontier-margin"
+        else cell
+        for cell in found.cells
+    ]
+    sentences = [*verify.differences(replace(found, cells=tuple(forged)))]
+    assert any("settings of frontier-margin" in line for line in sentences)
 
 
 def test_a_stopped_run_goes_on_and_parts_of_long_paths_have_names(

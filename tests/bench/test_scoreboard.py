@@ -1,6 +1,5 @@
 """Entries of a bench on rows whose truth is known: champions, ties, break-even, rivals, other C."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from plain_records import about_of, score_of
 
 from rapgym.arrays import FloatArray
 from rapgym.bench import champions, contest, rankings, results, scoreboard
+from rapgym.bench.records import Score
 from rapgym.bench.results import Cell, Results
 from rapgym.model import blocks
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
+from rapgym.policies.registry import Kind
 from rapgym.quality import error as table_error
 from rapgym.quality.error import SetError
 from rapgym.rollout import log as rollout_log
@@ -57,13 +59,10 @@ def cell(
     **about: Any,
 ) -> Cell:
     """A cell that costs `cost` [T, K] on test, all of it quality."""
-    described = {
-        "scenario": story.id, "blocks": N, "ceiling": 4.0, "policy": policy, "kind": kind, "seed": 0,
-        "settings": {}, "on_misfit": "repair", "decision_us_p50": 1.0, "decision_us_p99": 2.0,
-        "validation_cost": None, "calibration_passes": None, "calibration_tokens": None,
-    }  # fmt: skip
+    timings = {"decision_us_p50": 1.0, "decision_us_p99": 2.0}
+    described = about_of(policy, scenario=story.id, kind=kind, **timings, **about)
     served = log_of(cost) if log is None else log
-    return Cell(described | about, served, served.nll, served.measured, cost)
+    return Cell(described, served, served.nll, served.measured, cost)
 
 
 def world_of(
@@ -92,78 +91,75 @@ def world_of(
     ]
 
 
-def entries_of(cells: list[Cell]) -> dict[str, dict[str, Any]]:
-    return {entry["policy"]: entry for entry in scoreboard.entries(Results({}, tuple(cells)))}
+def entries_of(cells: list[Cell]) -> dict[str, Score]:
+    return {entry.policy: entry for entry in scoreboard.entries(Results({}, tuple(cells)))}
 
 
 def test_the_champion_is_the_best_on_validation_not_on_test(toy_story: Scenario) -> None:
     found = entries_of(
         world_of(toy_story, {"lucky": ("heuristic", 0.3, 1.2), "sound": ("heuristic", 0.1, 0.9)})
     )
-    assert found["lucky"]["cost"] < found["sound"]["cost"]
-    assert found["lucky"]["champion"] == []
-    assert found["lucky"]["p_holm"] is None
-    assert found["sound"]["champion"] == ["heuristic", "all"]
-    assert found["frontier"]["champion"] == ["reactive"]
-    assert found["static-best"]["champion"] == ["static"]
+    assert found["lucky"].cost < found["sound"].cost
+    assert found["lucky"].champion == ()
+    assert found["lucky"].p_holm is None
+    assert found["sound"].champion == ("heuristic", "all")
+    assert found["frontier"].champion == ("reactive",)
+    assert found["static-best"].champion == ("static",)
 
 
 def test_what_did_not_answer_or_has_no_validation_is_no_champion(toy_story: Scenario) -> None:
     cells = world_of(
         toy_story, {"silent": ("heuristic", 0.1, 0.2), "unknown": ("learned", 0.1, None)}
     )
-    cells[-2].about["fallback"] = 0.01
+    cells[-2] = replace(cells[-2], about=replace(cells[-2].about, fallback=0.01))
     found = entries_of(cells)
-    assert found["silent"]["champion"] == found["unknown"]["champion"] == []
-    assert found["bound"]["champion"] == found["best-plan"]["champion"] == []
+    assert found["silent"].champion == found["unknown"].champion == ()
+    assert found["bound"].champion == found["best-plan"].champion == ()
 
 
 def test_a_learned_champion_stands_apart_from_those_that_do_not_learn(toy_story: Scenario) -> None:
     found = entries_of(
         world_of(toy_story, {"ppo": ("learned", 0.2, 0.5), "mine:Mine": ("heuristic", 0, 0.7)})
     )
-    assert found["ppo"]["champion"] == ["learned"]
-    assert found["mine:Mine"]["champion"] == ["heuristic", "all"]
+    assert found["ppo"].champion == ("learned",)
+    assert found["mine:Mine"].champion == ("heuristic", "all")
 
 
 def test_equal_validation_costs_are_decided_by_name_not_by_test(toy_story: Scenario) -> None:
     found = entries_of(
         world_of(toy_story, {"b": ("heuristic", 0.3, 0.9), "a": ("heuristic", 0.1, 0.9)})
     )
-    assert found["a"]["champion"] == ["heuristic", "all"]
+    assert found["a"].champion == ("heuristic", "all")
 
 
 def test_a_clear_lead_beats_the_lookup_and_chance_ties_with_it(toy_story: Scenario) -> None:
     clear = entries_of(world_of(toy_story, {"clear": ("heuristic", 0.3, 0.5)}))["clear"]
-    assert clear["verdict"] == "better"
-    assert clear["low"] > 0
-    assert clear["p_holm"] == pytest.approx(clear["p_value"], abs=1e-12), (
+    assert clear.verdict == "better"
+    assert clear.low > 0
+    assert clear.p_holm == pytest.approx(clear.p_value, abs=1e-12), (
         "one scenario: nothing to correct"
     )
     chance = entries_of(world_of(toy_story, {"chance": ("heuristic", 0.0, 0.5)}))["chance"]
-    assert chance["verdict"] == "tie"
-    assert chance["tied_with_lookup"]
+    assert chance.verdict == "tie"
+    assert chance.tied_with_lookup
     behind = entries_of(world_of(toy_story, {"behind": ("heuristic", -0.3, 0.5)}))["behind"]
-    assert behind["verdict"] == "worse"
+    assert behind.verdict == "worse"
 
 
-def plain_entry(name: str, p: float | None, **more: Any) -> dict[str, Any]:
-    return {
-        "scenario": name, "policy": "mine", "kind": "heuristic", "validation_cost": 1.0,
-        "fallback": 0.0, "headline": True, "p_value": p, "foresight": 5.0, "tied_with_lookup": False,
-    } | more  # fmt: skip
+def plain_entry(scenario: str, p: float | None, **more: Any) -> Score:
+    return score_of(**({"scenario": scenario, "validation_cost": 1.0, "p_value": p} | more))
 
 
 def test_holm_runs_over_the_scenarios_of_the_headline_alone() -> None:
     p = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
     listed = [plain_entry(name, value) for name, value in p.items()]
     listed.append(plain_entry("aside", 0.001, headline=False))
-    found = {entry["scenario"]: entry for entry in champions.crowned(listed)}
-    assert [found[name]["p_holm"] for name in p] == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert [found[name]["verdict"] for name in p] == ["better", "tie", "tie", "better"]
-    assert found["aside"]["champion"] == ["heuristic", "all"]
-    assert found["aside"]["p_holm"] is None
-    assert found["aside"]["verdict"] is None
+    found = {entry.scenario: entry for entry in champions.crowned(listed)}
+    assert [found[name].p_holm for name in p] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert [found[name].verdict for name in p] == ["better", "tie", "tie", "better"]
+    assert found["aside"].champion == ("heuristic", "all")
+    assert found["aside"].p_holm is None
+    assert found["aside"].verdict is None
 
 
 def test_families_are_corrected_apart_and_the_larger_value_stands() -> None:
@@ -175,18 +171,18 @@ def test_families_are_corrected_apart_and_the_larger_value_stands() -> None:
     ]
     found = champions.crowned(listed)
     # Family "reactive": 0.02 and 0.9, so 0.04; family "all": 0.02 and 0.03, so 0.04 and 0.04.
-    assert [entry["p_holm"] for entry in found] == pytest.approx([0.04, 0.9, 0.04])
-    assert [entry["champion"] for entry in found] == [
-        ["reactive", "all"],
-        ["reactive"],
-        ["heuristic", "all"],
+    assert [entry.p_holm for entry in found] == pytest.approx([0.04, 0.9, 0.04])
+    assert [entry.champion for entry in found] == [
+        ("reactive", "all"),
+        ("reactive",),
+        ("heuristic", "all"),
     ]
 
 
 def test_a_lead_smaller_than_the_tables_error_is_a_tie() -> None:
     (found,) = champions.crowned([plain_entry("a", 0.001, tied_with_lookup=True)])
-    assert found["p_holm"] == 0.001
-    assert found["verdict"] == "tie"
+    assert found.p_holm == 0.001
+    assert found.verdict == "tie"
 
 
 def test_seeds_count_as_in_the_interquartile_mean(toy_story: Scenario) -> None:
@@ -197,11 +193,11 @@ def test_seeds_count_as_in_the_interquartile_mean(toy_story: Scenario) -> None:
             cell(toy_story, "ppo", "learned", base + more, seed=seed, validation_cost=validation)
         )
     found = entries_of(cells)
-    assert found["ppo"]["cost"] == pytest.approx(found["frontier"]["cost"] + 0.2)
-    assert found["ppo"]["validation_cost"] == pytest.approx(0.3)
-    assert found["ppo"]["seeds"] == 4
-    terms = sum(found["ppo"][term] for term in contest.TERMS)
-    assert terms == pytest.approx(found["ppo"]["cost"])
+    assert found["ppo"].cost == pytest.approx(found["frontier"].cost + 0.2)
+    assert found["ppo"].validation_cost == pytest.approx(0.3)
+    assert found["ppo"].seeds == 4
+    terms = sum(getattr(found["ppo"], term) for term in contest.TERMS)
+    assert terms == pytest.approx(found["ppo"].cost)
 
 
 def test_ties_for_the_best_leave_out_oracles_and_rivals(toy_story: Scenario) -> None:
@@ -210,26 +206,26 @@ def test_ties_for_the_best_leave_out_oracles_and_rivals(toy_story: Scenario) -> 
     )
     cells.append(cell(toy_story, "int4", "rival", cells[1].test_cost - 0.302))
     found = entries_of(cells)
-    assert found["first"]["tied_for_best"]
-    assert found["second"]["tied_for_best"]
-    assert not found["frontier"]["tied_for_best"]
-    assert not found["int4"]["tied_for_best"]
-    assert not found["best-plan"]["tied_for_best"]
-    assert found["second"]["behind_best_low"] <= 0 <= found["second"]["behind_best_high"]
+    assert found["first"].tied_for_best
+    assert found["second"].tied_for_best
+    assert not found["frontier"].tied_for_best
+    assert not found["int4"].tied_for_best
+    assert not found["best-plan"].tied_for_best
+    assert found["second"].behind_best_low <= 0 <= found["second"].behind_best_high
 
 
 def test_a_rival_has_a_cost_and_a_place_by_cost_but_no_scores(toy_story: Scenario) -> None:
     cells = world_of(toy_story, {"mine": ("heuristic", 0.1, 0.5)})
     cells.append(cell(toy_story, "int4", "rival", cells[1].test_cost - 0.2))
     listed = scoreboard.entries(Results({}, tuple(cells)))
-    order = [entry["policy"] for entry in listed]
+    order = [entry.policy for entry in listed]
     assert order == ["bound", "best-plan", "int4", "mine", "frontier", "static-best"]
-    rival = json.loads(json.dumps(listed[2]))
+    rival = listed[2]
     for name in ("adaptivity", "foresight", "low", "high", "p_value", "p_holm", "verdict"):
-        assert rival[name] is None, name
-    assert rival["champion"] == []
-    assert rival["cost"] == pytest.approx(sum(rival[term] for term in contest.TERMS))
-    assert rival["behind_bound_low"] > 0
+        assert getattr(rival, name) is None, name
+    assert rival.champion == ()
+    assert rival.cost == pytest.approx(sum(getattr(rival, term) for term in contest.TERMS))
+    assert rival.behind_bound_low > 0
 
 
 def test_the_error_of_a_rivals_format_widens_what_is_said_of_it(toy_story: Scenario) -> None:
@@ -238,14 +234,12 @@ def test_the_error_of_a_rivals_format_widens_what_is_said_of_it(toy_story: Scena
     cells.append(cell(toy_story, "exact", "rival", base - 0.2))
     cells.append(cell(toy_story, "noisy", "rival", base - 0.2, quality_se=0.3))
     found = entries_of(cells)
-    assert found["exact"]["behind_best_high"] < 0
-    assert found["noisy"]["behind_best_low"] < -0.6
-    assert found["noisy"]["behind_best_high"] > 0, "0.2 less is within two errors of 0.3"
-    width = found["noisy"]["behind_bound_high"] - found["noisy"]["behind_bound_low"]
+    assert found["exact"].behind_best_high < 0
+    assert found["noisy"].behind_best_low < -0.6
+    assert found["noisy"].behind_best_high > 0, "0.2 less is within two errors of 0.3"
+    width = found["noisy"].behind_bound_high - found["noisy"].behind_bound_low
     assert width > 1.0
-    assert found["noisy"]["table_error"] == pytest.approx(
-        np.hypot(found["exact"]["table_error"], 0.3)
-    )
+    assert found["noisy"].table_error == pytest.approx(np.hypot(found["exact"].table_error, 0.3))
 
 
 def test_break_even_by_hand(toy_story: Scenario) -> None:
@@ -256,12 +250,12 @@ def test_break_even_by_hand(toy_story: Scenario) -> None:
         cells.append(cell(toy_story, name, "heuristic", cost, calibration_tokens=1000.0))
     cells.append(cell(toy_story, "unknown", "heuristic", base - 0.5))
     found = entries_of(cells)
-    assert found["good"]["break_even_tokens"] == pytest.approx(8000)
-    assert found["bad"]["break_even_tokens"] is None, "it saves nothing"
-    assert found["random"]["break_even_tokens"] is None
-    assert found["unknown"]["break_even_tokens"] is None
-    without = [each for each in cells if each.about["policy"] != "random"]
-    assert entries_of(without)["good"]["break_even_tokens"] is None, "nothing to save against"
+    assert found["good"].break_even_tokens == pytest.approx(8000)
+    assert found["bad"].break_even_tokens is None, "it saves nothing"
+    assert found["random"].break_even_tokens is None
+    assert found["unknown"].break_even_tokens is None
+    without = [each for each in cells if each.about.policy != "random"]
+    assert entries_of(without)["good"].break_even_tokens is None, "nothing to save against"
 
 
 def shares_of(**columns: Any) -> dict[str, float]:
@@ -323,15 +317,15 @@ def test_a_lead_through_sets_the_table_knows_badly_is_no_lead(toy_story: Scenari
     base = world_of(toy_story, {})
     cost = base[1].test_cost - error / 2
     same = entries_of([*base, cell(toy_story, "mine", "heuristic", cost, validation_cost=0.1)])
-    assert same["mine"]["table_error"] == 0
-    assert same["mine"]["verdict"] == "better"
+    assert same["mine"].table_error == 0
+    assert same["mine"].verdict == "better"
     log = log_of(cost, kept)
     other = entries_of(
         [*base, cell(toy_story, "mine", "heuristic", cost, log, validation_cost=0.1)]
     )
-    assert other["mine"]["p_holm"] == same["mine"]["p_holm"]
-    assert other["mine"]["table_error"] == pytest.approx(error)
-    assert other["mine"]["verdict"] == "tie"
+    assert other["mine"].p_holm == same["mine"].p_holm
+    assert other["mine"].table_error == pytest.approx(error)
+    assert other["mine"].verdict == "tie"
 
 
 class Drops:
@@ -400,14 +394,22 @@ def test_rankings_hold_rivals_and_no_bound(toy_story: Scenario) -> None:
         )
 
 
+def made_of(found: Results) -> tuple[Any, Any]:
+    again = scoreboard.summed_up(found)
+    return again.scores, again.header["rankings"]
+
+
 def test_a_file_gives_the_same_numbers_to_the_last_bit(toy_story: Scenario, tmp_path: Path) -> None:
     cells = served_cells(toy_story)
     base = cells[0]
-    for name, kind in (("static-best", "static"), ("bound", "bound"), ("int4", "rival")):
-        cells.append(replace(base, about=base.about | {"policy": name, "kind": kind}))
+    kinds: tuple[tuple[str, Kind], ...] = (
+        ("static-best", "static"), ("bound", "bound"), ("int4", "rival"),
+    )  # fmt: skip
+    for name, kind in kinds:
+        cells.append(replace(base, about=replace(base.about, policy=name, kind=kind)))
     cells[-2] = replace(cells[-2], test_quality=np.round(base.test_quality, 9) / 3)
     header: dict[str, Any] = {"scenarios": {}, "tables": {}, "workloads": {}}
     found = Results(header, tuple(cells))
     results.write(tmp_path / "toy.csv.gz", found)
     again = results.read(tmp_path / "toy.csv.gz")
-    assert scoreboard.summary(again) == scoreboard.summary(found)
+    assert made_of(again) == made_of(found)

@@ -199,7 +199,7 @@ def timeless(numbers: dict[str, Any]) -> dict[str, Any]:
 
 
 def assert_same(here: Cell, there: Cell) -> None:
-    assert timeless(here.about) == timeless(there.about)
+    assert timeless(here.about.as_json()) == timeless(there.about.as_json())
     assert (here.log.kept == there.log.kept).all()
     np.testing.assert_array_equal(here.log.quality, there.log.quality)
     np.testing.assert_array_equal(here.test_cost, there.test_cost)

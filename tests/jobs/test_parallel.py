@@ -115,9 +115,7 @@ def test_two_processes_give_the_cells_of_one(tmp_path: Path) -> None:
         bench_run.run([story], ["random"], tmp_path / f"{jobs}.csv.gz", jobs=jobs, quiet=True)
         for jobs in (1, 2)
     )
-    assert [cell.about["policy"] for cell in one.cells] == [
-        cell.about["policy"] for cell in two.cells
-    ]
+    assert [cell.about.policy for cell in one.cells] == [cell.about.policy for cell in two.cells]
     for a, b in zip(one.cells, two.cells, strict=True):
         assert (a.log.kept == b.log.kept).all()
         assert (a.test_cost == b.test_cost).all()

@@ -179,7 +179,7 @@ def test_bench_refuses_a_policy_that_opened_what_it_is_judged_on(
     trained.write(path, replace(run, told=told, training=training))
     entry = registry.entry(str(path))
     if allowed:
-        assert cells.policy_cell(toy_story, entry, 3).about["kind"] == "learned"
+        assert cells.policy_cell(toy_story, entry, 3).about.kind == "learned"
         return
     with pytest.raises(
         InvalidPolicy, match=r"while training|does not say what its training opened"
@@ -194,15 +194,16 @@ def test_bench_runs_a_method_with_the_seeds_of_its_training_runs(
     names = [task.name for task in bench_run.tasks([toy_story], ["weighted"], [0])]
     assert {"weighted.3", "weighted.11"} < {*names}
     cell = cells.policy_cell(toy_story, registry.entry("weighted"), 3)
-    assert cell.about["settings"] == {
+    assert cell.about.settings == {
         "file": trained.place("weighted", toy_story, "fit", 3),
         "sha256": checked.sha256_of(shipped),
     }
-    own = registry.build(registry.entry("weighted"), cell.about["settings"])
+    own = registry.build(registry.entry("weighted"), cell.about.settings)
     log = rollout.run(lambda: own, toy_story, "test", briefing(toy_story), 3)
     assert (log.proposal == cell.log.proposal).all()
     assert (log.proposal[0, 0] == (run.arrays["kept"] > 0)).all()
-    assert cell.about["validation_cost"] > 0
+    assert cell.about.validation_cost is not None
+    assert cell.about.validation_cost > 0
 
 
 def test_one_that_knows_validation_has_no_validation_cost(
@@ -211,7 +212,7 @@ def test_one_that_knows_validation_has_no_validation_cost(
     path = shipped.with_name("x.npz")
     trained.write(path, replace(run, told="train"))
     cell = cells.policy_cell(toy_story, registry.entry(str(path)), 3)
-    assert cell.about["validation_cost"] is None
+    assert cell.about.validation_cost is None
 
 
 def test_a_run_of_another_table_or_workload_is_refused(

@@ -1,23 +1,21 @@
 """What was found, in words: nothing is said that the statistics do not bear."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from plain_records import score_of
 
+from rapgym.bench.records import Score
 from rapgym.report import bench as report
 from rapgym.report import findings
 
 
-def entry(policy: str, cost: float, **more: Any) -> dict[str, Any]:
-    return {
-        "scenario": "toy-v0", "headline": True, "policy": policy, "kind": "heuristic", "cost": cost,
-        "adaptivity": 90.0, "adaptivity_low": 80.0, "adaptivity_high": 95.0, "foresight": 12.5,
-        "low": 3.0, "high": 20.0, "p_holm": None, "verdict": None, "champion": [], "fallback": 0.0,
-        "tied_for_best": False,
-    } | more  # fmt: skip
+def entry(policy: str, cost: float, **more: Any) -> Score:
+    return score_of(policy, cost=cost, **more)
 
 
-def group(*more: dict[str, Any]) -> list[dict[str, Any]]:
+def group(*more: Score) -> list[Score]:
     """One scenario: the ends of the scales, a policy with the lowest cost on test, and `more`."""
     ends = [
         entry("static-best", 0.9, kind="static"),
@@ -25,25 +23,29 @@ def group(*more: dict[str, Any]) -> list[dict[str, Any]]:
         entry("lucky", 0.12, tied_for_best=True),
         entry("bound", 0.1, kind="bound"),
     ]
-    return sorted([*ends, *more], key=lambda each: float(each["cost"]))
+    return sorted([*ends, *more], key=lambda each: each.cost)
 
 
-def champion(verdict: str | None, **more: Any) -> dict[str, Any]:
+def changed(entries: list[Score], policy: str, **more: Any) -> list[Score]:
+    """The same, one policy's entry otherwise."""
+    assert policy in {each.policy for each in entries}
+    return [replace(each, **more) if each.policy == policy else each for each in entries]
+
+
+def champion(verdict: str | None, **more: Any) -> Score:
     p = {"better": 0.012, "worse": 0.012, "tie": 0.34, None: None}[verdict]
-    named = {"champion": ["heuristic", "all"], "verdict": verdict, "p_holm": p}
-    return entry("sound", 0.15) | named | more
+    named = {"champion": ("heuristic", "all"), "verdict": verdict, "p_holm": p}
+    return replace(entry("sound", 0.15), **(named | more))
 
 
-def said(*more: dict[str, Any]) -> str:
+def said(*more: Score) -> str:
     (text,) = findings.sentences(group(*more))
     return text
 
 
 def test_what_adapting_is_worth_comes_with_its_interval() -> None:
     assert "adapting at all is worth 90 of 100 points [80, 95]" in said(champion("better"))
-    unsure = group(champion("better"))
-    for each in unsure:
-        each["adaptivity_low"] = -5.0
+    unsure = [replace(each, adaptivity_low=-5.0) for each in group(champion("better"))]
     assert "ties with not adapting" in findings.adapting(unsure)
 
 
@@ -69,16 +71,16 @@ def test_the_best_on_test_is_named_but_makes_no_claim() -> None:
 
 
 def test_a_learned_champion_has_a_sentence_of_its_own() -> None:
-    learned = champion("better", policy="ppo", kind="learned", champion=["learned"])
+    learned = champion("better", policy="ppo", kind="learned", champion=("learned",))
     assert "Of learned policies, validation chooses `ppo`, which beats" in said(learned)
     assert "learned" not in said(champion("better"))
 
 
-def learned(behind: float, low: float, high: float, **more: Any) -> dict[str, Any]:
+def learned(behind: float, low: float, high: float, **more: Any) -> Score:
     """A learned champion that costs so much more than the other."""
     ends = {"behind_champion": behind, "behind_champion_low": low, "behind_champion_high": high}
-    named: dict[str, Any] = {"kind": "learned", "champion": ["learned"], "seeds": 5, **ends}
-    return entry("net", 0.15 + behind, verdict="tie", p_holm=0.5) | named | more
+    named: dict[str, Any] = {"kind": "learned", "champion": ("learned",), "seeds": 5, **ends}
+    return entry("net", 0.15 + behind, verdict="tie", p_holm=0.5, **(named | more))
 
 
 @pytest.mark.parametrize(
@@ -98,10 +100,8 @@ def test_learning_leads_only_where_the_whole_interval_does(
 
 
 def test_no_points_are_named_where_there_is_next_to_nothing_to_win() -> None:
-    at_the_bound = group(champion("tie"), learned(0.02, -0.01, 0.03))
-    for each in at_the_bound:
-        if each["policy"] == "frontier":
-            each["cost"] = 0.104
+    listed = group(champion("tie"), learned(0.02, -0.01, 0.03))
+    at_the_bound = changed(listed, "frontier", cost=0.104)
     (text,) = findings.sentences(at_the_bound)
     assert "ties with `sound`" in text
     assert "a lead of" not in text
@@ -123,10 +123,7 @@ def test_what_knows_no_table_is_held_to_95_of_100_of_the_lookup() -> None:
 
 
 def test_a_champion_that_is_the_lookup_is_not_compared_with_itself() -> None:
-    listed = group()
-    for each in listed:
-        if each["policy"] == "frontier":
-            each["champion"] = ["reactive", "all"]
+    listed = changed(group(), "frontier", champion=("reactive", "all"))
     assert "validation chooses `frontier`: the lookup itself." in findings.foresight(listed, "all")
 
 
@@ -144,7 +141,7 @@ CASES = [
 stands = pytest.mark.parametrize(("champion_ends", "bound_ends", "says"), CASES)
 
 
-def rival(name: str, cost: float, champion_ends: Any, bound_ends: Any) -> dict[str, Any]:
+def rival(name: str, cost: float, champion_ends: Any, bound_ends: Any) -> Score:
     ends: dict[str, float] = {}
     for what, (low, high) in (("behind_champion", champion_ends), ("behind_bound", bound_ends)):
         ends |= {f"{what}_low": low, f"{what}_high": high}
@@ -167,17 +164,17 @@ ON_TOP = [((0.01, 0.2), "costs more"), ((0.0, 0.0), "ties"), ((-0.1, 0.1), "ties
           ((-0.2, -0.01), "costs less")]  # fmt: skip
 
 
-def pruned(name: str, cost: float, ends: tuple[float, float]) -> dict[str, Any]:
+def pruned(name: str, cost: float, ends: tuple[float, float]) -> Score:
     low, high = ends
-    unpruned = {"behind_unpruned_low": low, "behind_unpruned_high": high}
-    return rival(name, cost, (-1, -1), (-1, -1)) | unpruned
+    found = rival(name, cost, (-1, -1), (-1, -1))
+    return replace(found, behind_unpruned_low=low, behind_unpruned_high=high)
 
 
 @pytest.mark.parametrize(("ends", "says"), ON_TOP)
 def test_pruning_on_top_of_8_bits_is_told_from_the_best_without(
     ends: tuple[float, float], says: str
 ) -> None:
-    refused = rival("int8-int8-kv", 0.05, (-1, -1), (-1, -1)) | {"refused": 0.04}
+    refused = replace(rival("int8-int8-kv", 0.05, (-1, -1), (-1, -1)), refused=0.04)
     least = rival("int8-int8-kv-admission", 0.04, (-1, -1), (-1, -1))
     over = pruned("int8-int8-kv-pruned", 0.03, ends), pruned("int4-pruned", 0.02, (-1, -1))
     listed = group(champion("tie"), refused, least, *over)
@@ -187,9 +184,7 @@ def test_pruning_on_top_of_8_bits_is_told_from_the_best_without(
     assert not any(f"it {other} on" in text for _, other in ON_TOP if other != says)
     assert "fits in every second" not in text
     assert "int4" not in text, "a claim on one format, chosen before"
-    for each in listed:
-        if each["policy"] == "int8-int8-kv":
-            each["refused"] = 0.0
+    listed = changed(listed, "int8-int8-kv", refused=0.0)
     assert "fits in every second of 1 (`toy`)" in findings.overall(listed)[-1]
 
 
@@ -217,16 +212,16 @@ def test_other_rivals_do_not_speak_for_int4() -> None:
     assert "4 bits" not in found
 
 
-def named(scenario: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [each | {"scenario": scenario} for each in entries]
+def named(scenario: str, entries: list[Score]) -> list[Score]:
+    return [replace(each, scenario=scenario) for each in entries]
 
 
 def test_the_whole_counts_scenarios_by_verdict_and_leaves_out_those_off_the_headline() -> None:
     entries = [
         *named("one-v0", group(champion("better"))),
         *named("two-v0", group(champion("tie"))),
-        *named("three-v0", [e | {"adaptivity": 60.0} for e in group(champion("worse"))]),
-        *named("off-v0", [e | {"headline": False} for e in group(champion(None))]),
+        *named("three-v0", [replace(e, adaptivity=60.0) for e in group(champion("worse"))]),
+        *named("off-v0", [replace(e, headline=False) for e in group(champion(None))]),
     ]
     adapting, foresight = findings.overall(entries)
     assert "60 to 90 of 100 points (median 90) over 3 scenarios" in adapting
@@ -255,7 +250,7 @@ def test_what_admission_alone_would_reach_stands_beside_adapting() -> None:
 def test_the_median_of_an_even_number_lies_between() -> None:
     entries = [
         *named("one-v0", group(champion("tie"))),
-        *named("two-v0", [e | {"adaptivity": 60.0} for e in group(champion("tie"))]),
+        *named("two-v0", [replace(e, adaptivity=60.0) for e in group(champion("tie"))]),
     ]
     assert "(median 75) over 2 scenarios" in findings.overall(entries)[0]
 

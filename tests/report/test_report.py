@@ -3,18 +3,15 @@
 from typing import Any
 
 import pytest
+from plain_records import score_of
 
+from rapgym.bench.records import Score
 from rapgym.report import bench as bench_report
 
 
-def entry(policy: str, **more: Any) -> dict[str, Any]:
-    return {
-        "scenario": "toy-v0", "headline": True, "policy": policy, "kind": "reactive",
-        "adaptivity": 50.0, "foresight": 12.5, "low": -1.0, "high": 20.0, "p_holm": None, "cost": 0.1,
-        "quality": 0.04, "stall": 0.01, "emergency": 0.05, "refused": 0.0, "decision_us_p50": 40.2,
-        "decision_us_p99": 81.0, "calibration_passes": 464.0, "break_even_tokens": None,
-        "unmeasured": 0.02, "fallback": 0.0, "fault": None, "tied_for_best": False, "champion": [],
-    } | more  # fmt: skip
+def entry(policy: str, **more: Any) -> Score:
+    scores = {"kind": "reactive", "adaptivity": 50.0, "low": -1.0}
+    return score_of(policy, **(scores | more))
 
 
 def test_a_row_shows_score_interval_p_terms_time_and_calibration() -> None:
@@ -48,8 +45,8 @@ def test_ties_and_policies_that_did_not_answer_are_marked() -> None:
 
 
 def test_champions_are_marked_and_those_of_all_kinds_twice() -> None:
-    ofall = entry("best", champion=["heuristic", "all"], tied_for_best=True)
-    text = bench_report.table([ofall, entry("other", champion=["reactive"])])
+    ofall = entry("best", champion=("heuristic", "all"), tied_for_best=True)
+    text = bench_report.table([ofall, entry("other", champion=("reactive",))])
     assert "best ++ =" in text
     assert "other + " in text
 

@@ -29,7 +29,7 @@ from rapgym.quality.header import FormatQuality
 from rapgym.quality.table import QualityTable
 from rapgym.rivals import pruned as pruned_rivals
 from rapgym.rivals import rivals
-from rapgym.rivals.rivals import PRUNED, RIVALS, Rival
+from rapgym.rivals.rivals import PRUNED, Rival
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.catalogue import SCENARIOS
@@ -40,6 +40,7 @@ from rapgym.world.records import World
 INT8, INT4 = Format("int8"), Format("int4")
 LOST = {INT8: 0.25, INT4: 0.75}  # nats that a format costs the toy model's dense set
 TEST_LOST = 0.125  # more on test text
+RIVALS = rivals.every()
 OVER_INT8 = next(each for each in PRUNED if each.form == INT8)
 OVER_INT4 = next(each for each in PRUNED if each.form == INT4)
 TEXTS: tuple[rivals.Text, ...] = ("calib", "test")
@@ -234,7 +235,7 @@ def test_without_a_format_of_its_own_a_rival_serves_in_the_scenarios(toy_int4: S
     one, other = (rivals.log(toy_int4, rival, "test", "test") for rival in (whole, named))
     assert one.cost == pytest.approx(other.cost)
     assert (one.used_bytes == other.used_bytes).all()
-    assert cells.rival_facts(toy_int4, whole)["settings"]["weights"] == "int4"
+    assert cells.rival_facts(toy_int4, whole).settings["weights"] == "int4"
 
 
 # Tables of formats.
@@ -268,7 +269,7 @@ def test_a_format_without_a_table_prunes_nothing(
 ) -> None:
     with pytest.raises(DataUnavailable):
         pruned_rivals.log(toy_story, INT8, "test", "test", 0.1)
-    monkeypatch.setattr(rivals, "RIVALS", tuple(each for each in RIVALS if not each.prunes))
+    monkeypatch.setattr(rivals, "every", lambda: rivals.WHOLE)
     for rival in PRUNED:
         with pytest.raises(
             InvalidSpec, match=f"{rival.name} needs the quality table smollm2-135m-"
@@ -319,7 +320,7 @@ def test_a_results_origin_can_name_every_table_that_it_read(
     own, int4 = tables.table(toy), tables.table(toy_int4)
     assert rivals.tables(toy) == {"toy": own.sha256}
     assert rivals.tables(toy_int4) == {"toy": own.sha256, "toy-int4": int4.sha256}
-    monkeypatch.setattr(rivals, "RIVALS", (*RIVALS, OVER_INT8))
+    monkeypatch.setattr(rivals, "every", lambda: (*RIVALS, OVER_INT8))
     monkeypatch.setattr(places, "TABLES", tmp_path)
     (tmp_path / "toy-int8.csv.gz").touch()
     of_int8 = tables.format_table(toy, INT8).sha256
@@ -344,7 +345,7 @@ def test_shaped_tables_of_formats_agree_with_the_one_in_bf16(
 @pytest.fixture
 def listed(toy: Scenario, monkeypatch: pytest.MonkeyPatch) -> Scenario:
     """Both rivals that prune are on the list, and the toy scenario's policies are tuned."""
-    monkeypatch.setattr(rivals, "RIVALS", (*RIVALS, OVER_INT8, OVER_INT4))
+    monkeypatch.setattr(rivals, "every", lambda: (*RIVALS, OVER_INT8, OVER_INT4))
     settings = {"kept": blocks.key(np.array([1, 1, 0, 1, 0, 0], dtype=bool))}
     tuned = {"train": settings, "fit": settings, "table_sha256": tables.table(toy).sha256}
     monkeypatch.setattr(registry, "tuned", lambda: {"static-best": {toy.id: tuned}})
@@ -358,16 +359,16 @@ def test_a_results_file_holds_it_and_verify_plays_it_again(
     listed: Scenario, tmp_path: Path
 ) -> None:
     out = tmp_path / "bench.csv.gz"
-    bench_run.run([listed], NAMES, out, summary=scoreboard.summary, quiet=True)
+    bench_run.run([listed], NAMES, out, summary=scoreboard.summed_up, quiet=True)
     found = results.read(out)
     assert list(verify.differences(found)) == []
-    entries = {entry["policy"]: entry for entry in found.header["entries"]}
-    assert entries["int8-pruned"]["kind"] == "rival"
-    assert entries["int8-pruned"]["foresight"] is None
-    assert entries["int8-pruned"]["cost"] == pytest.approx(
+    entries = {entry.policy: entry for entry in found.scores}
+    assert entries["int8-pruned"].kind == "rival"
+    assert entries["int8-pruned"].foresight is None
+    assert entries["int8-pruned"].cost == pytest.approx(
         rivals.log(listed, OVER_INT8, "test", "test").mean_cost
     )
-    index = next(i for i, c in enumerate(found.cells) if c.about["policy"] == "int8-pruned")
+    index = next(i for i, c in enumerate(found.cells) if c.about.policy == "int8-pruned")
     cell = found.cells[index]
     changed = replace(cell, test_quality=cell.test_quality + 0.1)
     wrong = replace(found, cells=(*found.cells[:index], changed, *found.cells[index + 1 :]))
@@ -378,26 +379,26 @@ def test_what_pruning_adds_stands_beside_the_cheapest_that_prunes_nothing(
     listed: Scenario, tmp_path: Path
 ) -> None:
     found = bench_run.run([listed], NAMES, tmp_path / "b.csv.gz", quiet=True)
-    entries = {entry["policy"]: entry for entry in scoreboard.entries(found)}
-    least = min(entries[name]["cost"] for name in ("int8", "int8-admission"))
+    entries = {entry.policy: entry for entry in scoreboard.entries(found)}
+    least = min(entries[name].cost for name in ("int8", "int8-admission"))
     for name in NAMES:
         own = entries[name]
-        assert own["behind_unpruned"] == pytest.approx(own["cost"] - least)
-        assert own["behind_unpruned_low"] <= own["behind_unpruned"] <= own["behind_unpruned_high"]
-    assert entries["int8-pruned"]["behind_unpruned_high"] < 0, "much of it is refused unpruned"
-    assert entries["frontier"]["behind_unpruned"] is None
+        assert own.behind_unpruned == pytest.approx(own.cost - least)
+        assert own.behind_unpruned_low <= own.behind_unpruned <= own.behind_unpruned_high
+    assert entries["int8-pruned"].behind_unpruned_high < 0, "much of it is refused unpruned"
+    assert entries["frontier"].behind_unpruned is None
 
 
 def test_two_rivals_of_one_format_share_its_error(listed: Scenario, tmp_path: Path) -> None:
     found = bench_run.run([listed], NAMES, tmp_path / "b.csv.gz", quiet=True)
     contest = bench_contest.contest_of(list(found.cells))
     facts = {name: contest.served[name].about for name in NAMES}
-    sets, rounding = facts["int8-pruned"]["sets_se"], facts["int8"]["quality_se"]
+    sets, rounding = facts["int8-pruned"].sets_se, facts["int8"].quality_se
     assert rounding == pytest.approx(0.01 / np.sqrt(3))
     assert 0 < sets < 0.01
     assert contest.error("int8", "int8-admission") == 0
     assert contest.error("int8", "int8-pruned") == pytest.approx(sets)
-    other = np.hypot.reduce([sets, rounding, facts["int4-pruned"]["sets_se"], rounding])
+    other = np.hypot.reduce([sets, rounding, facts["int4-pruned"].sets_se, rounding])
     assert contest.error("int8-pruned", "int4-pruned") == pytest.approx(other)
 
 

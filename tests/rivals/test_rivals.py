@@ -20,7 +20,7 @@ from rapgym.model.shapes import BF16, Format, model_spec
 from rapgym.quality.table import QualityTable
 from rapgym.rivals import rivals
 from rapgym.rivals import rules as rival_rules
-from rapgym.rivals.rivals import RIVALS, Rival
+from rapgym.rivals.rivals import Rival
 from rapgym.rivals.rules import Batches, Played, Rule
 from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
@@ -35,6 +35,7 @@ from rapgym.world.records import Rows, World
 from rapgym.world.shield import Reason
 
 Request = tuple[int, int, int]  # prompt, reserved, realised output
+RIVALS = rivals.every()
 WHOLE = [rival for rival in RIVALS if not rival.prunes]  # tests/test_format_pruning.py has the rest
 STATIC = [rival for rival in RIVALS if rival.rule == "static"]
 OTHERS = [rival for rival in RIVALS if rival.rule != "static"]

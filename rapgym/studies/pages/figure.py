@@ -9,12 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import log10
-from typing import Any
 
+from rapgym.bench.records import Score
 from rapgym.report import bench as bench_report
 from rapgym.report import findings
-
-Entry = dict[str, Any]
 
 WIDTH, LEFT, RIGHT = 760, 200, 24  # pixels: all, and beside the plot
 TOP, ROW, BOTTOM = 92, 26, 58
@@ -84,26 +82,26 @@ class Series:
     name: str
     css: str
     mark: Callable[[float, float], str]
-    of: Callable[[Sequence[Entry]], Entry]
+    of: Callable[[Sequence[Score]], Score]
 
 
-def champion(group: Sequence[Entry]) -> Entry:
+def champion(group: Sequence[Score]) -> Score:
     """The policy that validation chooses among those that do not learn."""
-    return next(entry for entry in group if "all" in entry["champion"])
+    return next(entry for entry in group if "all" in entry.champion)
 
 
-def best_of_8_bits(group: Sequence[Entry]) -> Entry:
+def best_of_8_bits(group: Sequence[Score]) -> Score:
     """The cheapest rival that leaves the model whole, with 8 bits and none of 4."""
     formats = [
         entry
         for entry in findings.unpruned(group)
-        if "int8" in entry["policy"] and findings.FOUR_BITS not in entry["policy"]
+        if "int8" in entry.policy and findings.FOUR_BITS not in entry.policy
     ]
-    return min(formats, key=lambda entry: entry["cost"])
+    return min(formats, key=lambda entry: entry.cost)
 
 
-def _named(name: str) -> Callable[[Sequence[Entry]], Entry]:
-    return lambda group: next(entry for entry in group if entry["policy"] == name)
+def _named(name: str) -> Callable[[Sequence[Score]], Score]:
+    return lambda group: next(entry for entry in group if entry.policy == name)
 
 
 SERIES = (  # as they are drawn: the last on top
@@ -115,17 +113,17 @@ SERIES = (  # as they are drawn: the last on top
 )
 
 
-def headline(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
+def headline(entries: Sequence[Score]) -> list[Sequence[Score]]:
     """The entries of each scenario whose numbers carry a claim."""
-    return [group for group in bench_report.by_scenario(entries).values() if group[0]["headline"]]
+    return [group for group in bench_report.by_scenario(entries).values() if group[0].headline]
 
 
-def told(entries: Sequence[Entry]) -> str:
+def told(entries: Sequence[Score]) -> str:
     """What the figure shows, for those who do not see it: counts from the results."""
     groups = headline(entries)
     static, lookup = map(_named, ("static-best", "frontier"))
-    shares = [lookup(group)["cost"] / static(group)["cost"] for group in groups]
-    ahead = sum(champion(group)["cost"] <= lookup(group)["cost"] for group in groups)
+    shares = [lookup(group).cost / static(group).cost for group in groups]
+    ahead = sum(champion(group).cost <= lookup(group).cost for group in groups)
     below = sum(findings.against(best_of_8_bits(group)) == findings.BELOW_BOUND for group in groups)
     return (
         f"Cost in nats an output token on {len(groups)} scenarios, lower is better. The frontier "
@@ -135,7 +133,7 @@ def told(entries: Sequence[Entry]) -> str:
     )
 
 
-def cost_by_scenario(entries: Sequence[Entry]) -> str:
+def cost_by_scenario(entries: Sequence[Score]) -> str:
     """The whole file."""
     groups = headline(entries)
     height = TOP + ROW * len(groups) + BOTTOM
@@ -186,16 +184,16 @@ def _axis(height: int) -> list[str]:
     return lines
 
 
-def _row(group: Sequence[Entry], number: int) -> list[str]:
+def _row(group: Sequence[Score], number: int) -> list[str]:
     y = TOP + ROW * number + ROW / 2
-    name = bench_report.plain(group[0]["scenario"])
+    name = bench_report.plain(group[0].scenario)
     lines = [f'<text x="{LEFT - 16}" y="{y + 4.5:g}" text-anchor="end">{escape(name)}</text>']
-    costs = [series.of(group)["cost"] for series in SERIES]
+    costs = [series.of(group).cost for series in SERIES]
     ends = sorted(_x(cost) + (0 if cost >= LOWEST else BELOW) for cost in costs)
     lines.append(f'<path class="span" d="M{ends[0]:.1f} {y:g} H{ends[-1]:.1f}"/>')
     for series, cost in zip(SERIES, costs, strict=True):
         mark = series.mark if cost >= LOWEST else _arrow
-        tip = f"{name}, {series.name}: {series.of(group)['policy']}, {cost:.3f} nats"
+        tip = f"{name}, {series.name}: {series.of(group).policy}, {cost:.3f} nats"
         lines.append(
             f'<g><title>{escape(tip)}</title>{mark(_x(cost), y)} class="{series.css}"/></g>'
         )

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 
 from rapgym.bench import score
+from rapgym.bench.records import Score
 from rapgym.report import bench as bench_report
 from rapgym.report import learning as learning_findings
 from rapgym.report.markdown import table
 from rapgym.scenarios.catalogue import SCENARIOS
 
-Entry = dict[str, Any]
 Record = dict[str, Any]
 
 
-def section(entries: Sequence[Entry], found: dict[str, Any]) -> str:
+def section(entries: Sequence[Score], found: dict[str, Any]) -> str:
     """The whole of it."""
     parts = [champions(entries)]
     makers = {
@@ -43,7 +43,7 @@ def carried(found: dict[str, Any]) -> str:
     )
 
 
-def champions(entries: Sequence[Entry]) -> str:
+def champions(entries: Sequence[Score]) -> str:
     """The learned champion beside the other one, and all that learn."""
     rows = []
     for name, group in bench_report.by_scenario(entries).items():
@@ -51,15 +51,15 @@ def champions(entries: Sequence[Entry]) -> str:
         if both is None:
             continue
         learned, other = both
-        costs = [f"{e['policy']} {e['cost']:.4f}" for e in group if e["kind"] == "learned"]
+        costs = [f"{e.policy} {e.cost:.4f}" for e in group if e.kind == "learned"]
         rows.append(
             [
                 f"`{name}`",
-                f"`{learned['policy']}` {learned['cost']:.4f}",
-                f"{min(learned['seed_costs']):.4f} to {max(learned['seed_costs']):.4f}",
-                f"`{other['policy']}` {other['cost']:.4f}",
+                f"`{learned.policy}` {learned.cost:.4f}",
+                f"{min(learned.seed_costs):.4f} to {max(learned.seed_costs):.4f}",
+                f"`{other.policy}` {other.cost:.4f}",
                 "-" if lead is None else f"{lead[0]:+.1f} [{lead[1]:.1f}, {lead[2]:.1f}]",
-                f"{learned['decision_us_p50']:.0f} / {other['decision_us_p50']:.0f}",
+                f"{learned.decision_us_p50:.0f} / {other.decision_us_p50:.0f}",
                 ", ".join(costs),
             ]
         )

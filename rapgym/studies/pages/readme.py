@@ -17,7 +17,7 @@ from rapgym.bench.results import Results
 from rapgym.files import places
 from rapgym.policies import registry
 from rapgym.report.markdown import table
-from rapgym.rivals.rivals import RIVALS
+from rapgym.rivals import rivals as rival_list
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.lanes import Lanes
 from rapgym.studies.pages import cards, figure, front
@@ -90,12 +90,14 @@ def policies() -> str:
 
 def rivals() -> str:
     """What they are compared with beside pruning."""
-    return table(("rival", "what it does"), [[f"`{r.name}`", r.summary] for r in RIVALS], left=2)
+    return table(
+        ("rival", "what it does"), [[f"`{r.name}`", r.summary] for r in rival_list.every()], left=2
+    )
 
 
 def parts(found: Results) -> dict[str, str]:
     """Every generated part by the name that its markers give."""
-    entries = found.header["entries"]
+    entries = list(found.scores)
     return {
         "figure": front.image(entries, FIGURE.relative_to(ROOT).as_posix()),
         "decide": front.decide(entries),
@@ -147,7 +149,7 @@ def pages(found: Results) -> dict[Path, str]:
     return {
         **{path: filled(text, made) for path, text in texts.items()},
         WHOLE: results_page.whole(found, RESULTS.parent),
-        FIGURE: figure.cost_by_scenario(found.header["entries"]),
+        FIGURE: figure.cost_by_scenario(list(found.scores)),
         **{CARDS / name: text for name, text in cards.cards(found).items()},
     }
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rapgym.bench.records import Score
 from rapgym.bench.results import Results
 from rapgym.bench.suitability import Load, load
 from rapgym.quality import header as table_header
@@ -20,52 +21,48 @@ from rapgym.studies.pages import figure
 from rapgym.studies.pages import learning as learning_page
 from rapgym.studies.predictors import page as predictor_page
 
-Entry = dict[str, Any]
-
 
 def said(found: Results, folder: Path) -> str:
     """What was found over all scenarios, a paragraph each; `folder` holds the other results."""
     known = causal_page.sentence(json.loads((folder / "causal.json").read_text()))
     carried = learning_page.carried(json.loads((folder / "learning.json").read_text()))
-    return "\n".join(
-        f"- {text}" for text in (*findings.overall(found.header["entries"]), known, carried)
-    )
+    return "\n".join(f"- {text}" for text in (*findings.overall(found.scores), known, carried))
 
 
-def costs(entries: Sequence[Entry]) -> str:
+def costs(entries: Sequence[Score]) -> str:
     """What each scenario costs."""
     rows = []
     for name, group in bench_report.by_scenario(entries).items():
-        by = {entry["policy"]: entry for entry in group}
+        by = {entry.policy: entry for entry in group}
         champion, learned = figure.champion(group), learning_findings.champions(group)
         rows.append(
             [
                 _marked(name, champion),
-                f"{by['static-best']['cost']:.3f}",
-                f"{by['frontier']['cost']:.3f}",
-                f"`{champion['policy']}` {champion['cost']:.3f}",
-                f"`{learned[0]['policy']}` {learned[0]['cost']:.3f}" if learned else "-",
-                f"{by['bound']['cost']:.3f}",
+                f"{by['static-best'].cost:.3f}",
+                f"{by['frontier'].cost:.3f}",
+                f"`{champion.policy}` {champion.cost:.3f}",
+                f"`{learned[0].policy}` {learned[0].cost:.3f}" if learned else "-",
+                f"{by['bound'].cost:.3f}",
             ]
         )
     return table(("scenario", "static", "lookup", "champion", "learned champion", "bound"), rows)
 
 
-def points(entries: Sequence[Entry]) -> str:
+def points(entries: Sequence[Score]) -> str:
     """The same on the two scales."""
     rows = []
     for name, group in bench_report.by_scenario(entries).items():
-        by = {entry["policy"]: entry for entry in group}
+        by = {entry.policy: entry for entry in group}
         champion, lead = figure.champion(group), learning_findings.lead(group)
         admitting, blind = findings.admitting(group), learning_findings.blind_share(group)
         rows.append(
             [
                 _marked(name, champion),
-                f"{by['frontier']['adaptivity']:.0f}",
+                f"{by['frontier'].adaptivity:.0f}",
                 "-" if admitting is None else f"{admitting:.0f}",
                 "-" if blind is None else f"{blind:.0%}",
-                f"{champion['foresight']:.0f} [{champion['low']:.0f}, {champion['high']:.0f}]",
-                "-" if champion["p_holm"] is None else bench_report.shown_p(champion["p_holm"]),
+                f"{champion.foresight:.0f} [{champion.low:.0f}, {champion.high:.0f}]",
+                "-" if champion.p_holm is None else bench_report.shown_p(champion.p_holm),
                 "-" if lead is None else f"{lead[0]:+.0f} [{lead[1]:.0f}, {lead[2]:.0f}]",
             ]
         )
@@ -74,20 +71,20 @@ def points(entries: Sequence[Entry]) -> str:
     return table(heads, rows)
 
 
-def formats(entries: Sequence[Entry]) -> str:
+def formats(entries: Sequence[Score]) -> str:
     """What rivals cost that leave the model whole, and pruning on top of 8 bits."""
     rows = []
     for name, group in bench_report.by_scenario(entries).items():
-        by = {entry["policy"]: entry for entry in group}
-        whole = sorted(findings.unpruned(group), key=lambda entry: entry["cost"])
-        four = [entry for entry in whole if findings.FOUR_BITS in entry["policy"]]
+        by = {entry.policy: entry for entry in group}
+        whole = sorted(findings.unpruned(group), key=lambda entry: entry.cost)
+        four = [entry for entry in whole if findings.FOUR_BITS in entry.policy]
         on_top = by.get(findings.EIGHT_BITS + findings.PRUNED)
         fits = findings.fits_always(group)
         rows.append(
             [
                 _marked(name, group[0]),
                 *(_rival(some[0]) if some else "-" for some in (whole, four)),
-                f"{on_top['cost']:.3f}, {findings.beside_unpruned(on_top)}" if on_top else "-",
+                f"{on_top.cost:.3f}, {findings.beside_unpruned(on_top)}" if on_top else "-",
                 "-" if fits is None else "yes" if fits else "no",
             ]
         )
@@ -101,12 +98,12 @@ def formats(entries: Sequence[Entry]) -> str:
     return table(heads, rows, left=len(heads))
 
 
-def _marked(name: str, entry: Entry) -> str:
-    return f"`{name}`" + ("" if entry["headline"] else " (outside the headline)")
+def _marked(name: str, entry: Score) -> str:
+    return f"`{name}`" + ("" if entry.headline else " (outside the headline)")
 
 
-def _rival(rival: Entry) -> str:
-    return f"`{rival['policy']}` {rival['cost']:.3f}, {findings.against(rival)}"
+def _rival(rival: Score) -> str:
+    return f"`{rival.policy}` {rival.cost:.3f}, {findings.against(rival)}"
 
 
 def origin(found: Results) -> str:
@@ -121,7 +118,7 @@ def origin(found: Results) -> str:
 
 def whole(found: Results, folder: Path) -> str:
     """RESULTS.md: every table, from the results files of `folder`."""
-    entries = found.header["entries"]
+    entries = found.scores
     quality = json.loads((folder / "quality.json").read_text())
     varied = json.loads((folder / "sensitivity.json").read_text())
     parts = [
@@ -158,7 +155,7 @@ def whole(found: Results, folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def machine(found: Entry) -> str:
+def machine(found: dict[str, Any]) -> str:
     """Rows of a scenario on a live model, predicted against measured."""
     return f"Printed by `rapgym validate`; `told` is the simulator.\n\n```text\n{validation.text(found)}\n```"
 
@@ -166,24 +163,19 @@ def machine(found: Entry) -> str:
 def rivals(found: Results) -> str:
     """Costs of rivals beside the best policy and the bound, in both kinds of bytes."""
     served = {
-        (cell.about["scenario"], cell.about["policy"]): cell.about.get("served_cost")
-        for cell in found.cells
+        (cell.about.scenario, cell.about.policy): cell.about.served_cost for cell in found.cells
     }
-    groups = bench_report.by_scenario(found.header["entries"])
-    names = list(
-        dict.fromkeys(
-            e["policy"] for g in groups.values() for e in g if e["kind"] == findings.RIVAL
-        )
-    )
+    groups = bench_report.by_scenario(found.scores)
+    names = list(dict.fromkeys(e.policy for g in groups.values() for e in g if e.is_rival))
     rows = []
     for name, group in groups.items():
-        by = {entry["policy"]: entry for entry in group}
-        champion = next(entry for entry in group if "all" in entry["champion"])
-        cells = [f"`{champion['policy']}` {champion['cost']:.3f}", f"{by['bound']['cost']:.3f}"]
+        by = {entry.policy: entry for entry in group}
+        champion = next(entry for entry in group if "all" in entry.champion)
+        cells = [f"`{champion.policy}` {champion.cost:.3f}", f"{by['bound'].cost:.3f}"]
         for rival in names:
             own = served.get((name, rival))
             cells.append(
-                f"{by[rival]['cost']:.3f}" + ("" if own is None else f" ({own:.3f})")
+                f"{by[rival].cost:.3f}" + ("" if own is None else f" ({own:.3f})")
                 if rival in by
                 else "-"
             )
@@ -202,7 +194,7 @@ def rivals(found: Results) -> str:
     return told + "\n\n" + table(["scenario", "champion", "bound", *names], rows)
 
 
-def ceilings(rankings: Sequence[Entry]) -> str:
+def ceilings(rankings: Sequence[dict[str, Any]]) -> str:
     """The six cheapest at each C, from the same proposals."""
     rows = [
         [
@@ -221,7 +213,7 @@ def ceilings(rankings: Sequence[Entry]) -> str:
     return told + "\n\n" + table(["scenario", "C, nats", "cheapest first"], rows, left=3)
 
 
-def beyond(found: Entry) -> str:
+def beyond(found: dict[str, Any]) -> str:
     """Text quality and the four-way choice of the main sets and formats."""
     rows = [
         [

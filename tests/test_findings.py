@@ -167,8 +167,8 @@ ON_TOP = [
 
 def pruned(name: str, cost: float, ends: tuple[float, float]) -> Score:
     low, high = ends
-    unpruned = {"behind_unpruned_low": low, "behind_unpruned_high": high}
-    return replace(rival(name, cost, (-1, -1), (-1, -1)), **unpruned)
+    whole = rival(name, cost, (-1, -1), (-1, -1))
+    return replace(whole, behind_unpruned_low=low, behind_unpruned_high=high)
 
 
 @pytest.mark.parametrize(("ends", "says"), ON_TOP)

@@ -30,3 +30,9 @@ def score_of(policy: str = "mine", **more: Any) -> Score:
         "seeds": 1, "seed_costs": (0.1,),
     }  # fmt: skip
     return Score(**(plain | more))
+
+
+def known(value: float | None) -> float:
+    """A number of a record that the test needs."""
+    assert value is not None
+    return value

@@ -69,7 +69,7 @@ def test_methods_and_rivals_are_counted(unreleased: str) -> None:
     pruned = sum(rival.name.endswith("-pruned") for rival in rivals.every())
     told = line(unreleased, "rivals")
     assert told.startswith(f"- {len(rivals.every())} rivals ")
-    assert f" and {pruned} that prune on top" in rivals
+    assert f" and {pruned} that prune on top" in told
 
 
 def test_every_command_is_named_and_exists(unreleased: str) -> None:

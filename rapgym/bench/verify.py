@@ -159,6 +159,11 @@ def _decided_differently(found: Results, jobs: int) -> Iterator[str]:
 
 
 def _same(one: Any, other: Any) -> bool:
+    """Whether two values of JSON are the same but for the rounding of numbers."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, int | float) and isinstance(other, int | float):
         return abs(one - other) <= TOLERANCE * max(1.0, abs(other))
     return bool(one == other)
@@ -231,11 +236,12 @@ def _array_differences(
 def _entry_differences(found: Results) -> Iterator[str]:
     again = scoreboard.entries(found)
     for name in dict.fromkeys(entry.scenario for entry in again):
-        costs = {e.policy: e.cost for e in again if e.scenario == name and not e.is_rival}
-        bound, least = costs[cells.BOUND], min(costs.values())
+        group = [entry for entry in again if entry.scenario == name]
+        bound = next(entry.cost for entry in group if entry.policy == cells.BOUND)
+        least = min((entry.cost for entry in group if not entry.is_rival), default=bound)
         if bound > least + TOLERANCE:
             yield f"a policy on {name} costs {least}, less than the bound {bound}"
-    if found.header.get("rankings") != json.loads(json.dumps(rankings.rankings(found))):
+    if not _same(found.header.get("rankings"), json.loads(json.dumps(rankings.rankings(found)))):
         yield "the rankings at other values of C are not what the rows give"
     if len(again) != len(found.scores):
         yield f"the file lists {len(found.scores)} scores, its rows give {len(again)}"

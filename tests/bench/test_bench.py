@@ -141,6 +141,7 @@ def forged(found: Results, who: str, **change: Any) -> Results:
         ("keep-all", "calibration_tokens", 1.0),
         ("frontier-margin", "settings", {"margin": 0.3}),
         ("best-plan", "kind", "heuristic"),
+        ("bound", "kind", "rival"),
         ("partial-admission", "quality_se", 5.0),
         ("partial-admission", "kind", "heuristic"),
     ],
@@ -150,7 +151,8 @@ def test_verify_finds_a_cell_that_is_described_wrongly(
 ) -> None:
     forgery = forged(finished[1], policy, **{key: value})
     assert list(verify.differences(finished[1])) == []
-    assert any(policy in sentence for sentence in verify.differences(forgery))
+    sentences = list(verify.differences(forgery))
+    assert any(policy in sentence for sentence in sentences)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,19 @@ def test_verify_finds_a_cell_under_a_name_that_it_was_not_run_for(
 ) -> None:
     forgery = forged(finished[1], policy, policy=stands_for)
     assert any(stands_for in sentence for sentence in verify.differences(forgery))
+
+
+def test_verify_says_where_a_policy_costs_less_than_the_bound(
+    finished: tuple[Path, Results],
+) -> None:
+    assert not any("the bound" in sentence for sentence in verify.differences(finished[1]))
+    cells_now = [
+        replace(cell, test_quality=cell.test_quality - 9) if cell.about.policy == "random" else cell
+        for cell in finished[1].cells
+    ]
+    forgery = scoreboard.summed_up(replace(finished[1], cells=tuple(cells_now)))
+    sentences = list(verify.differences(forgery))
+    assert any("a policy on toy-v0 costs -" in sentence for sentence in sentences)
 
 
 @pytest.mark.parametrize("copies", [0, 2])
@@ -206,6 +221,18 @@ def test_verify_finds_a_score_that_its_rows_do_not_give(finished: tuple[Path, Re
     sentences = list(verify.differences(replace(found, scores=tuple(scores))))
     assert len(sentences) == 1
     assert "foresight" in sentences[0]
+
+
+@pytest.mark.parametrize(("more", "holds"), [(1e-13, True), (1e-3, False)])
+def test_rankings_hold_up_to_another_processors_rounding(
+    more: float, holds: bool, finished: tuple[Path, Results]
+) -> None:
+    found = finished[1]
+    found.header["rankings"][1]["costs"]["random"] += more
+    sentences = list(verify.differences(found))
+    assert [each[:28] for each in sentences] == ([] if holds else ["the rankings at other values"])
+    found.header["rankings"][1]["ranking"].reverse()
+    assert any("the rankings at other" in sentence for sentence in verify.differences(found))
 
 
 def test_verify_refuses_results_of_another_table(finished: tuple[Path, Results]) -> None:

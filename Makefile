@@ -33,7 +33,8 @@ types: $(VENV)/.dev
 sensitivity: $(VENV)/.core
 	$(BIN)/python -m rapgym.studies.sensitivity
 
-# The generated parts of README.md and baselines/results/RESULTS.md, from the results under baselines/results/.
+# The generated parts of README.md and docs/, the figure, RESULTS.md and model cards, from the
+# results under baselines/results/.
 readme: $(VENV)/.dev
 	$(BIN)/python -m rapgym.studies.pages.readme
 

@@ -138,15 +138,15 @@ def train(task: "Training") -> dict[str, np.ndarray]:
         sb3_agents.restore(model, task.saved)
         buffer.restore(task.saved["buffer"])
         model._n_calls = task.saved["calls"]
-    for round in task.rounds(settings.rounds):
+    for turn in task.rounds(settings.rounds):
         sb3_agents.begin_round(model, task.round_seed)
         buffer.begin()
-        gone = round / max(settings.rounds - 1, 1)
+        gone = turn / max(settings.rounds - 1, 1)
         rate = settings.explore + gone * (settings.explore_end - settings.explore)
         model.exploration_schedule = lambda _, rate=rate: rate  # type: ignore[misc]
         model.exploration_rate = rate
         model.learn(settings.steps // settings.rounds, reset_num_timesteps=False)
-        share, steps = (round + 1) / settings.rounds, model.num_timesteps
+        share, steps = (turn + 1) / settings.rounds, model.num_timesteps
         if task.advance(share, arrays(), steps=steps, state=state, loss=model.last_loss,
                         explore=rate):  # fmt: skip
             break

@@ -209,9 +209,9 @@ def train(task: "Training") -> dict[str, np.ndarray]:
     learner = Learner(recorded, inputs, _blind(inputs, settings), settings, task.seed, start)
     if task.saved is not None:
         learner.restore(task.saved)
-    for round in task.rounds(settings.rounds):
-        regret = learner.learn(task.round_seed, round)
-        share, steps = (round + 1) / settings.rounds, (round + 1) * settings.steps
+    for turn in task.rounds(settings.rounds):
+        regret = learner.learn(task.round_seed, turn)
+        share, steps = (turn + 1) / settings.rounds, (turn + 1) * settings.steps
         if task.advance(share, learner.arrays(), steps=steps, state=learner.state, regret=regret):
             break
     return task.best

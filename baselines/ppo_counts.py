@@ -118,11 +118,11 @@ def train(task: "Training") -> dict[str, np.ndarray]:
         task.advance(0.0, arrays())
     else:
         sb3_agents.restore(model, task.saved)
-    for round in task.rounds(settings.rounds):
+    for turn in task.rounds(settings.rounds):
         sb3_agents.begin_round(model, task.round_seed)
         # Whole rollouts: SB3 rounds up.
         model.learn(settings.steps // settings.rounds, reset_num_timesteps=False)
-        share, steps = (round + 1) / settings.rounds, model.num_timesteps
+        share, steps = (turn + 1) / settings.rounds, model.num_timesteps
         if task.advance(share, arrays(), steps=steps, state=lambda: sb3_agents.state(model)):
             break
     return task.best

@@ -13,7 +13,7 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidTable
 from rapgym.policies.policy import Briefing
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.rollout import tuning as rollout_tuning
 
 

@@ -13,6 +13,7 @@ import toy_table
 import toy_world
 from audit_logs import written
 from hypothesis import strategies as st
+from plain_records import about_of
 
 from rapgym.audit import replay as audit_replay
 from rapgym.baselines.keep_all import KeepAll
@@ -134,10 +135,7 @@ def write_all(folder: Path, story: Scenario) -> None:
 
 def toy_results(story: Scenario) -> Results:
     log: EpisodeLog = rollout.run(KeepAll, story, "test", briefing(story))
-    about = {
-        "scenario": story.id, "policy": "keep-all", "seed": 0, "on_misfit": "repair", "blocks": 6,
-        "kind": "reactive",
-    }  # fmt: skip
+    about = about_of("keep-all", scenario=story.id, kind="reactive")
     header: dict[str, Any] = {"scenarios": {}, "tables": {}, "workloads": {}}
     return Results(header, (cells.scored(story, about, log),))
 

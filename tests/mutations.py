@@ -24,17 +24,33 @@ from rapgym.files import checked
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "baselines" / "results" / "mutations.json"
-TESTS = ("test_shield.py", "test_memory.py", "test_simulator.py", "test_bound.py", "test_guard.py",
-         "test_watchdog.py", "test_simulator_properties.py", "test_rollout.py", "test_score.py",
-         "test_counterfactual.py", "test_audit_log.py", "test_audit_replay.py",
-         "test_audit_step.py")  # fmt: skip
+TESTS = (
+    "world/test_shield.py",
+    "model/test_memory.py",
+    "world/test_simulator.py",
+    "world/test_bound.py",
+    "guard/test_guard.py",
+    "guard/test_watchdog.py",
+    "world/test_simulator_properties.py",
+    "rollout/test_rollout.py",
+    "bench/test_score.py",
+    "learning/test_counterfactual.py",
+    "audit/test_audit_log.py",
+    "audit/test_audit_replay.py",
+    "audit/test_audit_step.py",
+)
 # A module's own tests go first, so that most faults take seconds.
-OWN = {"memory": "test_memory.py", "simulator": "test_simulator.py", "reward": "test_simulator.py",
-       "bound": "test_bound.py", "guard": "test_guard.py", "watchdog": "test_watchdog.py",
-       "score": "test_score.py", "learning/counterfactual": "test_counterfactual.py",
-       "audit_entry": "test_audit_replay.py", "audit_read": "test_audit_replay.py",
-       "audit_file": "test_audit_log.py", "audit_record": "test_audit_log.py",
-       "audit_step": "test_audit_step.py"}  # fmt: skip
+OWN = {
+    "world/reward": "world/test_simulator.py",
+    "learning/hindsight/counterfactual": "learning/test_counterfactual.py",
+    "audit/entry": "audit/test_audit_replay.py",
+    "audit/read": "audit/test_audit_replay.py",
+    "audit/file": "audit/test_audit_log.py",
+    "audit/decisions": "audit/test_audit_log.py",
+    "audit/step": "audit/test_audit_step.py",
+}
+
+
 # Appended to the copy's conftest: a fault is caught by any example; the shortest is not looked for.
 NO_SHRINKING = """
 from hypothesis import Phase
@@ -57,86 +73,91 @@ class Fault:
     after: str
 
 
+def own_tests(module: str) -> str:
+    folder, _, name = module.rpartition("/")
+    return OWN.get(module, f"{folder}/test_{name}.py")
+
+
 FAULTS = (
-    Fault("the floor is forgotten", "shield", "kept = proposal | floor", "kept = proposal.copy()"),
-    Fault("the floor is inverted", "shield", "    floor[order] = False\n    kept", "    floor[:] = False\n    kept"),
-    Fault("a byte more is freed than is missing", "shield", "[..., order], excess)", "[..., order], excess + 1)"),
-    Fault("nothing is cut", "shield", "kept[..., order] &= cut(", "cut("),
-    Fault("one block too few goes", "shield", "- costs >= excess[..., None]", "> excess[..., None]"),
-    Fault("what is needless is not given back", "shield", "needless = ~stays & (costs <= slack[..., None])",
+    Fault("the floor is forgotten", "world/shield", "kept = proposal | floor", "kept = proposal.copy()"),
+    Fault("the floor is inverted", "world/shield", "    floor[order] = False\n    kept", "    floor[:] = False\n    kept"),
+    Fault("a byte more is freed than is missing", "world/shield", "[..., order], excess)", "[..., order], excess + 1)"),
+    Fault("nothing is cut", "world/shield", "kept[..., order] &= cut(", "cut("),
+    Fault("one block too few goes", "world/shield", "- costs >= excess[..., None]", "> excess[..., None]"),
+    Fault("what is needless is not given back", "world/shield", "needless = ~stays & (costs <= slack[..., None])",
           "needless = ~stays & (costs < 0)"),
-    Fault("more is given back than fits", "shield", "returns = needless[..., position] & (costs[..., position] <= slack)",
+    Fault("more is given back than fits", "world/shield", "returns = needless[..., position] & (costs[..., position] <= slack)",
           "returns = needless[..., position]"),
-    Fault("what misses by a byte is executed", "shield", "refused = np.vecdot(wanted, costs) > budget",
+    Fault("what misses by a byte is executed", "world/shield", "refused = np.vecdot(wanted, costs) > budget",
           "refused = np.vecdot(wanted, costs) > budget + 1"),
-    Fault("misfits are never refused", "shield", "refused = (spent > budget) | (repaired & refuses_misfit)",
+    Fault("misfits are never refused", "world/shield", "refused = (spent > budget) | (repaired & refuses_misfit)",
           "refused = repaired & refuses_misfit"),
-    Fault("a repair calls itself the policy's", "shield", "Reason.REPAIRED, source)", "Reason.POLICY, source)"),
-    Fault("NaN is read as True", "shield", "if bool((array == proposal).all()) else None", "if array.size else None"),
-    Fault("an unsigned 2 is read as True", "shield", "if bool((array == proposal).all()) else None",
+    Fault("a repair calls itself the policy's", "world/shield", "Reason.REPAIRED, source)", "Reason.POLICY, source)"),
+    Fault("NaN is read as True", "world/shield", "if bool((array == proposal).all()) else None", "if array.size else None"),
+    Fault("an unsigned 2 is read as True", "world/shield", "if bool((array == proposal).all()) else None",
           'if array.dtype.kind == "u" or bool((array == proposal).all()) else None'),
-    Fault("an interrupt is swallowed", "shield", "    except KeyboardInterrupt:\n        raise\n", ""),
-    Fault("KV cache is forgotten in used bytes", "memory",
+    Fault("an interrupt is swallowed", "world/shield", "    except KeyboardInterrupt:\n        raise\n", ""),
+    Fault("KV cache is forgotten in used bytes", "model/memory",
           "+ attention * (self.attention_bytes + self.kv_token_bytes * np.asarray(tokens))",
           "+ attention * self.attention_bytes"),
-    Fault("KV cache is forgotten in block bytes", "memory",
+    Fault("KV cache is forgotten in block bytes", "model/memory",
           "(self.attention_bytes + self.kv_token_bytes * tokens)[..., None]",
           "(self.attention_bytes + 0 * tokens)[..., None]"),
-    Fault("keys without values", "memory", "return 2 * model.kv_heads * model.head_dim * BF16_BYTES",
+    Fault("keys without values", "model/memory", "return 2 * model.kv_heads * model.head_dim * BF16_BYTES",
           "return model.kv_heads * model.head_dim * BF16_BYTES"),
-    Fault("scales of a short group are not counted", "memory", "groups = -(-in_features // INT4_GROUP)",
+    Fault("scales of a short group are not counted", "model/memory", "groups = -(-in_features // INT4_GROUP)",
           "groups = in_features // INT4_GROUP"),
-    Fault("the margin is forgotten", "simulator", "(taken + world.footprint.margin_bytes)[:, None]", "taken[:, None]"),
-    Fault("activations are forgotten", "simulator", "taken = world.footprint.overhead_bytes(self.demand.prompt_tokens)",
+    Fault("the margin is forgotten", "world/simulator", "(taken + world.footprint.margin_bytes)[:, None]", "taken[:, None]"),
+    Fault("activations are forgotten", "world/simulator", "taken = world.footprint.overhead_bytes(self.demand.prompt_tokens)",
           "taken = world.footprint.overhead_bytes(0 * self.demand.prompt_tokens)"),
-    Fault("a fall to exactly what is in use cuts", "simulator", "(self.spent(self.kept) > budget)\n        if falls",
+    Fault("a fall to exactly what is in use cuts", "world/simulator", "(self.spent(self.kept) > budget)\n        if falls",
           "(self.spent(self.kept) >= budget)\n        if falls"),
-    Fault("emergencies are served", "simulator", "serving = lanes & ~refused & ~paused", "serving = lanes & ~refused"),
-    Fault("stalls never end", "simulator", "stall_left -= stalled", "stall_left -= 0 * stalled"),
-    Fault("what comes back is free", "simulator", "returning = self.kept & ~self.state.loaded",
+    Fault("emergencies are served", "world/simulator", "serving = lanes & ~refused & ~paused", "serving = lanes & ~refused"),
+    Fault("stalls never end", "world/simulator", "stall_left -= stalled", "stall_left -= 0 * stalled"),
+    Fault("what comes back is free", "world/simulator", "returning = self.kept & ~self.state.loaded",
           "returning = self.kept & ~self.kept"),
-    Fault("calm rows do not stall", "simulator", "loss=np.where(eventful, 0.0, (window_s - stall) * loss)",
+    Fault("calm rows do not stall", "world/simulator", "loss=np.where(eventful, 0.0, (window_s - stall) * loss)",
           "loss=np.where(eventful, 0.0, window_s * loss)"),
-    Fault("a cost is not clipped at C", "reward", "return np.minimum(nll, ceiling)", "return nll"),
-    Fault("refused seconds cost nothing", "reward", "refused=share * ceiling * seconds.refused", "refused=0 * share * seconds.refused"),
-    Fault("the bound pays for dropping", "bound", "np.maximum(self.a[:, None] - self.a, 0)", "np.abs(self.a[:, None] - self.a)"),
-    Fault("the bound cannot refuse", "bound", "to_come[second] = np.minimum(go_on, refusing[second])", "to_come[second] = go_on"),
-    Fault("the bound lands where it does not fit", "bound", "np.where(fits[second], after + (served if covered else lost), np.inf)",
+    Fault("a cost is not clipped at C", "world/reward", "return np.minimum(nll, ceiling)", "return nll"),
+    Fault("refused seconds cost nothing", "world/reward", "refused=share * ceiling * seconds.refused", "refused=0 * share * seconds.refused"),
+    Fault("the bound pays for dropping", "world/bound", "np.maximum(self.a[:, None] - self.a, 0)", "np.abs(self.a[:, None] - self.a)"),
+    Fault("the bound cannot refuse", "world/bound", "to_come[second] = np.minimum(go_on, refusing[second])", "to_come[second] = go_on"),
+    Fault("the bound lands where it does not fit", "world/bound", "np.where(fits[second], after + (served if covered else lost), np.inf)",
           "after + lost + 1.0"),
-    Fault("a late answer counts", "guard", "usable = readable & (not late)", "usable = readable"),
-    Fault("the watchdog outranks the operator", "guard", "return np.where(pinned[:, None], pins, proposal), source",
+    Fault("a late answer counts", "guard/guard", "usable = readable & (not late)", "usable = readable"),
+    Fault("the watchdog outranks the operator", "guard/guard", "return np.where(pinned[:, None], pins, proposal), source",
           "return proposal, source"),
-    Fault("the watchdog never trips", "watchdog", "trips = decides & (dear | (ample >= rules.ample_rows))",
+    Fault("the watchdog never trips", "guard/watchdog", "trips = decides & (dear | (ample >= rules.ample_rows))",
           "trips = decides & (ample >= rules.ample_rows)"),
-    Fault("a second pin releases the first", "guard", "chosen | (~every if self._pinned is None else self._pinned)", "chosen | ~every"),
-    Fault("a second pin is pinned everywhere", "guard", "self._pins[chosen] = read", "self._pins[...] = read"),
-    Fault("the shadow leaves at a fallback", "guard",
+    Fault("a second pin releases the first", "guard/guard", "chosen | (~every if self._pinned is None else self._pinned)", "chosen | ~every"),
+    Fault("a second pin is pinned everywhere", "guard/guard", "self._pins[chosen] = read", "self._pins[...] = read"),
+    Fault("the shadow leaves at a fallback", "guard/guard",
           "own = (decided.source == Reason.POLICY) | (decided.source == Reason.FALLBACK)", "own = decided.source == Reason.POLICY"),
-    Fault("the shadow follows a pin", "guard",
+    Fault("the shadow follows a pin", "guard/guard",
           "own = (decided.source == Reason.POLICY) | (decided.source == Reason.FALLBACK)", "own = decided.source != Reason.WATCHDOG"),
-    Fault("ample rows need not be on end", "watchdog", "np.where(decides & wasted, state.ample + 1, 0)",
+    Fault("ample rows need not be on end", "guard/watchdog", "np.where(decides & wasted, state.ample + 1, 0)",
           "np.where(decides & wasted, state.ample + 1, state.ample)"),
-    Fault("it hands back unproven", "watchdog", "(state.rows >= rules.hand_back_rows) & proven", "(state.rows >= rules.hand_back_rows)"),
-    Fault("draws are not moved onto the sum", "score", "drawn += totals - drawn.mean(axis=0)", "drawn += 0 * totals"),
-    Fault("less output than none is expected", "learning/counterfactual", "np.maximum(mean + slope * centred, 0.0)",
+    Fault("it hands back unproven", "guard/watchdog", "(state.rows >= rules.hand_back_rows) & proven", "(state.rows >= rules.hand_back_rows)"),
+    Fault("draws are not moved onto the sum", "bench/score", "drawn += totals - drawn.mean(axis=0)", "drawn += 0 * totals"),
+    Fault("less output than none is expected", "learning/hindsight/counterfactual", "np.maximum(mean + slope * centred, 0.0)",
           "(mean + slope * centred)"),
-    Fault("a log may begin anywhere", "audit_read", '(kind != "open" or previous != FIRST)', 'kind != "open"'),
-    Fault("what begins anywhere is gone on with", "audit_file", """ + audit_text.FIRST.encode() + b'"'""", ""),
-    Fault("tokens below none are read", "audit_entry", "_is_whole(values[name], 0, LARGEST_TOKENS)",
+    Fault("a log may begin anywhere", "audit/read", '(kind != "open" or previous != FIRST)', 'kind != "open"'),
+    Fault("what begins anywhere is gone on with", "audit/file", """ + audit_text.FIRST.encode() + b'"'""", ""),
+    Fault("tokens below none are read", "audit/entry", "_is_whole(values[name], 0, LARGEST_TOKENS)",
           "_is_whole(values[name], -1, LARGEST_TOKENS)"),
-    Fault("counts below none are read", "audit_entry", "_is_whole(values[n], 0, LARGEST_BYTES)",
+    Fault("counts below none are read", "audit/entry", "_is_whole(values[n], 0, LARGEST_BYTES)",
           "_is_whole(values[n], -1, LARGEST_BYTES)"),
-    Fault("counts below none are written", "audit_record", "min(counts) < 0", "min(counts) < -1"),
-    Fault("late by a moment is in time", "audit_step", "max(1, int(np.ceil(decided.spent_us - deadline_us)))",
+    Fault("counts below none are written", "audit/decisions", "min(counts) < 0", "min(counts) < -1"),
+    Fault("late by a moment is in time", "audit/step", "max(1, int(np.ceil(decided.spent_us - deadline_us)))",
           "int(decided.spent_us - deadline_us)"),
 )  # fmt: skip
 
 
 def copied(folder: Path) -> Path:
-    """The package and its tests, with links as they are."""
+    """The package and its tests, as they lie in a clone."""
     kept = shutil.ignore_patterns("__pycache__", "trained", "recordings")
     for name in ("rapgym", "baselines", "traces", "tests", "docs"):
-        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=kept)
+        shutil.copytree(ROOT / name, folder / name, ignore=kept)
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder / name)
     with (folder / "tests" / "conftest.py").open("a") as file:
@@ -156,7 +177,7 @@ def tried(fault: Fault | None, folder: Path) -> dict[str, Any]:
         if fault.before not in before:
             raise SystemExit(f"{fault.what}: {fault.module}.py no longer holds {fault.before!r}")
         path.write_text(before.replace(fault.before, fault.after, 1))
-    own = OWN.get(fault.module) if fault else None
+    own = own_tests(fault.module) if fault else None
     tests = sorted(TESTS, key=lambda name: name != own)
     begin = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p",

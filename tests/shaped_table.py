@@ -11,7 +11,8 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality import file as table_file
-from rapgym.quality.file import FormatQuality, Header, Orders, Rows, Sample
+from rapgym.quality.file import Rows
+from rapgym.quality.header import FormatQuality, Header, Orders, Sample
 from rapgym.quality.table import QualityTable
 from rapgym.scenarios import tables
 

@@ -1,5 +1,6 @@
-"""What importing and making an environment loads, in a fresh interpreter; and the public names."""
+"""What importing and making an environment loads, in a fresh interpreter."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import rapgym
 
 PACKAGE = Path(rapgym.__file__).parent
 HEAVY = {
+    "numba",
     "pandas",
     "plotly",
     "pooch",
@@ -53,6 +55,29 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
     assert not loaded_after(code) & HEAVY
 
 
+def test_importing_loads_none_of_our_modules_but_the_registration_of_the_ids() -> None:
+    loaded_after(
+        """
+import sys
+import rapgym
+ours = {name for name in sys.modules if name.startswith("rapgym")}
+assert ours == {"rapgym", "rapgym.envs", "rapgym.envs.registration"}, ours
+"""
+    )
+
+
+@pytest.mark.parametrize("name", ["RAP-v0", "rapgym/RAP-KeptSet-v0"])
+def test_importing_registers_the_ids_once(name: str) -> None:
+    loaded_after(
+        f"""
+import importlib, gymnasium, rapgym
+spec = gymnasium.spec({name!r})
+importlib.reload(rapgym)
+assert gymnasium.spec({name!r}) is spec
+"""
+    )
+
+
 def test_importing_opens_no_data_file_of_the_package() -> None:
     loaded_after(
         f"""
@@ -67,21 +92,78 @@ assert all(path.endswith((".py", ".pyc")) or ".pyc." in path for path in ours), 
     )
 
 
-def test_public_names_are_those_of_all() -> None:
-    public = {
-        name
-        for name, value in vars(rapgym).items()
-        if not name.startswith("_") and not hasattr(value, "__path__") and not _is_module(value)
-    }
-    assert public | {"__version__"} == set(rapgym.__all__)
-    assert all(hasattr(rapgym, name) for name in rapgym.__all__)
+# Says which modules touch data of the package while all of them are imported.
+WATCHED = """
+import importlib, json, os, sys
+
+from rapgym.files import places
+
+FOLDERS = [os.path.realpath(folder) + os.sep for folder in
+           (places.TABLES, places.TRACES, places.TRAINED, places.PROFILES, places.RESULTS)]
+EVENTS = ("open", "os.listdir", "os.scandir")
+touched = {}
+
+def watch(event, args):
+    if event not in EVENTS or not isinstance(args[0], (str, os.PathLike)):
+        return
+    path = os.path.realpath(args[0]) + os.sep
+    # Modules lie in folders of data too, and are found and read like any other.
+    if path.startswith(tuple(FOLDERS)) and not path.endswith((".py" + os.sep, ".pyc" + os.sep)):
+        frame = sys._getframe(1)
+        while frame.f_code.co_name != "<module>":
+            if frame.f_globals["__name__"].startswith("importlib._bootstrap"):
+                return
+            frame = frame.f_back
+        touched.setdefault(frame.f_globals["__name__"], []).append(path)
+
+sys.addaudithook(watch)
+os.listdir(places.TABLES)
+assert touched.pop("__main__"), "the hook sees folders"
+seen = 0
+for name in NAMES:
+    try:
+        importlib.import_module(name)
+        seen += 1
+    except ModuleNotFoundError as error:
+        if error.name.partition(".")[0] not in LACKING:
+            raise
+assert seen > 100
+print(json.dumps(touched))
+"""
 
 
-def _is_module(value: object) -> bool:
-    return isinstance(value, type(sys))
+def test_importing_any_module_touches_no_data_of_the_package() -> None:
+    # A walk does not follow the symlink that `baselines` is in a clone.
+    paths = sorted({*PACKAGE.rglob("*.py"), *PACKAGE.glob("*/*.py")})
+    parts = [("rapgym", *path.relative_to(PACKAGE).with_suffix("").parts) for path in paths]
+    names = [".".join(part).removesuffix(".__init__") for part in parts]
+    extras = (*HEAVY, "hypothesis")
+    lacking = [name for name in extras if importlib.util.find_spec(name) is None]
+    code = WATCHED.replace("NAMES", repr(names)).replace("LACKING", repr(lacking))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {}
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:
     import importlib.metadata
 
     assert rapgym.__version__ == importlib.metadata.version("rapgym")
+
+
+def test_importing_rivals_lists_no_folder_of_data() -> None:
+    loaded_after(
+        f"""
+import os, sys
+listed = []
+def hook(event, args):
+    if event in ("os.listdir", "os.scandir"):
+        listed.append(str(args[0]))
+sys.addaudithook(hook)
+import rapgym.rivals.rivals
+data = [{str(PACKAGE)!r} + "/" + name for name in ("tables", "profiles", "trained")]
+assert not [path for path in listed if path.startswith(tuple(data))], listed
+rapgym.rivals.rivals.every()
+assert data[0] in listed, "the hook hears it"
+"""
+    )

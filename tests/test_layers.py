@@ -1,23 +1,51 @@
-"""Heavy packages are imported where they are used."""
+"""The house: packages in their order, no circle, and heavy packages imported where they are used."""
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "rapgym"
+from rapgym.files import places, provenance
+
+# Imports point up this list only: the plan of docs/architecture.md.
+PACKAGES = [
+    "errors",
+    "arrays",
+    "heldout",
+    "files",
+    "jobs",
+    "model",
+    "quality",
+    "world",
+    "workload",
+    "recorder",
+    "scenarios",
+    "policies",
+    "guard",
+    "rollout",
+    "envs",
+    "rivals",
+    "bench",
+    "report",
+    "audit",
+    "learning",
+    "runtime",
+    "studies",
+    "cli",
+    "testing",
+]
+# Methods know the packages down to `learning`; what runs them knows them by name alone.
+METHODS = "learning"
+# An environment is given its step: that of a live model is asked for where it is wanted.
+LATE = {("envs.env", "runtime.device.machine"), ("studies.pages.readme", "cli")}
 
 # Loaded inside the function that needs them, so that `import rapgym` and `--help` stay instant.
 LAZY = {"pandas", "pooch", "plotly", "pyarrow", "ray", "pynvml"}
 TORCH = {"torch", "transformers", "accelerate", "gguf", "stable_baselines3", "sb3_contrib"}
 
 MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    .removesuffix("__init__")
-    .rstrip("."): path
-    # A walk does not follow the symlink that `baselines` is in a clone.
-    for path in sorted({*ROOT.rglob("*.py"), *ROOT.glob("*/*.py")})
+    ".".join(places.inner(path).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
+    for path in sorted(provenance.code_files())
 }
 
 
@@ -43,6 +71,88 @@ def at_import(tree: ast.Module) -> ast.Module:
 
     pruned: ast.Module = Pruned().visit(tree)
     return pruned
+
+
+def own_modules(tree: ast.AST) -> set[str]:
+    """Modules of rapgym that are imported; a name inside a module stands for its module."""
+    found = set()
+    for name, _ in imports(tree):
+        top, _, rest = name.partition(".")
+        if top == "rapgym":
+            while rest not in MODULES:
+                rest = rest.rpartition(".")[0]
+            found.add(rest)
+    return found
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def place(module: str) -> float:
+    """Where in the order its package stands; methods come right after what they know."""
+    if room(module) == "baselines":
+        return PACKAGES.index(METHODS) + 0.5
+    # `rapgym` itself is imported by whom its registration or version concerns; it knows no one early.
+    return PACKAGES.index(room(module)) if room(module) else -1
+
+
+IMPORTED = {
+    module: own_modules(ast.parse(path.read_text("utf-8"))) for module, path in MODULES.items()
+}
+
+
+def test_every_package_has_its_place() -> None:
+    rooms = {room(module) for module in MODULES} - {"", "__main__", "traces", "baselines"}
+    assert rooms == {*PACKAGES}
+    assert {(one, other) for one in MODULES for other in IMPORTED[one]} >= LATE
+
+
+@pytest.mark.parametrize("module", sorted({*MODULES} - {"", "__main__"}))
+def test_imports_point_up_the_order(module: str) -> None:
+    for imported in IMPORTED[module] - {other for one, other in LATE if one == module}:
+        assert place(imported) <= place(module), f"{module} imports {imported}"
+
+
+def circle(imported: dict[str, set[str]]) -> list[str]:
+    """Names along a circle of imports; none where there is no circle."""
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return way[way.index(name) :]
+        if name in done:
+            return []
+        found = next(
+            filter(None, (walk(each, [*way, name]) for each in sorted(imported[name]))), []
+        )
+        done.add(name)
+        return found
+
+    return next(filter(None, (walk(name, []) for name in sorted(imported))), [])
+
+
+def test_no_circle_of_files() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"], "one would be found"
+    assert circle(IMPORTED) == []
+
+
+def test_no_circle_of_packages() -> None:
+    between: dict[str, set[str]] = {room(module): set() for module in MODULES}
+    for module, others in IMPORTED.items():
+        late = {other for one, other in LATE if one == module}
+        between[room(module)] |= {room(other) for other in others - late} - {room(module), ""}
+    assert circle(between) == []
+
+
+def test_nothing_but_the_entry_imports_the_command_line() -> None:
+    knowing = {
+        module for module, others in IMPORTED.items() if any(room(o) == "cli" for o in others)
+    }
+    assert {module for module in knowing if room(module) != "cli"} <= {
+        "__main__",
+        "studies.pages.readme",
+    }
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,5 +1,6 @@
-"""The package as a user gets it: built from a copy of the tree, installed outside any clone."""
+"""The package as a user gets it: a clone without symbolic links, what is built from it, and installed."""
 
+import gzip
 import json
 import os
 import re
@@ -11,17 +12,33 @@ import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
+from rapgym.files import places, provenance
+from rapgym.guard import landlock
 from rapgym.policies import registry
 
 pytestmark = pytest.mark.packaging
 
 ROOT = Path(__file__).parents[1]
 PRIVATE = {"PYTHONPATH", "RAPGYM_DATA", "RAPGYM_CACHE", "PYTHONWARNINGS"}
-SIZE_LIMIT_BYTES = 10 << 20
+LIMITS_BYTES = {
+    "wheel": 10 << 20,
+    "sdist": 32 << 20,
+}  # the sdist has every result and trained policy
+LICENCES = {"LICENSE", "traces/licenses/CC-BY-4.0.txt", "traces/licenses/MIT-BurstGPT_test.txt"}
+SAMPLE = (
+    "clone",
+    "layers",
+    "score",
+    "series",
+    "trained",
+    "watchdog",
+)  # tests that read much and are quick
 
 
 def outside(*command: str | Path, folder: Path) -> str:
@@ -39,22 +56,46 @@ def outside(*command: str | Path, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tree as a clone has it, symlinks kept."""
-    folder = tmp_path_factory.mktemp("clone") / "rapgym"
-    hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "results")
-    shutil.copytree(ROOT, folder, symlinks=True, ignore=hidden)
-    return folder
+def cloned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the tree as it stands, made as Windows makes one by default: a link is a text file."""
+    folder = tmp_path_factory.mktemp("cloned")
+    tree, found = folder / "tree", folder / "rapgym"
+    shutil.copytree(ROOT, tree, symlinks=True, ignore=_not_committed)
+    git = ("git", "-c", "user.name=tests", "-c", "user.email=tests@localhost")
+    outside(*git, "init", "--quiet", folder=tree)
+    outside(*git, "add", "--all", folder=tree)
+    outside(*git, "commit", "--quiet", "-m", "the tree", folder=tree)
+    outside(*git, "-c", "core.symlinks=false", "clone", "--quiet", tree, found, folder=folder)
+    return found
+
+
+def _not_committed(folder: str, names: list[str]) -> set[str]:
+    """What git need not look at; the rest of what is not committed .gitignore names."""
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")(
+        folder, names
+    )
+    own = {"results", "runs"} & {*names} if Path(folder) == ROOT else set()
+    return {*ignored, *own} - {".gitattributes", ".gitignore"}
 
 
 @pytest.fixture(scope="module")
-def built(copy: Path) -> dict[str, Path]:
+def built(cloned: Path) -> dict[str, Path]:
     """The sdist, and the wheel that is built from it."""
-    dist = copy.parent / "dist"
+    dist = cloned.parent / "dist"
     python_build = (sys.executable, "-m", "build", "--no-isolation")
-    outside(*python_build, "--outdir", dist, copy, folder=copy.parent)
+    outside(*python_build, "--outdir", dist, cloned, folder=cloned.parent)
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     return {"wheel": wheel, "sdist": sdist}
+
+
+@pytest.fixture(scope="module")
+def unpacked(built: dict[str, Path]) -> Path:
+    """The tree of the sdist."""
+    folder = built["sdist"].parent / "unpacked"
+    with tarfile.open(built["sdist"]) as sdist:
+        sdist.extractall(folder, filter="data")
+    (tree,) = folder.iterdir()
+    return tree
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +104,81 @@ def names(built: dict[str, Path]) -> set[str]:
         return {name for name in wheel.namelist() if not name.endswith("/")}
 
 
-def environment(folder: Path, *wanted: str | Path) -> Path:
-    """A new environment with `wanted` and what it depends on; its folder of programs."""
+def environment(folder: Path, *wanted: str | Path, beside: Path | None = None) -> Path:
+    """A new environment with `wanted` and what it depends on; its folder of programs.
+
+    Args:
+        beside: the programs of another, whose packages this one sees as its own.
+    """
     venv.create(folder, with_pip=False, symlinks=os.name != "nt")
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    if beside:
+        line = f"{_packages(beside)}\n"
+        (_packages(programs) / "beside.pth").write_text(line, encoding="utf-8")
     pip = (sys.executable, "-m", "pip", "--python", programs / "python", "install", "--quiet")
     outside(*pip, "-c", ROOT / "constraints.txt", *wanted, folder=folder)
     return programs
 
 
+def _packages(programs: Path) -> Path:
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(outside(programs / "python", "-c", where, folder=programs).strip())
+
+
 @pytest.fixture(scope="module")
-def installed(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("installed")
-    yield environment(folder / "env", built["wheel"])
+def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An environment with what rapgym depends on, without rapgym."""
+    folder = tmp_path_factory.mktemp("dependencies")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    yield environment(folder / "env", *project["dependencies"])
     shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One way to use the package."""
+
+    programs: Path  # of the environment
+    folder: Path  # where one works
+    package: Path  # the folder `rapgym`
+    holder: Path  # of `baselines/` and `traces/`
+
+
+WAYS = ("a clone", "a wheel", "an editable install", "an editable install without isolation")
+
+
+@pytest.fixture(scope="module")
+def uses(
+    cloned: Path,
+    built: dict[str, Path],
+    dependencies: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Use]]:
+    """Each way, all with the same dependencies; pip finds that they are those that are wanted."""
+    folder = tmp_path_factory.mktemp("uses")
+    wheel = environment(folder / "wheel", built["wheel"], beside=dependencies)
+    editable = environment(folder / "editable", "-e", cloned, beside=dependencies)
+    bare = environment(folder / "bare", "setuptools", beside=dependencies)
+    bare = environment(folder / "bare", "--no-build-isolation", "-e", cloned, beside=dependencies)
+    package = _packages(wheel) / "rapgym"
+    yield dict(
+        zip(
+            WAYS,
+            (
+                Use(dependencies, cloned, cloned / "rapgym", cloned),
+                Use(wheel, folder, package, package),
+                Use(editable, folder, cloned / "rapgym", cloned),
+                Use(bare, folder, cloned / "rapgym", cloned),
+            ),
+            strict=True,
+        )
+    )
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def installed(uses: dict[str, Use]) -> Path:
+    return uses["a wheel"].programs
 
 
 def test_the_wheel_has_one_top_level_package(names: set[str]) -> None:
@@ -84,45 +186,101 @@ def test_the_wheel_has_one_top_level_package(names: set[str]) -> None:
     assert {name for name in top if not name.endswith(".dist-info")} == {"rapgym"}
 
 
-def test_the_wheel_has_every_file_of_the_package(names: set[str], copy: Path) -> None:
+def test_the_wheel_has_every_file_of_the_package(names: set[str], cloned: Path) -> None:
     """Modules, tables, series of the scenarios, settings of methods: all that is committed."""
+    committed = {PurePosixPath(line) for line in _committed(cloned)}
+    inside = {path for path in committed if path.parts[0] == "rapgym"}
+    inside |= {"rapgym" / path for path in committed if path.parts[0] in ("baselines", "traces")}
     expected = {
-        Path(folder, file).relative_to(copy).as_posix()
-        for folder, _, files in os.walk(copy / "rapgym", followlinks=True)
-        for file in files
-        # Of the trained policies the wheel has the best method's alone.
-        if "trained" not in Path(folder).parts or "hindsight" in Path(folder).parts
+        str(path)
+        for path in inside
+        # Of the trained policies the wheel has the best method's alone; licences lie in its metadata.
+        if ("trained" not in path.parts or "hindsight" in path.parts)
+        and "licenses" not in path.parts
     }
-    shipped = {name for name in names if name.startswith("rapgym/")}
-    assert shipped == expected
+    assert {name for name in names if name.startswith("rapgym/")} == expected
     assert any(re.fullmatch(r"rapgym/tables/[^/]+\.csv\.gz", name) for name in names)
     assert any(re.fullmatch(r"rapgym/traces/[^/]+\.csv\.gz", name) for name in names)
     assert "rapgym/traces/README.md" in names, "attribution travels with the series"
     assert "rapgym/baselines/__init__.py" in names
 
 
+def _committed(cloned: Path) -> list[str]:
+    return outside("git", "ls-files", folder=cloned).splitlines()
+
+
+def test_the_wheel_has_the_licences_of_what_its_series_are_made_of(built: dict[str, Path]) -> None:
+    with zipfile.ZipFile(built["wheel"]) as wheel:
+        (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        folder = metadata.removesuffix("METADATA") + "licenses/"
+        held = {
+            name.removeprefix(folder): wheel.read(name).decode()
+            for name in wheel.namelist()
+            if name.startswith(folder)
+        }
+        told = wheel.read(metadata).decode()
+    assert held.keys() == LICENCES
+    assert all((ROOT / name).read_text(encoding="utf-8") == text for name, text in held.items())
+    sources = {licence for path in places.TRACES.glob("*.csv.gz") for licence in _licences(path)}
+    assert sources == {"Apache-2.0", "CC-BY-4.0", "MIT"}
+    assert f"License-Expression: {' AND '.join(sorted(sources))}\n" in told
+
+
+def _licences(series: Path) -> set[str]:
+    """Of the sources that the first line of a series names."""
+    with gzip.open(series, "rt", encoding="utf-8") as file:
+        origin = json.loads(file.readline().removeprefix("#"))["origin"]
+    return {source["licence"] for source in origin["sources"].values()}
+
+
+def test_a_wheel_of_the_clone_is_that_of_the_sdist(cloned: Path, built: dict[str, Path]) -> None:
+    dist = cloned.parent / "direct"
+    build = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", dist, cloned)
+    outside(*build, folder=cloned.parent)
+    (direct,) = dist.glob("*.whl")
+    assert _sums(direct) == _sums(built["wheel"])
+
+
+def _sums(wheel: Path) -> dict[str, int]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {each.filename: each.CRC for each in archive.infolist()}
+
+
 def test_the_package_is_small(built: dict[str, Path]) -> None:
-    assert {name: path.stat().st_size < SIZE_LIMIT_BYTES for name, path in built.items()} == {
-        "wheel": True,
-        "sdist": True,
-    }
+    sizes = {name: path.stat().st_size for name, path in built.items()}
+    assert {name for name, size in sizes.items() if size >= LIMITS_BYTES[name]} == set()
 
 
-def test_the_sdist_holds_the_package_once(built: dict[str, Path], names: set[str]) -> None:
-    with tarfile.open(built["sdist"]) as sdist:
-        members = {m.name.partition("/")[2] for m in sdist.getmembers() if not m.isdir()}
-        assert all(member.isfile() for member in sdist.getmembers() if not member.isdir())
-    assert {name for name in names if name.startswith("rapgym/")} <= members
-    assert not [name for name in members if name.startswith(("baselines/", "traces/"))]
+def test_the_sdist_has_what_a_clone_has(cloned: Path, unpacked: Path) -> None:
+    """Once, and without links; but for what serves git and those who work on it."""
+    files = [path for path in unpacked.rglob("*") if not path.is_dir()]
+    assert not [path for path in files if path.is_symlink()]
+    made = ("PKG-INFO", "setup.cfg", "rapgym.egg-info/")
+    held = {path.relative_to(unpacked).as_posix() for path in files}
+    held = {name for name in held if not name.startswith(made)}
+    assert held == {name for name in _committed(cloned) if not name.startswith(".")}
+
+
+def test_tests_run_from_the_sdist(unpacked: Path) -> None:
+    tests = [f"tests/test_{name}.py" for name in SAMPLE]
+    pytest_alone = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+    )
+    printed = outside(*pytest_alone, *tests, folder=unpacked)
+    assert re.search(r"^\d+ passed", printed, flags=re.MULTILINE), printed
 
 
 def test_the_list_of_packages_is_that_of_the_folders() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = [ROOT / "rapgym", *(p for p in (ROOT / "rapgym").iterdir() if p.is_dir())]
-    found = {
-        ".".join(folder.relative_to(ROOT).parts) for folder in folders if list(folder.glob("*.py"))
-    }
-    assert set(listed) == found
+    folders = {places.inner(path).parent for path in provenance.code_files()}
+    assert set(listed) == {".".join(("rapgym", *folder.parts)) for folder in folders}
 
 
 def test_every_requirement_of_an_extra_is_pinned() -> None:
@@ -135,12 +293,91 @@ def test_every_requirement_of_an_extra_is_pinned() -> None:
     assert names <= pinned
 
 
-def test_the_installed_wheel_runs(installed: Path, tmp_path: Path) -> None:
-    assert "commands" in outside(installed / "rapgym", "--help", folder=tmp_path)
-    assert "example" in outside(installed / "rapgym", "bench", "--help", folder=tmp_path)
-    where = "import rapgym, rapgym.baselines; print(rapgym.baselines.__file__)"
-    found = Path(outside(installed / "python", "-c", where, folder=tmp_path).strip())
-    assert found.is_relative_to(installed.parent)
+# What one run of the package tells of itself: an episode, a policy in a process of its own.
+TELLS = """
+import gzip, importlib.util, json, sys
+import gymnasium
+import rapgym, rapgym.baselines.forecast, rapgym.traces
+from rapgym.files import places, provenance
+from rapgym.guard.process import PolicyProcess
+from rapgym.policies.policy import briefing
+from rapgym.rollout import rollout
+from rapgym.scenarios import catalogue
+from rapgym.scenarios.lanes import Lanes, Start
+
+env = gymnasium.make("rapgym:RAP-KeptSet-v0", scenario="chat-beside-code", split="test")
+env.reset(seed=0)
+rewards = [float(env.step(env.action_space.sample())[1]) for _ in range(3)]
+
+story = catalogue.scenario("chat-beside-code")
+method = rapgym.baselines.forecast.__file__
+table = next((places.TABLES).glob("*.csv.gz"))
+hidden = [str(next(places.TRACES.glob("*.csv.gz"))), str(table)]
+sys.path.append(sys.argv[1])
+options = {"row": 1, "read": [*hidden, method], "write": []}
+start = Start(0, 0, 1.0, 2)
+with PolicyProcess("stray_policies:Peeks", options, deadline_ms=60_000) as policy:
+    log = rollout.episode(policy, Lanes(story, "test", 1), start, briefing(story), [0])
+with PolicyProcess("rapgym.baselines.random_drop:RandomDrop", deadline_ms=60_000) as policy:
+    rollout.episode(policy, Lanes(story, "test", 1), start, briefing(story), [0])
+    faults = policy.faults
+print(json.dumps({
+    "package": rapgym.__file__,
+    "folders": [rapgym.baselines.__file__, rapgym.traces.__file__],
+    "common": [bool(importlib.util.find_spec(name)) for name in ("baselines", "traces")],
+    "series": str(places.TRACES),
+    "code": provenance.package_sha256(),
+    "rewards": len(rewards),
+    "reads": log.proposal[0].ravel()[:3].tolist(),
+    "faults": faults,
+}))
+"""
+
+
+def told(use: Use, folder: Path | None = None) -> dict[str, Any]:
+    """What the package tells of itself where it is used in this way."""
+    python, where = use.programs / "python", folder or use.folder
+    printed = outside(python, "-c", TELLS, ROOT / "tests", folder=where)
+    found: dict[str, Any] = json.loads(printed)
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_runs_with_its_own_folders(uses: dict[str, Use], way: str) -> None:
+    use = uses[way]
+    found = told(use)
+    assert Path(found["package"]).samefile(use.package / "__init__.py")
+    for name, file in zip(("baselines", "traces"), found["folders"], strict=True):
+        assert Path(file).samefile(use.holder / name / "__init__.py")
+    assert Path(found["series"]).samefile(use.holder / "traces")
+    assert found["rewards"] == 3
+    assert found["code"] == provenance.package_sha256(), "a result names the same code either way"
+    # A clone's own folders are those of its top as well, when one works there.
+    assert found["common"] == [way == "a clone"] * 2
+    assert not found["faults"], "a process finds the methods"
+    assert found["reads"] == [not landlock.version(), not landlock.version(), True]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_has_a_command_line(uses: dict[str, Use], way: str, tmp_path: Path) -> None:
+    use = uses[way]
+    rapgym: tuple[str | Path, ...] = (use.programs / "rapgym",)
+    if way == "a clone":
+        rapgym = (use.programs / "python", "-m", "rapgym")
+    assert "commands" in outside(*rapgym, "--help", folder=use.folder)
+    assert "chat-beside-code" in outside(*rapgym, "scenarios", "list", folder=use.folder)
+    assert "forecast" in outside(*rapgym, "policies", "list", folder=use.folder)
+    wanted = ("--scenario", "chat-alone", "--policy", "static-best", "--quiet")
+    outside(*rapgym, "bench", *wanted, "--out", tmp_path / "bench.csv.gz", folder=use.folder)
+    assert (tmp_path / "bench.csv.gz").is_file()
+
+
+def test_a_clone_runs_its_own_methods_where_another_is_installed(
+    uses: dict[str, Use], unpacked: Path
+) -> None:
+    found = told(uses["an editable install"], folder=unpacked)
+    assert Path(found["package"]).is_relative_to(unpacked)
+    assert all(Path(file).is_relative_to(unpacked) for file in found["folders"])
 
 
 def test_the_installed_wheel_benches_offline(installed: Path, tmp_path: Path) -> None:
@@ -160,17 +397,3 @@ def test_no_module_of_a_common_name_is_installed(
 ) -> None:
     code = f"import importlib.util; print(importlib.util.find_spec('{module}'))"
     assert outside(installed / "python", "-c", code, folder=tmp_path).strip() == "None"
-
-
-def test_an_editable_install_follows_the_clone(copy: Path, tmp_path: Path) -> None:
-    programs = environment(tmp_path / "env", "-e", copy)
-    assert "commands" in outside(programs / "rapgym", "--help", folder=tmp_path)
-    code = (
-        "import importlib.util, rapgym.baselines, rapgym.cli.models\n"
-        "print(rapgym.__file__)\n"
-        "print([importlib.util.find_spec(name) for name in ('baselines', 'traces')])"
-    )
-    found, common = outside(programs / "python", "-c", code, folder=tmp_path).splitlines()
-    assert Path(found).samefile(copy / "rapgym" / "__init__.py")
-    assert common == "[None, None]"
-    shutil.rmtree(tmp_path / "env")

@@ -1,30 +1,48 @@
-"""The README says what the committed results say, and its Python runs."""
+"""README.md and docs/ say what the committed results say; what they show runs."""
 
+import argparse
 import json
+import pkgutil
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 
+from rapgym import cli
 from rapgym.bench import results
 from rapgym.bench.results import Results
 from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
-from rapgym.rivals.rivals import RIVALS
+from rapgym.rivals import rivals
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables
-from rapgym.scenarios import story as scenarios_story
+from rapgym.scenarios.story import described
 from rapgym.studies.pages import readme
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 FOLDER = places.RESULTS
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+# Pages for people, by where they lie.
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in (
+        *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        *sorted((ROOT / "docs").glob("*.md")),
+        *(ROOT / folder / "README.md" for folder in ("baselines/results", "traces")),
+    )
+}
+GENERATED = {name: text for name, text in PAGES.items() if "<!-- begin:" in text}
+
+every_page = pytest.mark.parametrize("page", PAGES)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +50,13 @@ def bench() -> Results:
     return results.read(FOLDER / "bench.csv.xz")
 
 
-def snippets() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+@pytest.fixture(scope="module")
+def parts(bench: Results) -> dict[str, str]:
+    made: dict[str, str] = readme.parts(bench)
+    return made
+
+
+# What is generated
 
 
 def test_the_generated_parts_match_the_committed_results() -> None:
@@ -45,13 +68,49 @@ def test_the_generated_parts_match_the_committed_results() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_changed_number_would_be_noticed(bench: Results) -> None:
-    number = re.search(r"\| (\d\.\d{3}) \|", README)
-    assert number is not None
-    changed = README.replace(number[1], "9.999", 1)
-    assert changed != README
-    filled = readme.filled
-    assert filled(changed, bench) == filled(README, bench) == README
+def test_every_part_has_its_place(parts: dict[str, str]) -> None:
+    placed = [name for text in PAGES.values() for name in readme.marked(text)]
+    assert sorted(placed) == sorted(parts)
+    assert {"README.md", "docs/results.md"} <= set(GENERATED)
+
+
+@pytest.mark.parametrize("page", GENERATED)
+def test_a_changed_character_would_be_noticed(page: str, parts: dict[str, str]) -> None:
+    filled: Callable[..., str] = readme.filled
+    for name in readme.marked(PAGES[page]):
+        changed = PAGES[page].replace(parts[name], parts[name][:-1], 1)
+        assert changed != PAGES[page], name
+        assert filled(changed, parts) == filled(PAGES[page], parts) == PAGES[page], name
+
+
+def test_a_part_that_is_unknown_or_does_not_end_is_refused() -> None:
+    for text in ("<!-- begin:nonsense -->\n<!-- end:nonsense -->", "<!-- begin:costs -->\n"):
+        with pytest.raises(SystemExit, match="no part is called"):
+            readme.filled(text, {"costs": "1"})
+
+
+def test_the_figure_shows_every_cost_of_the_headline(bench: Results) -> None:
+    drawn = (ROOT / "docs" / "figures" / "cost-by-scenario.svg").read_text()
+    tips = re.findall(r"<title>([^,]+), ([^:]+): .*?([\w-]+), (-?[\d.]+) nats</title>", drawn)
+    series = {"static-best": "best static set", "frontier": "frontier lookup", "bound": "bound"}
+    wanted = set()
+    for entry in bench.header["entries"]:
+        about = (entry["scenario"].removesuffix("-v0"), entry["policy"], f"{entry['cost']:.3f}")
+        if entry["headline"] and entry["policy"] in series:
+            wanted.add((series[entry["policy"]], *about))
+        if entry["headline"] and "all" in entry["champion"]:
+            wanted.add(("champion", *about))
+    formats = {tip for tip in tips if tip[1].startswith("best 8-bit format")}
+    assert {
+        (what, name, policy, cost) for name, what, policy, cost in set(tips) - formats
+    } == wanted
+    assert {name for name, *_ in formats} == {name for _, name, *_ in wanted}
+    assert all(policy.startswith("int8") for _, _, policy, _ in formats)
+    for part in ("<desc id=", "<title id=", "prefers-color-scheme: dark", "nats an output token"):
+        assert part in drawn
+
+
+# What results are of
 
 
 def test_committed_results_are_of_the_tables_and_workloads_here(bench: Results) -> None:
@@ -60,9 +119,7 @@ def test_committed_results_are_of_the_tables_and_workloads_here(bench: Results) 
         assert header["tables"][story.table] == tables.table(story).sha256
         workload = places.TRACES / f"{story.workload}.csv.gz"
         assert header["workloads"][story.workload] == checked.sha256_of(workload)
-        assert header["scenarios"][story.id] == json.loads(
-            json.dumps(scenarios_story.described(story))
-        )
+        assert header["scenarios"][story.id] == json.loads(json.dumps(described(story)))
 
 
 def test_the_other_results_are_of_the_table_here() -> None:
@@ -77,24 +134,51 @@ def test_the_other_results_are_of_the_table_here() -> None:
 
 def test_every_policy_and_rival_was_benched_on_every_scenario(bench: Results) -> None:
     """Nothing was left out because it looked bad."""
-    entries = bench.header["entries"]
-    benched = {(entry["scenario"], entry["policy"]) for entry in entries}
-    names = [*(e.name for e in registry.POLICIES), *(r.name for r in RIVALS), "bound", "best-plan"]
+    benched = {(entry.scenario, entry.policy) for entry in bench.scores}
+    names = [
+        *(e.name for e in registry.POLICIES),
+        *(r.name for r in rivals.every()),
+        "bound",
+        "best-plan",
+    ]
     assert benched == {(story.id, name) for story in catalogue.SCENARIOS for name in names}
 
 
-def test_the_quick_start_runs() -> None:
+# Python
+
+
+EXAMPLES = [
+    (page, text)
+    for page, whole in PAGES.items()
+    for text in re.findall(r"```python\n(.*?)```", whole, flags=re.DOTALL)
+]
+
+
+@pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=lambda value: value.partition("\n")[0])
+def test_every_example_runs(
+    page: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
-    (quick,) = (text for text in snippets() if "gym.make" in text)
-    exec(quick, found)
-    assert found["over"]
-    assert isinstance(found["env"], gymnasium.Env)
+    exec(code, found)
+    assert "over" not in found or found["over"]
+
+
+def example(part: str) -> str:
+    (found,) = (code for _, code in EXAMPLES if part in code)
+    return found
+
+
+def test_the_readmes_ten_lines_print_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = (code for page, code in EXAMPLES if page == "README.md")
+    assert len([line for line in code.splitlines() if line]) == 10
+    exec(code, {})
+    assert f"```text\n{capsys.readouterr().out}```" in README
 
 
 def test_the_example_policy_is_read_and_executed() -> None:
     found: dict[str, Any] = {}
-    (example,) = (text for text in snippets() if "class " in text)
-    exec(example, found)
+    exec(example("class "), found)
     (policy,) = (v() for v in found.values() if isinstance(v, type) and hasattr(v, "propose"))
     story = catalogue.scenario("chat-beside-code")
     log = rollout.run(lambda: policy, story, "validation", briefing(story))
@@ -102,19 +186,170 @@ def test_the_example_policy_is_read_and_executed() -> None:
     assert len(np.unique(log.kept.reshape(-1, log.kept.shape[-1]), axis=0)) > 1
 
 
-@pytest.mark.parametrize("what", ["check_policy", "AuditLog"])
-def test_the_other_examples_run(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("part", "printed"),
+    [("import check_policy", "gsi survives"), ("import AuditLog", "keep this elsewhere")],
+)
+def test_the_examples_print_what_they_are_for(
+    part: str,
+    printed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (example,) = (text for text in snippets() if f"import {what}" in text)
-    exec(example, {})
-    printed = capsys.readouterr().out
-    assert "gsi survives" in printed if what == "check_policy" else "keep this elsewhere" in printed
+    exec(example(part), {})
+    assert printed in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["make bench", "make test"])
-def test_the_two_commands_are_targets(command: str) -> None:
-    assert command in README
-    target = command.removeprefix("make ")
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+# Commands
+
+
+def prose(text: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def shown(text: str) -> list[list[str]]:
+    """The words of every command in a page's blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    commands = [part for line in lines for part in line.partition("#")[0].split("&&")]
+    return [words for command in commands if (words := shlex.split(command))]
+
+
+def mentioned(text: str) -> list[list[str]]:
+    """The words of every command in a page's sentences and tables; they may lack arguments."""
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(text))]
+    commands = [re.sub(r"^(\w+=\S+ )+|\$\([^)]*\)", "", span) for span in spans]
+    return [
+        shlex.split(command)
+        for command in commands
+        if command.startswith(("rapgym ", "make ", "python "))
+    ]
+
+
+def parser_of(words: list[str]) -> argparse.ArgumentParser:
+    """The parser that these words lead to."""
+    found = cli.parser()
+    for word in words:
+        below = [a for a in found._actions if isinstance(a, argparse._SubParsersAction)]
+        if not below:
+            break
+        assert word in below[0].choices, f"rapgym {' '.join(words)}: {word} is no command"
+        found = below[0].choices[word]
+    return found
+
+
+def check(words: list[str], *, whole: bool) -> None:
+    """Fail where a command cannot be run as it is written; if not `whole`, arguments may be missing."""
+    program, rest = words[0], words[1:]
+    if program == "rapgym" and whole:
+        assert callable(cli.parser().parse_args(rest).run), words
+    elif program == "rapgym":
+        options = parser_of(rest)._option_string_actions
+        assert {word for word in rest if word.startswith("--")} <= set(options), words
+    elif program == "make":
+        assert re.search(rf"^{rest[0]}:", MAKEFILE, flags=re.MULTILINE), words
+        for setting in rest[1:]:
+            name, _, value = setting.partition("=")
+            assert name == "BENCH", words
+            check(["rapgym", "bench", *shlex.split(value)], whole=True)
+    elif program == "python":
+        assert (ROOT / rest[0]).is_file(), words
+    else:
+        assert program in {"git", "cd", "pip", "export"}, f"{words}: what it does is not tested"
+
+
+@every_page
+def test_every_command_that_is_shown_parses(page: str) -> None:
+    for words in shown(PAGES[page]):
+        check(words, whole=True)
+
+
+@every_page
+def test_every_command_that_is_mentioned_exists(page: str) -> None:
+    for words in mentioned(PAGES[page]):
+        check(words, whole=False)
+
+
+def test_commands_are_found_and_wrong_ones_fail() -> None:
+    assert shown(README)[2:4] == [["make", "bench"], ["make", "test"]]
+    assert ["rapgym", "bench", "--policy", "my_module:MyPolicy"] in mentioned(README)
+    for wrong in ("rapgym nonsense", "rapgym bench --nonsense", "make nonsense", "python x.py"):
+        with pytest.raises(AssertionError):
+            check(wrong.split(), whole=False)
+    with pytest.raises(SystemExit):
+        check(["rapgym", "measure"], whole=True)
+
+
+# Links and names
+
+
+def anchors(text: str) -> set[str]:
+    heads = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}
+
+
+@every_page
+def test_every_link_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(PAGES[page])):
+        if re.match(r"https?:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (ROOT / page).parent / path if path else ROOT / page
+        assert place.exists(), target
+        if anchor:
+            assert anchor in anchors(place.read_text()), target
+
+
+@every_page
+def test_every_file_and_python_name_that_is_mentioned_exists(page: str) -> None:
+    spans = re.findall(r"`([^`\s]+)`", prose(PAGES[page]))
+    here = (ROOT, (ROOT / page).parent)
+    for span in spans:
+        if re.fullmatch(r"(rapgym|benchmarks|baselines|docs|tests)/\S+\.\w+", span):
+            assert any((folder / span).exists() for folder in here), span
+        elif dotted := re.match(r"rapgym(\.\w+)+", span):
+            assert pkgutil.resolve_name(dotted[0]) is not None, span
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = PAGES["docs/README.md"]
+    pages = {Path(page).name for page in PAGES if page.startswith("docs/")} - {"README.md"}
+    assert pages <= set(re.findall(r"\]\(([\w-]+\.md)\)", index))
+
+
+# What a newcomer can finish
+
+
+def test_the_readme_is_short() -> None:
+    assert 6_000 <= len(README.encode()) <= 8_000
+
+
+def test_the_readme_has_one_figure_and_one_table_of_five_columns() -> None:
+    ((alt, path),) = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", README)
+    assert (ROOT / path).is_file()
+    assert len(alt) > 100, "those who do not see it are told what it shows"
+    rules = re.findall(r"^\|(?: ---:? \|)+$", README, flags=re.MULTILINE)
+    (columns,) = (rule.count("---") for rule in rules)
+    assert columns <= 5
+
+
+@pytest.mark.parametrize("page", [*PAGES, "baselines/results/RESULTS.md", *sorted(
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "baselines" / "cards").glob("*.md")
+)])  # fmt: skip
+def test_pages_are_plain_english(page: str) -> None:
+    text = " ".join((ROOT / page).read_text().split())
+    for phrase in ("cannot be told", "told apart", "trained anew", "train it anew", "tuned anew"):
+        assert phrase not in text, phrase
+    assert not re.search(r"every \d+\. ", text)
+
+
+@every_page
+def test_no_sentence_lists_scenarios(page: str) -> None:
+    text = "\n".join(line for line in prose(PAGES[page]).splitlines() if not line.startswith("|"))
+    names = sorted((story.name for story in catalogue.SCENARIOS), key=len, reverse=True)
+    for sentence in re.split(r"[.:](?:\s|$)", text):
+        found = re.findall(rf"\b(?:{'|'.join(names)})(?![\w-])", sentence)
+        assert len(found) <= 2, sentence

@@ -25,8 +25,10 @@ import numpy as np
 from rapgym.arrays import BoolArray
 from rapgym.model import blocks
 from rapgym.quality import file as table_file
-from rapgym.quality.file import Header, Orders, Rows, Sample
-from rapgym.quality.table import QualityColumns, QualityTable
+from rapgym.quality.columns import QualityColumns
+from rapgym.quality.file import Rows
+from rapgym.quality.header import Header, Orders, Sample
+from rapgym.quality.table import QualityTable
 
 SINGLE = (3.0, 2.0, 0.10, 0.20, 0.30, 0.40)
 PAIRS = {(2, 3): 0.05, (4, 5): -0.40}

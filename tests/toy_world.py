@@ -18,7 +18,7 @@ from rapgym.arrays import FloatArray
 from rapgym.model import memory
 from rapgym.model.memory import Footprint
 from rapgym.model.shapes import ModelSpec
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios.story import GIB, Scenario, Tenant
 from rapgym.workload.series import Series
 from rapgym.world import bound

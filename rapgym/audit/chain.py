@@ -21,30 +21,32 @@ from typing import Any
 import numpy as np
 
 from rapgym.audit.context import AuditContext
-from rapgym.audit.decisions import BYTES, DEMAND, MAYBE, SETS, Held
+from rapgym.audit.decisions import Held
+from rapgym.audit.record import DECIDED, FIELDS, LINE, REASONS, Field, Floats, KeptSet, Rule, Whole
 from rapgym.errors import InvalidSpec
 from rapgym.model import blocks
-from rapgym.world.shield import Reason
 
 FORMAT = 1
 FIRST = "0" * 64  # what the first line says of the line before
 TAIL = len(',"sha256":""}') + 64  # characters that a line's own hash does not cover
 _WORDS = {None: "null", True: "true", False: "false"}
+_RULES = tuple(f'"{name}"' for name in REASONS)
 _CHAIN = re.compile(
     rb'\{"seq":(?P<seq>\d{1,15}),"decision":(?P<decision>\d{1,15}),"previous":"(?P<previous>[0-9a-f]{64})",'
 )
-REASONS = tuple(reason.name.lower() for reason in Reason)  # by number
+# What a line itself says of a decision; the chain's own members stand before.
+WRITTEN = tuple(field for field in FIELDS if field.name not in ("seq", "decision"))
+_PLACES = {field.name: place for place, field in enumerate(DECIDED)}
 
-_TEMPLATE = ",".join(
-    [
-        '"kind":"decision","time_us":%d,"context":"%s","second":%d',
-        *(f'"{name}":%d' for name in (*DEMAND, *BYTES)),
-        '"used_bytes":%d',
-        *(f'"{name}":%s' for name in (*MAYBE, "watchdog")),
-        '"refuses_misfit":%s,"refused":%s,"source":"%s","reason":"%s"',
-        *(f'"{name}":%s' for name in (*SETS, "observation")),
-    ]
-)
+
+def _form(field: Field) -> str:
+    """How a value stands in a line: numbers that are always there need no text of their own."""
+    if not isinstance(field.kind, Whole):
+        return f'"{field.name}":%s'
+    return f'"{field.name}":{"%s" if field.optional else "%d"}'
+
+
+_TEMPLATE = ",".join(['"kind":"decision"', *map(_form, WRITTEN)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,70 +113,79 @@ def members(kind: str, time_us: int, **more: Any) -> str:
 def decisions(run: Sequence[Held], context_id: str) -> Iterator[str]:
     """The members of lines of decisions, all of one context, in their order."""
     context = run[0].context
-    whole = [[*chain(*(h.whole[i] for h in run))] for i in range(len(run[0].whole))]
-    strict, refused, source, reason = ([*chain(*(h.flags[i] for h in run))] for i in range(4))
-    columns: list[Iterable[Any]] = [
-        chain(*(repeat(h.time_us, h.lanes) for h in run)),
-        repeat(context_id),
-        chain(*(repeat(h.second, h.lanes) for h in run)),
-        *whole,
-        _used_bytes(context, run, whole, refused),
-        *(_maybe(run, i) for i in range(len(MAYBE) + 1)),
-        map(_json, strict),
-        map(_json, refused),
-        map(REASONS.__getitem__, source),
-        map(REASONS.__getitem__, reason),
-        *(_keys(run, i, context.blocks) for i in range(len(SETS))),
-        _observations(run),
+    own: dict[str, Iterable[Any]] = {
+        "time_us": chain(*(repeat(h.time_us, h.lanes) for h in run)),
+        "context": repeat(f'"{context_id}"'),
+        "used_bytes": _used_bytes(context, run),
+    }
+    columns = [
+        own[field.name] if field.source == LINE else _column(run, field, context)
+        for field in WRITTEN
     ]
-    return map(
-        _TEMPLATE.__mod__, zip(*columns, strict=False)
-    )  # what is the same throughout has no end
+    # What is the same throughout has no end.
+    return map(_TEMPLATE.__mod__, zip(*columns, strict=False))
 
 
-def _used_bytes(
-    context: AuditContext, run: Sequence[Held], whole: list[list[int]], refused: list[bool]
-) -> list[int]:
+def _used_bytes(context: AuditContext, run: Sequence[Held]) -> list[int]:
     """By the footprint, without the margin; 0 where refused."""
-    raw = b"".join(h.sets[1] or b"" for h in run)
+    raw = b"".join(h.columns[_PLACES["kept"]] for h in run)
     kept = np.frombuffer(raw, dtype=bool).reshape(-1, context.blocks)
-    prompt, reserved = np.array(whole[1]), np.array(whole[2])
+    prompt, reserved, refused = (
+        np.array([*_values(run, _PLACES[name])])
+        for name in ("prompt_tokens", "reserved_tokens", "refused")
+    )
     used = context.footprint.used_bytes(kept, prompt + reserved, prompt)
     found: list[int] = np.where(refused, 0, used).tolist()
     return found
 
 
-def _maybe(run: Sequence[Held], i: int) -> Iterable[str]:
-    """A column that may be missing: of all decisions, or of those of some moments."""
-    if all(h.maybe[i] is None for h in run):
+def _column(run: Sequence[Held], field: Field, context: AuditContext) -> Iterable[Any]:
+    """What lines say of a field, one decision after the other."""
+    place = _PLACES[field.name]
+    if all(h.columns[place] is None for h in run):
         return repeat("null")
-    return map(_json, chain(*(h.maybe[i] or repeat(None, h.lanes) for h in run)))
+    if isinstance(field.kind, KeptSet):
+        return _keys(run, place, context.blocks)
+    if isinstance(field.kind, Floats):
+        return _floats(run, place)
+    if isinstance(field.kind, Rule):
+        return map(_RULES.__getitem__, _values(run, place))
+    if isinstance(field.kind, Whole) and not field.optional:
+        return _values(run, place)
+    return map(_json, _values(run, place))
 
 
-def _keys(run: Sequence[Held], i: int, n: int) -> Iterable[str]:
+def _values(run: Sequence[Held], place: int) -> Iterable[Any]:
+    """A column of all decisions; None for those of moments that lack it."""
+    return chain(
+        *(repeat(None, h.lanes) if h.columns[place] is None else h.columns[place] for h in run)
+    )
+
+
+def _keys(run: Sequence[Held], place: int, n: int) -> Iterable[str]:
     """`blocks.key` of each kept set in quotes, many at once."""
-    raw = [h.sets[i] for h in run]
+    raw = [h.columns[place] for h in run]
     known = b"".join(each for each in raw if each is not None)
-    if not known:
-        return repeat("null")
     packed = blocks.packed(np.frombuffer(known, dtype=bool).reshape(-1, n))
     text, width, digits = packed.tobytes().hex(), 2 * packed.shape[1], -(-n // 4)
     keys = iter([f'"{text[at : at + digits]}"' for at in range(0, len(text), width)])
     if len(known) == n * sum(h.lanes for h in run):
         return keys
     return chain(
-        *([*islice(keys, h.lanes)] if h.sets[i] is not None else ["null"] * h.lanes for h in run)
-    )
+        *(["null"] * h.lanes if each is None else [*islice(keys, h.lanes)]
+          for h, each in zip(run, raw, strict=True))
+    )  # fmt: skip
 
 
-def _observations(run: Sequence[Held]) -> Iterator[str]:
+def _floats(run: Sequence[Held], place: int) -> Iterator[str]:
     for one in run:
-        if one.observation is None:
+        seen = one.columns[place]
+        if seen is None:
             yield from repeat("null", one.lanes)
             continue
-        size = len(one.observation) // max(one.lanes, 1)
+        size = len(seen) // max(one.lanes, 1)
         for at in range(0, size * one.lanes, max(size, 1)):
-            yield f'"{binascii.b2a_base64(one.observation[at : at + size], newline=False).decode()}"'
+            yield f'"{binascii.b2a_base64(seen[at : at + size], newline=False).decode()}"'
 
 
 def _json(value: Any) -> str:

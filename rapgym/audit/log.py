@@ -1,7 +1,7 @@
 """The audit log: a file that only grows, one line for each decision, chained by hash.
 
 A file that grows at its end is kept better by an operating system than a database is: a process that
-dies loses nothing that it has written, and a file that is cut loses its end alone. `audit_text`
+dies loses nothing that it has written, and a file that is cut loses its end alone. `chain`
 describes its lines.
 
 What is acknowledged: the lines up to `head`. They are in the operating system's hands, so they
@@ -42,6 +42,12 @@ class AuditLog(Closing):
         made = shield.decide(proposal, costs, budget, context.order, source, strict)
         log.append(context, Decisions(demand, limit, budget, proposal, source, strict, made))
         ...  # execute made.kept
+
+    `rapgym.audit_env` does so for an environment; `rapgym audit LOG` explains and verifies a log.
+
+        >>> with rapgym.AuditLog(folder / "empty.jsonl", durable=True) as log:
+        ...     log.held
+        0
 
     `on_failure` is what happens when lines cannot be written (a full disk, a file that was cut or
     moved away). Either way what was acknowledged stays, decisions at hand are held, and writing is

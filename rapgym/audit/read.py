@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rapgym.audit import chain as audit_chain
-from rapgym.audit.chain import FIRST, Head
+from rapgym.audit.chain import FIRST, FORMAT, START, Head, link_of
 from rapgym.audit.file import LONGEST_LINE
+from rapgym.audit.record import LATEST_US
 from rapgym.errors import DataUnavailable, InvalidResult
 
 KINDS = ("open", "close", "context", "decision", "gap")
-LATEST_US = 1 << 53
 MOST_STRETCHES = 1000
 
 
@@ -88,7 +87,7 @@ class _Chain:
     """What lines say of each other, while they go by."""
 
     def __init__(self, kept: Head | None) -> None:
-        self.last, self.kept = audit_chain.START, kept
+        self.last, self.kept = START, kept
         self.spoiled = 0  # lines since `last` that cannot be relied on
         # First and last line of stretches that lack: of so many that a hostile log costs no time.
         self.missing: list[tuple[int, int]] = []
@@ -146,7 +145,7 @@ def _stretch(first: int, last: int) -> str:
 
 def parsed(raw: bytes) -> Line | str:
     """The line that these bytes are, or what is wrong with them."""
-    linked = audit_chain.link_of(raw)
+    linked = link_of(raw)
     try:
         found = json.loads(raw, parse_constant=_refused, object_pairs_hook=_once)
     except (ValueError, RecursionError):
@@ -159,11 +158,11 @@ def parsed(raw: bytes) -> Line | str:
         return f"was changed: its sha256 is not that of its bytes{named}"
     head, previous = linked
     kind, time_us = found.get("kind"), found.get("time_us")
-    if kind not in KINDS or type(time_us) is not int or not 0 <= time_us < LATEST_US:
+    if kind not in KINDS or type(time_us) is not int or not 0 <= time_us <= LATEST_US:
         return "is of no kind that this version reads"
     if head.seq == 0 and (kind != "open" or previous != FIRST):
         return "is no first line of a log"
-    if kind == "open" and found.get("format") != audit_chain.FORMAT:
+    if kind == "open" and found.get("format") != FORMAT:
         return f"is of format {found.get('format')!r}, which this version does not read"
     return Line(head, previous, str(kind), found)
 

@@ -17,8 +17,8 @@ from rapgym.audit import entry as audit_entry
 from rapgym.audit import read as audit_read
 from rapgym.audit.chain import Head
 from rapgym.audit.context import AuditContext
-from rapgym.audit.entry import Record
 from rapgym.audit.read import Fault, Line
+from rapgym.audit.record import REASONS, Record
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.guard import guard
 from rapgym.model import blocks
@@ -96,7 +96,7 @@ def told(found: Verified, kept: Head | None = None) -> str:
         return f"{whole}; line {kept.seq} is the one that was kept"
     return (
         f"{whole}\nhead {found.head}\nWhether lines are gone from the end, or the whole file was "
-        "written anew, shows only against a head that was kept elsewhere: --head SEQ:SHA256"
+        "rewritten, shows only against a head that was kept elsewhere: --head SEQ:SHA256"
     )
 
 
@@ -111,10 +111,10 @@ def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
             found.head = each.head
         try:
             if each.kind == "context":
-                id, context = audit_entry.context_of(each)
+                context_id, context = audit_entry.context_of(each)
                 if len(contexts) >= MOST_CONTEXTS:
                     raise InvalidResult(f"line {each.head.seq}: more than {MOST_CONTEXTS} contexts")
-                contexts[id] = context
+                contexts[context_id] = context
             elif each.kind == "gap":
                 found.lost += audit_entry.lost_of(each)
             elif each.kind == "decision":
@@ -128,8 +128,8 @@ def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
                     yield from differences(contexts[record.context], waiting.pop(record.context))
         except InvalidResult as error:
             yield str(error)
-    for id, run in waiting.items():
-        yield from differences(contexts[id], run)
+    for context_id, run in waiting.items():
+        yield from differences(contexts[context_id], run)
 
 
 def differences(context: AuditContext, records: Sequence[Record]) -> Iterator[str]:
@@ -171,12 +171,12 @@ def _decided_differently(context: AuditContext, records: Sequence[Record]) -> It
     budget = context.budget_bytes(limit, asked[0])
     costs = context.footprint.block_bytes(asked[0] + asked[1])
     proposal, kept = _sets(context, records, "proposal"), _sets(context, records, "kept")
-    source = np.array([chain.REASONS.index(record.source) for record in records])
+    source = np.array([REASONS.index(record.source) for record in records])
     strict = np.array([record.refuses_misfit for record in records])
     made = shield.decide(proposal, costs, recorded, context.order, source, strict)
     used = context.footprint.used_bytes(made.kept, asked[0] + asked[1], asked[0])
     refused = np.array([record.refused for record in records])
-    reason = np.array([chain.REASONS.index(record.reason) for record in records])
+    reason = np.array([REASONS.index(record.reason) for record in records])
     faults = {
         "its budget does not follow from limit and demand": budget != recorded,
         "the shield keeps another set": (made.kept != kept).any(axis=1),

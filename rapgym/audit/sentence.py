@@ -14,7 +14,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.audit.context import AuditContext
-from rapgym.audit.entry import Record
+from rapgym.audit.record import Record
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.model import blocks, memory
 

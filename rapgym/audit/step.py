@@ -2,25 +2,28 @@
 
 Whatever takes a step can be audited so: a rollout, an environment, its vector form, a device.
 
-    with AuditLog("decisions.jsonl") as log:
+    with rapgym.AuditLog("decisions.jsonl") as log:
         env = gymnasium.make("RAP-KeptSet-v0", scenario="chat-beside-code")
-        audit_step.audit(env.unwrapped.lanes, log, policy="mine")
+        rapgym.audit_env(env, log, policy="mine")
 """
 
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from gymnasium import Env
+from gymnasium.vector import VectorEnv
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
-from rapgym.envs import env
+from rapgym.envs.env import close_step
+from rapgym.errors import InvalidSpec
 from rapgym.guard.guard import Decided, Guard, Guarding
 from rapgym.guard.watchdog import Mode
 from rapgym.policies import registry
-from rapgym.policies.policy import Told, briefing
+from rapgym.policies.policy import TOLD, briefing
 from rapgym.rollout import rollout
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.lanes import Lanes
@@ -79,7 +82,7 @@ class AuditedStep:
     def close(self) -> None:
         """Write what is held and close the step that is audited; the log stays open."""
         self._log.flush()
-        env.close_step(self._step)
+        close_step(self._step)
 
 
 def _decisions(
@@ -177,6 +180,39 @@ def audit(lanes: Lanes, log: AuditLog, *, policy: str) -> AuditedStep:
     return audited
 
 
+def audit_env(env: Env[Any, Any] | VectorEnv[Any, Any, Any], log: AuditLog, *, policy: str) -> None:
+    """Log every decision of an environment from now on: a line for each row of each lane, and one
+    for each second inside a row in which the shield had to drop blocks.
+
+    Args:
+        env: any of rapgym's, single or vector, wrapped or not.
+        log: that is open; closing `env` writes what it holds.
+        policy: the name under which decisions are logged.
+
+    Raises:
+        InvalidSpec: the environment is not one of rapgym's, or is audited already.
+
+    Example:
+        >>> env = gymnasium.make("RAP-Counts-v0", scenario="chat-beside-code")
+        >>> with rapgym.AuditLog(folder / "decisions.jsonl") as log:
+        ...     rapgym.audit_env(env, log, policy="dense")
+        ...     _ = env.reset(seed=0)
+        ...     _ = env.step([0, 0])
+        ...     env.close()
+        >>> (folder / "decisions.jsonl").read_text().count('"reason"') > 0
+        True
+    """
+    lanes = getattr(env.unwrapped, "lanes", None)
+    if not isinstance(lanes, Lanes):
+        raise InvalidSpec(
+            f"{env.unwrapped!r} is no environment of rapgym; several in one are made by "
+            "gymnasium.make_vec without vectorization_mode"
+        )
+    if isinstance(lanes.step, AuditedStep):
+        raise InvalidSpec("the environment is audited already; make another for another log")
+    audit(lanes, log, policy=policy)
+
+
 class AuditedGuard(Guard):
     """A guard whose decisions are on record with all that they depended on, its step being `audited`."""
 
@@ -200,10 +236,6 @@ def told_of(decided: Decided, deadline_us: float) -> dict[str, Any]:
         "watchdog": None if state is None else [Mode(m).name.lower() for m in state.mode.tolist()],
         "pinned": np.zeros(lanes, dtype=bool) if decided.pinned is None else decided.pinned,
     }
-
-
-# Before which split a policy is told of what; on all others it has seen the rows.
-TOLD: dict[Split, Told] = {"validation": "fit", "test": "train", "check": "learn"}
 
 
 def log_run(

@@ -3,10 +3,11 @@
 import base64
 import binascii
 import csv
+import dataclasses
 import io
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -18,13 +19,25 @@ from rapgym.audit import read as audit_read
 from rapgym.audit import sentence as audit_sentence
 from rapgym.audit.chain import Head
 from rapgym.audit.context import AuditContext
-from rapgym.audit.entry import Record
 from rapgym.audit.read import Fault
+from rapgym.audit.record import (
+    FIELDS,
+    LINE,
+    TERMS,
+    Field,
+    Flag,
+    Floats,
+    Kind,
+    Number,
+    Numbers,
+    Record,
+    Text,
+    Whole,
+)
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.files import checked
 from rapgym.model import blocks
 
-TERMS = ("quality", "stall", "emergency", "refused")
 FIRST_DECISIONS = 10  # numbers that a filtered summary names
 
 
@@ -76,11 +89,11 @@ class Log:
 
     path: Path
     head: Head = chain.START
-    contexts: dict[str, AuditContext] = field(default_factory=dict)
+    contexts: dict[str, AuditContext] = dataclasses.field(default_factory=dict)
     writers: int = 0
     closed: bool = False  # its last line says that its writer ended
-    gaps: list[dict[str, Any]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)  # the first of them
+    gaps: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    faults: list[str] = dataclasses.field(default_factory=list)  # the first of them
     faulty: int = 0
 
     def records(self, chosen: Chosen | None = None) -> Iterator[Record]:
@@ -103,8 +116,8 @@ class Log:
                     if record in chosen:
                         yield record
                 elif each.kind == "context":
-                    id, context = audit_entry.context_of(each)
-                    self.contexts[id] = context
+                    context_id, context = audit_entry.context_of(each)
+                    self.contexts[context_id] = context
                 elif each.kind == "gap":
                     lost = audit_entry.lost_of(each)
                     cause = "".join(filter(str.isprintable, str(each.fields.get("cause"))))[:200]
@@ -198,15 +211,37 @@ def summary(log: Log, chosen: Chosen) -> dict[str, Any]:
 
 
 CHUNK = 4096
-_WHOLE = ("decision", "seq", "time_us", "second", "batch", "prompt_tokens", "reserved_tokens",
-          "longest_tokens", "limit_bytes", "budget_bytes", "used_bytes", "lane", "row", "limit_row",
-          "late_us", "measured_bytes", "output_tokens", "dropped_attention", "dropped_ffn")  # fmt: skip
-_FLAGS = ("readable", "pinned", "measured", "refuses_misfit", "refused")
-_TEXTS = ("time", "scenario", "policy", "split", "source", "reason", "watchdog", "proposal", "kept",
-          "loaded", "own_proposal", "context")  # fmt: skip
-_TERMS = tuple(f"cost_{term}" for term in TERMS)
-_NUMBERS = ("nll", "nats", "runner_up_nats", *_TERMS)
-COLUMNS = (*_WHOLE, *_TEXTS, *_FLAGS, *_NUMBERS, "observation")
+# What an export adds to each decision: of its context, and as `sentence` explains it.
+_ADDED = (
+    Field("time", Text(), False, "ISO time, UTC", LINE),
+    Field("scenario", Text(), False, "of the context", LINE),
+    Field("policy", Text(), False, "of the context", LINE),
+    Field("split", Text(), False, "of the context", LINE),
+    Field("nats", Number("nats a token"), True, "of what was executed", LINE),
+    Field("runner_up_nats", Number("nats a token"), False, "of the best other thing", LINE),
+    Field("dropped_attention", Whole("blocks"), False, "attention blocks dropped", LINE),
+    Field("dropped_ffn", Whole("blocks"), False, "FFN blocks dropped", LINE),
+)
+# In this order an export has its columns.
+_KINDS: tuple[type[Kind], ...] = (Whole, Text, Flag, Number, Floats)
+
+
+def _columns() -> dict[str, type[Kind]]:
+    """Names of an export's columns, in order, and their kinds: one for each part of `Numbers`."""
+    found: dict[str, type[Kind]] = {}
+    for kind in _KINDS:
+        for field in (*_ADDED, *FIELDS):
+            if isinstance(field.kind, kind):
+                found |= dict.fromkeys(_parts(field) or [field.name], kind)
+    return found
+
+
+def _parts(field: Field) -> list[str]:
+    parts = field.kind.parts if isinstance(field.kind, Numbers) else ()
+    return [f"{field.name}_{part}" for part in parts]
+
+
+COLUMNS = _columns()
 
 
 def export(log: Log, chosen: Chosen, out: Path) -> int:
@@ -229,12 +264,23 @@ def _row(log: Log, record: Record) -> dict[str, Any]:
     context = log.context(record)
     told = audit_sentence.explained(context, record)
     attention, ffn = blocks.dropped_counts(blocks.kept_of(record.kept, context.blocks)).tolist()
-    found = {name: getattr(record, name, None) for name in COLUMNS}
-    found |= {"time": moment(record.time_us), "scenario": context.scenario}
-    found |= {"policy": context.policy, "split": context.split, "nats": told.nats}
-    found |= {"runner_up_nats": told.runner_up.nats}
-    found |= {"dropped_attention": attention, "dropped_ffn": ffn}
-    return found | dict(zip(_TERMS, record.cost or [None] * len(_TERMS), strict=True))
+    found = {
+        "time": moment(record.time_us),
+        "scenario": context.scenario,
+        "policy": context.policy,
+        "split": context.split,
+        "nats": told.nats,
+        "runner_up_nats": told.runner_up.nats,
+        "dropped_attention": attention,
+        "dropped_ffn": ffn,
+    }
+    for field in FIELDS:
+        value = getattr(record, field.name)
+        if parts := _parts(field):
+            found |= dict(zip(parts, value or [None] * len(parts), strict=True))
+        else:
+            found[field.name] = value
+    return found
 
 
 def _write_csv(rows: Iterator[dict[str, Any]], out: Path) -> int:
@@ -259,16 +305,22 @@ def _write_parquet(rows: Iterator[dict[str, Any]], out: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = dict.fromkeys(_WHOLE, pa.int64()) | dict.fromkeys(_TEXTS, pa.string())
-    types |= dict.fromkeys(_FLAGS, pa.bool_()) | dict.fromkeys(_NUMBERS, pa.float64())
-    types["observation"] = pa.list_(pa.float32())
-    schema = pa.schema([(name, types[name]) for name in COLUMNS])
+    types = {
+        Whole: pa.int64(),
+        Text: pa.string(),
+        Flag: pa.bool_(),
+        Number: pa.float64(),
+        Floats: pa.list_(pa.float32()),
+    }
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
     count = 0
     with checked.written_aside(out) as file, pq.ParquetWriter(file, schema) as writer:
         while chunk := list(islice(rows, CHUNK)):
             count += len(chunk)
             columns = {name: [row[name] for row in chunk] for name in COLUMNS}
-            columns["observation"] = [_numbers(text) for text in columns["observation"]]
+            for name, kind in COLUMNS.items():
+                if kind is Floats:
+                    columns[name] = [_numbers(text) for text in columns[name]]
             writer.write_table(pa.table(columns, schema=schema))
     return count
 

@@ -55,8 +55,8 @@ def compared(one: Results, other: Results, within: Tolerances) -> Comparison:
     return Comparison(rows, tuple(found))
 
 
-def _name(cell: Cell) -> tuple[Any, ...]:
-    return cell.about["scenario"], cell.about["policy"], cell.about["seed"]
+def _name(cell: Cell) -> tuple[str, str, int]:
+    return cell.about.scenario, cell.about.policy, cell.about.seed
 
 
 def _shared(one: Cell, other: Cell) -> tuple[IntArray, IntArray]:
@@ -96,7 +96,7 @@ def _differences(
         row, tenant = (int(getattr(cells[0].log, name).ravel()[places[0][first]])
                        for name in ("row", "limit_row"))  # fmt: skip
         yield (
-            f"column {column}, {about['policy']} on {about['scenario']}, row {row} beside tenant "
+            f"column {column}, {about.policy} on {about.scenario}, row {row} beside tenant "
             f"row {tenant}: entry {where[0]} {_said(a[first])}, against entry {where[1]} "
             f"{_said(b[first])} ({int(differs.sum())} of {len(a)} rows differ in this column)"
         )

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from rapgym.bench.records import ORACLE, RIVAL, About
 from rapgym.bench.results import Cell
+from rapgym.guard.guard import refuses_misfit
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
@@ -32,21 +33,22 @@ STATIC, LOOKUP = "static-best", "frontier"
 def policy_cell(story: Scenario, entry: registry.Entry, seed: int) -> Cell:
     """Serve the test split with a policy that is told of train and calibration columns alone."""
     told, known = briefing(story), policy_facts(story, entry, seed)
-    make = partial(registry.build, entry, known["settings"])
+    make = partial(registry.build, entry, known.settings)
     log = rollout.run(make, story, "test", told, seed)
     fallback = float((log.source == Reason.FALLBACK).mean())
     spent_us = rollout.decision_us(make(), story, told)
-    about = known | {
-        "fallback": fallback,
-        "fault": rollout.first_fault(make, story, told) if fallback else None,
-        "decision_us_p50": float(np.quantile(spent_us, 0.5)),
-        "decision_us_p99": float(np.quantile(spent_us, 0.99)),
-        "validation_cost": validation_cost(story, entry, seed),
-    }
+    about = replace(
+        known,
+        fallback=fallback,
+        fault=rollout.first_fault(make, story, told) if fallback else None,
+        decision_us_p50=float(np.quantile(spent_us, 0.5)),
+        decision_us_p99=float(np.quantile(spent_us, 0.99)),
+        validation_cost=validation_cost(story, entry, seed),
+    )
     return scored(story, about, log)
 
 
-def policy_facts(story: Scenario, entry: registry.Entry, seed: int) -> dict[str, Any]:
+def policy_facts(story: Scenario, entry: registry.Entry, seed: int) -> About:
     """What describes a policy's cell before it is run.
 
     Raises:
@@ -54,15 +56,22 @@ def policy_facts(story: Scenario, entry: registry.Entry, seed: int) -> dict[str,
     """
     table = tables.table(story)
     options = registry.settings(entry, briefing(story), table.sha256, seed)
-    strict = rollout.refuses_misfit(registry.build(entry, options))
-    return _described(story) | {
-        "policy": entry.name,
-        "kind": entry.kind,
-        "seed": seed,
-        "settings": options,
-        "on_misfit": "refuse" if strict else "repair",
-        **calibration_cost(table, entry.designs),
-    }
+    strict = refuses_misfit(registry.build(entry, options))
+    passes, tokens = calibration_cost(table, entry.designs)
+    return replace(
+        described(story, entry.name, entry.kind),
+        seed=seed,
+        settings=options,
+        on_misfit="refuse" if strict else "repair",
+        calibration_passes=passes,
+        calibration_tokens=tokens,
+    )
+
+
+def described(story: Scenario, name: str, kind: registry.Kind) -> About:
+    """What describes a cell of this name by its scenario alone, as if nobody decided."""
+    world = worlds.world(story, "test")
+    return About(story.id, name, kind, world.blocks, world.ceiling)
 
 
 def validation_cost(story: Scenario, entry: registry.Entry, seed: int) -> float | None:
@@ -77,15 +86,18 @@ def validation_cost(story: Scenario, entry: registry.Entry, seed: int) -> float 
     return rollout.run(make, story, "validation", told, seed).mean_cost
 
 
-def calibration_cost(table: QualityTable, designs: Sequence[str]) -> dict[str, float | None]:
-    """What these designs took of calibration text; both None where not recorded.
+def calibration_cost(
+    table: QualityTable, designs: Sequence[str]
+) -> tuple[float, float] | tuple[None, None]:
+    """What these designs took of calibration text; None twice where not recorded.
 
-    `calibration_tokens` went through the whole model, blocks that were reused counted once;
-    `calibration_passes` says the same in passes over 512-token sequences, one of each domain.
+    Returns:
+        Passes over 512-token sequences, one of each domain; and the same in tokens that went through
+        the whole model, blocks that were reused counted once.
     """
     spent = table.header.provenance.get("spent")
     if not isinstance(spent, list) or not designs:
-        return {"calibration_passes": None, "calibration_tokens": None}
+        return None, None
     calib = {each.name: each.tokens for each in measured_sets.samples_of(table.header, "calib")}
     tokens = sum(
         part["passes"] * sum(calib[part["sample"]])
@@ -93,15 +105,21 @@ def calibration_cost(table: QualityTable, designs: Sequence[str]) -> dict[str, f
         if part["sample"] in calib and part["design"] in designs
     )
     unit = min(sum(each) for each in calib.values())
-    return {"calibration_passes": tokens / unit, "calibration_tokens": float(tokens)}
+    return tokens / unit, float(tokens)
 
 
-def scored(story: Scenario, about: dict[str, Any], log: EpisodeLog) -> Cell:
+def scored(story: Scenario, about: About, log: EpisodeLog) -> Cell:
     """A cell with what the scorer adds: the same rows with test columns."""
-    judged = rollout.replay(
-        worlds.scoring_world(story), log, refuses_misfit=about["on_misfit"] == "refuse"
-    )
+    judged = rollout.replay(worlds.scoring_world(story), log, refuses_misfit=about.refuses_misfit)
     return Cell(about, log, judged.nll, judged.measured, judged.quality)
+
+
+def replayed(story: Scenario, cell: Cell) -> Cell:
+    """A cell as its proposals give it here."""
+    told = rollout.replay(
+        worlds.world(story, "test"), cell.log, refuses_misfit=cell.about.refuses_misfit
+    )
+    return scored(story, cell.about, told)
 
 
 def test_start(world: World, story: Scenario) -> State:
@@ -139,7 +157,7 @@ def rival_cell(story: Scenario, rival: Rival) -> Cell:
     return Cell(about, told, judged.nll, judged.measured, judged.quality)
 
 
-def rival_facts(story: Scenario, rival: Rival, judged: EpisodeLog | None = None) -> dict[str, Any]:
+def rival_facts(story: Scenario, rival: Rival, judged: EpisodeLog | None = None) -> About:
     """What describes a rival's cell.
 
     `served_cost` of a static format is its cost in the served model's own bytes; `quality_se` the
@@ -149,44 +167,28 @@ def rival_facts(story: Scenario, rival: Rival, judged: EpisodeLog | None = None)
     Args:
         judged: its log with test columns; played again where None.
     """
-    served, pruned, form = None, {}, rival.form_on(story)
+    form = rival.form_on(story)
+    about = replace(
+        described(story, rival.name, RIVAL),
+        settings={"rule": rival.rule, "weights": form.weights, "kv": form.kv},
+        quality_se=rivals.format_nll_se(story, rival, "test"),
+    )
     if rival.rule == "static":
         nll = rivals.format_nll(story, rival, "test")
-        served = rivals.served_cost(story, rival, "test", nll)
+        about = replace(about, served_cost=rivals.served_cost(story, rival, "test", nll))
     if rival.prunes:
         judged = rivals.log(story, rival, "test", "test") if judged is None else judged
         designs = registry.entry(LOOKUP).designs
-        pruned = calibration_cost(tables.format_table(story, form), designs)
-        pruned |= {"sets_se": pruned_rivals.sets_se(story, form, judged)}
-    return _undecided(story, rival.name, "rival") | {
-        "settings": {"rule": rival.rule, "weights": form.weights, "kv": form.kv},
-        "served_cost": served,
-        "quality_se": rivals.format_nll_se(story, rival, "test"),
-        **pruned,
-    }
+        passes, tokens = calibration_cost(tables.format_table(story, form), designs)
+        about = replace(
+            about,
+            calibration_passes=passes,
+            calibration_tokens=tokens,
+            sets_se=pruned_rivals.sets_se(story, form, judged),
+        )
+    return about
 
 
-def oracle_facts(story: Scenario, name: str) -> dict[str, Any]:
+def oracle_facts(story: Scenario, name: str) -> About:
     """What describes the cell of the bound or of the best plan."""
-    return _undecided(story, name, "bound")
-
-
-def _described(story: Scenario) -> dict[str, Any]:
-    world = worlds.world(story, "test")
-    return {"scenario": story.id, "blocks": world.blocks, "ceiling": world.ceiling}
-
-
-def _undecided(story: Scenario, name: str, kind: str) -> dict[str, Any]:
-    """What describes a cell in which nobody decides row by row."""
-    return _described(story) | {
-        "policy": name,
-        "kind": kind,
-        "seed": 0,
-        "settings": {},
-        "on_misfit": "repair",
-        "decision_us_p50": None,
-        "decision_us_p99": None,
-        "validation_cost": None,
-        "calibration_passes": None,
-        "calibration_tokens": None,
-    }
+    return described(story, name, ORACLE)

@@ -6,38 +6,60 @@ better than it is. Champions are then tested against the frontier lookup, and p-
 for the scenarios of the headline, in a family of their own for each kind.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 from rapgym.bench import score
+from rapgym.bench.records import Score, Verdict
+from rapgym.policies.registry import Kind
 
 ALL = "all"  # champion over every kind that does not learn
-NON_LEARNED = ("static", "reactive", "heuristic")
-FAMILIES: Mapping[str, tuple[str, ...]] = {
-    **{kind: (kind,) for kind in (*NON_LEARNED, "learned")},
+NON_LEARNED: tuple[Kind, ...] = ("static", "reactive", "heuristic")
+FAMILIES: Mapping[str, tuple[Kind, ...]] = {
+    **{kind: (kind,) for kind in NON_LEARNED},
+    "learned": ("learned",),
     ALL: NON_LEARNED,
 }
 ALPHA = 0.05  # 1 - score.LEVEL
 
-Entry = dict[str, Any]
+
+class Candidate(Protocol):
+    """What a champion is chosen by: never a score on test."""
+
+    @property
+    def policy(self) -> str: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def validation_cost(self) -> float | None: ...
+
+    @property
+    def fallback(self) -> float: ...
 
 
-def chosen(entries: Sequence[Entry]) -> dict[str, str]:
-    """Family -> champion among one scenario's entries; families without a candidate are left out.
+def chosen(every: Iterable[Candidate]) -> dict[str, str]:
+    """Family -> champion among one scenario's policies; families without a candidate are left out.
 
     A policy without a validation cost, or whose answers could not always be read, is no candidate.
     Of equal costs the first name wins, so that nothing of test decides.
     """
-    candidates = [e for e in entries if e["validation_cost"] is not None and not e["fallback"]]
+    candidates = [e for e in every if not e.fallback]
     found = {}
     for family, kinds in FAMILIES.items():
-        costs = [(e["validation_cost"], e["policy"]) for e in candidates if e["kind"] in kinds]
+        costs = [
+            (e.validation_cost, e.policy)
+            for e in candidates
+            if e.kind in kinds and e.validation_cost is not None
+        ]
         if costs:
             found[family] = min(costs)[1]
     return found
 
 
-def crowned(entries: Sequence[Entry]) -> list[Entry]:
+def crowned(entries: Sequence[Score]) -> list[Score]:
     """The entries of all scenarios with `champion`, `p_holm`, `holm_tests` and `verdict`.
 
     `champion` lists the families whose champion an entry is. `p_holm` is its adjusted p-value, the
@@ -46,43 +68,41 @@ def crowned(entries: Sequence[Entry]) -> list[Entry]:
     tie; None where nothing was tested.
     """
     champions = {
-        name: chosen([e for e in entries if e["scenario"] == name])
-        for name in dict.fromkeys(e["scenario"] for e in entries)
+        name: chosen([e for e in entries if e.scenario == name])
+        for name in dict.fromkeys(e.scenario for e in entries)
     }
     adjusted: dict[tuple[str, str], list[float]] = {}
     sizes: dict[tuple[str, str], int] = {}
     for family in FAMILIES:
         tested = [
-            e
+            (e, e.p_value)
             for e in entries
-            if e["headline"]
-            and e["p_value"] is not None
-            and champions[e["scenario"]].get(family) == e["policy"]
+            if e.headline
+            and e.p_value is not None
+            and champions[e.scenario].get(family) == e.policy
         ]
-        for e, p in zip(tested, score.holm([e["p_value"] for e in tested]), strict=True):
-            adjusted.setdefault((e["scenario"], e["policy"]), []).append(p)
-            sizes[e["scenario"], e["policy"]] = len(tested)
+        for (e, _), p in zip(tested, score.holm([p for _, p in tested]), strict=True):
+            adjusted.setdefault((e.scenario, e.policy), []).append(p)
+            sizes[e.scenario, e.policy] = len(tested)
     found = []
     for e in entries:
-        families = [f for f, name in champions[e["scenario"]].items() if name == e["policy"]]
-        p_holm = max(adjusted.get((e["scenario"], e["policy"]), []), default=None)
-        tests = sizes.get((e["scenario"], e["policy"]))
+        p_holm = max(adjusted.get((e.scenario, e.policy), []), default=None)
         found.append(
-            e
-            | {
-                "champion": families,
-                "p_holm": p_holm,
-                "holm_tests": tests,
-                "verdict": verdict(e, p_holm),
-            }
+            replace(
+                e,
+                champion=tuple(f for f, name in champions[e.scenario].items() if name == e.policy),
+                p_holm=p_holm,
+                holm_tests=sizes.get((e.scenario, e.policy)),
+                verdict=verdict(e, p_holm),
+            )
         )
     return found
 
 
-def verdict(entry: Entry, p_holm: float | None) -> str | None:
+def verdict(entry: Score, p_holm: float | None) -> Verdict | None:
     """Better or worse than the lookup only where chance and the table's error are both ruled out."""
     if p_holm is None:
         return None
-    if p_holm >= ALPHA or entry["tied_with_lookup"]:
+    if p_holm >= ALPHA or entry.tied_with_lookup or entry.foresight is None:
         return "tie"
-    return "better" if entry["foresight"] > 0 else "worse"
+    return "better" if entry.foresight > 0 else "worse"

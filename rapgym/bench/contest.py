@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.bench import score
 from rapgym.bench.cells import BOUND, LOOKUP, STATIC
+from rapgym.bench.records import About
 from rapgym.bench.results import DECIMALS, Cell
 from rapgym.bench.score import Estimate, Resamples, Summed
 from rapgym.errors import InvalidResult
+from rapgym.policies.registry import Kind
 from rapgym.quality import error as table_error
 from rapgym.quality.error import SetError
 from rapgym.rollout import log as rollout_log
@@ -20,9 +21,6 @@ from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario
 
 TERMS = ("quality", "stall", "emergency", "refused")
-RIVAL = "rival"  # another format, or no pruning at all: it has a cost, and no place on the scales
-PRUNED = "pruned"  # the rule of a rival that prunes on top of its format
-ORACLE = "bound"  # the kind of what knows the future
 
 
 def _pairing(cell: Cell) -> tuple[int, IntArray]:
@@ -33,7 +31,7 @@ def _pairing(cell: Cell) -> tuple[int, IntArray]:
 
 def draws_of(cells: list[Cell]) -> Resamples:
     """The resamples that all policies of a scenario share."""
-    story = catalogue.scenario(cells[0].about["scenario"])
+    story = catalogue.scenario(cells[0].about.scenario)
     return score.resamples(*_pairing(cells[0]), story.window_s)
 
 
@@ -41,7 +39,7 @@ def by_policy(cells: list[Cell]) -> dict[str, list[Cell]]:
     """Cells of each policy: one a seed."""
     grouped: dict[str, list[Cell]] = {}
     for cell in cells:
-        grouped.setdefault(cell.about["policy"], []).append(cell)
+        grouped.setdefault(cell.about.policy, []).append(cell)
     return grouped
 
 
@@ -68,12 +66,16 @@ class Served:
     cells: list[Cell]
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> About:
         return self.cells[0].about
 
     @property
-    def kind(self) -> str:
-        return str(self.about["kind"])
+    def policy(self) -> str:
+        return self.about.policy
+
+    @property
+    def kind(self) -> Kind:
+        return self.about.kind
 
     @property
     def output(self) -> IntArray:
@@ -113,48 +115,33 @@ class Served:
     @property
     def validation_cost(self) -> float | None:
         """Cost on the validation part of train, None where a seed has none."""
-        costs = [cell.about.get("validation_cost") for cell in self.cells]
-        known = [float(cost) for cost in costs if cost is not None]
+        costs = [cell.about.validation_cost for cell in self.cells]
+        known = [cost for cost in costs if cost is not None]
         return score.interquartile_mean(known) if len(known) == len(costs) else None
 
     @property
     def fallback(self) -> float:
         """Share of rows whose answer could not be read."""
-        return float(np.mean([cell.about.get("fallback", 0.0) for cell in self.cells]))
-
-    @property
-    def prunes(self) -> bool:
-        """Whether it is a rival that prunes on top of its format."""
-        return self.kind == RIVAL and self.about["settings"].get("rule") == PRUNED
+        return float(np.mean([cell.about.fallback for cell in self.cells]))
 
     @property
     def format(self) -> tuple[str, str] | None:
         """Weights and KV of a rival, None where a cell does not say, or is no rival's."""
-        told = self.about["settings"]
-        if self.kind != RIVAL or not {"weights", "kv"} <= told.keys():
+        told = self.about.settings
+        if not self.about.is_rival or not {"weights", "kv"} <= told.keys():
             return None
         return str(told["weights"]), str(told["kv"])
 
     @property
-    def sets_se(self) -> float:
-        """Standard error that a rival's cost has from the sets it serves from, 0 of other cells."""
-        return float(self.about.get("sets_se") or 0.0)
-
-    @property
-    def format_se(self) -> float:
-        """Standard error of what a rival's format costs the dense model, 0 of other cells."""
-        return float(self.about.get("quality_se") or 0.0)
-
-    @property
     def competes(self) -> bool:
         """Whether it decides from the past alone, within the action space, and did answer."""
-        return self.kind not in (ORACLE, RIVAL) and not self.fallback
+        return self.about.decides and not self.fallback
 
     def shares(self, ceiling: float) -> dict[bytes, float] | None:
         """Share of output tokens served from each kept set of the scenario's table; None of a rival,
         and where no sets were executed.
         """
-        if self.kind == RIVAL or self.about["policy"] == BOUND:
+        if self.about.is_rival or self.policy == BOUND:
             return None
         found: dict[bytes, float] = {}
         for weight, cell in zip(self.weights, self.cells, strict=True):
@@ -204,8 +191,8 @@ class Contest:
         a, b = self.shares[one] or {}, self.shares[other] or {}
         both = [self.served[name] for name in {one, other}]
         shared = len({served.format for served in both}) == 1 and both[0].format is not None
-        formats = [] if shared else [served.format_se for served in both]
-        own = [0.0] if len(both) == 1 else [served.sets_se for served in both]
+        formats = [] if shared else [served.about.quality_se for served in both]
+        own = [0.0] if len(both) == 1 else [served.about.sets_se for served in both]
         sets = table_error.difference_error(a, b, self.errors)
         return float(np.hypot.reduce([sets, *own, *formats]))
 
@@ -223,5 +210,5 @@ def contest_of(cells: list[Cell]) -> Contest:
     draws, output = draws_of(cells), cells[0].log.output_tokens
     costs = [*(one.cost for one in served.values()), np.ones(output.shape)]
     *sums, whole = draws.summed(costs, output)
-    story = catalogue.scenario(cells[0].about["scenario"])
+    story = catalogue.scenario(cells[0].about.scenario)
     return Contest(story, served, draws.blocks, dict(zip(served, sums, strict=True)), whole)

@@ -8,9 +8,8 @@ from typing import Any
 
 from rapgym.files import checked, places, provenance
 from rapgym.rivals import rivals
-from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios import worlds
-from rapgym.scenarios.story import Recorded, Scenario
+from rapgym.scenarios.story import Recorded, Scenario, described
 from rapgym.workload import own as own_traces
 
 
@@ -18,11 +17,11 @@ def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
     """What a result depends on: two runs of one origin give the same rows."""
     own = [story for story in stories if story.is_own]
     return ({"traces": {story.id: trace_sha256(story) for story in own}} if own else {}) | {
-        "rapgym": importlib.metadata.version("rapgym"),
+        "rapgym": provenance.VERSION,
         "code_sha256": code_sha256(),
         "numpy": importlib.metadata.version("numpy"),
         "seeds": list(seeds),
-        "scenarios": {story.id: scenarios_story.described(story) for story in stories},
+        "scenarios": {story.id: described(story) for story in stories},
         "env_spec": {story.id: env_spec(story) for story in stories},
         "tables": {name: sha for story in stories for name, sha in rivals.tables(story).items()},
         "workloads": {
@@ -48,10 +47,8 @@ def code_sha256() -> str:
     """Of every Python file, tuned setting and trained policy of the package: cells of other code are
     rerun.
     """
-    # A walk does not follow the symlink that `baselines` is in a clone.
-    code = {*places.PACKAGE.rglob("*.py"), *places.BASELINES.glob("*.py")}
-    every = {*code, places.TUNED, *places.TRAINED.rglob("*.npz")}
-    return provenance.files_sha256(places.PACKAGE, [path for path in every if path.is_file()])
+    every = {*provenance.code_files(), places.TUNED, *places.TRAINED.rglob("*.npz")}
+    return provenance.files_sha256(path for path in every if path.is_file())
 
 
 def env_spec(story: Scenario) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.bench import score
 from rapgym.bench.cells import BOUND
-from rapgym.bench.contest import RIVAL, Served, by_policy, terms_of
+from rapgym.bench.contest import by_policy, terms_of
 from rapgym.bench.results import DECIMALS, Cell, Results
 from rapgym.model.shapes import model_spec
 from rapgym.rivals import pruned as pruned_rivals
@@ -33,7 +33,7 @@ def ceilings(story: Scenario) -> tuple[float, ...]:
 def rankings(found: Results) -> list[dict[str, Any]]:
     """Costs of every policy and rival at other values of C, from the same proposals."""
     listed = []
-    for name in dict.fromkeys(cell.about["scenario"] for cell in found.cells):
+    for name in dict.fromkeys(cell.about.scenario for cell in found.cells):
         story = catalogue.scenario(name)
         world, groups = worlds.scoring_world(story), by_policy(found.of(name))
         for ceiling in ceilings(story):
@@ -60,8 +60,8 @@ def cost_at(cell: Cell, world: World, ceiling: float) -> float:
     """
     quality, *lost = terms_of(cell).values()
     cost = quality + np.asarray(sum(lost)) * (ceiling / world.ceiling)
-    prunes = Served([cell]).prunes
-    if cell.about["kind"] != RIVAL or prunes:
+    prunes = cell.about.prunes
+    if not cell.about.is_rival or prunes:
         again = _capped(cell, min(ceiling, world.ceiling))
         if again.any():
             offset = 0.0
@@ -74,8 +74,8 @@ def cost_at(cell: Cell, world: World, ceiling: float) -> float:
 
 def _format_world(cell: Cell) -> tuple[World, float]:
     """The scoring world of a rival that prunes, and what its format costs the dense model."""
-    story = catalogue.scenario(cell.about["scenario"])
-    rival = rivals.rival(cell.about["policy"])
+    story = catalogue.scenario(cell.about.scenario)
+    rival = rivals.rival(cell.about.policy)
     offset = rivals.format_nll(story, rival, "test")
     return pruned_rivals.world(story, rival.form_on(story), "test", "test", offset), offset
 
@@ -93,7 +93,7 @@ def _served_again(cell: Cell, world: World, rows: BoolArray) -> FloatArray:
     log = cell.log
     before = np.concatenate([np.ones((1, *log.kept.shape[1:]), dtype=bool), log.kept_end[:-1]])
     state = world.state(log.row[rows], log.limit_row[rows], loaded=before[rows])
-    strict = np.ones(state.lanes, dtype=bool) & (cell.about["on_misfit"] == "refuse")
+    strict = np.ones(state.lanes, dtype=bool) & cell.about.refuses_misfit
     _, outcome = simulator.step(world, state, log.proposal[rows], log.source[rows], strict)
     spent = outcome.seconds
     lost = spent.stall + spent.emergency + spent.refused

@@ -2,23 +2,28 @@
 
 Each line after the header is a column: its name, then one entry a row. Rows stand in the order of
 scenario, pairing, step and cell, so that policies that agree stand side by side: a third of the
-bytes of a line a row. `pandas.read_csv(FILE, comment="#", header=None, index_col=0).T` reads it.
+bytes of a line a row. `rapgym.read_results` gives them as a pandas frame.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rapgym import heldout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.bench.records import About, Score
 from rapgym.errors import InvalidResult, RapgymError
 from rapgym.files import checked, headed
 from rapgym.model import blocks
 from rapgym.quality.header import MAX_BLOCKS
 from rapgym.rollout.log import EpisodeLog
 from rapgym.world.shield import Reason
+
+if TYPE_CHECKING:
+    import pandas
 
 SCHEMA = 2
 SETS = ("proposal", "kept", "kept_end")
@@ -28,6 +33,9 @@ FLAGS = ("measured", "test_measured")
 COLUMNS = ("cell", "lane", "step", *WHOLE, *SETS, *FLAGS, *COSTS)
 LONGEST_NAME = 4096  # characters: a scenario on a user's own traces names their files
 MOST_ROWS = 1 << 23  # of a file: more is damage, and would not fit into memory
+# Drops blocks in no order. Even so it profits from calibration: what may go at all, and the shield's
+# order where an emergency cuts, follow from the greedy orders.
+UNORDERED = "random"
 DECIMALS = 9  # of a stored cost: far below any error, and stable across processors
 
 
@@ -35,7 +43,7 @@ DECIMALS = 9  # of a stored cost: far below any error, and stable across process
 class Cell:
     """One policy with one seed on one scenario: what describes it, and its rows."""
 
-    about: dict[str, Any]  # scenario, policy, kind, seed, settings, on_misfit, timings, ...
+    about: About
     log: EpisodeLog  # with calibration columns
     test_nll: FloatArray  # with test columns, as the scorer sees the same rows, [T, K]
     test_measured: BoolArray  # [T, K]
@@ -51,12 +59,13 @@ class Cell:
 class Results:
     """A results file."""
 
-    header: dict[str, Any]
+    header: dict[str, Any]  # what it depends on, when and with what it was made, rankings
     cells: tuple[Cell, ...]
+    scores: tuple[Score, ...] = ()  # what its rows give; empty where not computed
 
     def of(self, scenario: str) -> list[Cell]:
         """The cells of one scenario id, in the order in which they were run."""
-        return [cell for cell in self.cells if cell.about["scenario"] == scenario]
+        return [cell for cell in self.cells if cell.about.scenario == scenario]
 
 
 def row_numbers(cells: Sequence[Cell]) -> list[IntArray]:
@@ -71,7 +80,7 @@ def row_numbers(cells: Sequence[Cell]) -> list[IntArray]:
         shapes = {cells[i].log.row.shape for i in members}
         if len(shapes) != 1:
             raise InvalidResult(
-                f"cells of {cells[members[0]].about['scenario']} differ in rows or pairings"
+                f"cells of {cells[members[0]].about.scenario} differ in rows or pairings"
             )
         rows, lanes = shapes.pop()
         place = np.arange(lanes * rows * len(members)).reshape(lanes, rows, len(members)) + before
@@ -84,7 +93,7 @@ def row_numbers(cells: Sequence[Cell]) -> list[IntArray]:
 def _by_scenario(cells: Sequence[Cell]) -> dict[str, list[int]]:
     members: dict[str, list[int]] = {}
     for i, cell in enumerate(cells):
-        members.setdefault(cell.about["scenario"], []).append(i)
+        members.setdefault(cell.about.scenario, []).append(i)
     return members
 
 
@@ -131,7 +140,13 @@ def _keys(sets: BoolArray) -> list[str]:
 
 def write(path: Path, results: Results) -> None:
     """Write results, complete or not at all."""
-    header = {"schema": SCHEMA, **results.header, "cells": [cell.about for cell in results.cells]}
+    header = {
+        "schema": SCHEMA,
+        **results.header,
+        "cells": [cell.about.as_json() for cell in results.cells],
+    }
+    if results.scores:
+        header["entries"] = [score.as_json() for score in results.scores]
     with checked.written_aside(path) as file:
         file.write(headed.pack(header, _lines(results.cells), xz=path.suffix == ".xz"))
 
@@ -149,7 +164,8 @@ def read(path: Path) -> Results:
         names, table = zip(*(line.partition(",")[::2] for line in lines), strict=True)
         if names != COLUMNS:
             raise ValueError("its columns are others")
-        abouts = header.pop("cells")
+        abouts = [About.from_json(each) for each in header.pop("cells")]
+        scores = tuple(Score.from_json(each) for each in header.pop("entries", []))
         if any(type(header[name]) is not dict for name in ("scenarios", "tables", "workloads")):
             raise ValueError("its header does not say what was run")
         del header["schema"]
@@ -169,7 +185,7 @@ def read(path: Path) -> Results:
                 raise ValueError(
                     "its rows are not in the order of scenario, pairing, step and cell"
                 )
-        return Results(header, cells)
+        return Results(header, cells, scores)
     except FileNotFoundError:
         raise InvalidResult(
             f"{path} is not there; make it with: rapgym bench --out {path}"
@@ -186,6 +202,91 @@ def read(path: Path) -> Results:
         raise InvalidResult(f"{path} is no results file that can be read: {error}") from error
 
 
+def read_results(path: Path | str) -> "pandas.DataFrame":
+    """The rows of a results file as a pandas frame: one a row of the split, pairing, policy and seed.
+
+    Args:
+        path: of a file that `rapgym bench` or `run_bench` wrote.
+
+    Returns:
+        A frame, ordered by cell, pairing and step. Costs are nats an output token above dense, means
+        over the seconds of a row:
+
+        - `scenario`, `policy`, `kind` (static, reactive, heuristic, learned, bound, rival), `seed`:
+          whose row it is.
+        - `pairing`: which pairing of demand with the tenant, from 0; `step`: from 0, in the order served.
+        - `row`, `limit_row`: of the split, whose demand and whose memory limit it met.
+        - `limit_bytes`, `used_bytes`: in the row's first second, bytes.
+        - `output_tokens`: the row's weight in a mean.
+        - `proposal`, `kept`, `kept_end`: keys of the sets that were proposed, executed, and in memory
+          at the row's end, as `read_table` names them.
+        - `source`: whose proposal it was; `reason`: why `kept` was executed ("policy", "repaired",
+          "fallback", "emergency", "watchdog", "override", "refused").
+        - `nll`: of `kept`, nats a token; `measured`: whether it has a row in the table.
+        - `quality`, `stall`, `emergency`, `refused`: the four terms of the cost; `cost`: their sum.
+          All by calibration columns.
+        - `test_nll`, `test_measured`, `test_quality`, `test_cost`: the same by test columns, which
+          scores are made of.
+
+        The reported cost of a policy is the mean of `test_cost`, weighted by `output_tokens`.
+
+    Raises:
+        InvalidResult: the file is not there, damaged, or no results file. Whether it holds is what
+            `verify_results` says.
+        HeldOut: training asks.
+
+    Example:
+        >>> frame = rapgym.read_results(results)
+        >>> paid = (frame.test_cost * frame.output_tokens).groupby(frame.policy, observed=True).sum()
+        >>> paid.idxmin()
+        'bound'
+    """
+    import pandas
+
+    heldout.check(heldout.COLUMNS)
+    found = read(Path(path))
+    reasons = [reason.name.lower() for reason in Reason]
+    columns: dict[str, list[Any]] = {}
+    for cell in found.cells:
+        rows, pairings = cell.log.row.shape
+        whose = {
+            "pairing": np.broadcast_to(np.arange(pairings), (rows, pairings)),
+            "step": np.broadcast_to(np.arange(rows)[:, None], (rows, pairings)),
+        }
+        for name, column in {**whose, **_rows_of(cell)}.items():
+            columns.setdefault(name, []).append(np.swapaxes(column, 0, 1))
+    frame = pandas.DataFrame(
+        {
+            name: [key for part in parts for key in _keys(part)]
+            if name in SETS
+            else np.concatenate([part.ravel() for part in parts])
+            for name, parts in columns.items()
+        }
+    )
+    for name in SETS:
+        frame[name] = frame[name].astype("category")
+    for name in ("source", "reason"):
+        frame[name] = pandas.Categorical.from_codes(frame[name], reasons)
+    sizes = [cell.log.row.size for cell in found.cells]
+    for place, name in enumerate(("scenario", "policy", "kind", "seed")):
+        values = pandas.Series([cell.about.get(name) for cell in found.cells])
+        kept = values.astype("Int64" if name == "seed" else "category")
+        frame.insert(place, name, kept.repeat(sizes).reset_index(drop=True))
+    return frame
+
+
+def _rows_of(cell: Cell) -> dict[str, Any]:
+    """The columns of a cell's rows in the order of `read_results`, [T, K] or [T, K, N]."""
+    log = cell.log
+    names = ("row", "limit_row", "limit_bytes", "used_bytes", "output_tokens", *SETS)
+    terms = ("quality", "stall", "emergency", "refused")
+    told = (*names, "source", "reason", "nll", "measured", *terms, "cost")
+    judged = ("test_nll", "test_measured", "test_quality", "test_cost")
+    return {name: getattr(log, name) for name in told} | {
+        name: getattr(cell, name) for name in judged
+    }
+
+
 def _column(name: str, line: str) -> Any:
     if line.count(",") >= MOST_ROWS:
         raise ValueError(f"it has more than {MOST_ROWS} rows")
@@ -193,14 +294,14 @@ def _column(name: str, line: str) -> Any:
     return np.array(line.split(","), dtype=object).astype(kind)
 
 
-def _cell(about: dict[str, Any], columns: dict[str, Any]) -> Cell:
+def _cell(about: About, columns: dict[str, Any]) -> Cell:
     _check_about(about)
-    n, lane, step = about["blocks"], columns["lane"], columns["step"]
+    n, lane, step = about.blocks, columns["lane"], columns["step"]
     if not len(lane):
-        raise ValueError(f"no rows of {about.get('policy')} on {about.get('scenario')}")
+        raise ValueError(f"no rows of {about.policy} on {about.scenario}")
     rows, lanes = int(step.max()) + 1, int(lane.max()) + 1
     if rows * lanes != len(lane) or (lane * rows + step != np.arange(len(lane))).any():
-        raise ValueError(f"rows of {about['policy']} are missing, doubled or out of order")
+        raise ValueError(f"rows of {about.policy} are missing, doubled or out of order")
 
     def shaped(name: str) -> Any:
         column = columns[name].reshape(lanes, rows).T.copy()
@@ -222,21 +323,18 @@ def _cell(about: dict[str, Any], columns: dict[str, Any]) -> Cell:
     return Cell(about, EpisodeLog(**told), **judged)
 
 
-def _check_about(about: Any) -> None:
+def _check_about(about: About) -> None:
     """Names reach terminals and pages, the number of blocks an allocation: neither is taken on trust.
 
     Raises:
         ValueError: what describes a cell is not what this module writes.
     """
-    if not isinstance(about, dict):
-        raise ValueError("a cell is described by no object")
-    for name in ("scenario", "policy", "kind"):
-        text = about.get(name)
-        if not isinstance(text, str) or not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
+    for name, text in (("scenario", about.scenario), ("policy", about.policy)):
+        if not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
             raise ValueError(
                 f"{name} of a cell is no name of 1 to {LONGEST_NAME} printable characters"
             )
-    if type(about.get("blocks")) is not int or not 2 <= about["blocks"] <= MAX_BLOCKS:
+    if not 2 <= about.blocks <= MAX_BLOCKS:
         raise ValueError(f"blocks of a cell is no number from 2 to {MAX_BLOCKS}")
 
 
@@ -247,7 +345,7 @@ def most_served(found: Results, count: int) -> list[str]:
     """
     served: dict[str, int] = {}
     for cell in found.cells:
-        if cell.about["kind"] in ("bound", "rival") or cell.about["policy"] == "random":
+        if not cell.about.decides or cell.about.policy == UNORDERED:
             continue
         for sets in (cell.log.kept, cell.log.kept_end):
             flat = blocks.packed(sets.reshape(-1, sets.shape[-1]))

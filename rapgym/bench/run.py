@@ -5,21 +5,22 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rapgym.bench import cells, results
+from rapgym.bench import entrants, results, scoreboard
+from rapgym.bench.entrants import Entrant, PolicyEntrant
 from rapgym.bench.origin import code_sha256, origin, surroundings
 from rapgym.bench.results import Cell, Results
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
-from rapgym.policies import registry, tuning
-from rapgym.policies.policy import briefing
-from rapgym.rivals import rivals
-from rapgym.scenarios import tables, worlds
+from rapgym.policies import tuning
+from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import Scenario
+
+if TYPE_CHECKING:
+    import pandas
 
 LONGEST_PLAIN = 80  # characters of a name in the name of a part's file
 
@@ -29,8 +30,15 @@ class Task:
     """One cell to run."""
 
     story: Scenario
-    name: str
-    run: Callable[[], Cell]
+    entrant: Entrant
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.entrant.label(self.seed)
+
+    def run(self) -> Cell:
+        return self.entrant.run(self.story, self.seed)
 
 
 def tasks(stories: Sequence[Scenario], names: Sequence[str], seeds: Sequence[int]) -> list[Task]:
@@ -41,22 +49,13 @@ def tasks(stories: Sequence[Scenario], names: Sequence[str], seeds: Sequence[int
         seeds: of policies that draw at random; one that learned is run with the seeds of all its
             training runs.
     """
-    outside = {rival.name: rival for rival in rivals.RIVALS}
-    wanted = [*dict.fromkeys([*names, cells.STATIC, cells.LOOKUP])]
-    found = []
-    for story in stories:
-        for name in wanted:
-            if name in outside:
-                found.append(Task(story, name, partial(cells.rival_cell, story, outside[name])))
-                continue
-            entry = registry.entry(name)
-            found += [
-                Task(story, f"{name}.{seed}", partial(cells.policy_cell, story, entry, seed))
-                for seed in seeds_of(entry, story, seeds)
-            ]
-        found.append(Task(story, cells.BOUND, partial(cells.bound_cell, story)))
-        found.append(Task(story, cells.BEST_PLAN, partial(cells.plan_cell, story)))
-    return found
+    wanted = entrants.entrants(names)
+    return [
+        Task(story, entrant, seed)
+        for story in stories
+        for entrant in wanted
+        for seed in entrant.seeds(story, seeds)
+    ]
 
 
 def runnable(
@@ -75,30 +74,14 @@ def runnable(
         InvalidPolicy: one that is asked for has no training run for one of the scenarios.
     """
     if asked is None:
-        every = [*(each.name for each in registry.POLICIES), *(each.name for each in rivals.RIVALS)]
-        out = [
-            entry.name
-            for entry in registry.POLICIES
-            if entry.train and not any(registry.trained_seeds(entry, story) for story in stories)
-        ]
-        return [name for name in every if name not in out], out
-    outside = {rival.name for rival in rivals.RIVALS}
-    for entry in [registry.entry(name) for name in asked if name not in outside]:
+        every = entrants.every()
+        out = [each.name for each in every if not any(map(each.is_ready, stories))]
+        return [each.name for each in every if each.name not in out], out
+    for each in map(entrants.entrant, asked):
         for story in stories:
-            if entry.train and not registry.trained_seeds(entry, story):
-                registry.settings(entry, briefing(story), tables.table(story).sha256)
+            if not each.is_ready(story):
+                each.facts(story, 0)  # which says what to do
     return list(asked), []
-
-
-def seeds_of(entry: registry.Entry, story: Scenario, seeds: Sequence[int]) -> Sequence[int]:
-    """With which seeds an entry is run: those of its training runs, where it learns.
-
-    None on the user's own traces where it has not been trained on them. On ours a run that is missing
-    is an error, which the cell raises.
-    """
-    if not entry.train:
-        return seeds
-    return registry.trained_seeds(entry, story) or ([] if story.is_own else [0])
 
 
 def tune_own(
@@ -117,10 +100,9 @@ def tune_own(
     Raises:
         InvalidPolicy: a method finds no settings there.
     """
-    outside = {rival.name for rival in rivals.RIVALS}
-    wanted = dict.fromkeys([*names, cells.STATIC, cells.LOOKUP])
-    entries = [registry.entry(name) for name in wanted if name not in outside]
-    work = tuning.tasks(entries, [story for story in stories if story.is_own])
+    wanted = entrants.entrants(names)
+    methods = [each.entry for each in wanted if isinstance(each, PolicyEntrant)]
+    work = tuning.tasks(methods, [story for story in stories if story.is_own])
     if not work:
         return
     with Progress("tune", len(work), quiet=quiet) as progress:
@@ -138,7 +120,7 @@ def run(
     seeds: Sequence[int] = (0,),
     jobs: int | None = 1,
     ray: str | None = None,
-    summary: Callable[[Results], dict[str, Any]] = lambda found: {},
+    summary: Callable[[Results], Results] = lambda found: found,
     quiet: bool = False,
 ) -> Results:
     """Run every cell that `out`'s folder of parts does not hold yet, then write `out`.
@@ -149,7 +131,7 @@ def run(
     Args:
         jobs: processes that run cells side by side; None for one a processor.
         ray: where cells run on Ray instead, see `parallel.results`.
-        summary: what the header shall hold beside the origin: scores, for instance.
+        summary: adds what follows from the rows: `scoreboard.summed_up` adds scores and rankings.
     """
     origin_here = origin(stories, seeds)
     if out.is_dir():
@@ -163,7 +145,7 @@ def run(
     with Progress("bench", len(work), quiet=quiet) as progress:
         for i, (task, path) in enumerate(zip(work, paths, strict=True)):
             # What a user's own file holds now is not known to be what it held then.
-            cell = None if ":" in task.name else _finished(path, origin_here)
+            cell = None if task.entrant.is_own else _finished(path, origin_here)
             if cell is not None:
                 done[i] = cell
                 progress.advance(skipped=True)
@@ -177,11 +159,61 @@ def run(
             done[i] = cell
             progress.advance(note=f"{work[i].name} on {work[i].story.name}")
     header = {**origin_here, **surroundings(), "names": list(names)}
-    found = Results(header, tuple(done[i] for i in range(len(work))))
-    found = Results({**found.header, **summary(found)}, found.cells)
+    found = summary(Results(header, tuple(done[i] for i in range(len(work)))))
     results.write(out, found)
     shutil.rmtree(parts, ignore_errors=True)
     return found
+
+
+def run_bench(
+    out: Path | str,
+    *,
+    scenarios: Sequence[str] | None = None,
+    policies: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0,),
+    jobs: int = 1,
+    quiet: bool = False,
+) -> "pandas.DataFrame":
+    """Run policies on the test splits of scenarios and score them, as `rapgym bench` does.
+
+    Args:
+        out: the results file to write, such as "bench.csv.gz" or "bench.csv.xz". A run that was
+            stopped goes on where it stopped.
+        scenarios: names; all of `list_scenarios()` where None.
+        policies: names of policies and rivals (`rapgym policies list`), or "module:Class" for yours;
+            everything that can be run where None. The lookup, the static set, the best plan and the
+            bound, between which scores are measured, are run anyway.
+        seeds: of policies that draw at random.
+        jobs: processes side by side.
+        quiet: no progress line.
+
+    Returns:
+        A frame, one row a policy and scenario, with the columns that `rapgym bench --json` prints:
+        among them `scenario`, `policy`, `kind`, `cost` (nats an output token above dense) with its
+        terms `quality`, `stall`, `emergency` and `refused`, `decision_us_p50` and
+        `decision_us_p99` (microseconds a decision).
+
+    Raises:
+        InvalidSpec: there is no such scenario, or `out` is there already.
+        InvalidPolicy: there is no such policy, or it is not tuned or trained for a scenario.
+
+    Example:
+        >>> scores = rapgym.run_bench(out, scenarios=["chat-alone"], policies=["gsi"], quiet=True)
+        >>> sorted(scores.policy)
+        ['best-plan', 'bound', 'frontier', 'gsi', 'static-best']
+    """
+    import pandas
+
+    path = Path(out)
+    if path.exists():
+        raise InvalidSpec(f"{path} is there already; name another file, or remove it first")
+    named = catalogue.list_scenarios() if scenarios is None else scenarios
+    stories = [catalogue.scenario(name) for name in named]
+    names, _ = runnable(stories, policies)
+    found = run(
+        stories, names, path, seeds=seeds, jobs=jobs, summary=scoreboard.summed_up, quiet=quiet
+    )
+    return pandas.DataFrame([score.as_json() for score in found.scores])
 
 
 def _plain(name: str) -> str:

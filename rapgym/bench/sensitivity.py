@@ -6,7 +6,6 @@ scenario as it is stated cost there. The `rankings` of a results file answer ano
 price the same proposals at other values of C.
 """
 
-import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,8 @@ from rapgym.bench.results import Cell
 from rapgym.bench.score import Estimate, Resamples
 from rapgym.bench.suitability import fitting_share
 from rapgym.errors import InvalidSpec
-from rapgym.files import checked, places
+from rapgym.files import checked, places, provenance
+from rapgym.guard.guard import refuses_misfit
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.policies import registry
@@ -176,10 +176,14 @@ def _tuned(entry: registry.Entry, told: Briefing) -> dict[str, Any]:
 
 def _cell(entry: registry.Entry, settings: dict[str, Any], told: Briefing) -> Cell:
     make = partial(registry.build, entry, settings)
-    strict = rollout.refuses_misfit(make())
-    about = {"policy": entry.name, "on_misfit": "refuse" if strict else "repair"}
-    log = rollout.run(make, told.scenario, "test", told)
-    return cells.scored(told.scenario, about, log)
+    strict = refuses_misfit(make())
+    story = told.scenario
+    about = replace(
+        cells.described(story, entry.name, entry.kind),
+        settings=settings,
+        on_misfit="refuse" if strict else "repair",
+    )
+    return cells.scored(story, about, rollout.run(make, story, "test", told))
 
 
 def _cost(cell: Cell) -> float:
@@ -341,7 +345,7 @@ def origin(measured_ones: Sequence[Variant]) -> dict[str, Any]:
     """What the entries depend on, when and with what they were made."""
     stories = [variant.story for variant in measured_ones]
     return {
-        "rapgym": importlib.metadata.version("rapgym"),
+        "rapgym": provenance.VERSION,
         **bench_origin.surroundings(),
         "code_sha256": bench_origin.code_sha256(),
         "tables": {story.table: tables.table(story).sha256 for story in stories},

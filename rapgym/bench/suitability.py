@@ -48,7 +48,7 @@ def numbers(story: Scenario) -> dict[str, Any]:
     credited = whole.origin.get("sources", {})
     return {
         "card_gib": story.card_gib,
-        "served": f"{story.served}, every {story.every}. request of {story.trace}",
+        "served": f"{story.served}, {_requests(story.every)} of {story.trace}",
         "tenant": _tenant(story),
         "window_s": whole.window_s,
         "reserved_output_tokens": whole.reserve_tokens,
@@ -68,10 +68,19 @@ def numbers(story: Scenario) -> dict[str, Any]:
     }
 
 
+def _requests(every: int) -> str:
+    """Which requests of a trace one of `every` replicas serves: "every 2nd request"."""
+    if every == 1:
+        return "every request"
+    in_the_teens = every // 10 % 10 == 1
+    ending = "th" if in_the_teens else {1: "st", 2: "nd", 3: "rd"}.get(every % 10, "th")
+    return f"every {every}{ending} request"
+
+
 def _tenant(story: Scenario) -> str | None:
     match story.tenant:
         case Tenant(model, trace, every, pool_gib):
-            return f"{model}, every {every}. request of {trace}, KV pool of {pool_gib} GiB"
+            return f"{model}, {_requests(every)} of {trace}, KV pool of {pool_gib} GiB"
         case Recorded(recording):
             return f"memory in use as recorded in {recording}"
     return None

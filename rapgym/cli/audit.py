@@ -114,9 +114,10 @@ def _make(arguments: argparse.Namespace) -> None:
     from rapgym.audit.log import AuditLog
     from rapgym.guard.guard import Guarding
     from rapgym.guard.watchdog import Rules
+    from rapgym.policies import registry
     from rapgym.scenarios.catalogue import scenario
 
-    if ":" in arguments.policy:
+    if registry.entry(arguments.policy).is_own:
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
     story = scenario(arguments.scenario)
     guarding = Guarding(watchdog=Rules()) if arguments.watchdog else None

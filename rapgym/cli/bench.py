@@ -59,12 +59,12 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from rapgym.bench import entrants, scoreboard
     from rapgym.bench import run as bench_run
-    from rapgym.bench import scoreboard
     from rapgym.report import bench as bench_report
     from rapgym.scenarios.catalogue import SCENARIOS, scenario
 
-    if any(":" in name for name in arguments.policy or []):
+    if any(entrants.entrant(name).is_own for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
     stories = [
         scenario(name) for name in own_traces.names(arguments) or [s.name for s in SCENARIOS]
@@ -85,17 +85,16 @@ def run(arguments: argparse.Namespace) -> int:
         seeds=seeds,
         jobs=jobs,
         ray=ray,
-        summary=scoreboard.summary,
+        summary=scoreboard.summed_up,
         quiet=arguments.quiet,
     )
-    entries, rankings = found.header["entries"], found.header["rankings"]
     if arguments.json:
-        print(json.dumps(entries, indent=2))
+        print(json.dumps([entry.as_json() for entry in found.scores], indent=2))
         return 0
-    if warning := bench_report.warnings(entries):
+    if warning := bench_report.warnings(found.scores):
         print(warning, file=sys.stderr)
-    print(bench_report.table(entries))
+    print(bench_report.table(found.scores))
     print()
-    print(bench_report.ranking_lines(rankings))
+    print(bench_report.ranking_lines(found.header["rankings"]))
     print(f"\nwrote {arguments.out}; check it with: rapgym verify {arguments.out}")
     return 0

@@ -12,8 +12,8 @@ def add(subparsers: Subparsers) -> None:
     command = subparsers.add_parser(
         "policies",
         help="methods to compare; tune their free parameters",
-        description="The methods that bench runs. Your own is named as module:Class; see the "
-        "README for its two methods.",
+        description="The methods that bench runs. Name your own as module:Class; docs/policies.md "
+        "says which two methods it has.",
         epilog="example: rapgym policies list",
     )
     actions = command.add_subparsers(metavar="ACTION", required=True)
@@ -42,14 +42,12 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rapgym.policies import registry
-    from rapgym.rivals.rivals import RIVALS
+    from rapgym.bench import entrants
 
     rows = [
         {"name": e.name, "kind": e.kind, "target": e.target, "summary": e.summary}
-        for e in registry.POLICIES
+        for e in entrants.every()
     ]
-    rows += [{"name": r.name, "kind": "rival", "target": "", "summary": r.summary} for r in RIVALS]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return 0

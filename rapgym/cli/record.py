@@ -26,7 +26,7 @@ def add(subparsers: Subparsers) -> None:
         help="record memory in use, or requests, into a trace of your own",
         description="Records until --seconds have passed, Ctrl-C or SIGTERM. Meanwhile rows lie in "
         "TRACE.recording, which outlives kill -9: what a killed recorder left is saved at the next "
-        "start under a name of its own, or by --finish. No text of anybody's is kept.",
+        "start under a name of its own, or by --finish. It keeps no text.",
         epilog="example: rapgym record --out memory.csv.gz --seconds 3600; requests, through a proxy "
         "before the server: rapgym record --out requests.csv.gz --proxy 8001 --upstream "
         "http://localhost:8000; or out of its log: rapgym record --out requests.csv.gz --access-log "

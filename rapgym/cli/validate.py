@@ -120,9 +120,10 @@ def _validate(
     arguments: argparse.Namespace, story: "Scenario", settings: "Settings", work: Path
 ) -> int:
     from rapgym.jobs.progress import Progress
+    from rapgym.policies import registry
     from rapgym.runtime.validate import validate
 
-    if any(":" in name for name in arguments.policies or []):
+    if any(registry.entry(name).is_own for name in arguments.policies or []):
         sys.path.insert(0, "")
     names = arguments.policies or list(validate.POLICIES)
     planned = validate.plan(story, arguments.split, names, arguments.rows)

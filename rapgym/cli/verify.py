@@ -17,7 +17,7 @@ def add(subparsers: Subparsers) -> None:
         "verify",
         help="replay and re-score a results file, or replay an audit log",
         description="Serves every row of a results file again from its proposals, and computes "
-        "every score anew; of an audit log, takes every decision again from the log alone and follows "
+        "every score again; of an audit log, takes every decision again from the log alone and follows "
         "its chain (rapgym audit LOG --verify --head says more). Exit code 1, and what differs, where "
         "it does not hold.",
         epilog="example: rapgym verify results/bench.csv.gz",
@@ -27,8 +27,8 @@ def add(subparsers: Subparsers) -> None:
         "--again",
         action="store_true",
         help="let rapgym's policies decide again too: that they made these proposals, and their "
-        "validation costs, cannot be known otherwise; takes as long as the bench. Proposals of a "
-        "policy of a user's are taken as they are",
+        "validation costs, cannot be known otherwise; takes as long as the bench. Proposals of "
+        "your own policies are taken as they are",
     )
     command.add_argument(
         "--jobs",

@@ -1,6 +1,7 @@
-"""The Gymnasium environments: a thin shell around one lane, and their registration."""
+"""The Gymnasium environments: a thin shell around one lane."""
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -85,7 +86,9 @@ class RapEnv(gymnasium.Env[Any, Any]):
     elsewhere.
     Episodes are undiscounted.
 
-    **Arguments.** `scenario`, `split` (`train` and its parts `fit` and `validation`, of `fit` its
+    **Arguments.** `scenario` (a name or a `Scenario`; `spec.to_json()` states a `Scenario` by its
+    fields, and such a mapping is taken too, so that the spec of either makes the same environment
+    again), `split` (`train` and its parts `fit` and `validation`, of `fit` its
     parts `learn` and `check`; `test`), `offset`, `observation` (`flat`, `dict`), `length_share` (of all lengths, and of what the card holds above
     the dense weights), `device_profile` (name or file: what a device adds to bytes), `backend`
     (`sim`, or `device`: the same rows on a live model, whose blocks, bytes and nats are real, on
@@ -99,7 +102,7 @@ class RapEnv(gymnasium.Env[Any, Any]):
     def __init__(
         self,
         actions: str,
-        scenario: str = "chat-beside-code",
+        scenario: str | Scenario | Mapping[str, Any] = "chat-beside-code",
         split: Split = "train",
         offset: int = 0,
         observation: str = "flat",
@@ -156,19 +159,3 @@ class RapEnv(gymnasium.Env[Any, Any]):
         if self._observation == "flat":
             return flat
         return {"observations": flat, "action_mask": self._actions.mask()[0]}
-
-
-IDS = {"RAP-v0": "blocks", "RAP-Counts-v0": "counts", "RAP-KeptSet-v0": "kept-set"}
-
-
-def register_all() -> None:
-    """Make the ids known to Gymnasium, each also as `rapgym/<id>`; twice does no harm."""
-    for name, kind in IDS.items():
-        for id in (name, f"rapgym/{name}"):
-            if id not in gymnasium.registry:  # a subprocess may import the package twice
-                gymnasium.register(
-                    id,
-                    entry_point="rapgym.envs.env:RapEnv",
-                    vector_entry_point="rapgym.envs.vector_env:RapVectorEnv",
-                    kwargs={"actions": kind},
-                )

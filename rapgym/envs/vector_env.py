@@ -1,7 +1,7 @@
 """The native vector form: B lanes of the same step, at different places in their rows."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from rapgym.envs.env import backend_step, close_step, observation_space
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.lanes import Lanes, row_info, start_of
-from rapgym.scenarios.story import Split
+from rapgym.scenarios.story import Scenario, Split
 
 
 class RapVectorEnv(VectorEnv[Any, Any, Any]):
@@ -30,7 +30,7 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
         self,
         num_envs: int,
         actions: str,
-        scenario: str = "chat-beside-code",
+        scenario: str | Scenario | Mapping[str, Any] = "chat-beside-code",
         split: Split = "train",
         offset: int = 0,
         observation: str = "flat",

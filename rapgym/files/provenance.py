@@ -2,11 +2,14 @@
 
 import hashlib
 import subprocess
-from collections.abc import Collection
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from rapgym.files import places
+
+# Of the code that runs; a clone need not be installed to know it.
+VERSION = "0.1.0"
 
 
 def commit() -> str | None:
@@ -23,21 +26,23 @@ def commit() -> str | None:
 def package_sha256() -> str:
     """Of what the package comes with and no command changes: code, tables, traces, device profiles."""
     kinds = (
-        (places.PACKAGE, "**/*.py"),
-        # A walk does not follow the symlink that it is in a clone.
-        (places.BASELINES, "*.py"),
         (places.TABLES, "*.csv.gz"),
         (places.TRACES, "**/*.csv.gz"),
         (places.PROFILES, "*.json"),
     )
-    return files_sha256(
-        places.PACKAGE, {path for folder, kind in kinds for path in folder.glob(kind)}
-    )
+    data = (path for folder, kind in kinds for path in folder.glob(kind))
+    return files_sha256([*code_files(), *data])
 
 
-def files_sha256(folder: Path, paths: Collection[Path]) -> str:
-    """Of files beneath a folder, their names and contents, in the order of their paths."""
+def code_files() -> set[Path]:
+    """Every Python file of the package, wherever its folders lie."""
+    folders = (places.PACKAGE, places.BASELINES, places.TRACES)
+    return {path for folder in folders for path in folder.rglob("*.py")}
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """Of files of the package, their names and contents: alike in a clone and installed."""
     digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    for name, path in sorted((places.inner(path), path) for path in paths):
+        digest.update(f"{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -125,7 +125,7 @@ def readable_paths() -> list[Readable]:
     """What a policy process needs: Python, the system's libraries, and modules, less what is hidden."""
     hidden, system = hidden_paths(), ("/usr", "/lib", "/lib64", "/etc", "/opt", "/dev/urandom")
     found: list[Readable] = []
-    for root in (*system, sys.prefix, sys.base_prefix, places.PACKAGE):
+    for root in (*system, sys.prefix, sys.base_prefix, places.PACKAGE, places.BASELINES):
         found += landlock.without(Path(root), hidden)
     for root in {Path(entry or ".").resolve() for entry in sys.path}:
         if any(each.is_relative_to(root) for each in hidden) and root.is_dir():

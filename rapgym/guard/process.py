@@ -39,7 +39,14 @@ MEMORY_BYTES = 4 << 30  # of address space, which is far more than what a policy
 
 
 class PolicyProcess:
-    """A policy, by the protocol of `rapgym.policies.policy`, that runs elsewhere."""
+    """A policy, by the protocol of `rapgym.Policy`, that runs elsewhere.
+
+    Example:
+        >>> with rapgym.PolicyProcess("rapgym.baselines.gsi:GreedyOrder") as policy:
+        ...     log = rapgym.run_policy(policy, "chat-alone", "check")
+        ...     policy.faults
+        []
+    """
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ def results(
 def installed() -> dict[str, str]:
     """What must be the same wherever calls run, for the same answers."""
     return {
-        "rapgym": importlib.metadata.version("rapgym"),
+        "rapgym": provenance.VERSION,
         "package_sha256": provenance.package_sha256(),
         "numpy": importlib.metadata.version("numpy"),
     }
@@ -149,7 +149,7 @@ def _value(answer: bytes | None) -> Any:
     if answer is None:
         raise RapgymError(
             "a Ray worker finds no rapgym that it could work with: install "
-            f"rapgym {importlib.metadata.version('rapgym')} with the extra ray on every machine of the cluster"
+            f"rapgym {provenance.VERSION} with the extra ray on every machine of the cluster"
         )
     returned, found = pickle.loads(answer)
     if not returned:

@@ -27,11 +27,6 @@ class Curve:
             after = int(points[-1]["steps"]) + 1 if points else 0
             self._board = SummaryWriter(str(folder), purge_step=after)
 
-    @property
-    def has_board(self) -> bool:
-        """Whether TensorBoard is told too."""
-        return self._board is not None
-
     def add(self, point: Point) -> None:
         """Keep a point."""
         self.points.append(dict(point))

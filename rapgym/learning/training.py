@@ -33,13 +33,12 @@ from rapgym.learning.sb3.vec_env import LeanVecEnv
 from rapgym.policies.policy import Briefing, Policy, Told, briefing
 from rapgym.policies.trained import TrainedPolicy, basis, observation_of
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios.lanes import Lanes, Start
-from rapgym.scenarios.story import Scenario
+from rapgym.scenarios.story import Scenario, Split
 
 Arrays = dict[str, np.ndarray]
 # What is told of a split learns from its first part and reads its curve on the last.
-PARTS: Mapping[Told, tuple[Told, scenarios_story.Split]] = {
+PARTS: Mapping[Told, tuple[Told, Split]] = {
     "fit": ("learn", "check"),
     "train": ("fit", "validation"),
 }
@@ -102,22 +101,17 @@ class Training:
 
     @property
     def best(self) -> Arrays:
-        """The arrays that cost least on the check split so far."""
+        """The arrays that cost least on the check split so far; `curve` says what each cost."""
         if not self._best:
             raise InvalidPolicy(f"{self.method} never called advance: it has no best arrays")
         return self._best
-
-    @property
-    def best_cost(self) -> float:
-        """What they cost there, nats an output token."""
-        return float(self._best_cost)
 
     @property
     def seconds(self) -> float:
         """Wall clock spent so far, an earlier part of the run included."""
         return self._spent_s + time.monotonic() - self._began_s
 
-    def vec_env(self, id: str, lanes: int, **settings: Any) -> LeanVecEnv:
+    def vec_env(self, env_id: str, lanes: int, **settings: Any) -> LeanVecEnv:
         """An environment on the rows to learn from, for Stable-Baselines3.
 
         Raises:
@@ -131,7 +125,7 @@ class Training:
         )
         if named != story:
             raise InvalidSpec(f"{story.name} was changed: environments know scenarios by name")
-        return LeanVecEnv.make(id, lanes, scenario=story.name, split=self.learn_split,
+        return LeanVecEnv.make(env_id, lanes, scenario=story.name, split=self.learn_split,
                                length_share=story.length_share,
                                device_profile=story.device_profile, **settings)  # fmt: skip
 
@@ -141,13 +135,13 @@ class Training:
 
     def rounds(self, count: int) -> Iterator[int]:
         """Rounds that are still to do, of `count`; each seeds torch, numpy and random first."""
-        for round in range(self._round + 1, count):
+        for turn in range(self._round + 1, count):
             if self._stopped:
                 return
-            self._round = round
-            self.round_seed = int(np.random.SeedSequence([self.seed, round]).generate_state(1)[0])
+            self._round = turn
+            self.round_seed = int(np.random.SeedSequence([self.seed, turn]).generate_state(1)[0])
             seed_everything(self.round_seed)
-            yield round
+            yield turn
 
     def advance(
         self,
@@ -259,9 +253,7 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def split_cost(
-    make: Callable[[], Policy], story: Scenario, split: scenarios_story.Split, told: Briefing
-) -> float:
+def split_cost(make: Callable[[], Policy], story: Scenario, split: Split, told: Briefing) -> float:
     """Cost on a whole split in all its pairings, nats an output token: `rollout.run` side by side.
 
     Pairings are lanes here, so it is for policies whose lanes know nothing of each other. A split

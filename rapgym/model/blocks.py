@@ -3,6 +3,7 @@
 Blocks stand in the order attn0, ffn0, attn1, ffn1, ...: attention is even, FFN is odd.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,12 +75,26 @@ def kept_of(key: str, n: int) -> BoolArray:
     Raises:
         InvalidSpec: the key is not one of an n-block model.
     """
+    return kept_sets_of([key], n)[0]
+
+
+def kept_sets_of(keys: Sequence[str], n: int) -> BoolArray:
+    """The kept sets that keys name, in one go: bool [len(keys), n].
+
+    Raises:
+        InvalidSpec: one of the keys is not of an n-block model.
+    """
     digits = -(-n // 4)
-    try:
-        raw = bytes.fromhex(key + "0" * (len(key) % 2))
-    except ValueError:
-        raise InvalidSpec(f"{key!r} is no kept-set key: it needs {digits} hex digits") from None
-    bits = unpacked(np.frombuffer(raw, dtype=np.uint8), 8 * len(raw))
-    if len(key) != digits or bits[n:].any():
+    known = re.compile(f"[0-9a-fA-F]{{{digits}}}")
+    for key in keys:
+        if not known.fullmatch(key):
+            raise InvalidSpec(f"{key!r} is no key of {n} blocks: it needs {digits} hex digits")
+    padding = "0" * (digits % 2)
+    raw = bytes.fromhex("".join([key + padding for key in keys]))
+    octets = np.frombuffer(raw, dtype=np.uint8).reshape(len(keys), -(-digits // 2))
+    bits = unpacked(octets, 8 * octets.shape[1])
+    beyond = bits[:, n:].any(axis=1)
+    if beyond.any():
+        key = keys[int(np.argmax(beyond))]
         raise InvalidSpec(f"{key!r} is no key of {n} blocks: it needs {digits} hex digits")
-    return bits[:n]
+    return bits[:, :n]

@@ -7,15 +7,25 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model.memory import Footprint
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import worlds
+from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.scales import card_bytes
-from rapgym.scenarios.story import Scenario
+from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding
 from rapgym.world.encoding import Layout, Reading
 from rapgym.world.records import Rows, World
 
 Told = Literal["train", "fit", "learn"]  # splits of which a policy may know every row
+# What a policy is told of before each split; it has seen the rows of the last three.
+TOLD: dict[Split, Told] = {
+    "test": "train",
+    "validation": "fit",
+    "check": "learn",
+    "train": "train",
+    "fit": "fit",
+    "learn": "learn",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +69,46 @@ def briefing(story: Scenario, split: Told = "train") -> Briefing:
     return Briefing(story, train, encoding.layout(train, card_bytes=card_bytes(story)), split)
 
 
+def make_briefing(scenario: str | Scenario = "chat-beside-code", split: Told = "train") -> Briefing:
+    """What a policy's `reset` is given: public data of a scenario, nothing of test in it.
+
+    Args:
+        scenario: a name or a `Scenario`.
+        split: whose rows it holds: "train" before test, "fit" before validation, "learn" before check.
+
+    Returns:
+        A frozen record: `scenario`, `footprint` (bytes of each block), `quality` (calibration
+        columns), `rows` (of the split, realised outputs included), `layout` (what each entry of an
+        observation means), and `read`, which turns an observation into tokens and bytes.
+
+    Raises:
+        InvalidSpec: there is no such scenario or split.
+        InvalidTable, InvalidTrace, DataUnavailable: a file of it is damaged or not here.
+
+    Example:
+        >>> told = rapgym.make_briefing("chat-beside-code")
+        >>> told.train.blocks
+        60
+    """
+    return briefing(story_of(scenario), split)
+
+
 class Policy(Protocol):
     """Says which blocks it would keep. It sees briefing and observations; the shield decides.
 
     A class attribute `on_misfit = "refuse"` declares that a proposal which does not fit shall be
     refused rather than repaired.
+
+    Example:
+        >>> class KeepAll:
+        ...     def reset(self, batch, briefing):
+        ...         self.shape = batch, briefing.train.blocks
+        ...
+        ...     def propose(self, observation, rng):
+        ...         return np.ones(self.shape, dtype=bool)
+        >>> log = rapgym.run_policy(KeepAll, "chat-alone", "check")
+        >>> bool(log.proposal.all()), bool(log.kept.all())
+        (True, False)
     """
 
     def reset(self, batch: int, briefing: Briefing) -> None:

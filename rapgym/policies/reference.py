@@ -8,7 +8,7 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.model.memory import Footprint
 from rapgym.policies.policy import Briefing
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import importlib
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing, Policy, Told
+from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 
 Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
@@ -31,6 +32,11 @@ class Entry:
     train: str = ""  # "module:function" of (Training) -> arrays; empty: it does not learn
     refit: bool = False  # trained once more on the whole of train, for test
     file: str = ""  # of one training run, which serves wherever it can read the observations
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a user's, named as `module:Class`."""
+        return self.name == self.target
 
 
 # The grid names the best set found, whatever it was first measured for.
@@ -102,6 +108,21 @@ def entry(name: str) -> Entry:
     Raises:
         InvalidPolicy: there is none; the message lists those there are.
     """
+    found = find(name)
+    if found is None:
+        known = ", ".join(each.name for each in POLICIES)
+        raise InvalidPolicy(
+            f"no policy is called {name!r}; there are {known}, or name your own as module:Class"
+        )
+    return found
+
+
+def find(name: str) -> Entry | None:
+    """What `entry` gives, None where nothing is called so.
+
+    Raises:
+        InvalidPolicy: it names a training run that cannot be read.
+    """
     for found in POLICIES:
         if found.name == name:
             return found
@@ -115,11 +136,7 @@ def entry(name: str) -> Entry:
         )
     if ":" in name:
         return Entry(name, "heuristic", name, "a policy of the user's", ())
-    known = ", ".join(each.name for each in POLICIES)
-    raise InvalidPolicy(
-        f"no policy is called {name!r}; there are {known}, the rivals of `rapgym policies list`, or "
-        "name your own as module:Class"
-    )
+    return None
 
 
 def _method(method: str, file: str) -> Entry:
@@ -251,7 +268,7 @@ def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
     return {"file": file, "sha256": checked.sha256_of(trained.path_of(file))}
 
 
-def build(found: Entry, options: dict[str, Any]) -> Policy:
+def build(found: Entry, options: Mapping[str, Any]) -> Policy:
     """A policy object.
 
     Raises:
@@ -267,3 +284,34 @@ def build(found: Entry, options: dict[str, Any]) -> Policy:
     ):
         raise InvalidPolicy(f"{found.target} needs the methods reset and propose")
     return policy
+
+
+def maker(policy: object, told: Briefing, seed: int = 0) -> Callable[[], Policy]:
+    """What gives a policy object for each episode.
+
+    Args:
+        policy: an object with `reset` and `propose`, which serves them all; a class or factory that
+            gives one without arguments; or a name that `entry` knows.
+        seed: of the training run, for a name of a method that learns.
+
+    Raises:
+        InvalidPolicy: there is none of this name, or it is not tuned for this scenario. What is
+            returned raises it where nothing can be built, or what is built is no policy.
+    """
+    if isinstance(policy, str):
+        found = entry(policy)
+        options = settings(found, told, tables.table(told.scenario).sha256, seed)
+        return lambda: build(found, options)
+    is_object = hasattr(policy, "propose") and not isinstance(policy, type)
+
+    def make() -> Policy:
+        try:
+            made: Any = policy if is_object else policy()  # type: ignore[operator]
+        except Exception as error:
+            raise InvalidPolicy(f"{policy!r} cannot be built without arguments: {error}") from error
+        if not all(callable(getattr(made, name, None)) for name in ("reset", "propose")):
+            raise InvalidPolicy(f"{made!r} needs the methods reset and propose")
+        policy_made: Policy = made
+        return policy_made
+
+    return make

@@ -67,7 +67,7 @@ class TrainedPolicy:
             if name not in here or self.observation.get(name) != here[name]:
                 raise InvalidPolicy(
                     f"{self.method} of {self.scenario} was trained on observations whose {name} is "
-                    f"{self.observation.get(name)}, not {here.get(name)}: train it anew with rapgym train"
+                    f"{self.observation.get(name)}, not {here.get(name)}: retrain it with rapgym train"
                 )
 
     def check_held_out(self) -> None:

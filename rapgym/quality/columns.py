@@ -83,25 +83,13 @@ class QualityColumns:
         answer = np.round(self._predictor.nll(kept), 6)
         return np.maximum(answer, self.at_counts[counts[..., 0], counts[..., 1]])
 
-    def measured_nll(self, kept: BoolArray) -> FloatArray:
-        """Measured nats a token above dense; bool [..., N] -> float64 [...].
+    def nll_se(self, kept: BoolArray) -> FloatArray:
+        """Standard error of measured nats a token; bool [..., N] -> float64 [...].
 
         Raises:
             UnmeasuredSet: a kept set has no row; `nll` answers for any set above the floor.
         """
-        return self.sets.nll[self._rows(kept)]
-
-    def nll_se(self, kept: BoolArray) -> FloatArray:
-        """Standard error of `measured_nll`, and it raises as that does."""
         return self.sets.nll_se[self._rows(kept)]
-
-    def kl(self, kept: BoolArray) -> FloatArray:
-        """Divergence from dense, nats a token; NaN where not measured. Raises UnmeasuredSet."""
-        return self.sets.kl[self._rows(kept)]
-
-    def top1(self, kept: BoolArray) -> FloatArray:
-        """Share of tokens where dense's most probable next token stays so; likewise."""
-        return self.sets.top1[self._rows(kept)]
 
     @property
     def grid_nll(self) -> FloatArray:

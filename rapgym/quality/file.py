@@ -19,30 +19,15 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidTable
 from rapgym.files import checked, headed
+from rapgym.files import columns as csv_columns
 from rapgym.model import blocks
 from rapgym.quality.header import (
     LARGEST,
     SCHEMA,
-    FormatQuality,
     Header,
-    Orders,
-    Sample,
     header_of,
     plain_name,
 )
-
-__all__ = [
-    "FormatQuality",
-    "Header",
-    "Orders",
-    "Rows",
-    "Sample",
-    "TableFile",
-    "packed",
-    "read",
-    "unpacked",
-    "write",
-]
 
 SUFFIX = ".csv.gz"
 MAX_BYTES = 64 << 20  # of a file, unpacked too: a hundred times the largest that is shipped
@@ -143,7 +128,7 @@ def unpacked(content: bytes, where: str) -> TableFile:
     except ValueError as error:  # InvalidTable and InvalidSpec are such
         raise InvalidTable(
             f"{where} is no quality table that this version reads: {error}; restore the file, "
-            "or measure anew with `rapgym measure`"
+            "or measure it again with `rapgym measure`"
         ) from error
     return TableFile(header, rows, hashlib.sha256(content).hexdigest())
 
@@ -152,26 +137,24 @@ def _rows(header: Header, lines: list[str]) -> Rows:
     columns = [*PER_ROW, *(f"{d}_{name}" for d in header.domains for name in PER_DOMAIN)]
     if not lines or lines[0] != ",".join(columns):
         raise InvalidTable("its columns are not the ones that its header implies")
-    names, cells = [], []
     for number, line in enumerate(lines[1:], 3):
-        key, *fields = line.split(",")
-        if len(fields) != len(columns) - 1:
-            raise InvalidTable(f"line {number} has {len(fields) + 1} cells of {len(columns)}")
-        names.append((key, fields[0], plain_name(fields[1], "design")))
-        try:
-            cells.append([float(cell) if cell else math.nan for cell in fields[2:]])
-        except ValueError:
-            raise InvalidTable(f"line {number} holds what is no number") from None
-    known = {sample.name for sample in header.samples}
-    if not {sample for _, sample, _ in names} <= known:
+        if line.count(",") != len(columns) - 1:
+            raise InvalidTable(f"line {number} has {line.count(',') + 1} cells of {len(columns)}")
+    parts = [line.split(",", 3) for line in lines[1:]]
+    keys, sample, design = (tuple(part[place] for part in parts) for place in range(3))
+    for name in {*design}:
+        plain_name(name, "design")
+    if not {*sample} <= {each.name for each in header.samples}:
         raise InvalidTable("a row is of a sample that the header does not describe")
-    if len({(key, sample) for key, sample, _ in names}) != len(names):
+    if len({*zip(keys, sample, strict=True)}) != len(keys):
         raise InvalidTable("a kept set has two rows on one sample")
     digits = re.compile(f"[0-9a-f]{{{-(-header.blocks // 4)}}}")
-    if not all(digits.fullmatch(key) for key, _, _ in names):
+    if not all(map(digits.fullmatch, keys)):
         raise InvalidTable(f"a key is not one of {header.blocks} blocks")
-    kept = [blocks.kept_of(key, header.blocks) for key, _, _ in names]
-    numbers = np.array(cells, dtype=np.float64).reshape(len(names), -1)
+    try:
+        numbers = csv_columns.floats([part[3] for part in parts], len(columns) - 3)
+    except ValueError as error:
+        raise InvalidTable(f"a cell holds what is no number ({error})") from None
     tokens, nll, nll_se, kl, top1 = (numbers[:, 1 + i :: len(PER_DOMAIN)] for i in range(5))
     sure = np.hstack([numbers[:, :1], tokens, nll, nll_se])
     maybe = np.hstack([kl, top1])
@@ -183,9 +166,9 @@ def _rows(header: Header, lines: list[str]) -> Rows:
     if (tokens < 1).any() or (tokens % 1 != 0).any() or (nll_se < 0).any():
         raise InvalidTable("a row without tokens, or with a negative error")
     return Rows(
-        kept=np.array(kept, dtype=bool).reshape(len(names), header.blocks),
-        sample=tuple(sample for _, sample, _ in names),
-        design=tuple(design for _, _, design in names),
+        kept=blocks.kept_sets_of(keys, header.blocks),
+        sample=sample,
+        design=design,
         nll_p95=numbers[:, 0],
         tokens=tokens.astype(np.int64),
         nll=nll,

@@ -60,7 +60,7 @@ class Header:
     model: str
     blocks: int  # N
     sequence_tokens: int
-    weights: str  # format of the blocks' weights, as `specs.Format` names it
+    weights: str  # format of the blocks' weights, as `shapes.Format` names it
     kv: str
     domains: tuple[str, ...]
     samples: tuple[Sample, ...]

@@ -8,7 +8,8 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidTable
 from rapgym.model import blocks
-from rapgym.quality.file import Header, Sample, TableFile
+from rapgym.quality.file import TableFile
+from rapgym.quality.header import Header, Sample
 
 
 @dataclass(frozen=True, eq=False)

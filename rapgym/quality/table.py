@@ -8,7 +8,7 @@ the grid, and the mean of the test predictor, come from calibration text in both
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -22,11 +22,12 @@ from rapgym.quality import file as table_file
 from rapgym.quality import predictor
 from rapgym.quality import sets as measured_sets
 from rapgym.quality.columns import QualityColumns
-from rapgym.quality.file import Header, TableFile
-from rapgym.quality.header import FormatQuality
+from rapgym.quality.file import TableFile
+from rapgym.quality.header import FormatQuality, Header
 from rapgym.quality.sets import MeasuredSets
 
-__all__ = ["QualityColumns", "QualityTable", "path_of", "shipped"]
+if TYPE_CHECKING:
+    import pandas
 
 
 class QualityTable:
@@ -297,6 +298,87 @@ def _above_floor(order: IntArray, again: Sequence[int]) -> IntArray:
     """The blocks of `order` as `again` orders them; those that it lacks last, in their old order."""
     place = {block: rank for rank, block in enumerate(again)}
     return np.array(sorted(order.tolist(), key=lambda b: place.get(b, len(place))), dtype=np.int64)
+
+
+def load_table(name: str | Path, sha256: str | None = None) -> QualityTable:
+    """A quality table: what kept sets of a model cost, measured, with provenance.
+
+    Args:
+        name: of a table that came with rapgym (`rapgym tables list`), or the path of any.
+        sha256: what the file must be, hexadecimal; not checked where None.
+
+    Returns:
+        A table: `floor` (blocks that every kept set holds, bool [N]), `ceiling()` (C, nats),
+        `header` with its texts, orders and provenance, and `calibration()`, whose columns answer
+        `nll` (nats a token above dense) of kept sets, bool [..., N].
+
+    Raises:
+        DataUnavailable: there is no such table.
+        WrongChecksum: its sha256 is another.
+        InvalidTable: it is damaged.
+
+    Example:
+        >>> table = rapgym.load_table("smollm2-135m")
+        >>> table.blocks, int(table.floor.sum())
+        (60, 28)
+        >>> nll, measured = table.calibration().nll(table.floor)
+    """
+    return QualityTable.load(name, sha256)
+
+
+def read_table(name: str | Path) -> "pandas.DataFrame":
+    """The rows of a quality table as a pandas frame: one a kept set and sample of text.
+
+    Args:
+        name: of a table that came with rapgym, or the path of any.
+
+    Returns:
+        A frame in the file's order. Losses are differences from the dense model on the same tokens:
+
+        - `kept`: the kept set's key, hexadecimal; block 0 is its most significant bit.
+        - `attention_dropped`, `ffn_dropped`: how many blocks of each kind it lacks.
+        - `sample`: the text it was measured on; `split`: "calib" or "test", what that text is for.
+        - `design`: what it was first measured for.
+        - `nll`: mean of the domains, nats a token; `nll_se`: its standard error.
+        - `nll_p95`: 95th percentile of the sequences' mean differences, nats a token.
+        - and of each domain, `books_...` for instance: `books_tokens`, tokens measured;
+          `books_nll`, nats a token; `books_nll_se`, its standard error; `books_kl`, divergence from
+          dense, nats a token, NaN where not measured; `books_top1`, share of tokens whose most
+          probable next token is dense's, NaN likewise.
+
+    Raises:
+        DataUnavailable: there is no such table.
+        InvalidTable: it is damaged.
+        HeldOut: training asks: the rows of test text are among them.
+
+    Example:
+        >>> frame = rapgym.read_table("smollm2-135m")
+        >>> dense = frame[(frame.attention_dropped == 0) & (frame.ffn_dropped == 0)]
+        >>> sorted({*dense.split}), dense.nll.abs().max().item()
+        (['calib', 'test'], 0.0)
+    """
+    import pandas
+
+    heldout.check(heldout.COLUMNS)
+    file = table_file.read(path_of(name))
+    rows, domains = file.rows, file.header.domains
+    split_of = {sample.name: sample.split for sample in file.header.samples}
+    dropped = blocks.dropped_counts(rows.kept)
+    columns: dict[str, Any] = {
+        "kept": [blocks.key(kept) for kept in rows.kept],
+        "attention_dropped": dropped[:, 0],
+        "ffn_dropped": dropped[:, 1],
+        "sample": rows.sample,
+        "split": [split_of[sample] for sample in rows.sample],
+        "design": rows.design,
+        "nll": rows.nll.mean(axis=1),
+        "nll_se": np.sqrt((rows.nll_se**2).sum(axis=1)) / len(domains),
+        "nll_p95": rows.nll_p95,
+    }
+    for place, domain in enumerate(domains):
+        for measure in table_file.PER_DOMAIN:
+            columns[f"{domain}_{measure}"] = getattr(rows, measure)[:, place]
+    return pandas.DataFrame(columns)
 
 
 def path_of(name: str | Path) -> Path:

@@ -100,7 +100,7 @@ NAMED = re.compile(r"([a-z0-9][a-z0-9_-]{0,63})(?:\.(calib|test))?=(.+)", re.DOT
 
 @dataclass(frozen=True, slots=True)
 class OwnTexts:
-    """Domains whose texts were given; a `corpus.Texts`."""
+    """Domains whose texts were given; a `Texts`."""
 
     domains: tuple[str, ...]
     parts: dict[tuple[str, Split], str]

@@ -61,7 +61,7 @@ def upstream_url(url: str) -> SplitResult:
     except ValueError:
         is_url = False
     if not is_url or found.query or found.fragment:
-        raise InvalidSpec(f"--upstream {url!r} is none: it is like http://localhost:8000")
+        raise InvalidSpec(f"--upstream {url!r} is no URL like http://localhost:8000")
     return found
 
 
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # a streamed token goes on at once
     server: Proxy
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any, **__: Any) -> None:
         """Nothing: what is noted is in the recording."""
 
     def serve(self) -> None:

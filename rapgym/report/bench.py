@@ -1,10 +1,10 @@
-"""Scores as text: the table of `rapgym bench`, Markdown for the README, and what was found in words."""
+"""Scores as text: the table of `rapgym bench`, Markdown for the pages, and what was found in words."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-Entry = dict[str, Any]
+from rapgym.bench.records import Score
 
 COLUMNS = (
     "policy", "kind", "adaptivity", "foresight [95 %]", "Holm p", "cost", "quality", "stall", "emerg.",
@@ -13,29 +13,29 @@ COLUMNS = (
 LEFT = 2  # columns that are set flush left
 
 
-def _cells(entry: Entry) -> list[str]:
+def _cells(entry: Score) -> list[str]:
     us = "-"
-    if entry["decision_us_p50"] is not None:
-        us = f"{entry['decision_us_p50']:.0f}/{entry['decision_us_p99']:.0f}"
-    passes, p = entry["calibration_passes"], entry["p_holm"]
+    if entry.decision_us_p50 is not None and entry.decision_us_p99 is not None:
+        us = f"{entry.decision_us_p50:.0f}/{entry.decision_us_p99:.0f}"
+    passes, p = entry.calibration_passes, entry.p_holm
     return [
-        " ".join([entry["policy"], *_marks(entry)]),
-        entry["kind"],
-        _score(entry["adaptivity"]),
-        _interval(entry["foresight"], entry["low"], entry["high"]),
-        "-" if p is None else f"{shown_p(p)} of {entry['holm_tests']}",
-        f"{entry['cost']:.4f}",
-        *(f"{entry[term]:.4f}" for term in ("quality", "stall", "emergency", "refused")),
+        " ".join([entry.policy, *_marks(entry)]),
+        entry.kind,
+        _score(entry.adaptivity),
+        _interval(entry.foresight, entry.low, entry.high),
+        "-" if p is None else f"{shown_p(p)} of {entry.holm_tests}",
+        f"{entry.cost:.4f}",
+        *(f"{term:.4f}" for term in (entry.quality, entry.stall, entry.emergency, entry.refused)),
         us,
         "-" if passes is None else f"{passes:.0f}",
-        shown_tokens(entry["break_even_tokens"]),
-        f"{entry['unmeasured']:.0%}",
+        shown_tokens(entry.break_even_tokens),
+        f"{entry.unmeasured:.0%}",
     ]
 
 
-def _marks(entry: Entry) -> list[str]:
-    champion = "++" if "all" in entry["champion"] else "+" if entry["champion"] else ""
-    answer = "!" if entry["fallback"] else "=" if entry["tied_for_best"] else ""
+def _marks(entry: Score) -> list[str]:
+    champion = "++" if "all" in entry.champion else "+" if entry.champion else ""
+    answer = "!" if entry.fallback else "=" if entry.tied_for_best else ""
     return [mark for mark in (champion, answer) if mark]
 
 
@@ -67,19 +67,61 @@ def shown_tokens(value: float | None) -> str:
     return f"{rounded:.3g}"
 
 
-def by_scenario(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+def by_scenario(entries: Sequence[Score]) -> dict[str, list[Score]]:
     """Entries of each scenario, in order."""
-    grouped: dict[str, list[Entry]] = {}
+    grouped: dict[str, list[Score]] = {}
     for entry in entries:
-        grouped.setdefault(entry["scenario"], []).append(entry)
+        grouped.setdefault(entry.scenario, []).append(entry)
     return grouped
 
 
-def _title(name: str, group: Sequence[Entry]) -> str:
-    return name if group[0]["headline"] else f"{name} (outside the headline)"
+def plain(scenario: str) -> str:
+    """A scenario's name without its version."""
+    return scenario.rpartition("-v")[0] or scenario
 
 
-def table(entries: Sequence[Entry]) -> str:
+def above(end: float | None) -> bool:
+    """Whether the end of an interval is known, and above 0."""
+    return end is not None and end > 0
+
+
+def below(end: float | None) -> bool:
+    return end is not None and end < 0
+
+
+MOST_NAMES = 2  # of scenarios in a sentence
+
+
+def some(names: Sequence[str], whole: int | None = None, most: int = MOST_NAMES) -> str:
+    """How many these are, and which where they are few: "2 of 11 scenarios (`one`, `two`)"."""
+    text = f"{len(names)}" if whole is None else f"{len(names)} of {whole} scenarios"
+    return text + (
+        f" ({', '.join(f'`{name}`' for name in names)})" if 0 < len(names) <= most else ""
+    )
+
+
+def counted(said: Mapping[str, Sequence[str]]) -> str:
+    """Where each of `said` holds: "ties on 9 of 11 scenarios and wins on 2 (`one`, `two`)".
+
+    It names no more than `MOST_NAMES` of them.
+
+    Args:
+        said: names of the scenarios, by what holds on them.
+    """
+    held = {what: names for what, names in said.items() if names}
+    whole, most, parts = sum(map(len, held.values())), MOST_NAMES, list[str]()
+    for what, names in held.items():
+        parts.append(f"{what} on {some(names, None if parts else whole, most)}")
+        most -= len(names) if len(names) <= most else 0
+    *first, last = parts or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _title(name: str, group: Sequence[Score]) -> str:
+    return name if group[0].headline else f"{name} (outside the headline)"
+
+
+def table(entries: Sequence[Score]) -> str:
     """The table of one bench, for a terminal."""
     parts = []
     for name, group in by_scenario(entries).items():
@@ -102,7 +144,7 @@ Costs are nats an output token above the dense model in the scenario's own forma
 '+': champion of its kind by cost on the validation part of train, '++': of all that do not learn;
 Holm p: of no difference from the lookup, corrected for champions over as many scenarios of the headline
 as stand behind "of";
-'=': not told apart from the lowest cost on test (95 %, the quality table's error included);
+'=': ties with the lowest cost on test (95 %, the quality table's error included);
 '!': could not be read in some rows, which the reference policy served.
 us: microseconds of one decision; passes: forward passes that calibration took; pays after: served
 output tokens until what is saved against random drop (which knows from calibration what may go) has
@@ -110,14 +152,14 @@ paid for the calibration text, each token of it at C nats; unmeas.: rows whose q
 Rivals have no place on the two scales."""
 
 
-def warnings(entries: Sequence[Entry]) -> str:
+def warnings(entries: Sequence[Score]) -> str:
     """What a reader must know before the numbers: policies that did not answer."""
     return "\n".join(
-        f"warning: {entry['policy']} on {entry['scenario']}: {entry['fallback']:.0%} of its rows were "
+        f"warning: {entry.policy} on {entry.scenario}: {entry.fallback:.0%} of its rows were "
         f"served by the reference policy, for its answer could not be read"
-        + (f" ({entry['fault']})" if entry["fault"] else "")
+        + (f" ({entry.fault})" if entry.fault else "")
         for entry in entries
-        if entry["fallback"]
+        if entry.fallback
     )
 
 
@@ -125,8 +167,8 @@ def ranking_lines(rankings: Sequence[dict[str, Any]]) -> str:
     """The order of policies at each value of C."""
     lines = ["ranking by cost at other values of C (nats):"]
     lines += [
-        f"  {entry['scenario']}  C={entry['ceiling']:g}: {', '.join(entry['ranking'])}"
-        for entry in rankings
+        f"  {each['scenario']}  C={each['ceiling']:g}: {', '.join(each['ranking'])}"
+        for each in rankings
     ]
     return "\n".join(lines)
 
@@ -136,7 +178,7 @@ def _escaped(text: str) -> str:
     return html.escape(text, quote=False).replace("|", "&#124;").replace("`", "&#96;")
 
 
-def markdown(entries: Sequence[Entry]) -> str:
+def markdown(entries: Sequence[Score]) -> str:
     """The same table in Markdown."""
     parts = []
     for name, group in by_scenario(entries).items():

@@ -99,7 +99,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
                 better, worse = sum(low > 0 for low, _ in ends), sum(high < 0 for _, high in ends)
                 said.append(
                     f"{name}: `{policy}` is better than the lookup on {better} of {len(ends)} lines, "
-                    f"worse on {worse}, not told apart from it on {len(ends) - better - worse}."
+                    f"worse on {worse}, and ties with it on {len(ends) - better - worse}."
                 )
     return said
 

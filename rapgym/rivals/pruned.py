@@ -20,7 +20,7 @@ from rapgym.model.shapes import Format, model_spec
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import error as table_error
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.rollout import log as rollout_log
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog

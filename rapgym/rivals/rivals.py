@@ -37,7 +37,7 @@ Text = Literal["calib", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A way around pruning, whose rule is in `rival_rules`; or pruning on top of another format."""
+    """A way around pruning, whose rule is in `rules`; or pruning on top of another format."""
 
     name: str
     summary: str
@@ -60,21 +60,14 @@ _FORMATS = {
     "int8-int8-kv": ("int8 weights, int8 KV cache", Format("int8", "int8")),
     "int4-int8-kv": ("int4 weights, int8 KV cache", Format("int4", "int8")),
 }
-# Each needs a quality table of its format; `RIVALS` holds those whose table is shipped.
+# Each needs a quality table of its format; `every` gives those whose table is here.
 PRUNED = tuple(
     Rival(
         f"{name}-pruned", f"{told}; on top of it the frontier lookup drops blocks", "pruned", form
     )
     for name, (told, form) in _FORMATS.items()
 )
-_PRUNED_TABLES = {
-    rival.name: {
-        scenarios_tables.table_name(scenarios_tables.base_name(s), rival.form_on(s))
-        for s in SCENARIOS
-    }
-    for rival in PRUNED
-}
-RIVALS: tuple[Rival, ...] = (
+WHOLE: tuple[Rival, ...] = (  # they prune nothing
     *(
         Rival(name, f"{told}; a batch that does not fit is refused", "static", form)
         for name, (told, form) in _FORMATS.items()
@@ -88,8 +81,20 @@ RIVALS: tuple[Rival, ...] = (
           "partial-admission"),
     Rival("weight-streaming", "what does not fit is read at every forward pass",
           "weight-streaming"),
-    *(each for each in PRUNED if _PRUNED_TABLES[each.name] <= {*quality_table.shipped()}),
 )  # fmt: skip
+
+
+def every() -> tuple[Rival, ...]:
+    """The rivals that can be run here: those that prune need their tables."""
+    return (*WHOLE, *(each for each in PRUNED if _needed(each) <= {*quality_table.shipped()}))
+
+
+def _needed(rival: Rival) -> set[str]:
+    """The quality tables with which a rival that prunes serves every scenario."""
+    return {
+        scenarios_tables.table_name(scenarios_tables.base_name(s), rival.form_on(s))
+        for s in SCENARIOS
+    }
 
 
 def rival(name: str) -> Rival:
@@ -98,17 +103,18 @@ def rival(name: str) -> Rival:
     Raises:
         InvalidSpec: there is none, and the message lists those there are; or its table is not here.
     """
-    for found in RIVALS:
+    here = every()
+    for found in here:
         if found.name == name:
             return found
     for absent in PRUNED:
         if absent.name == name and absent.form is not None:
-            form, tables = absent.form, ", ".join(sorted(_PRUNED_TABLES[name]))
+            form, tables = absent.form, ", ".join(sorted(_needed(absent)))
             raise InvalidSpec(
                 f"{name} needs the quality table {tables}, which is not shipped; `rapgym measure MODEL "
                 f"--format {form.weights}/{form.kv}` makes one"
             )
-    raise InvalidSpec(f"no rival is called {name!r}; there are {', '.join(r.name for r in RIVALS)}")
+    raise InvalidSpec(f"no rival is called {name!r}; there are {', '.join(r.name for r in here)}")
 
 
 def tables(story: Scenario) -> dict[str, str]:
@@ -120,7 +126,7 @@ def tables(story: Scenario) -> dict[str, str]:
         table.name: table.sha256
         for table in (scenarios_tables.table(story), scenarios_tables.base_table(story))
     }
-    for form in dict.fromkeys(rival.form_on(story) for rival in RIVALS if rival.prunes):
+    for form in dict.fromkeys(rival.form_on(story) for rival in every() if rival.prunes):
         name = scenarios_tables.table_name(scenarios_tables.base_name(story), form)
         if quality_table.path_of(name).is_file():
             own[name] = scenarios_tables.format_table(story, form).sha256

@@ -6,14 +6,21 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.errors import InvalidResult
-from rapgym.guard.guard import Guard, Guarding, Served, ask, begin, strict_lanes
+from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.guard.guard import (
-    refuses_misfit as refuses_misfit,  # for who runs policies through here
+    Guard,
+    Guarding,
+    Served,
+    ask,
+    begin,
+    refuses_misfit,
+    strict_lanes,
 )
-from rapgym.policies.policy import Briefing, Policy
+from rapgym.policies import registry
+from rapgym.policies.policy import TOLD, Briefing, Policy, briefing
 from rapgym.rollout.log import EpisodeLog, LogWriter, joined
 from rapgym.scenarios import worlds
+from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import simulator
@@ -32,6 +39,47 @@ def paired_rows(world: World, offsets: int) -> tuple[IntArray, IntArray]:
     starts, rows = whole_split(world, offsets), len(world.rows)
     row = (np.arange(rows)[:, None] + np.array([start.row for start in starts])) % rows
     return row, (row + np.array([start.offset for start in starts])) % rows
+
+
+def run_policy(
+    policy: object,
+    scenario: str | Scenario = "chat-beside-code",
+    split: Split = "test",
+    *,
+    seed: int = 0,
+) -> EpisodeLog:
+    """Let a policy serve a whole split in each of the scenario's pairings, under the shield.
+
+    It is told of train before "test", of the rest before "validation" and "check", and of these rows
+    themselves before "train", "fit" and "learn".
+
+    Args:
+        policy: an object with `reset` and `propose`, a class or factory that gives one without
+            arguments, or a name that `rapgym bench --policy` would take.
+        scenario: a name or a `Scenario`.
+        seed: of what the policy draws; of the training run, for a name of a method that learns.
+
+    Returns:
+        A log of T rows in B pairings: `proposal` and `kept`, bool [T, B, N]; `limit_bytes` and
+        `used_bytes`, int64 [T, B]; `quality`, `stall`, `emergency` and `refused`, which add up to
+        `cost`, nats an output token above dense by calibration columns, float64 [T, B];
+        `mean_cost`. Scores are made of test columns, by `run_bench` alone.
+
+    Raises:
+        InvalidPolicy: it is no policy, cannot be built, is not tuned for this scenario, or its
+            `reset` raises.
+        InvalidSpec: there is no such scenario or split.
+
+    Example:
+        >>> log = rapgym.run_policy("gsi", "chat-beside-code", "check")
+        >>> log.kept.shape == log.proposal.shape, log.mean_cost > 0
+        (True, True)
+    """
+    story = story_of(scenario)
+    if split not in TOLD:
+        raise InvalidSpec(f"no split {split!r}; there are {', '.join(TOLD)}")
+    told = briefing(story, TOLD[split])
+    return run(registry.maker(policy, told, seed), story, split, told, seed)
 
 
 def run(

@@ -7,9 +7,6 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidPolicy
-from rapgym.guard.guard import (
-    refuses_misfit as refuses_misfit,  # for who runs policies through here
-)
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.tuning import TUNING_BUDGET
 from rapgym.rollout.rollout import served_rows, whole_split

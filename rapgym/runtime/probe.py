@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rapgym.errors import DataUnavailable
 from rapgym.files.closing import Closing
@@ -15,23 +15,6 @@ SAMPLE_S = 0.002
 # glibc's mallopt: from this size on, a block is a mapping of its own and unmapped when it is freed.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 MMAP_BYTES = 128 << 10
-
-
-class Probe(Protocol):
-    """What is in use now, and at most since a moment."""
-
-    @property
-    def peak_by(self) -> str:
-        """How the peak is found, for reports."""
-
-    def used_bytes(self) -> int:
-        """In use now."""
-
-    def reset_peak(self) -> None:
-        """Forget what was; the peak counts from now on."""
-
-    def peak_bytes(self) -> int:
-        """Most since the reset."""
 
 
 def _lines(path: str) -> list[str]:

@@ -8,11 +8,10 @@ import numpy as np
 from rapgym.errors import InvalidTrace
 from rapgym.scenarios.story import Recorded, Scenario, Tenant
 from rapgym.workload import series, servegen, sources
-from rapgym.workload import trace as workload_trace
 from rapgym.workload.loaders import load_requests, vllm_kvcache
 from rapgym.workload.own import beside, path_of, sha256
 from rapgym.workload.series import Series
-from rapgym.workload.trace import RequestTrace
+from rapgym.workload.trace import RequestTrace, read_memory
 
 OURS = "recorded with `rapgym record` by the authors of rapgym"
 SERVEGEN = "servegen:"  # how the trace of a synthetic workload begins
@@ -98,7 +97,7 @@ def beside_memory(story: Scenario) -> Series:
     assert isinstance(story.tenant, Recorded)
     name = story.tenant.recording
     served = load_requests(story.trace).every(story.every)
-    memory = workload_trace.read_memory(path_of(name), name)
+    memory = read_memory(path_of(name), name)
     source = {"sha256": sha256(name), "licence": "Apache-2.0", "attribution": OURS}
     origin = _origin(story, served.name, name)
     origin["sources"] = {**origin["sources"], name: source}

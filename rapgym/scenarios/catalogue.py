@@ -1,11 +1,13 @@
 """The list of scenarios, and the names they answer to."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from rapgym.errors import InvalidSpec
 from rapgym.model.shapes import Format
-from rapgym.scenarios.story import Recorded, Scenario, Tenant
+from rapgym.scenarios.story import Recorded, Scenario, Tenant, restored
 from rapgym.workload import own as own_traces
 
 # Numbers were chosen on train parts and frozen before the first run on test. W = 7 for the Azure
@@ -167,16 +169,60 @@ def scenario(name: str) -> Scenario:
     raise InvalidSpec(f"no scenario is called {name!r}; there are {known}")
 
 
-def story_of(name: str, length_share: float = 1.0, device_profile: str | None = None) -> Scenario:
-    """The scenario of this name, on a device and at a share of its lengths.
+def list_scenarios() -> tuple[str, ...]:
+    """Names of the scenarios that come with rapgym, the headline's first.
+
+    Example:
+        >>> "chat-beside-code" in rapgym.list_scenarios()
+        True
+    """
+    return tuple(found.name for found in sorted(SCENARIOS, key=lambda found: not found.headline))
+
+
+def load_scenario(name: str) -> Scenario:
+    """A scenario: card, served model, workload and who else is on the card.
+
+    Args:
+        name: one of `list_scenarios()`, with or without its version; or
+            `BASE[memory=FILE,requests=FILE,card=GIB,every=K]` for your own traces, of which only
+            `memory` must be there.
+
+    Returns:
+        A frozen record. `dataclasses.replace` changes it, and `gymnasium.make("RAP-v0", scenario=...)`
+        takes it in place of a name.
+
+    Raises:
+        InvalidSpec: there is none of this name; the message lists those there are.
+        DataUnavailable: a file that the name speaks of is not there.
+
+    Example:
+        >>> rapgym.load_scenario("chat-beside-code").card_gib
+        44
+    """
+    return scenario(name)
+
+
+def story_of(
+    named: str | Scenario | Mapping[str, Any],
+    length_share: float = 1.0,
+    device_profile: str | None = None,
+) -> Scenario:
+    """A scenario by its name, itself or its fields, on a device and at a share of its lengths.
+
+    What is left at its default stays as the scenario says.
 
     Raises:
         InvalidSpec: there is no such scenario or profile, or the share is none.
     """
-    found = scenario(name)
-    if (length_share, device_profile) == (1.0, None):
-        return found
-    return replace(found, length_share=length_share, device_profile=device_profile)
+    if isinstance(named, Scenario):
+        found = named
+    else:
+        found = restored(named) if isinstance(named, Mapping) else scenario(named)
+    if length_share != 1.0:
+        found = replace(found, length_share=length_share)
+    if device_profile is not None:
+        found = replace(found, device_profile=device_profile)
+    return found
 
 
 def _on_own_traces(base_name: str, options: dict[str, str]) -> Scenario:

@@ -6,11 +6,9 @@ from fractions import Fraction
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.model import memory as model_memory
-from rapgym.model import profiles
+from rapgym.model import memory, profiles
 from rapgym.model.profiles import IDEAL, DeviceProfile
 from rapgym.model.shapes import ModelSpec, model_spec
-from rapgym.scenarios import story as scenarios_story
 from rapgym.scenarios import tables
 from rapgym.scenarios.story import GIB, Recorded, Scenario
 from rapgym.workload import own as own_traces
@@ -19,7 +17,7 @@ from rapgym.workload import own as own_traces
 def card_bytes(story: Scenario) -> int:
     """The whole card in bytes of the measured model: the unit in which limits are seen."""
     measured = model_spec(tables.table(story).model)
-    card = int(story.card_gib * scenarios_story.GIB * scales(story, measured).bytes)
+    card = int(story.card_gib * GIB * scales(story, measured).bytes)
     return int(limit_scaled(story, measured, np.array(float(card))))
 
 
@@ -44,12 +42,12 @@ def scales(story: Scenario, measured: ModelSpec) -> Scales:
     """The two scales of a scenario whose table was measured on `measured`."""
     served = model_spec(story.served)
     byte_scale = Fraction(
-        model_memory.weight_bytes(measured, story.form),
-        model_memory.weight_bytes(served, story.form),
+        memory.weight_bytes(measured, story.form),
+        memory.weight_bytes(served, story.form),
     )
     kv = Fraction(
-        model_memory.model_kv_token_bytes(served, story.form.kv),
-        model_memory.model_kv_token_bytes(measured, story.form.kv),
+        memory.model_kv_token_bytes(served, story.form.kv),
+        memory.model_kv_token_bytes(measured, story.form.kv),
     )
     return Scales(tokens=byte_scale * kv, bytes=byte_scale)
 
@@ -62,8 +60,8 @@ def limit_bytes(story: Scenario, tenant_tokens: IntArray) -> IntArray:
     if isinstance(story.tenant, Recorded):
         return card - own_traces.UNIT_BYTES * tenant_tokens
     model = model_spec(story.tenant.model)
-    kv = model_memory.model_kv_token_bytes(model)
-    return card - model_memory.weight_bytes(model) - kv * tenant_tokens
+    kv = memory.model_kv_token_bytes(model)
+    return card - memory.weight_bytes(model) - kv * tenant_tokens
 
 
 def limit_scaled(story: Scenario, measured: ModelSpec, limit: FloatArray) -> FloatArray:
@@ -73,5 +71,5 @@ def limit_scaled(story: Scenario, measured: ModelSpec, limit: FloatArray) -> Flo
     """
     if story.length_share == 1:
         return limit
-    dense = model_memory.weight_bytes(measured, story.form)
+    dense = memory.weight_bytes(measured, story.form)
     return dense + story.length_share * (limit - dense)

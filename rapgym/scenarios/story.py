@@ -1,10 +1,11 @@
 """Scenarios: physical stories from which every number of a world follows; and the list of them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from rapgym.errors import InvalidSpec
-from rapgym.model import memory as model_memory
+from rapgym.model import memory
 from rapgym.model.shapes import BF16, Format, model_spec
 from rapgym.workload import series
 
@@ -23,7 +24,7 @@ class Tenant:
 
     @property
     def pool_tokens(self) -> int:
-        return int(self.pool_gib * GIB) // model_memory.model_kv_token_bytes(model_spec(self.model))
+        return int(self.pool_gib * GIB) // memory.model_kv_token_bytes(model_spec(self.model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +107,21 @@ def described(story: Scenario) -> dict[str, Any]:
         for name, value in asdict(story).items()
         if name not in LATER_FIELDS or value != initial[name]
     }
+
+
+def restored(described: Mapping[str, Any]) -> Scenario:
+    """The scenario whose fields these are, as `described`, `dataclasses.asdict` and JSON give them.
+
+    Raises:
+        InvalidSpec: they are not the fields of a scenario, or contradict each other.
+    """
+    try:
+        values = dict(described)
+        tenant, form = values.get("tenant"), values.get("form")
+        if isinstance(tenant, Mapping):
+            values["tenant"] = (Recorded if "recording" in tenant else Tenant)(**tenant)
+        if isinstance(form, Mapping):
+            values["form"] = Format(**form)
+        return Scenario(**values)
+    except TypeError as error:
+        raise InvalidSpec(f"these are not the fields of a scenario: {error}") from error

@@ -10,10 +10,11 @@ from rapgym import heldout
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.files import checked, places
-from rapgym.model import memory as model_memory
+from rapgym.model import memory
 from rapgym.model.shapes import ModelSpec, model_spec
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import tables
+from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.scales import limit_bytes, limit_scaled, profile_of, scales
 from rapgym.scenarios.story import Recorded, Scenario, Split
 from rapgym.scenarios.tables import table
@@ -96,6 +97,33 @@ def world(story: Scenario, split: Split) -> World:
     return _told_world(story, split)
 
 
+def make_world(scenario: str | Scenario = "chat-beside-code", split: Split = "train") -> World:
+    """The rows of a scenario's split and all that decides what they cost, as policies meet it.
+
+    Args:
+        scenario: a name or a `Scenario`.
+        split: "train" and its parts "fit" and "validation"; of "fit" its parts "learn" and "check";
+            "test".
+
+    Returns:
+        A frozen record of T rows: `rows` (tokens and requests, int64 [T]; `limit_bytes`, int64
+        [T, W], by the second), `footprint` (bytes of each of the N blocks), `quality` (nats a token
+        above dense of kept sets, calibration columns alone), `ceiling` (C, nats: what a token that
+        is not served costs). `rapgym.world.simulator.step` serves its rows.
+
+    Raises:
+        InvalidSpec: there is no such scenario or split.
+        InvalidTable, InvalidTrace, DataUnavailable: a file of it is damaged or not here.
+        HeldOut: training asks for a split that it is not told of.
+
+    Example:
+        >>> world = rapgym.make_world("chat-beside-code", "test")
+        >>> world.blocks, world.rows.limit_bytes.shape[1]
+        (60, 7)
+    """
+    return world(story_of(scenario), split)
+
+
 @lru_cache(maxsize=64)
 def _told_world(story: Scenario, split: Split) -> World:
     return _world(story, split, _told(story))
@@ -129,7 +157,7 @@ def _judged_world(story: Scenario, split: Split) -> World:
 def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
     measured = model_spec(table(story).model)
     profile = profile_of(story)
-    footprint = model_memory.footprint(measured, story.form, profile)
+    footprint = memory.footprint(measured, story.form, profile)
     restore_bytes_per_s = profile.restore_bytes_per_s
     if restore_bytes_per_s is None:
         restore_bytes_per_s = float(footprint.weights.sum()) / story.restore_s

@@ -65,7 +65,7 @@ def judged(name: str, variant: str, file: str) -> Judged:
     entry = registry.entry(run.method)
     make = partial(registry.build, entry, {"file": file})
     log = rollout.run(make, story, "test", briefing(story), run.seed)
-    cell = cells.scored(story, {"on_misfit": "repair"}, log)
+    cell = cells.scored(story, cells.described(story, entry.name, entry.kind), log)
     cost = score.mean_cost(np.round(cell.test_cost, results.DECIMALS), cell.log.output_tokens)
     validation = None
     if run.told == "fit":
@@ -137,10 +137,10 @@ def ends() -> dict[str, dict[str, float]]:
     """Of each scenario the costs on test that foresight is measured between, from the bench."""
     wanted = ("frontier", "bound")
     found: dict[str, dict[str, float]] = {}
-    for entry in results.read(BENCH).header["entries"]:
-        if entry["policy"] in wanted:
-            name = entry["scenario"].rpartition("-v")[0]
-            found.setdefault(name, {})[entry["policy"]] = entry["cost"]
+    for entry in results.read(BENCH).scores:
+        if entry.policy in wanted:
+            name = entry.scenario.rpartition("-v")[0]
+            found.setdefault(name, {})[entry.policy] = entry.cost
     return found
 
 

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.errors import InvalidPolicy
 from rapgym.guard import guard
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.scenarios import tables
 from rapgym.scenarios.catalogue import story_of
+from rapgym.scenarios.story import Scenario
 from rapgym.testing import worlds
 from rapgym.testing.witness import Tally, Witness
 from rapgym.world import encoding, simulator
@@ -94,7 +93,7 @@ class Checkup:
 
 def check_policy(
     policy: object,
-    scenario: str = "chat-beside-code",
+    scenario: str | Scenario = "chat-beside-code",
     *,
     rows: int = 48,
     lanes: int = 3,
@@ -122,7 +121,7 @@ def check_policy(
         (True, 0)
     """
     told = briefing(story_of(scenario))
-    make = _maker(policy, told)
+    make = registry.maker(policy, told)
     visits = tuple(
         _visit(make, told, kind, rows, lanes, [seed, number])
         for number, kind in enumerate(worlds.HOSTILE)
@@ -139,31 +138,6 @@ def _share(part: int, whole: int) -> str:
 
 def _name(policy: object, made: Policy) -> str:
     return policy if isinstance(policy, str) else type(made).__name__
-
-
-def _maker(policy: object, told: Briefing) -> Callable[[], Policy]:
-    """What gives a policy for each world.
-
-    Raises:
-        InvalidPolicy: nothing does.
-    """
-    if isinstance(policy, str):
-        found = registry.entry(policy)
-        options = registry.settings(found, told, tables.table(told.scenario).sha256)
-        return lambda: registry.build(found, options)
-    is_object = hasattr(policy, "propose") and not isinstance(policy, type)
-
-    def make() -> Policy:
-        try:
-            made: Any = policy if is_object else policy()  # type: ignore[operator]
-        except Exception as error:
-            raise InvalidPolicy(f"{policy!r} cannot be built without arguments: {error}") from error
-        if not all(callable(getattr(made, name, None)) for name in ("reset", "propose")):
-            raise InvalidPolicy(f"{made!r} needs the methods reset and propose")
-        found: Policy = made
-        return found
-
-    return make
 
 
 def _visit(

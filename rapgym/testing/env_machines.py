@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.envs.env import IDS, RapEnv
+from rapgym.envs.env import RapEnv
+from rapgym.envs.registration import IDS
 from rapgym.envs.vector_env import RapVectorEnv
 from rapgym.guard.guard import Guard, Guarding
 from rapgym.guard.watchdog import Rules
@@ -62,13 +63,13 @@ class EnvMachine(RuleBasedStateMachine):
     tally: ClassVar[Tally] = Tally()
 
     @initialize(
-        id=st.sampled_from([*IDS]),
+        env_id=st.sampled_from([*IDS]),
         split=st.sampled_from([*TRAIN, *WHOLE]),
         observation=st.sampled_from(["flat", "dict"]),
         seed=SEEDS,
     )
-    def it_is_made(self, id: str, split: Any, observation: str, seed: int) -> None:
-        self.made = {"actions": IDS[id], "scenario": self.scenario, "split": split,
+    def it_is_made(self, env_id: str, split: Any, observation: str, seed: int) -> None:
+        self.made = {"actions": IDS[env_id], "scenario": self.scenario, "split": split,
                      "observation": observation}  # fmt: skip
         self._open(seed)
 

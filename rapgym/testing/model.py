@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.world.records import World
 
 Kept = frozenset[int]
@@ -161,7 +161,7 @@ def asked(world: PlainWorld, row: int, limit_row: int, scale: float) -> Asked:
         world.reserved_tokens[row] * scale
     )  # fmt: skip
     kv = world.kv_token_bytes * (prompt + reserved)
-    costs = [bytes + (0 if block % 2 else kv) for block, bytes in enumerate(world.weights)]
+    costs = [weight + (0 if block % 2 else kv) for block, weight in enumerate(world.weights)]
     overhead = world.fixed_bytes + ceil(world.activation_bytes_per_token * prompt)
     taken = overhead + world.margin_bytes
     return Asked(costs, overhead, [limit - taken for limit in world.limit_bytes[limit_row]])
@@ -219,8 +219,8 @@ def serve(
         strict: a misfit is refused rather than repaired.
     """
     order, floor, weights = world.order, world.floor, world.weights
-    bytes = asked(world, row, limit_row, scale)
-    costs, budgets, used = bytes.costs, bytes.budgets, bytes.used
+    needs = asked(world, row, limit_row, scale)
+    costs, budgets, used = needs.costs, needs.budgets, needs.used
 
     # What is executed from the first second on, or a refusal.
     wanted = proposal | floor
@@ -272,7 +272,7 @@ def serve(
         kept=first,
         kept_end=in_memory,
         reason=reason,
-        used_bytes=0 if reason == "refused" else bytes.overhead + used(first),
+        used_bytes=0 if reason == "refused" else needs.overhead + used(first),
         nll=first_nll,
         measured=known,
         seconds=seconds,

@@ -62,11 +62,11 @@ def tiny_worlds(draw: st.DrawFn, most_rows: int = 6, most_seconds: int = 4) -> W
         mean_output_tokens=10.0,
         notice_s=draw(st.sampled_from([0, 0, 1, 3])),
     )  # fmt: skip
-    bytes = [
+    limit_bytes = [
         draw(st.lists(limits(world, p, r), min_size=seconds, max_size=seconds))
         for p, r in zip(prompt.tolist(), reserved.tolist(), strict=True)
     ]
-    return made.with_limits(world, np.array(bytes, dtype=np.int64))
+    return made.with_limits(world, np.array(limit_bytes, dtype=np.int64))
 
 
 @st.composite

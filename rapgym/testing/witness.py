@@ -171,7 +171,7 @@ class Witness:
 
 def check_promises(
     world: PlainWorld,
-    bytes: model.Asked,
+    needs: model.Asked,
     proposal: Kept,
     outcome: Outcome,
     lane: int,
@@ -184,9 +184,9 @@ def check_promises(
         BrokenPromise: one does not hold.
     """
     kept, floor = model.kept_of(outcome.kept[lane].tolist()), world.floor
-    wanted, budget, refused = proposal | floor, bytes.budgets[0], bool(outcome.refused[lane])
-    floor_fits, wanted_fits = bytes.used(floor) <= budget, bytes.used(wanted) <= budget
-    spent = bytes.used(kept)
+    wanted, budget, refused = proposal | floor, needs.budgets[0], bool(outcome.refused[lane])
+    floor_fits, wanted_fits = needs.used(floor) <= budget, needs.used(wanted) <= budget
+    spent = needs.used(kept)
     declared = strict and not wanted_fits
     _require(refused == (not floor_fits or declared), "promise 1: refused without cause, or not")
     if refused:
@@ -197,17 +197,17 @@ def check_promises(
         if wanted_fits:
             _require(kept == wanted, "promise 2: what fits is executed unchanged")
         for block in wanted - kept:
-            _require(spent + bytes.costs[block] > budget, f"promise 3: {block} went in vain")
-    _within_the_end(world, bytes, outcome, lane)
-    _adds_up(world, outcome, lane, len(bytes.budgets))
+            _require(spent + needs.costs[block] > budget, f"promise 3: {block} went in vain")
+    _within_the_end(world, needs, outcome, lane)
+    _adds_up(world, outcome, lane, len(needs.budgets))
 
 
-def _within_the_end(world: PlainWorld, bytes: model.Asked, outcome: Outcome, lane: int) -> None:
+def _within_the_end(world: PlainWorld, needs: model.Asked, outcome: Outcome, lane: int) -> None:
     """What is in memory when the row ends fits its last second."""
     left = model.kept_of(outcome.kept_end[lane].tolist())
     has_cache = outcome.seconds.refused[lane] == 0
-    held = bytes.used(left) if has_cache else sum(world.weights[block] for block in left)
-    _require(held <= bytes.budgets[-1] or not left, "promise 1: overdrawn when the row ends")
+    held = needs.used(left) if has_cache else sum(world.weights[block] for block in left)
+    _require(held <= needs.budgets[-1] or not left, "promise 1: overdrawn when the row ends")
 
 
 def _adds_up(world: PlainWorld, outcome: Outcome, lane: int, window_s: int) -> None:

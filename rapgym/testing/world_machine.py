@@ -20,7 +20,8 @@ from rapgym.guard import guard
 from rapgym.policies.policy import Policy
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import file as table_file
-from rapgym.quality.table import QualityColumns, QualityTable
+from rapgym.quality.columns import QualityColumns
+from rapgym.quality.table import QualityTable
 from rapgym.testing import hostile, strategies
 from rapgym.testing import worlds as made
 from rapgym.testing.witness import Tally, Witness

@@ -10,8 +10,8 @@ from rapgym.arrays import BoolArray, IntArray
 from rapgym.model.memory import Footprint
 from rapgym.policies.policy import Briefing
 from rapgym.quality import file as table_file
-from rapgym.quality.file import Header, Orders, Sample
 from rapgym.quality.file import Rows as TableRows
+from rapgym.quality.header import Header, Orders, Sample
 from rapgym.quality.table import QualityTable
 from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding

@@ -14,7 +14,6 @@ from rapgym.workload import sources
 from rapgym.workload.trace import MemoryTrace, RequestTrace, read_requests
 
 MOONCAKE_GRID_S = 3.0
-HOST_STEP_S = 300.0  # of the two data-centre files
 _TICKS = 10_000_000  # Azure's timestamps count 100 ns
 
 
@@ -118,47 +117,6 @@ def vllm_kvcache(run_scale: int) -> UsedShare:
     return UsedShare(
         f"{name}@{run_scale}", table["t_s"][rows], table["kvcache_usage_pct"][rows] / 100
     )
-
-
-def google_memory() -> UsedShare:
-    """Host memory in use over a whole Google data centre, 2019, as a share of capacity."""
-    name = "google2019-memory"
-    share = columns.read(sources.path_of(name), name, {"avg_mem": "float"})["avg_mem"]
-    return UsedShare(name, np.arange(len(share)) * HOST_STEP_S, share)
-
-
-def azure_v2_memory() -> UsedShare:
-    """Host memory assigned to all VMs of the Azure V2 trace, as a share of its own maximum."""
-    name = "azure-v2-memory"
-    table = columns.read(
-        sources.path_of(name), name, {"timestamp": "float", "assigned_mem": "float"}
-    )
-    assigned = table["assigned_mem"]
-    require(name, bool((assigned > 0).all()), "assigned_mem is not positive")
-    return UsedShare(name, table["timestamp"], assigned / assigned.max())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UsedQuantiles:
-    """How often GPUs of two clusters had how much of their 80 GiB in use; not a time series."""
-
-    percentile: FloatArray  # 0 to 100, strictly ascending, [Q]
-    seren_share: FloatArray  # 0 to 1, ascending, [Q]
-    kalos_share: FloatArray  # 0 to 1, ascending, [Q]
-
-
-def acme_quantiles() -> UsedQuantiles:
-    """GPU memory in use in Shanghai AI Laboratory's clusters Seren and Kalos (Acme, NSDI 2024)."""
-    name = "acme-fb-used"
-    table = columns.read(sources.path_of(name), name, {
-        "percentile": "float", "seren_gpu_fb_used_pct": "float",
-        "kalos_gpu_fb_used_pct": "float"})  # fmt: skip
-    percentile, *used_pct = table.values()
-    require_time(name, percentile)
-    for quantiles in (percentile, *used_pct):
-        fine = (np.diff(quantiles) >= 0).all() and quantiles[0] >= 0 and quantiles[-1] <= 100
-        require(name, bool(fine), "quantiles do not ascend between 0 and 100 percent")
-    return UsedQuantiles(percentile, *(quantiles / 100 for quantiles in used_pct))
 
 
 def require_time(name: str, t_s: FloatArray) -> None:

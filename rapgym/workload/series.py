@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.files import checked, headed
+from rapgym.files import columns as csv_columns
 from rapgym.workload.residence import reserve_tokens, residence_s, tenant_tokens
 from rapgym.workload.trace import RequestTrace
 
@@ -278,11 +279,9 @@ def read(path: Path) -> Series:
         if header["schema"] != SCHEMA or not 0 < window < 1000 or lines[0] != _names(window):
             raise ValueError("its columns are not the ones that its header implies")
         width = len(DEMAND_COLUMNS) + window
-        cells = [line.split(",") for line in lines[1:]]
-        requests = _objects([row.pop() for row in cells])
-        table = np.array(cells, dtype=np.int64)
-        if table.ndim != 2 or table.shape[1] != width:
-            raise ValueError("a row has too few columns")
+        parts = [line.rpartition(",") for line in lines[1:]]
+        requests = _objects([part[2] for part in parts])
+        table = csv_columns.integers([part[0] for part in parts], width)
         batch, prompt, output, longest, *tenant = (np.ascontiguousarray(c) for c in table.T)
         reserve, origin = int(header["reserve_tokens"]), dict(header["origin"])
         held = np.stack(tenant, axis=1)

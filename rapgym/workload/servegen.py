@@ -15,7 +15,7 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.files import columns
 from rapgym.workload import sources
-from rapgym.workload.loaders import require, require_time
+from rapgym.workload.loaders import require
 from rapgym.workload.trace import RequestTrace
 
 DAY_S = 86_400
@@ -58,17 +58,6 @@ class ServegenLengths:
     output: FloatArray  # [K, 4]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ServegenRates:
-    """All clients of one workload together, every window (600 s), silent ones included."""
-
-    workload: str
-    t_s: FloatArray  # strictly ascending, [S]
-    rate_rps: FloatArray  # [S]
-    active_clients: IntArray  # [S]
-    top_client_rate_rps: FloatArray  # of the busiest client, [S]
-
-
 def servegen_clients(workload: str) -> ServegenClients:
     """ServeGen's measured rates and burstiness, such as of "language/m-large"."""
     name = "servegen-clients"
@@ -95,18 +84,6 @@ def servegen_lengths(workload: str) -> ServegenLengths:
         ascending = (tokens >= 0).all() and (np.diff(tokens[:, 1:]) >= 0).all()
         require(name, bool(ascending), "quantiles of tokens are negative or do not ascend")
     return ServegenLengths(workload, table["client"], table["t_s"], prompt, output)
-
-
-def servegen_rates(workload: str) -> ServegenRates:
-    """ServeGen's total rate, complete also where length records are missing."""
-    name = "servegen-rate"
-    table = _servegen(name, workload, {"t_s": "float", "rate_rps": "float",
-                                       "active_clients": "int",
-                                       "top_client_rate_rps": "float"})  # fmt: skip
-    require_time(name, table["t_s"])
-    negative = any((table[field] < 0).any() for field in table)
-    require(name, not negative, "a rate or a number of clients is negative")
-    return ServegenRates(workload, **table)
 
 
 def _servegen(name: str, workload: str, kinds: dict[str, columns.Kind]) -> columns.Columns:

@@ -52,11 +52,6 @@ _SERVEGEN = {
     "licence": "Apache-2.0",
     "attribution": "ServeGen; Xiang et al., arXiv:2505.09999",
 }
-_DATACENTER = {
-    "repository": "alejandrofdez-us/DataCenter-Traces-Datasets",
-    "commit": "003bb8e7ce9aaf4ed16ddf1652bc1a279c8ac2e6",
-    "licence": "CC-BY-4.0",
-}
 
 SOURCES = (
     Source(
@@ -96,15 +91,6 @@ SOURCES = (
         **_SERVEGEN,
     ),
     Source(
-        "servegen-rate",
-        "traces/servegen_rate_600s.csv.gz",
-        "be485367b691221f5e9c796c3b1f7b11af7700cad6ebb5705b1ed226bfb43511",
-        origin="data/*/*/chunk-*-trace.csv",
-        schema="workload, t_s (every 600 s window), rate_rps (all clients), active_clients, "
-        "top_client_rate_rps",
-        **_SERVEGEN,
-    ),
-    Source(
         "servegen-lengths",
         "traces/servegen_lengths.csv.gz",
         "ce129f40dab6ba77943781e2097aa426c36154be1ccaa68e059823ff5eb44d18",
@@ -124,40 +110,6 @@ SOURCES = (
         attribution="liao4s/BurstGPT_test: laboratory replay of BurstGPT prompts on vLLM",
         schema="run_scale (speed-up), t_s (about 0.5 s apart), kvcache_usage_pct of the KV pool, "
         "queue lengths, token rates, NVML readings",
-    ),
-    Source(
-        "acme-fb-used",
-        "memory/acme_gpu_fb_used_quantiles.csv.gz",
-        "34c44103d165f06f56b5b130ad059216c7f008c525656f8d6c0dd834c32126da",
-        repository="InternLM/AcmeTrace",
-        commit="6d6ac9cd15f3b01151ac6ba00ecddd9156f0dc73",
-        origin="data/utilization/util_pkl",
-        licence="CC-BY-4.0",
-        attribution="Hu et al., Characterization of LLM development in the datacenter, NSDI 2024",
-        schema="percentile, then quantiles of GPU and host memory and utilisation in percent, "
-        "clusters Seren and Kalos; no time order",
-    ),
-    Source(
-        "google2019-memory",
-        "memory/google2019_mem_300s.csv.gz",
-        "bd3fd0fc9d2120b4bfbfb934c5240fad30045e5b4ba9008689c0cd4e1962bbf5",
-        origin="google2019/instance_usage_grouped_300_seconds_month.csv",
-        attribution="Google ClusterData 2019, aggregated by DataCenter-Traces-Datasets",
-        schema="one row per 300 s: avg_cpu, avg_mem, avg_assigned_mem (share of capacity), "
-        "avg_cycles_per_instruction; host memory of a whole data centre",
-        content_sha256="3f2a240bcbcc97fe74d3609381029c03aad97d4adf28b753d2b058cbd448d20d",
-        **_DATACENTER,
-    ),
-    Source(
-        "azure-v2-memory",
-        "memory/azure_v2_assigned_mem_300s.csv.gz",
-        "38c9aeeabfc36876f16861581d93c5a419602468ae821ba49fa268c604c4ce0b",
-        origin="azure_v2/vm_cpu_readings_month_aggregated_cpu_mem.csv",
-        attribution="AzurePublicDataset V2, aggregated by DataCenter-Traces-Datasets",
-        schema="timestamp (300 s apart), cpu_usage, assigned_mem (summed over VMs); host memory "
-        "assigned, not used",
-        content_sha256="1ab1a1e4285bcfb5d1619f084d227872d30ae1f044c230b82af398cb60fd5067",
-        **_DATACENTER,
     ),
 )
 

@@ -9,7 +9,7 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidSpec
 from rapgym.model import blocks
 from rapgym.model.memory import Footprint
-from rapgym.quality.table import QualityColumns
+from rapgym.quality.columns import QualityColumns
 from rapgym.world.reward import Seconds, Terms
 
 # Which lanes: a slice, their indices, or bool [B].

@@ -135,12 +135,12 @@ class Learner:
                 tensor.copy_(torch.as_tensor(state["weights"][name]))
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def learn(self, seed: int, round: int) -> float:
+    def learn(self, seed: int, turn: int) -> float:
         """One round of steps; the mean regret of the soft choice in it, nats an output token."""
         settings, regrets = self._settings, []
         rng, whole = np.random.default_rng(seed), settings.rounds * settings.steps
         torch.manual_seed(seed)
-        for step in range(round * settings.steps, (round + 1) * settings.steps):
+        for step in range(turn * settings.steps, (turn + 1) * settings.steps):
             share = min(1.0, (step + 1) / WARM_UP) * max(LEAST_RATE, 1 - step / whole)
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * share

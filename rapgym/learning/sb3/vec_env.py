@@ -27,15 +27,15 @@ class RapVecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     @classmethod
-    def make(cls, id: str, lanes: int, **settings: Any) -> Self:
+    def make(cls, env_id: str, lanes: int, **settings: Any) -> Self:
         """The adapter over `gymnasium.make_vec(id, num_envs=lanes, **settings)`.
 
         Raises:
             InvalidSpec: the id is no environment of rapgym's.
         """
-        env = gymnasium.make_vec(id, num_envs=lanes, **settings).unwrapped
+        env = gymnasium.make_vec(env_id, num_envs=lanes, **settings).unwrapped
         if not isinstance(env, RapVectorEnv):
-            raise InvalidSpec(f"{id} has no native vector form; RAP-v0 and its siblings have")
+            raise InvalidSpec(f"{env_id} has no native vector form; RAP-v0 and its siblings have")
         return cls(env)
 
     def reset(self) -> Any:

@@ -14,7 +14,7 @@ from rapgym.runtime.gpu_probe import AllocatorProbe
 from rapgym.runtime.live.elastic import ElasticModel
 from rapgym.runtime.live.requests import RowRequests
 from rapgym.runtime.live.row import LiveServer
-from rapgym.runtime.measure import campaign
+from rapgym.runtime.measure import origins
 from rapgym.scenarios import scales, tables
 from rapgym.scenarios.story import Scenario, Split
 
@@ -85,7 +85,7 @@ class Machine:
 
     def about(self) -> dict[str, Any]:
         """Device and versions, for reports."""
-        return campaign.surroundings(self.device)
+        return origins.surroundings(self.device)
 
     def step(self, tenant: Holder, meter: Meter, *, shielded: bool = True) -> DeviceStep:
         """What serves rows, beside a tenant."""

@@ -75,7 +75,7 @@ class LiveCaches:
             if isinstance(cache.layers[index], DummyLayer):
                 raise InvalidSpec(
                     f"{self._name}: attention of layer {index} came back while this KV cache was "
-                    "in use, which lacks its keys and values: start these sequences anew with a "
+                    "in use, which lacks its keys and values: restart these sequences with a "
                     "new cache"
                 )
         return kwargs

@@ -14,10 +14,8 @@ from rapgym.runtime import samples
 from rapgym.runtime.measure import designs
 from rapgym.runtime.measure.ledger import Ledger, Measurement
 from rapgym.runtime.measure.meter import Meter
-from rapgym.runtime.measure.origins import origin, surroundings
+from rapgym.runtime.measure.origins import origin
 from rapgym.runtime.model import LoadedModel
-
-__all__ = ["DESIGNS", "Orders", "measure_formats", "open_meter", "origin", "run", "surroundings"]
 
 ORDER_DRAWS = ("order-0", "order-1", "order-2")
 JUDGED_ON = ("calib", "test")

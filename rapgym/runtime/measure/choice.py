@@ -3,7 +3,7 @@
 An item is 64 tokens of test text and four continuations of 16 tokens: the true one, and three that
 continue other such stretches of the same document. Chosen is the one with the highest summed
 log-likelihood. One sequence holds an item: the context once, behind it the four continuations, each
-of which sees the context and itself.
+of which sees the context and itself: P = 64 + 4 * 16 tokens.
 """
 
 import hashlib
@@ -31,7 +31,6 @@ from rapgym.runtime.model import LoadedModel
 
 CONTEXT, CONTINUATION, CHOICES = 64, 16, 4  # tokens, tokens, continuations
 WINDOW = CONTEXT + CONTINUATION
-PACKED = CONTEXT + CHOICES * CONTINUATION
 ITEMS = 100  # of a domain
 GROUP = 12  # items run together
 
@@ -66,7 +65,7 @@ def documents(text: str, domain: str) -> list[str]:
 
 
 def items(tokenizer: Any, domain: str, count: int, seed: int = 0) -> IntArray:
-    """Items of one domain's test text, int64 [count, PACKED]: context, truth, three distractors.
+    """Items of one domain's test text, int64 [count, P]: context, truth, three distractors.
 
     Documents are cut into stretches of 80 tokens; the items are spread evenly over those of all
     documents that have four different continuations.
@@ -95,7 +94,7 @@ def items(tokenizer: Any, domain: str, count: int, seed: int = 0) -> IntArray:
 
 
 def layout() -> tuple[IntArray, BoolArray]:
-    """Positions of a packed item's tokens, int64 [PACKED], and who sees whom, bool [PACKED, PACKED]."""
+    """Positions of a packed item's P tokens, int64 [P], and who sees whom, bool [P, P]."""
     branch = np.concatenate([np.full(CONTEXT, -1), np.repeat(np.arange(CHOICES), CONTINUATION)])
     tail = np.tile(CONTEXT + np.arange(CONTINUATION), CHOICES)
     positions = np.concatenate([np.arange(CONTEXT), tail])
@@ -104,7 +103,7 @@ def layout() -> tuple[IntArray, BoolArray]:
 
 
 def packed_forward(network: Any, packed: torch.Tensor) -> PrefixForward:
-    """The forward pass of items, int64 [items, PACKED]."""
+    """The forward pass of items, int64 [items, P]."""
     positions, attends = (torch.from_numpy(part).to(packed.device) for part in layout())
     return PrefixForward(network, packed, positions, attends)
 
@@ -167,7 +166,7 @@ class ChoiceMeter:
 
 
 def all_items(tokenizer: Any, domains: Sequence[str] = texts.DOMAINS) -> IntArray:
-    """Items of every domain one after the other, int64 [domains * ITEMS, PACKED]."""
+    """Items of every domain one after the other, int64 [domains * ITEMS, P]."""
     return np.concatenate([items(tokenizer, domain, ITEMS) for domain in domains])
 
 

@@ -319,6 +319,3 @@ def _means(batches: list[torch.Tensor | None], domains: int) -> tuple[float, ...
 
 def _rounded(values: Iterable[Any]) -> tuple[float, ...]:
     return tuple(round(float(value), 6) for value in values)
-
-
-__all__ = ["Meter", "OutOfTime", "TokenLoss", "standard_error"]

@@ -16,7 +16,8 @@ from rapgym.model import blocks, pretrained
 from rapgym.model.shapes import BF16
 from rapgym.quality import file as table_file
 from rapgym.quality import predictor_tuning
-from rapgym.quality.file import FormatQuality, Header, Orders, Rows, Sample
+from rapgym.quality.file import Rows
+from rapgym.quality.header import FormatQuality, Header, Orders, Sample
 from rapgym.quality.predictor import Sets, Settings
 from rapgym.quality.table import QualityTable
 from rapgym.runtime import samples

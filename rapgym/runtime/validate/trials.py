@@ -8,6 +8,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTrace
+from rapgym.guard.guard import refuses_misfit
 from rapgym.model import blocks
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
@@ -63,7 +64,7 @@ def is_strict(story: Scenario, split: Split, name: str) -> bool:
     told = briefing(replace(story, offsets=1), "fit" if split == "validation" else "train")
     entry = registry.entry(name)
     options = registry.settings(entry, told, tables.table(story).sha256)
-    return rollout.refuses_misfit(registry.build(entry, options))
+    return refuses_misfit(registry.build(entry, options))
 
 
 def chosen_rows(

@@ -1,7 +1,6 @@
 """The simulated world against the machine: rows replayed on a live model, and a report of both."""
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +14,7 @@ from rapgym.runtime.validate.records import Record
 from rapgym.runtime.validate.replaying import Job
 from rapgym.runtime.validate.trials import Trial
 from rapgym.scenarios import scales, tables, worlds
-from rapgym.scenarios import story as scenarios_story
-from rapgym.scenarios.story import Scenario, Split
+from rapgym.scenarios.story import Scenario, Split, described
 from rapgym.world.records import World
 
 POLICIES = ("static-best", "keep-all", "frontier", "frontier-margin", "gsi-per-byte", "random",
@@ -87,7 +85,7 @@ def basis(story: Scenario, split: Split, settings: Settings) -> Record:
     """All that a measured row depends on beside its trial."""
     found = {
         "code_sha256": bench_origin.code_sha256(),
-        "story": scenarios_story.described(story),
+        "story": described(story),
         "table_sha256": tables.table(story).sha256,
         "split": split,
         "settings": asdict(settings),
@@ -207,11 +205,11 @@ def judging_world(story: Scenario, split: Split) -> World:
 def origin(story: Scenario, split: Split, settings: Settings, ended: replay.Ended) -> Record:
     """What a report was made of, and with what."""
     return {
-        "rapgym": importlib.metadata.version("rapgym"),
+        "rapgym": provenance.VERSION,
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": provenance.commit(),
         "code_sha256": bench_origin.code_sha256(),
-        "scenario": json.loads(json.dumps(scenarios_story.described(story))),
+        "scenario": json.loads(json.dumps(described(story))),
         "split": split,
         "table_sha256": tables.table(story).sha256,
         "settings": asdict(settings),

@@ -1,4 +1,4 @@
-"""Policies that learn, trained on the train part of a twin: for `causal.py --learned`."""
+"""Policies that learn, trained on the train part of a twin: for `study --learned`."""
 
 from functools import partial
 

@@ -17,22 +17,18 @@ def section(found: Found) -> str:
 
 def sentence(found: Found) -> str:
     """What is knowable, and how much of it policies reach, in one paragraph."""
-    causal = found["names"]["causal"]
-    said = []
-    for one in found["scenarios"]:
-        policies = one["twin"]["policies"]
-        shares = ", ".join(
-            f"`{name}` has {policies[name]['share']:.0f} %"
-            for name in ("forecast", "hindsight")
-            if name in policies
-        )
-        said.append(
-            f"{one['scenario'].rpartition('-v')[0]} {policies[causal]['foresight']:.0f}, of which {shares}"
-        )
+    twins = [one["twin"]["policies"] for one in found["scenarios"]]
+    known = sorted(policies[found["names"]["causal"]]["foresight"] for policies in twins)
+    shares = []
+    for name in ("forecast", "hindsight"):
+        some = sorted(policies[name]["share"] for policies in twins if name in policies)
+        if some:
+            shares.append(f"`{name}` reaches {some[0]:.0f} to {some[-1]:.0f} % of that")
     return (
-        "**What can be known**: in synthetic twins, whose distribution of futures is known, a controller that is "
-        f"given it reaches so many of 100 points of foresight: {'; '.join(said)}. The rest is for who knows the "
-        "future itself. Twins are made by nearest neighbours, as `forecast` predicts, which favours it there."
+        f"**What can be known**: a twin is a synthetic copy of a scenario whose distribution of futures is known. "
+        f"On {len(twins)} twins, a controller that is given that distribution reaches {known[0]:.0f} to "
+        f"{known[-1]:.0f} of 100 points of foresight; {', '.join(shares)}. The rest is for who knows the future "
+        "itself. Twins are made by nearest neighbours, as `forecast` predicts, which favours it there."
     )
 
 

@@ -21,7 +21,7 @@ class States:
 
 
 def states(twin: Twin) -> States:
-    """As `scenario.rows` makes them of a series (tests/test_causal_benchmark.py compares)."""
+    """As `worlds.rows` makes them of a series (tests/test_causal_benchmark.py compares)."""
     story, measured = twin.story, model_spec(tables.table(twin.story).model)
     scale = scales.scales(story, measured)
     limit = scales.limit_bytes(story, twin.held) * float(scale.bytes)

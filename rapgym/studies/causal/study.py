@@ -4,7 +4,7 @@
 
 Foresight is 0 for the frontier lookup and 100 for a bound that knows the future. In a twin of a
 trace (`rapgym.studies.causal.twin`) the distribution of futures is known, so the score of a controller that is
-given it can be had, and what no causal controller exceeds (`causal_controller.py`): the rest is
+given it can be had, and what no causal controller exceeds (`controller`): the rest is
 unknowable. Policies that see the past alone are tuned on the twin's train part and served on the
 same test part, once with a long train part and once with as little as the trace has. Decisions read
 calibration columns, scores test columns, as everywhere.
@@ -28,8 +28,8 @@ import numpy as np
 import rapgym
 from rapgym.files import checked, places
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios import tables as scenarios_tables
 from rapgym.scenarios.story import Scenario
+from rapgym.scenarios.tables import table
 from rapgym.studies.causal import likeness as causal_likeness
 from rapgym.studies.causal import twin
 from rapgym.studies.causal.controller import FUTURES
@@ -49,8 +49,6 @@ from rapgym.studies.causal.scores import (
 )
 from rapgym.studies.causal.twin import Drawn, Twin
 from rapgym.workload import series
-
-__all__ = ["compare", "section"]
 
 OUT = places.RESULTS / "causal.json"
 COMMAND = "OPENBLAS_NUM_THREADS=1 python -m rapgym.studies.causal.study"
@@ -167,7 +165,7 @@ def compare(
     stories = [catalogue.scenario(name) for name in names]
     return {
         "command": COMMAND,
-        "tables": {story.table: scenarios_tables.table(story).sha256 for story in stories},
+        "tables": {story.table: table(story).sha256 for story in stories},
         "futures": futures,
         "short_seeds": [*SHORT_SEEDS],
         "learned": [*learners],
@@ -187,7 +185,10 @@ def added(found: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     every = {one["scenario"]: one for one in (*before["scenarios"], *found["scenarios"])}
     order = [catalogue.scenario(name).id for name in SCENARIOS]
     tables = before["tables"] | found["tables"]
-    return found | {"tables": tables, "scenarios": [every[id] for id in order if id in every]}
+    return found | {
+        "tables": tables,
+        "scenarios": [every[scenario_id] for scenario_id in order if scenario_id in every],
+    }
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 import importlib
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
 
 import numpy as np
 
+from rapgym.bench.records import Score
 from rapgym.bench.results import Results
 from rapgym.policies import registry, trained
 from rapgym.policies.registry import Entry
@@ -21,7 +21,7 @@ def cards(found: Results) -> dict[str, str]:
     for entry in registry.POLICIES:
         runs = shipped(entry)
         if runs:
-            made[f"{entry.name}.md"] = card(entry, runs, found.header["entries"])
+            made[f"{entry.name}.md"] = card(entry, runs, found.scores)
     return made
 
 
@@ -37,9 +37,7 @@ def shipped(entry: Entry) -> list[tuple[str, TrainedPolicy]]:
     ]
 
 
-def card(
-    entry: Entry, runs: Sequence[tuple[str, TrainedPolicy]], entries: Sequence[dict[str, Any]]
-) -> str:
+def card(entry: Entry, runs: Sequence[tuple[str, TrainedPolicy]], entries: Sequence[Score]) -> str:
     """One method's card, in Markdown."""
     module = importlib.import_module(entry.train.partition(":")[0])
     every = [run for _, run in runs]
@@ -48,14 +46,14 @@ def card(
     numbers = sorted({sum(array.size for array in run.arrays.values()) for run in every})
     told = sorted({run.told for run in every})
     packages = ", ".join(f"{name} {version}" for name, version in sorted(first["packages"].items()))
-    judged = {e["scenario"]: e for e in entries if e["policy"] == entry.name}
+    judged = {e.scenario: e for e in entries if e.policy == entry.name}
     parts = [
         f"# {entry.name}",
         f"{entry.summary[0].upper()}{entry.summary[1:]}.",
         (module.__doc__ or "").strip(),
         "## What it is for",
         "Comparison in rapgym's scenarios. It knows one quality table and the traffic of one scenario: "
-        "on other models or other traffic train it anew, or read in "
+        "on other models or other traffic retrain it, or read in "
         "[RESULTS.md](../../baselines/results/RESULTS.md) how far it carries over. Whatever it proposes, the "
         "shield executes only what fits.",
         "## What it was trained on",
@@ -75,21 +73,19 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def results_of(judged: dict[str, dict[str, Any]]) -> str:
+def results_of(judged: dict[str, Score]) -> str:
     """Scores on test, scenario by scenario, and how far seeds lie apart."""
     rows = []
     for name, e in judged.items():
-        costs = np.array(e["seed_costs"])
+        costs = np.array(e.seed_costs)
         rows.append(
             [
                 f"`{name}`",
-                f"{e['cost']:.4f}",
+                f"{e.cost:.4f}",
                 f"{costs.min():.4f} to {costs.max():.4f}",
-                "-" if e["adaptivity"] is None else f"{e['adaptivity']:.1f}",
-                "-"
-                if e["foresight"] is None
-                else f"{e['foresight']:.1f} [{e['low']:.1f}, {e['high']:.1f}]",
-                f"{e['decision_us_p50']:.0f}",
+                "-" if e.adaptivity is None else f"{e.adaptivity:.1f}",
+                "-" if e.foresight is None else f"{e.foresight:.1f} [{e.low:.1f}, {e.high:.1f}]",
+                f"{e.decision_us_p50:.0f}",
             ]
         )
     heads = ("scenario", "cost", "of its seeds", "adaptivity", "foresight [95 %]", "us, p50")

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 
 from rapgym.bench import score
+from rapgym.bench.records import Score
 from rapgym.report import bench as bench_report
 from rapgym.report import learning as learning_findings
 from rapgym.report.markdown import table
 from rapgym.scenarios.catalogue import SCENARIOS
 
-Entry = dict[str, Any]
 Record = dict[str, Any]
 
 
-def section(entries: Sequence[Entry], found: dict[str, Any]) -> str:
+def section(entries: Sequence[Score], found: dict[str, Any]) -> str:
     """The whole of it."""
     parts = [champions(entries)]
     makers = {
@@ -39,11 +39,11 @@ def carried(found: dict[str, Any]) -> str:
         "**Carrying over**: `hindsight` has a median of "
         f"{np.median(own):.0f} points of foresight on the scenario that it was trained on, and of "
         f"{np.median(other):.0f} on another; in {worse} of {len(other)} pairs it costs more than the lookup there. "
-        "It has to be trained anew for another card, host link or traffic."
+        "Retrain it for another card, host link or traffic."
     )
 
 
-def champions(entries: Sequence[Entry]) -> str:
+def champions(entries: Sequence[Score]) -> str:
     """The learned champion beside the other one, and all that learn."""
     rows = []
     for name, group in bench_report.by_scenario(entries).items():
@@ -51,15 +51,15 @@ def champions(entries: Sequence[Entry]) -> str:
         if both is None:
             continue
         learned, other = both
-        costs = [f"{e['policy']} {e['cost']:.4f}" for e in group if e["kind"] == "learned"]
+        costs = [f"{e.policy} {e.cost:.4f}" for e in group if e.kind == "learned"]
         rows.append(
             [
                 f"`{name}`",
-                f"`{learned['policy']}` {learned['cost']:.4f}",
-                f"{min(learned['seed_costs']):.4f} to {max(learned['seed_costs']):.4f}",
-                f"`{other['policy']}` {other['cost']:.4f}",
+                f"`{learned.policy}` {learned.cost:.4f}",
+                f"{min(learned.seed_costs):.4f} to {max(learned.seed_costs):.4f}",
+                f"`{other.policy}` {other.cost:.4f}",
                 "-" if lead is None else f"{lead[0]:+.1f} [{lead[1]:.1f}, {lead[2]:.1f}]",
-                f"{learned['decision_us_p50']:.0f} / {other['decision_us_p50']:.0f}",
+                f"{learned.decision_us_p50:.0f} / {other.decision_us_p50:.0f}",
                 ", ".join(costs),
             ]
         )
@@ -89,7 +89,7 @@ def ablations(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> s
         rows.append(cells)
     seeds = len({r["seed"] for r in records})
     told = (
-        f"**Ablations.** `hindsight` with one thing taken away, trained anew with {seeds} seeds, told of fit "
+        f"**Ablations.** `hindsight` with one thing taken away, retrained with {seeds} seeds, told of fit "
         "alone. Mean cost on validation, then on test with half the spread of the seeds: differences "
         "within it say nothing."
     )
@@ -119,7 +119,7 @@ def transfer(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> st
 
 
 def finetune(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> str:
-    """A policy of other traffic on one's own recording: before and after, and one trained anew."""
+    """A policy of other traffic on one's own recording: before and after, and one trained from scratch."""
     rows = []
     (name,) = _in_order(records, "scenario")
     for variant in _in_order(records, "variant"):
@@ -137,7 +137,7 @@ def finetune(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> st
         )
     told = (
         f"**On one's own recording.** `hindsight` of other traffic on `{name}`: before and after `rapgym "
-        "train hindsight --from`, and trained there anew; the interquartile mean of five seeds, the least "
+        "train hindsight --from`, and trained there from scratch (anew); the interquartile mean of five seeds, the least "
         "and the most."
     )
     heads = ("policy", "validation", "test", "foresight", "seconds of training")

@@ -1,52 +1,74 @@
-"""Fill the generated parts of README.md, write RESULTS.md and model cards, from results: `make readme`.
+"""Fill the generated parts of README.md and docs/, draw the figure, write RESULTS.md and model cards.
+
+All of it comes from the committed results: `make readme`.
 
 With --check nothing is written, and the exit code says whether all are what they would become.
 """
 
-import argparse
+import os
+import re
+import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
-from rapgym import cli
-from rapgym.bench import results
+from rapgym.bench import results, suitability
 from rapgym.bench.results import Results
-from rapgym.bench.suitability import numbers
 from rapgym.files import places
 from rapgym.policies import registry
-from rapgym.rivals.rivals import RIVALS
+from rapgym.report.markdown import table
+from rapgym.rivals import rivals as rival_list
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.lanes import Lanes
-from rapgym.studies.pages import cards
+from rapgym.studies.pages import cards, figure, front
 from rapgym.studies.pages import results as results_page
 
-ROOT = places.PACKAGE.resolve().parent
+ROOT = places.PACKAGE.parent
 RESULTS = places.RESULTS / "bench.csv.xz"
-README, PAGE = ROOT / "README.md", ROOT / "baselines" / "results" / "RESULTS.md"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+WHOLE = places.RESULTS / "RESULTS.md"
+FIGURE = ROOT / "docs" / "figures" / "cost-by-scenario.svg"
 CARDS = ROOT / "baselines" / "cards"
 
 
 def commands() -> str:
     """Every command with its line of help."""
-    parser = cli.parser()
-    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    rows = ["| command | what it does |", "| --- | --- |"]
-    rows += [f"| `rapgym {a.dest}` | {a.help} |" for a in subparsers._choices_actions]
-    return "\n".join(rows)
+    help_text = subprocess.run(
+        [sys.executable, "-m", "rapgym", "--help"],
+        env=os.environ | {"COLUMNS": "1000"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = re.findall(r"^ {4}(\S+)\s+(\S.*)$", help_text, flags=re.MULTILINE)
+    return table(
+        ("command", "what it does"), [[f"`rapgym {n}`", what] for n, what in found], left=2
+    )
 
 
 def scenarios() -> str:
-    """The stories, and what follows from them."""
-    rows = [
-        "| scenario | story | card, GiB | served | W, s | dense fits, train | token scale | byte scale |",
-        "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |",
-    ]
+    """The stories."""
+    rows = [[f"`{story.name}`", story.story, story.served] for story in SCENARIOS]
+    return table(("scenario", "story", "served"), rows, left=3)
+
+
+def numbers() -> str:
+    """What follows from the stories."""
+    rows = []
     for story in SCENARIOS:
-        found = numbers(story)
+        found = suitability.numbers(story)
         rows.append(
-            f"| `{story.name}` | {story.story} | {story.card_gib:g} | {story.served} | "
-            f"{story.window_s} | {found['train_rows_where_dense_fits']:.0%} | "
-            f"{found['token_scale']:.4f} | {found['byte_scale']:.4f} |"
+            [
+                f"`{story.name}`",
+                f"{story.card_gib:g}",
+                f"{story.window_s}",
+                f"{found['train_rows_where_dense_fits']:.0%}",
+                f"{found['token_scale']:.4f}",
+                f"{found['byte_scale']:.4f}",
+            ]
         )
-    return "\n".join(rows)
+    heads = ("scenario", "card, GiB", "W, s", "dense fits, train", "token scale", "byte scale")
+    return table(heads, rows)
 
 
 def observation() -> str:
@@ -61,39 +83,79 @@ def observation() -> str:
 
 
 def policies() -> str:
-    """What is compared."""
-    rows = ["| method | kind | what it does |", "| --- | --- | --- |"]
-    rows += [f"| `{e.name}` | {e.kind} | {e.summary} |" for e in registry.POLICIES]
-    rows += [f"| `{r.name}` | rival | {r.summary} |" for r in RIVALS]
-    return "\n".join(rows)
+    """The methods that are compared."""
+    rows = [[f"`{e.name}`", e.kind, e.summary] for e in registry.POLICIES]
+    return table(("method", "kind", "what it does"), rows, left=3)
 
 
-def filled(text: str, found: Results | None = None) -> str:
-    """README.md with every generated part as it should be, from the bench's results."""
-    parts = {
-        "bench": results_page.short(found or results.read(RESULTS), RESULTS.parent),
+def rivals() -> str:
+    """What they are compared with beside pruning."""
+    return table(
+        ("rival", "what it does"), [[f"`{r.name}`", r.summary] for r in rival_list.every()], left=2
+    )
+
+
+def parts(found: Results) -> dict[str, str]:
+    """Every generated part by the name that its markers give."""
+    entries = list(found.scores)
+    return {
+        "figure": front.image(entries, FIGURE.relative_to(ROOT).as_posix()),
+        "decide": front.decide(entries),
+        "brief": front.brief(entries),
+        "table": front.costs(entries),
         "commands": commands(),
         "scenarios": scenarios(),
+        "numbers": numbers(),
         "policies": policies(),
+        "rivals": rivals(),
         "observation": observation(),
+        "found": results_page.said(found, RESULTS.parent),
+        "costs": results_page.costs(entries),
+        "points": results_page.points(entries),
+        "formats": results_page.formats(entries),
+        "origin": results_page.origin(found),
     }
-    for name, content in parts.items():
-        begin, end = f"<!-- begin:{name} -->\n", f"<!-- end:{name} -->"
-        before, opened, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not opened or not closed:
-            raise SystemExit(f"README.md lacks the markers of {name}")
-        text = f"{before}{begin}{content}\n{end}{after}"
+
+
+def marked(text: str) -> list[str]:
+    """Names of the generated parts of a page, in order."""
+    return re.findall(r"^<!-- begin:(\S+) -->$", text, flags=re.MULTILINE)
+
+
+def filled(text: str, made: Mapping[str, str]) -> str:
+    """A page with every generated part as it should be.
+
+    Raises:
+        SystemExit: a part is not known, or does not end.
+    """
+    for name in marked(text):
+        before, begin, rest = text.partition(f"<!-- begin:{name} -->\n")
+        _, end, after = rest.partition(f"<!-- end:{name} -->")
+        if name not in made or not end:
+            raise SystemExit(f"no part is called {name}, or its end is missing")
+        text = f"{before}{begin}{made[name]}\n{end}{after}"
     return text
 
 
-def main() -> int:
-    found = results.read(RESULTS)
-    wanted = {
-        README: filled(README.read_text(), found),
-        PAGE: results_page.whole(found, RESULTS.parent),
+def pages(found: Results) -> dict[Path, str]:
+    """Every generated file, and what it should hold.
+
+    Raises:
+        SystemExit: a part has no place, or more than one.
+    """
+    made, texts = parts(found), {path: path.read_text() for path in PAGES}
+    if sorted(name for text in texts.values() for name in marked(text)) != sorted(made):
+        raise SystemExit("each generated part has one place on one page: see its markers")
+    return {
+        **{path: filled(text, made) for path, text in texts.items()},
+        WHOLE: results_page.whole(found, RESULTS.parent),
+        FIGURE: figure.cost_by_scenario(list(found.scores)),
         **{CARDS / name: text for name, text in cards.cards(found).items()},
     }
+
+
+def main() -> int:
+    wanted = pages(results.read(RESULTS))
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

@@ -1,10 +1,11 @@
-"""The results as Markdown: a short form for README.md, and the whole of RESULTS.md."""
+"""The results as Markdown: what docs/results.md says, and the whole of RESULTS.md."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rapgym.bench.records import Score
 from rapgym.bench.results import Results
 from rapgym.bench.suitability import Load, load
 from rapgym.quality import header as table_header
@@ -16,84 +17,93 @@ from rapgym.report import sensitivity as sensitivity_report
 from rapgym.report.markdown import table
 from rapgym.scenarios import catalogue
 from rapgym.studies.causal import page as causal_page
+from rapgym.studies.pages import figure
 from rapgym.studies.pages import learning as learning_page
 from rapgym.studies.predictors import page as predictor_page
 
-Entry = dict[str, Any]
 
-
-def short(found: Results, folder: Path) -> str:
-    """What was found over all scenarios, and one line each; `folder` holds the other results."""
-    entries = found.header["entries"]
+def said(found: Results, folder: Path) -> str:
+    """What was found over all scenarios, a paragraph each; `folder` holds the other results."""
     known = causal_page.sentence(json.loads((folder / "causal.json").read_text()))
     carried = learning_page.carried(json.loads((folder / "learning.json").read_text()))
-    lines = [f"- {sentence}" for sentence in (*findings.overall(entries), known, carried)]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            summary(entries),
-            "",
-            "Costs are nats an output token above the full model in the scenario's own format (bf16 "
-            "unless its story says otherwise), on test text. `static`: the best "
-            "single kept set, tuned on train, as pruned models are deployed today. `lookup`: at each "
-            "row the best measured set that fits. `champion`: the policy that does not learn with the "
-            "least cost on the validation part of train. `bound`: what no plan can beat. Adaptivity of "
-            "the lookup: 0 is static, 100 the bound. Foresight of the champion: 0 is the lookup, 100 "
-            "the bound; with a 95 % interval from a block bootstrap over rows, and the p-value of no "
-            "difference after Holm's correction over the scenarios. `learned champion`: of five seeds, chosen on "
-            "validation among those that learn; its lead over the champion in points of foresight, not "
-            "corrected. `cheapest rival`: of what leaves the "
-            "full model whole: weights of 8 or 4 bits, a KV cache of 8 bits, both, admitting fewer "
-            "requests, streaming weights. `int4`: the cheapest of them with 4-bit weights. `8 bits, pruned`: "
-            "weights and KV cache of 8 bits, and the lookup drops blocks on top. Formats "
-            "are rounded without looking at text: GPTQ or AWQ may lose less; but this checkpoint "
-            "has been through 4 bits before, so another may lose more.",
-            "",
-            origin(found),
-        ]
-    )
+    return "\n".join(f"- {text}" for text in (*findings.overall(found.scores), known, carried))
 
 
-def summary(entries: Sequence[Entry]) -> str:
-    """One line a scenario."""
+def costs(entries: Sequence[Score]) -> str:
+    """What each scenario costs."""
     rows = []
     for name, group in bench_report.by_scenario(entries).items():
-        by = {entry["policy"]: entry for entry in group}
-        champion = next(entry for entry in group if "all" in entry["champion"])
-        rivals = sorted((e["cost"], e["policy"]) for e in findings.unpruned(group))
-        on_top = by.get(findings.EIGHT_BITS + findings.PRUNED)
-        four = [cost for cost, rival in rivals if findings.FOUR_BITS in rival]
-        low, high = champion["low"], champion["high"]
+        by = {entry.policy: entry for entry in group}
+        champion, learned = figure.champion(group), learning_findings.champions(group)
         rows.append(
             [
-                f"`{name}`" + ("" if champion["headline"] else " (outside the headline)"),
-                f"{by['static-best']['cost']:.3f}",
-                f"{by['frontier']['cost']:.3f}",
-                f"`{champion['policy']}` {champion['cost']:.3f}",
-                f"{by['bound']['cost']:.3f}",
-                f"{by['frontier']['adaptivity']:.0f}",
-                f"{champion['foresight']:.0f} [{low:.0f}, {high:.0f}]",
-                "-" if champion["p_holm"] is None else bench_report.shown_p(champion["p_holm"]),
-                _learned(group),
-                f"`{rivals[0][1]}` {rivals[0][0]:.3f}" if rivals else "-",
-                f"{min(four):.3f}" if four else "-",
-                f"{on_top['cost']:.3f}" if on_top else "-",
+                _marked(name, champion),
+                f"{by['static-best'].cost:.3f}",
+                f"{by['frontier'].cost:.3f}",
+                f"`{champion.policy}` {champion.cost:.3f}",
+                f"`{learned[0].policy}` {learned[0].cost:.3f}" if learned else "-",
+                f"{by['bound'].cost:.3f}",
             ]
         )
-    heads = ("scenario", "static", "lookup", "champion", "bound", "adaptivity of the lookup",
-             "foresight of the champion", "Holm p", "learned champion, its lead", "cheapest rival", "int4",
-             "8 bits, pruned")  # fmt: skip
+    return table(("scenario", "static", "lookup", "champion", "learned champion", "bound"), rows)
+
+
+def points(entries: Sequence[Score]) -> str:
+    """The same on the two scales."""
+    rows = []
+    for name, group in bench_report.by_scenario(entries).items():
+        by = {entry.policy: entry for entry in group}
+        champion, lead = figure.champion(group), learning_findings.lead(group)
+        admitting, blind = findings.admitting(group), learning_findings.blind_share(group)
+        rows.append(
+            [
+                _marked(name, champion),
+                f"{by['frontier'].adaptivity:.0f}",
+                "-" if admitting is None else f"{admitting:.0f}",
+                "-" if blind is None else f"{blind:.0%}",
+                f"{champion.foresight:.0f} [{champion.low:.0f}, {champion.high:.0f}]",
+                "-" if champion.p_holm is None else bench_report.shown_p(champion.p_holm),
+                "-" if lead is None else f"{lead[0]:+.0f} [{lead[1]:.0f}, {lead[2]:.0f}]",
+            ]
+        )
+    heads = ("scenario", "adaptivity of the lookup", "of admission", "share of `dqn`",
+             "foresight of the champion", "Holm p", "lead of the learned one")  # fmt: skip
     return table(heads, rows)
 
 
-def _learned(group: Sequence[Entry]) -> str:
-    """The learned champion's cost, and its lead over the other in points of foresight."""
-    both, lead = learning_findings.champions(group), learning_findings.lead(group)
-    if both is None:
-        return "-"
-    points = "" if lead is None else f", {lead[0]:+.0f} [{lead[1]:.0f}, {lead[2]:.0f}]"
-    return f"`{both[0]['policy']}` {both[0]['cost']:.3f}{points}"
+def formats(entries: Sequence[Score]) -> str:
+    """What rivals cost that leave the model whole, and pruning on top of 8 bits."""
+    rows = []
+    for name, group in bench_report.by_scenario(entries).items():
+        by = {entry.policy: entry for entry in group}
+        whole = sorted(findings.unpruned(group), key=lambda entry: entry.cost)
+        four = [entry for entry in whole if findings.FOUR_BITS in entry.policy]
+        on_top = by.get(findings.EIGHT_BITS + findings.PRUNED)
+        fits = findings.fits_always(group)
+        rows.append(
+            [
+                _marked(name, group[0]),
+                *(_rival(some[0]) if some else "-" for some in (whole, four)),
+                f"{on_top.cost:.3f}, {findings.beside_unpruned(on_top)}" if on_top else "-",
+                "-" if fits is None else "yes" if fits else "no",
+            ]
+        )
+    heads = (
+        "scenario",
+        "cheapest, whole model",
+        "cheapest of 4 bits",
+        "8 bits, pruned",
+        "8 bits always fit",
+    )
+    return table(heads, rows, left=len(heads))
+
+
+def _marked(name: str, entry: Score) -> str:
+    return f"`{name}`" + ("" if entry.headline else " (outside the headline)")
+
+
+def _rival(rival: Score) -> str:
+    return f"`{rival.policy}` {rival.cost:.3f}, {findings.against(rival)}"
 
 
 def origin(found: Results) -> str:
@@ -108,13 +118,13 @@ def origin(found: Results) -> str:
 
 def whole(found: Results, folder: Path) -> str:
     """RESULTS.md: every table, from the results files of `folder`."""
-    entries = found.header["entries"]
+    entries = found.scores
     quality = json.loads((folder / "quality.json").read_text())
     varied = json.loads((folder / "sensitivity.json").read_text())
     parts = [
         "# Results",
-        "Made by `make readme` from the files under [results](results); the README explains the "
-        "words. No result is typed by hand.",
+        "Made by `make readme` from the files under [results](results); [the words](../docs/words.md) "
+        "have a page of their own. No result is typed by hand.",
         "## Scenarios and methods",
         origin(found),
         "\n".join(f"- {sentence}" for sentence in findings.sentences(entries)),
@@ -145,7 +155,7 @@ def whole(found: Results, folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def machine(found: Entry) -> str:
+def machine(found: dict[str, Any]) -> str:
     """Rows of a scenario on a live model, predicted against measured."""
     return f"Printed by `rapgym validate`; `told` is the simulator.\n\n```text\n{validation.text(found)}\n```"
 
@@ -153,24 +163,19 @@ def machine(found: Entry) -> str:
 def rivals(found: Results) -> str:
     """Costs of rivals beside the best policy and the bound, in both kinds of bytes."""
     served = {
-        (cell.about["scenario"], cell.about["policy"]): cell.about.get("served_cost")
-        for cell in found.cells
+        (cell.about.scenario, cell.about.policy): cell.about.served_cost for cell in found.cells
     }
-    groups = bench_report.by_scenario(found.header["entries"])
-    names = list(
-        dict.fromkeys(
-            e["policy"] for g in groups.values() for e in g if e["kind"] == findings.RIVAL
-        )
-    )
+    groups = bench_report.by_scenario(found.scores)
+    names = list(dict.fromkeys(e.policy for g in groups.values() for e in g if e.is_rival))
     rows = []
     for name, group in groups.items():
-        by = {entry["policy"]: entry for entry in group}
-        champion = next(entry for entry in group if "all" in entry["champion"])
-        cells = [f"`{champion['policy']}` {champion['cost']:.3f}", f"{by['bound']['cost']:.3f}"]
+        by = {entry.policy: entry for entry in group}
+        champion = next(entry for entry in group if "all" in entry.champion)
+        cells = [f"`{champion.policy}` {champion.cost:.3f}", f"{by['bound'].cost:.3f}"]
         for rival in names:
             own = served.get((name, rival))
             cells.append(
-                f"{by[rival]['cost']:.3f}" + ("" if own is None else f" ({own:.3f})")
+                f"{by[rival].cost:.3f}" + ("" if own is None else f" ({own:.3f})")
                 if rival in by
                 else "-"
             )
@@ -189,7 +194,7 @@ def rivals(found: Results) -> str:
     return told + "\n\n" + table(["scenario", "champion", "bound", *names], rows)
 
 
-def ceilings(rankings: Sequence[Entry]) -> str:
+def ceilings(rankings: Sequence[dict[str, Any]]) -> str:
     """The six cheapest at each C, from the same proposals."""
     rows = [
         [
@@ -208,7 +213,7 @@ def ceilings(rankings: Sequence[Entry]) -> str:
     return told + "\n\n" + table(["scenario", "C, nats", "cheapest first"], rows, left=3)
 
 
-def beyond(found: Entry) -> str:
+def beyond(found: dict[str, Any]) -> str:
     """Text quality and the four-way choice of the main sets and formats."""
     rows = [
         [

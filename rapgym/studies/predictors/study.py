@@ -26,11 +26,11 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.files import checked, places
 from rapgym.quality.predictor import Sets
 from rapgym.quality.table import QualityTable
-from rapgym.studies.predictors.kinds import AVERAGED, KINDS, Fit, Kind, starting_from
+from rapgym.studies.predictors.kinds import AVERAGED, KINDS
+from rapgym.studies.predictors.kinds.processes import starting_from
+from rapgym.studies.predictors.kinds.shared import Fit, Kind
 from rapgym.studies.predictors.page import section
 from rapgym.studies.predictors.scores import METRICS, counts_of, interval, resampled, scores
-
-__all__ = ["compare", "compared", "section"]
 
 NAME = "smollm2-135m"
 OUT = places.RESULTS / "predictors.json"

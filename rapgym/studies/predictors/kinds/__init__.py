@@ -1,4 +1,4 @@
-"""The kinds of predictors that `predictors.py` compares: each sees the rows it is fitted to, no others.
+"""The kinds of predictors that `study` compares: each sees the rows it is fitted to, no others.
 
 A kind chooses its own settings inside those rows: by leaving parts of them out, by marginal
 likelihood, or by stopping early on a part of them. NumPy alone, so that times compare.
@@ -7,8 +7,8 @@ likelihood, or by stopping early on a part of them. NumPy alone, so that times c
 from rapgym.studies.predictors.kinds.low_rank import low_rank
 from rapgym.studies.predictors.kinds.neighbours import nearest, nearest_moved
 from rapgym.studies.predictors.kinds.network import network
-from rapgym.studies.predictors.kinds.processes import shipped, shipped_link, starting_from
-from rapgym.studies.predictors.kinds.shared import Fit, Kind
+from rapgym.studies.predictors.kinds.processes import shipped, shipped_link
+from rapgym.studies.predictors.kinds.shared import Kind
 from rapgym.studies.predictors.kinds.sums import (
     additive,
     additive_link,
@@ -17,8 +17,6 @@ from rapgym.studies.predictors.kinds.sums import (
     singles,
 )
 from rapgym.studies.predictors.kinds.trees import trees
-
-__all__ = ["AVERAGED", "KINDS", "Fit", "Kind", "starting_from"]
 
 KINDS: dict[str, Kind] = {
     "shipped": shipped,

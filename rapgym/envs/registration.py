@@ -1,0 +1,22 @@
+"""The ids under which Gymnasium finds the environments; importing rapgym registers them.
+
+Apart from the environments themselves, so that importing rapgym loads Gymnasium and nothing more.
+"""
+
+import gymnasium
+
+# Each id, and the action space behind it: see `rapgym.envs.actions`.
+IDS = {"RAP-v0": "blocks", "RAP-Counts-v0": "counts", "RAP-KeptSet-v0": "kept-set"}
+
+
+def register_all() -> None:
+    """Make the ids known to Gymnasium, each also as `rapgym/<id>`; twice does no harm."""
+    for name, kind in IDS.items():
+        for env_id in (name, f"rapgym/{name}"):
+            if env_id not in gymnasium.registry:  # a subprocess may import the package twice
+                gymnasium.register(
+                    env_id,
+                    entry_point="rapgym.envs.env:RapEnv",
+                    vector_entry_point="rapgym.envs.vector_env:RapVectorEnv",
+                    kwargs={"actions": kind},
+                )

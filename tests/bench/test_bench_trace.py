@@ -1,0 +1,185 @@
+"""`bench --trace`: own traces from files to scores, tuned on their own train part, and verified again."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rapgym import cli
+from rapgym.bench import cells, results, verify
+from rapgym.bench import origin as bench_origin
+from rapgym.bench import run as bench_run
+from rapgym.bench.results import Results
+from rapgym.errors import DataUnavailable, InvalidPolicy, InvalidResult
+from rapgym.files import checked, places
+from rapgym.policies import registry
+from rapgym.policies.policy import briefing
+from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios.story import Scenario
+from rapgym.workload.trace import MemoryTrace, RequestTrace, write_memory, write_requests
+
+GIB = 1 << 30
+NAME = "laptop[memory=m.csv.gz,requests=r.csv,card=23.5]"
+COMMAND = ["bench", "--trace", "m.csv.gz", "--requests", "r.csv", "--card", "23.5", "--jobs", "1",
+           "--quiet", "--policy", "frontier-margin", "--policy", "partial-admission",
+           "--out", "own.csv.gz"]  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("shaped", "here")
+
+
+@pytest.fixture(scope="module")
+def folder(shaped: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recordings of one time: others hold 2 to 7 GiB, requests come in waves."""
+    made = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(4)
+    at = np.arange(0, 470, 0.5)
+    used = (4.5e9 + 2.4e9 * np.sin(at / 23) + rng.integers(0, 1 << 28, len(at))).astype(np.int64)
+    write_memory(MemoryTrace("m", at, used, start_wall_s=2e9), made / "m.csv.gz")
+    arrival_s = np.sort(rng.uniform(0, 470, 650))
+    prompt, output = rng.integers(50, 2500, 650), rng.integers(5, 500, 650)
+    write_requests(RequestTrace("r", arrival_s, prompt, output, start_wall_s=2e9), made / "r.csv")
+    return made
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("RAPGYM_CACHE", str(folder / "cache"))
+    yield
+    worlds.forget()
+
+
+@pytest.fixture
+def found(folder: Path, here: None) -> Results:
+    """The results of the command, run once."""
+    if not (folder / "own.csv.gz").exists():
+        assert cli.main(COMMAND) == 0
+    return results.read(folder / "own.csv.gz")
+
+
+def test_the_command_scores_policies_on_own_traces(found: Results) -> None:
+    entries = {entry.policy: entry for entry in found.scores}
+    assert {*entries} == {
+        "frontier-margin", "partial-admission", "static-best", "frontier", "bound", "best-plan"
+    }  # fmt: skip
+    assert {entry.scenario for entry in entries.values()} == {f"{NAME}-v0"}
+    assert entries["static-best"].adaptivity == 0
+    assert entries["frontier"].cost > entries["bound"].cost > 0, "memory is short at times"
+    assert not any(entry.headline for entry in entries.values())
+
+
+def test_results_say_which_files_they_are_of(found: Results) -> None:
+    files = found.header["traces"][f"{NAME}-v0"]
+    assert files == {name: checked.sha256_of(Path(name)) for name in ("m.csv.gz", "r.csv")}
+    story = catalogue.scenario(NAME)
+    assert found.header["workloads"] == {
+        story.workload: checked.sha256_of(worlds.workload_file(story))
+    }
+    assert bench_origin.env_spec(story)["kwargs"]["scenario"] == NAME
+
+
+def test_what_policies_tune_is_tuned_on_the_traces_own_train_part(found: Results) -> None:
+    story = catalogue.scenario(NAME)
+    table = tables.table(story).sha256
+    for name in ("frontier-margin", "static-best"):
+        entry = registry.entry(name)
+        (cell,) = [cell for cell in found.cells if cell.about.policy == name]
+        find = registry.tuning(entry)
+        assert find is not None
+        told = briefing(story)
+        settings = json.loads(json.dumps(find(told)))
+        assert cell.about.settings == settings == registry.settings(entry, told, table)
+    assert NAME not in json.dumps(registry.tuned()), "rapgym's own file of settings is left alone"
+    other = catalogue.scenario("laptop[memory=m.csv.gz,requests=r.csv,card=22]")
+    with pytest.raises(InvalidPolicy, match="was not tuned for"):
+        registry.settings(registry.entry("frontier-margin"), briefing(other), table)
+
+
+def test_results_on_own_traces_verify(
+    found: Results, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["verify", "own.csv.gz", "--jobs", "1"]) == 0
+    assert "scores hold" in capsys.readouterr().out
+    (folder / "cache" / places.TUNED.name).unlink()
+    for series in (folder / "cache" / "workloads").iterdir():
+        series.unlink()
+    assert list(verify.differences(found, again=True)) == [], "nothing but the traces is needed"
+
+
+def test_verify_refuses_where_the_traces_are_not_what_they_were(
+    found: Results, folder: Path
+) -> None:
+    path = folder / "m.csv.gz"
+    was = path.read_bytes()
+    try:
+        path.unlink()
+        with pytest.raises(DataUnavailable, match=r"m\.csv\.gz is not there.*put the trace back"):
+            list(verify.differences(found))
+        flat = MemoryTrace("m", np.arange(0, 470, 0.5), np.full(940, GIB))
+        write_memory(flat, path)
+        with pytest.raises(InvalidResult, match=r"m\.csv\.gz has changed since"):
+            list(verify.differences(found))
+    finally:
+        path.write_bytes(was)
+    assert list(verify.differences(found)) == []
+
+
+def test_a_forged_cell_on_own_traces_is_noticed(found: Results) -> None:
+    forged = [
+        replace(cell, about=replace(cell.about, settings={"margin": 0.123}))
+        if cell.about.policy == "frontier-margin"
+        else cell
+        for cell in found.cells
+    ]
+    sentences = [*verify.differences(replace(found, cells=tuple(forged)))]
+    assert any("settings of frontier-margin" in line for line in sentences)
+
+
+def test_a_stopped_run_goes_on_and_parts_of_long_paths_have_names(
+    found: Results, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = Path("x" * 200) / ("y" * 90)
+    deep.mkdir(parents=True, exist_ok=True)
+    (deep / "m.csv.gz").write_bytes((folder / "m.csv.gz").read_bytes())
+    story = catalogue.scenario(f"laptop[memory={deep / 'm.csv.gz'},requests=r.csv]")
+    calls = []
+    bound = cells.bound_cell
+
+    def noted(each: Scenario) -> results.Cell:
+        calls.append(each.id)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return bound(each)
+
+    monkeypatch.setattr(cells, "bound_cell", noted)
+    monkeypatch.setattr(cells, "plan_cell", bound)
+    out = folder / "deep.csv.gz"
+    with pytest.raises(KeyboardInterrupt):
+        bench_run.run([story], ["frontier"], out, quiet=True)
+    parts = list((folder / "deep.csv.gz.parts").iterdir())
+    assert len(parts) == 2, "both ends of the scales were done"
+    assert len(bench_run.run([story], ["frontier"], out, quiet=True).cells) == 4
+    assert calls == [story.id] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--requests", "r.csv"], "--requests needs --trace"),
+        (["--trace", "absent.csv"], "put the trace back"),
+        (["--trace", "r.csv", "--requests", "r.csv"], "no column 't_s'"),
+        (["--trace", "m.csv.gz", "--requests", "m.csv.gz"], "no column 'arrival_s'"),
+        (["--trace", "m.csv.gz", "--requests", "r.csv", "--scenario", "absent"], "no scenario"),
+        (["--trace", "a,b.csv"], "rename the file"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_a_sentence(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", *arguments, "--policy", "frontier", "--out", "no.csv.gz"]) == 2
+    assert says in capsys.readouterr().err
+    assert not Path("no.csv.gz").exists()

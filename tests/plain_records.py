@@ -1,0 +1,38 @@
+"""Records of a bench that say nothing in particular, for tests that say the rest."""
+
+from typing import Any
+
+from rapgym.bench.records import About, Score
+
+
+def about_of(policy: str = "mine", **more: Any) -> About:
+    """A cell of a policy on the toy scenario."""
+    plain: dict[str, Any] = {
+        "scenario": "toy-v0", "policy": policy, "kind": "heuristic", "blocks": 6, "ceiling": 4.0,
+    }  # fmt: skip
+    return About(**(plain | more))
+
+
+def score_of(policy: str = "mine", **more: Any) -> Score:
+    """A policy that lies between the lookup and the bound."""
+    plain: dict[str, Any] = {
+        "scenario": "toy-v0", "headline": True, "policy": policy, "kind": "heuristic",
+        "action_space": "kept set", "adaptivity": 90.0, "adaptivity_low": 80.0,
+        "adaptivity_high": 95.0, "foresight": 12.5, "low": 3.0, "high": 20.0, "p_value": None,
+        "cost": 0.1, "quality": 0.04, "stall": 0.01, "emergency": 0.05, "refused": 0.0,
+        "validation_cost": None, "table_error": 0.0, "tied_with_lookup": False, "behind_best": 0.0,
+        "behind_best_low": 0.0, "behind_best_high": 0.0, "tied_for_best": False,
+        "behind_champion": None, "behind_champion_low": None, "behind_champion_high": None,
+        "behind_unpruned": None, "behind_unpruned_low": None, "behind_unpruned_high": None,
+        "behind_bound": 0.0, "behind_bound_low": 0.0, "behind_bound_high": 0.0, "unmeasured": 0.02,
+        "fallback": 0.0, "fault": None, "decision_us_p50": 40.2, "decision_us_p99": 81.0,
+        "calibration_passes": 464.0, "calibration_tokens": None, "break_even_tokens": None,
+        "seeds": 1, "seed_costs": (0.1,),
+    }  # fmt: skip
+    return Score(**(plain | more))
+
+
+def known(value: float | None) -> float:
+    """A number of a record that the test needs."""
+    assert value is not None
+    return value

@@ -1,0 +1,368 @@
+"""Scenarios: frozen numbers, scales, splits that cannot be seen through, limits by hand."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, astuple, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import toy_table
+import toy_world
+from reachable import snapshot, values
+
+from rapgym.bench import suitability
+from rapgym.errors import InvalidSpec
+from rapgym.model import memory
+from rapgym.model.shapes import BF16, WeightFormat, model_spec
+from rapgym.policies.policy import Briefing, briefing
+from rapgym.quality import file as table_file
+from rapgym.quality.table import QualityTable
+from rapgym.scenarios import catalogue, scales, worlds
+from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.story import GIB, Scenario, Split
+from rapgym.workload import residence, series
+from rapgym.workload.loaders import load_requests
+from rapgym.workload.series import Series
+from rapgym.world import encoding
+
+every_story = pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
+
+
+def test_numbers_are_frozen() -> None:
+    """A change of any of them moves every score: it needs a new version of the scenario."""
+    told = {
+        story.id: (
+            story.card_gib, story.served, story.trace, story.every, story.restore_s, story.notice_s,
+            story.window_s, story.domain, story.table, story.offsets,
+            story.tenant and astuple(story.tenant),
+        )
+        for story in SCENARIOS
+    }  # fmt: skip
+    mha, gqa, conv, code = "llama2-7b", "llama3-8b", "azure-conv", "azure-code"
+    ms_large, ms_mid = "servegen:language/m-large", "servegen:language/m-mid"
+    same = (None, "smollm2-135m", 16)  # text domain, table, pairings
+    beside = (mha, code, 2, 8)
+    assert told == {
+        "chat-beside-code-v0": (44, mha, conv, 2, 0.5, 0, 7, *same, beside),
+        "chat-beside-code-disk-v0": (44, mha, conv, 2, 4.0, 0, 7, *same, beside),
+        "chat-beside-code-notice-v0": (44, mha, conv, 2, 0.5, 1, 7, *same, beside),
+        "chat-tight-v0": (40, mha, conv, 2, 0.5, 0, 7, *same, beside),
+        "chat-bursty-v0": (48, mha, conv, 2, 0.5, 0, 7, *same, (mha, code, 1, 16)),
+        "chat-gqa-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, (gqa, code, 1, 8)),
+        "chat-mixed-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, beside),
+        "code-beside-chat-v0": (44, mha, code, 2, 0.5, 0, 2, *same, (mha, conv, 2, 20)),
+        "chat-alone-v0": (32, mha, conv, 2, 0.5, 0, 7, None, "smollm2-135m", 1, None),
+        "chat-int4-v0": (35, mha, conv, 2, 0.13, 0, 7, None, "smollm2-135m-int4", 16, beside),
+        "long-context-v0": (
+            72, gqa, "mooncake-conversation", 3, 0.5, 0, 18, *same, (gqa, "vllm-kvcache", 1, 32),
+        ),
+        "servegen-days-v0": (
+            40, gqa, ms_large, 25, 0.5, 0, 6, None, "smollm2-135m", 1, (gqa, ms_mid, 200, 8),
+        ),
+        "laptop-v0": (23.5, mha, conv, 4, 4.0, 0, 7, *same, ("recordings/python-project.csv.gz", "")),
+    }  # fmt: skip
+    assert [story.name for story in SCENARIOS if not story.headline] == ["long-context", "laptop"]
+    assert {
+        (story.splits, story.told_domain, story.draw, story.ceiling) for story in SCENARIOS
+    } == {("time", None, None, None)}, "what sensitivity tables vary"
+    assert [story.name for story in SCENARIOS if story.synthetic] == ["servegen-days"]
+    assert [story.name for story in SCENARIOS if story.form != BF16] == ["chat-int4"]
+    assert len(told) == len(SCENARIOS), "no two of one id"
+
+
+@pytest.mark.parametrize(
+    ("served", "dense_tokens"),
+    [("llama2-7b", 25_705), ("llama3-8b", 122_532), ("smollm2-135m", 11_676)],
+)
+def test_scales_keep_the_ratios(served: str, dense_tokens: int) -> None:
+    """KV to weights, and card to weights, are those of the model that is stood for."""
+    story, measured = replace(SCENARIOS[0], served=served), model_spec("smollm2-135m")
+    scale = scales.scales(story, measured)
+    # At so many tokens dense KV takes as much as the weights, before scaling and after.
+    assert float(dense_tokens * scale.tokens) == pytest.approx(11_676.65, abs=0.7)
+    assert memory.weight_bytes(model_spec(served)) * scale.bytes == memory.weight_bytes(measured)
+
+
+@pytest.mark.usefixtures("shaped")
+def test_the_card_and_the_link_of_int4_follow_from_the_first_scenario() -> None:
+    """What 4 bits save is taken off the card: the whole model fits in the same rows, but for a few."""
+    first, int4 = catalogue.scenario("chat-beside-code"), catalogue.scenario("chat-int4")
+    served = model_spec(first.served)
+    saved = memory.weight_bytes(served) - memory.weight_bytes(served, int4.form)
+    assert int4.card_gib == round(first.card_gib - saved / GIB)
+    forms: tuple[WeightFormat, ...] = ("bf16", "int4")
+    blocks_bytes = [
+        memory.attention_bytes(served, form) + memory.ffn_bytes(served, form) for form in forms
+    ]
+    assert int4.restore_s == round(first.restore_s * blocks_bytes[1] / blocks_bytes[0], 2)
+    same = {"name", "story", "card_gib", "restore_s", "form", "table"}
+    assert {f for f in asdict(first) if getattr(first, f) != getattr(int4, f)} == same
+    exact = replace(int4, card_gib=first.card_gib - saved / GIB)
+    trained = [worlds.world(story, "train") for story in (first, exact, int4)]
+    whole = np.ones(60, dtype=bool)
+    fits = [suitability.fitting_share(world, whole) for world in trained]
+    assert fits[1] == pytest.approx(fits[0], abs=1e-9)
+    assert fits[2] == pytest.approx(fits[0], abs=0.02)
+
+
+@pytest.mark.usefixtures("raw_data")
+def test_the_window_is_the_mean_residence_of_the_hour() -> None:
+    hour = load_requests("azure-conv")
+    assert residence.window_s(hour.prompt_tokens, hour.output_tokens) == 7
+    for story in SCENARIOS:
+        if story.trace == "azure-conv":
+            assert story.window_s == 7
+
+
+def test_limits_and_tokens_by_hand(toy_story: Scenario) -> None:
+    # The card has 1000 bytes, the tenant's weights 400, its tokens 12 each; scales are 1.
+    whole, world = worlds.workload(toy_story), worlds.world(toy_story, "train")
+    train = len(world.rows)
+    assert train == 140
+    assert (world.rows.limit_bytes == 600 - 12 * whole.tenant_tokens[:train]).all()
+    assert (world.rows.prompt_tokens == whole.prompt_tokens[:train]).all()
+    assert (world.rows.reserved_tokens == 5 * whole.batch[:train]).all()
+    longest = whole.longest_prompt_tokens[:train] + 5 * (whole.batch[:train] > 0)
+    assert (world.rows.longest_tokens == longest).all()
+    assert world.restore_bytes_per_s == 100.0, "all 300 bytes come back in 3 s"
+    assert world.mean_output_tokens == whole.output_tokens[:train].mean()
+    assert (world.ceiling, world.notice_s, world.window_s) == (4.0, 0, 4)
+
+
+def test_without_a_tenant_the_whole_card_is_there(toy_story: Scenario) -> None:
+    alone = replace(toy_story, tenant=None, offsets=1)
+    assert (scales.limit_bytes(alone, np.array([[3, 40]])) == 1000).all()
+
+
+@every_story
+@pytest.mark.usefixtures("shaped")
+def test_every_scenario_builds_every_split(story: Scenario) -> None:
+    measured = model_spec("smollm2-135m")
+    scale = scales.scales(story, measured)
+    rows = {}
+    splits: tuple[Split, ...] = ("train", "fit", "validation", "test")
+    for split in splits:
+        world = worlds.world(story, split)
+        rows[split] = len(world.rows)
+        assert world.blocks == 60
+        assert world.window_s == story.window_s
+        assert world.floor.sum() == 28
+        assert (world.rows.limit_bytes <= story.card_gib * GIB * scale.bytes).all()
+        assert (
+            world.rows.longest_tokens <= world.rows.prompt_tokens + world.rows.reserved_tokens + 1
+        ).all()
+        assert world.restore_bytes_per_s * story.restore_s == pytest.approx(
+            30
+            * (
+                memory.attention_bytes(measured, story.form.weights)
+                + memory.ffn_bytes(measured, story.form.weights)
+            )
+        )
+    whole = len(worlds.workload(story))
+    assert rows["train"] == rows["fit"] + rows["validation"] == int(0.7 * whole)
+    assert rows["test"] == whole // 4
+
+
+@every_story
+@pytest.mark.usefixtures("shaped")
+def test_only_the_scorers_world_has_test_columns(story: Scenario) -> None:
+    policies, scorer = worlds.world(story, "test"), worlds.scoring_world(story)
+    splits = [getattr(world.quality, "split", None) for world in (policies, scorer)]
+    assert splits == ["calib", "test"]
+    assert policies.rows.limit_bytes.tobytes() == scorer.rows.limit_bytes.tobytes()
+    assert policies.ceiling == scorer.ceiling, "C comes from calibration text"
+    assert policies.mean_output_tokens == scorer.mean_output_tokens
+
+
+@pytest.mark.parametrize("name", ["chat-beside-code", "chat-beside-code-v0"])
+def test_a_scenario_answers_to_its_name_with_and_without_version(name: str) -> None:
+    assert catalogue.scenario(name) is SCENARIOS[0]
+
+
+def test_unknown_scenarios_and_impossible_numbers_are_refused() -> None:
+    with pytest.raises(InvalidSpec, match="there are chat-beside-code, chat-gqa"):
+        catalogue.scenario("chat")
+    impossible: list[dict[str, Any]] = [
+        {"card_gib": 0}, {"restore_s": 0}, {"every": 0}, {"offsets": 0}, {"notice_s": -1}
+    ]  # fmt: skip
+    for change in impossible:
+        with pytest.raises(InvalidSpec, match="chat-beside-code"):
+            replace(SCENARIOS[0], **change)
+
+
+def other_test_columns() -> QualityTable:
+    """The toy table with other numbers on its test text, of which there are fewer rows besides."""
+    rows = toy_table.toy_rows(lambda sample, key: sample == "test" and key.startswith("c"))
+    of_test = np.array([sample == "test" for sample in rows.sample])[:, None]
+    header = toy_table.toy_header()
+    samples = tuple(
+        replace(sample, dense_nll=(1.0, 1.5, 2.0), unigram_nll_pooled=(9.0, 9.0, 9.0))
+        if sample.split == "test" else sample
+        for sample in header.samples
+    )  # fmt: skip
+    rows = replace(rows, nll=np.where(of_test, rows.nll + 0.7, rows.nll))
+    content = table_file.packed(replace(header, samples=samples), rows)
+    return QualityTable("toy", table_file.unpacked(content, "toy"))
+
+
+def other_test_rows(whole: Series) -> Series:
+    """Everything after the train part is different."""
+    after = np.arange(len(whole)) > series.split_rows(len(whole), "train")[-1]
+    return replace(
+        whole.without_requests(np.flatnonzero(after)),
+        batch=np.where(after, whole.batch + 3, whole.batch),
+        prompt_tokens=np.where(after, whole.prompt_tokens + 7, whole.prompt_tokens),
+        output_tokens=np.where(after, whole.output_tokens // 2 + 1, whole.output_tokens),
+        longest_prompt_tokens=np.where(after, 9, whole.longest_prompt_tokens),
+        tenant_tokens=np.where(after[:, None], 40 - whole.tenant_tokens, whole.tenant_tokens),
+    )
+
+
+@pytest.fixture
+def changed(
+    toy_story: Scenario, other_table: Callable[..., AbstractContextManager[Any]]
+) -> Iterator[Callable[[], None]]:
+    """Puts another test part in place, of rows and of columns."""
+    path = Path(f"{toy_story.workload}.csv.gz")
+    was, whole = path.read_bytes(), series.read(path)
+    with ExitStack() as until_teardown:
+        until_teardown.enter_context(other_table())  # forgets worlds before and after
+
+        def change() -> None:
+            series.write(other_test_rows(whole), path)
+            until_teardown.enter_context(other_table(toy=other_test_columns()))
+
+        yield change
+        path.write_bytes(was)
+
+
+def test_the_blocked_view_alternates_and_keeps_a_policys_view_apart() -> None:
+    for rows in (500, 513, 1712):
+        part = {name: series.split_rows(rows, name, "blocked") for name in series.SPLITS}
+        assert part["train"].tolist() == [*part["fit"], *part["validation"]]
+        both = np.zeros(rows, dtype=int)
+        both[part["train"]], both[part["test"]] = 1, 2
+        assert (both == 1).sum() == len(part["train"]), "no row is in train and in test"
+        assert abs(len(part["train"]) - len(part["test"])) <= 4
+        used = both[both > 0]
+        assert (np.diff(used) != 0).sum() == series.STRETCHES - 1, "they take turns"
+        seams = np.flatnonzero(np.diff(np.flatnonzero(both)) > 1)
+        assert len(seams) == series.STRETCHES - 1
+        for seam in seams:
+            first, then = np.flatnonzero(both)[[seam, seam + 1]]
+            assert then - first > encoding.HISTORY, "no row's history reaches across"
+
+
+def test_the_blocked_view_is_served_without_its_gaps(toy_story: Scenario) -> None:
+    story = replace(toy_story, splits="blocked")
+    whole = worlds.workload(story)
+    rows = series.split_rows(len(whole), "test", "blocked")
+    told = worlds.world(story, "test").rows
+    assert told.batch.tolist() == whole.batch[rows].tolist()
+    assert len(told) != len(worlds.world(toy_story, "test").rows)
+
+
+def test_a_stated_price_of_tokens_that_are_not_served_counts_everywhere(
+    toy_story: Scenario,
+) -> None:
+    story = replace(toy_story, ceiling=1.5)
+    assert worlds.world(story, "test").ceiling == worlds.scoring_world(story).ceiling == 1.5
+    with pytest.raises(InvalidSpec, match="more than nothing"):
+        replace(toy_story, ceiling=0.0)
+
+
+def test_the_scorer_cuts_along_the_order_that_the_shield_was_told_of(toy_story: Scenario) -> None:
+    story = replace(toy_story, told_domain="specs")
+    told, scored = worlds.world(story, "test"), worlds.scoring_world(story)
+    assert told.quality.domain == "specs"
+    assert scored.quality.domain is None
+    assert scored.quality.split == "test"
+    assert (told.quality.order == scored.quality.order).all()
+    assert told.ceiling == scored.ceiling == worlds.world(toy_story, "test").ceiling
+
+
+def used_briefing(story: Scenario) -> Briefing:
+    """A briefing after use: its predictor is fitted and has answered."""
+    told = briefing(story)
+    told.quality.nll(np.array(toy_table.ALL_SETS[:16]))
+    told.quality.predicted_nll(np.array(toy_table.ALL_SETS[:16]))
+    return told
+
+
+def test_nothing_of_test_can_be_reached_from_a_briefing(
+    toy_story: Scenario, changed: Callable[[], None]
+) -> None:
+    before = snapshot(used_briefing(toy_story))
+    test_before = snapshot(worlds.scoring_world(toy_story))
+    changed()
+    after = snapshot(used_briefing(toy_story))
+    assert snapshot(worlds.scoring_world(toy_story)) != test_before, "the change took place"
+    assert len(before) > 50
+    assert after.keys() == before.keys()
+    assert [path for path in before if before[path] != after[path]] == []
+
+
+@every_story
+@pytest.mark.usefixtures("shaped")
+def test_arrays_of_a_briefing_are_no_windows_on_longer_ones(story: Scenario) -> None:
+    whole = len(worlds.workload(story))
+    arrays = [each for each in values(briefing(story)) if isinstance(each[1], np.ndarray)]
+    assert len(arrays) > 10
+    for path, value in arrays:
+        if value.size:
+            assert value.shape[0] not in (whole, whole * story.window_s), path
+
+
+def episode(kind: str, split: str, seed: int) -> bytes:
+    env = gymnasium.make(kind, scenario="toy", split=split, disable_env_checker=True)
+    rng, seen = np.random.default_rng(seed), []
+    observation, info = env.reset(seed=seed)
+    for _ in range(200):
+        legal = np.asarray(info["action_mask"])
+        small = kind == "RAP-v0"
+        action: Any = (
+            rng.choice(np.flatnonzero(legal))
+            if small
+            else rng.integers(0, 2, env.action_space.shape)
+        )
+        observation, reward, _, truncated, info = env.step(action)
+        seen.append(observation.tobytes() + np.float64(reward).tobytes())
+        if truncated:
+            break
+    return b"".join(seen)
+
+
+@pytest.mark.parametrize("split", ["train", "fit", "validation"])
+@pytest.mark.parametrize("kind", ["RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"])
+def test_training_does_not_depend_on_test(
+    toy_story: Scenario, changed: Callable[[], None], kind: str, split: str
+) -> None:
+    before = episode(kind, split, 3), episode(kind, "test", 3)
+    changed()
+    assert episode(kind, split, 3) == before[0]
+    assert episode(kind, "test", 3) != before[1], "the change took place"
+
+
+def test_the_check_of_a_scenario_looks_at_train_alone(
+    toy_story: Scenario, changed: Callable[[], None]
+) -> None:
+    before = suitability.check(toy_story)
+    changed()
+    assert suitability.check(toy_story) == before
+
+
+@pytest.mark.parametrize(("card_bytes", "complaint"), [(10_000, "too easy"), (600, "too hard")])
+def test_a_scenario_that_decides_nothing_is_refused(
+    toy_story: Scenario, card_bytes: int, complaint: str
+) -> None:
+    with pytest.raises(InvalidSpec, match=complaint):
+        suitability.check(replace(toy_story, card_gib=card_bytes / GIB))
+
+
+def test_the_toy_series_holds_what_tests_need() -> None:
+    made = toy_world.toy_series()
+    assert (made.batch == 0).any()
+    assert made.tenant_tokens.max() == 40

@@ -37,7 +37,7 @@ PACKAGES = [
 # Methods know the packages down to `learning`; what runs them knows them by name alone.
 METHODS = "learning"
 # An environment is given its step: that of a live model is asked for where it is wanted.
-LATE = {("envs.env", "runtime.device.machine"), ("studies.pages.readme", "cli")}
+LATE = {("envs.env", "runtime.device.machine")}
 
 # Loaded inside the function that needs them, so that `import rapgym` and `--help` stay instant.
 LAZY = {"pandas", "pooch", "plotly", "pyarrow", "ray", "pynvml"}
@@ -143,16 +143,6 @@ def test_no_circle_of_packages() -> None:
         late = {other for one, other in LATE if one == module}
         between[room(module)] |= {room(other) for other in others - late} - {room(module), ""}
     assert circle(between) == []
-
-
-def test_nothing_but_the_entry_imports_the_command_line() -> None:
-    knowing = {
-        module for module, others in IMPORTED.items() if any(room(o) == "cli" for o in others)
-    }
-    assert {module for module in knowing if room(module) != "cli"} <= {
-        "__main__",
-        "studies.pages.readme",
-    }
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -114,7 +114,7 @@ assert source.count(before) == 1
 record = importlib.util.module_from_spec(spec)
 sys.modules["rapgym.audit.record"] = record
 exec(compile(source.replace(before, after + before), spec.origin, "exec"), vars(record))
-sys.path.insert(0, "TESTS")
+sys.path[:0] = ["TESTS/audit", "TESTS"]
 
 import pytest
 from audit_logs import CONTEXT, forged
@@ -144,6 +144,6 @@ print("everywhere")
 
 
 def test_a_field_of_the_table_alone_reaches_writer_checks_reader_and_export(tmp_path: Path) -> None:
-    code = ADDED.replace("TESTS", str(Path(__file__).parent)).replace("FOLDER", str(tmp_path))
+    code = ADDED.replace("TESTS", str(Path(__file__).parents[1])).replace("FOLDER", str(tmp_path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "everywhere\n", done.stderr

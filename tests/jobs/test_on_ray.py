@@ -53,7 +53,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with log.open("w") as file:
         head = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), "start", "--head", "--block", *options],
-            env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(str, (HERE / "jobs", HERE, HERE.parent))),
+            },
             stdout=file,
             stderr=file,
         )

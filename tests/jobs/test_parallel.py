@@ -75,7 +75,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "parent.py").write_text(
         "from functools import partial\n"
         "import slow\n"
-        "from rapgym import parallel\n"
+        "from rapgym.jobs import parallel\n"
         "if __name__ == '__main__':\n"
         f"    list(parallel.results([partial(slow.call, {str(tmp_path / 'pids')!r})] * 2, 2))\n"
     )

@@ -18,7 +18,7 @@ from rapgym.scenarios import catalogue, tables
 from rapgym.studies.predictors import kinds, page, study
 from rapgym.studies.predictors.kinds import processes
 
-FOUND = places.RESULTS / "study.json"
+FOUND = places.RESULTS / "predictors.json"
 Truth = Callable[[FloatArray], FloatArray]
 
 
@@ -170,7 +170,7 @@ def test_a_seed_fixes_what_is_drawn(sets: Sets, name: str) -> None:
 
 
 def test_resampled_errors_are_those_of_the_drawn_sets() -> None:
-    scores = importlib.import_module("predictor_scores")
+    from rapgym.studies.predictors import scores
     rng = np.random.default_rng(5)
     nll, said = rng.random(17), rng.random((2, 17))
     counts = scores.counts_of(17, rng)[:20]

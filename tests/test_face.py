@@ -2,7 +2,6 @@
 
 import doctest
 import json
-import os
 import pkgutil
 import subprocess
 import sys
@@ -63,7 +62,7 @@ def test_the_public_names_are_these_in_order() -> None:
     for name in PUBLIC:
         assert getattr(rapgym, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'register_all'"):
-        rapgym.register_all  # noqa: B018
+        rapgym.register_all  # type: ignore[attr-defined]  # noqa: B018
     namespace: dict[str, Any] = {}
     exec("from rapgym import *", namespace)
     assert {*PUBLIC} <= {*namespace}
@@ -315,10 +314,10 @@ rapgym.run_policy("gsi", split="tests")
 @pytest.mark.slow
 def test_a_users_script_sees_types(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
+    # From the repository, whose cache of types spares minutes; its settings are strict too.
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "script.py"],
-        cwd=tmp_path, env={**os.environ, "MYPYPATH": str(places.PACKAGE.parent)},
-        capture_output=True, text=True,
+        [sys.executable, "-m", "mypy", str(tmp_path / "script.py")],
+        cwd=places.PACKAGE.parent, capture_output=True, text=True,
     )  # fmt: skip
     lines = [line.partition("script.py:")[2] for line in done.stdout.splitlines()]
     faults = [line for line in lines if ": error:" in line]
@@ -327,6 +326,5 @@ def test_a_users_script_sees_types(tmp_path: Path) -> None:
     assert 'has no attribute "register_all"' in faults[1]
     assert "Literal['tests']" in faults[2]
     notes = [line for line in lines if "Revealed type" in line]
-    assert "Reading" in notes[0]
-    assert "list" in notes[1]
-    assert "Any" not in notes[0] + notes[1]
+    assert "-> rapgym.world.encoding.Reading" in notes[0]
+    assert "-> list[str]" in notes[1]

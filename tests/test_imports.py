@@ -55,13 +55,14 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
     assert not loaded_after(code) & HEAVY
 
 
-def test_importing_loads_none_of_our_modules_but_the_registration_of_the_ids() -> None:
+def test_importing_loads_the_ids_the_version_and_what_finds_the_folders_of_a_clone() -> None:
     loaded_after(
         """
 import sys
 import rapgym
 ours = {name for name in sys.modules if name.startswith("rapgym")}
-assert ours == {"rapgym", "rapgym.envs", "rapgym.envs.registration"}, ours
+files = {f"rapgym.files{name}" for name in ("", ".clone", ".places", ".provenance")}
+assert ours == {"rapgym", "rapgym.envs", "rapgym.envs.registration"} | files, ours
 """
     )
 

@@ -269,7 +269,7 @@ def read_results(path: Path | str) -> "pandas.DataFrame":
         frame[name] = pandas.Categorical.from_codes(frame[name], reasons)
     sizes = [cell.log.row.size for cell in found.cells]
     for place, name in enumerate(("scenario", "policy", "kind", "seed")):
-        values = pandas.Series([cell.about.get(name) for cell in found.cells])
+        values = pandas.Series([getattr(cell.about, name) for cell in found.cells])
         kept = values.astype("Int64" if name == "seed" else "category")
         frame.insert(place, name, kept.repeat(sizes).reset_index(drop=True))
     return frame

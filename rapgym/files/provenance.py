@@ -1,7 +1,6 @@
 """Which code made a number."""
 
 import hashlib
-import subprocess
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,8 @@ VERSION = "0.1.0"
 
 def commit() -> str | None:
     """The commit of the clone that this package runs from, with a + where files differ from it."""
+    import subprocess  # milliseconds, and importing rapgym reads the version here
+
     hash_of = ["git", "-C", str(places.PACKAGE), "describe", "--always", "--abbrev=40", "--dirty=+"]
     try:
         done = subprocess.run(hash_of, capture_output=True, text=True)

@@ -20,7 +20,7 @@ LABELS = {
 }
 
 NOTE = """\
-Costs are nats an output token above dense, on test text, settings tuned anew for each line on {pairings}
+Costs are nats an output token above dense, on test text, settings retuned for each line on {pairings}
 of its pairings (the bench tunes on all); in brackets what the settings of the scenario as stated cost there.
 Adaptivity of the lookup and foresight with 95 % intervals, not corrected for how many lines there are, and
 without the quality table's own error: the bench would call some of these leads ties.

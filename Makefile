@@ -5,6 +5,8 @@ EXTRAS := dev,device,train,ray
 BENCH ?=
 # A file stays on one worker: its fixtures build wheels and models once.
 WORKERS := -n logical --maxprocesses 4 --dist loadfile
+# Workers share the processors already: threads of their own would wait for each other, for minutes.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,7 @@ bench: $(VENV)/.core
 	$(BIN)/rapgym bench $(BENCH)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -q $(WORKERS)
+	$(ONE_THREAD) $(BIN)/pytest -q $(WORKERS)
 
 check: format lint types test
 

@@ -46,7 +46,7 @@ OWN = {
     "audit/entry": "audit/test_audit_replay.py",
     "audit/read": "audit/test_audit_replay.py",
     "audit/file": "audit/test_audit_log.py",
-    "audit/decisions": "audit/test_audit_log.py",
+    "audit/record": "audit/test_audit_log.py",
     "audit/step": "audit/test_audit_step.py",
 }
 
@@ -150,12 +150,10 @@ FAULTS = (
     Fault("less output than none is expected", "learning/hindsight/counterfactual", "np.maximum(mean + slope * centred, 0.0)",
           "(mean + slope * centred)"),
     Fault("a log may begin anywhere", "audit/read", '(kind != "open" or previous != FIRST)', 'kind != "open"'),
-    Fault("what begins anywhere is gone on with", "audit/file", """ + audit_text.FIRST.encode() + b'"'""", ""),
-    Fault("tokens below none are read", "audit/entry", "_is_whole(values[name], 0, LARGEST_TOKENS)",
-          "_is_whole(values[name], -1, LARGEST_TOKENS)"),
-    Fault("counts below none are read", "audit/entry", "_is_whole(values[n], 0, LARGEST_BYTES)",
-          "_is_whole(values[n], -1, LARGEST_BYTES)"),
-    Fault("counts below none are written", "audit/decisions", "min(counts) < 0", "min(counts) < -1"),
+    Fault("what begins anywhere is gone on with", "audit/file", """ + chain.FIRST.encode() + b'"'""", ""),
+    Fault("tokens below none are read", "audit/record", "self.low <= value <= self.high",
+          "self.low - 1 <= value <= self.high"),
+    Fault("counts below none are written", "audit/record", "self.low <= min(column)", "self.low - 1 <= min(column)"),
     Fault("late by a moment is in time", "audit/step", "max(1, int(np.ceil(decided.spent_us - deadline_us)))",
           "int(decided.spent_us - deadline_us)"),
 )  # fmt: skip

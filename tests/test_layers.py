@@ -45,7 +45,7 @@ TORCH = {"torch", "transformers", "accelerate", "gguf", "stable_baselines3", "sb
 
 MODULES = {
     ".".join(places.inner(path).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
-    for path in sorted(provenance.code_files())
+    for path in sorted({*provenance.code_files(), *places.STUDIES.rglob("*.py")})
 }
 
 

@@ -94,11 +94,11 @@ def test_the_figure_shows_every_cost_of_the_headline(bench: Results) -> None:
     tips = re.findall(r"<title>([^,]+), ([^:]+): .*?([\w-]+), (-?[\d.]+) nats</title>", drawn)
     series = {"static-best": "best static set", "frontier": "frontier lookup", "bound": "bound"}
     wanted = set()
-    for entry in bench.header["entries"]:
-        about = (entry["scenario"].removesuffix("-v0"), entry["policy"], f"{entry['cost']:.3f}")
-        if entry["headline"] and entry["policy"] in series:
-            wanted.add((series[entry["policy"]], *about))
-        if entry["headline"] and "all" in entry["champion"]:
+    for entry in bench.scores:
+        about = (entry.scenario.removesuffix("-v0"), entry.policy, f"{entry['cost']:.3f}")
+        if entry.headline and entry.policy in series:
+            wanted.add((series[entry.policy], *about))
+        if entry.headline and "all" in entry.champion:
             wanted.add(("champion", *about))
     formats = {tip for tip in tips if tip[1].startswith("best 8-bit format")}
     assert {
@@ -188,7 +188,7 @@ def test_the_example_policy_is_read_and_executed() -> None:
 
 @pytest.mark.parametrize(
     ("part", "printed"),
-    [("import check_policy", "gsi survives"), ("import AuditLog", "keep this elsewhere")],
+    [("import check_policy", "gsi survives"), ("rapgym.AuditLog", "keep this elsewhere")],
 )
 def test_the_examples_print_what_they_are_for(
     part: str,
@@ -255,6 +255,8 @@ def check(words: list[str], *, whole: bool) -> None:
             name, _, value = setting.partition("=")
             assert name == "BENCH", words
             check(["rapgym", "bench", *shlex.split(value)], whole=True)
+    elif program == "python" and rest[0] == "-m":
+        assert (ROOT / f"{rest[1].replace('.', '/')}.py").is_file(), words
     elif program == "python":
         assert (ROOT / rest[0]).is_file(), words
     else:

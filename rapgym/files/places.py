@@ -20,6 +20,8 @@ BASELINES = HOLDER / "baselines"
 # What was published: in a clone alone, no part of an installed package.
 RESULTS = BASELINES / "results"
 TRACES = HOLDER / "traces"
+# Of the world itself, and pages: in a clone alone.
+STUDIES = PACKAGE / "studies"
 TABLES = PACKAGE / "tables"
 PROFILES = PACKAGE / "profiles"
 TRAINED = PACKAGE / "trained"

@@ -36,9 +36,10 @@ def package_sha256() -> str:
 
 
 def code_files() -> set[Path]:
-    """Every Python file of the package, wherever its folders lie."""
+    """Every Python file of the package, wherever its folders lie; studies are none of it."""
     folders = (places.PACKAGE, places.BASELINES, places.TRACES)
-    return {path for folder in folders for path in folder.rglob("*.py")}
+    every = {path for folder in folders for path in folder.rglob("*.py")}
+    return {path for path in every if not path.is_relative_to(places.STUDIES)}
 
 
 def files_sha256(paths: Iterable[Path]) -> str:

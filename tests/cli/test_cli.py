@@ -252,7 +252,7 @@ def test_measure_writes_the_same_table_again_from_what_it_kept(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--kept", "zz"], "no kept-set key"),
+        (["--kept", "zz"], "is no key of 6 blocks"),
         (["--kept", "fc", "--sample", "x"], "no sample is called 'x'"),
         (["--sample", "test"], "--sample goes with --kept"),
         (["--out", "table.csv"], "name ends in .csv.gz"),

@@ -171,6 +171,7 @@ def test_a_seed_fixes_what_is_drawn(sets: Sets, name: str) -> None:
 
 def test_resampled_errors_are_those_of_the_drawn_sets() -> None:
     from rapgym.studies.predictors import scores
+
     rng = np.random.default_rng(5)
     nll, said = rng.random(17), rng.random((2, 17))
     counts = scores.counts_of(17, rng)[:20]

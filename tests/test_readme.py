@@ -95,7 +95,7 @@ def test_the_figure_shows_every_cost_of_the_headline(bench: Results) -> None:
     series = {"static-best": "best static set", "frontier": "frontier lookup", "bound": "bound"}
     wanted = set()
     for entry in bench.scores:
-        about = (entry.scenario.removesuffix("-v0"), entry.policy, f"{entry['cost']:.3f}")
+        about = (entry.scenario.removesuffix("-v0"), entry.policy, f"{entry.cost:.3f}")
         if entry.headline and entry.policy in series:
             wanted.add((series[entry.policy], *about))
         if entry.headline and "all" in entry.champion:

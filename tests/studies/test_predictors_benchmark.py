@@ -1,6 +1,5 @@
 """`rapgym/studies/predictors/study.py`: kinds find what is planted, on sets that no fit was given."""
 
-import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace

@@ -11,7 +11,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check format lint types readme sensitivity slow packaging fuzz mutations clean
+.PHONY: bench test check format lint types readme sensitivity slow packaging ray fuzz mutations clean
 .NOTPARALLEL:
 
 bench: $(VENV)/.core
@@ -51,6 +51,10 @@ mutations: $(VENV)/.dev
 # What takes minutes, or needs `rapgym models pull smollm2-135m` first.
 slow: $(VENV)/.dev
 	$(BIN)/pytest -q -m slow
+
+# Clusters on this machine.
+ray: $(VENV)/.dev
+	$(ONE_THREAD) $(BIN)/pytest -q -m ray
 
 packaging: $(VENV)/.dev
 	$(BIN)/pytest -q -m packaging

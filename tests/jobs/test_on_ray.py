@@ -26,7 +26,10 @@ from rapgym.jobs import on_ray, parallel
 from rapgym.policies import registry
 from rapgym.scenarios import catalogue
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray"),
+]
 
 HERE = Path(__file__).parents[1]
 

@@ -6,6 +6,7 @@ reader accepts (`entry`), and the columns of an export (`summary`). Numbers have
 arithmetic overflows.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, get_args, get_type_hints
@@ -24,15 +25,15 @@ TERMS = ("quality", "stall", "emergency", "refused")  # of a row's cost
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(ABC):
     """What values a field has in one lane."""
 
     unit: str = ""
     shape: str = ""  # of one value: N blocks, O entries of an observation
 
+    @abstractmethod
     def holds(self, value: Any) -> bool:
         """Whether a line may say this."""
-        raise NotImplementedError
 
     def rule(self, column: list[Any]) -> str:
         """The rule that a column of decisions breaks, or nothing; the column is not empty."""

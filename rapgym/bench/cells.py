@@ -160,9 +160,9 @@ def rival_cell(story: Scenario, rival: Rival) -> Cell:
 def rival_facts(story: Scenario, rival: Rival, judged: EpisodeLog | None = None) -> About:
     """What describes a rival's cell.
 
-    `served_cost` of a static format is its cost in the served model's own bytes; `quality_se` the
-    standard error of what its rounding costs; `sets_se` that of the sets from which one that prunes
-    serves, whose calibration is that of the lookup in its format.
+    `quality_se` is the standard error of what its format costs beyond the scenario's own; `sets_se`
+    that of the sets from which one that prunes serves, whose calibration is that of the lookup in its
+    format.
 
     Args:
         judged: its log with test columns; played again where None.
@@ -173,9 +173,6 @@ def rival_facts(story: Scenario, rival: Rival, judged: EpisodeLog | None = None)
         settings={"rule": rival.rule, "weights": form.weights, "kv": form.kv},
         quality_se=rivals.format_nll_se(story, rival, "test"),
     )
-    if rival.rule == "static":
-        nll = rivals.format_nll(story, rival, "test")
-        about = replace(about, served_cost=rivals.served_cost(story, rival, "test", nll))
     if rival.prunes:
         judged = rivals.log(story, rival, "test", "test") if judged is None else judged
         designs = registry.entry(LOOKUP).designs

@@ -177,7 +177,7 @@ class RivalEntrant:
 
     @property
     def implied(self) -> tuple[str, ...]:
-        return (*IMPLIED, "validation_cost", "served_cost", "quality_se", "sets_se")
+        return (*IMPLIED, "validation_cost", "quality_se", "sets_se")
 
     def label(self, seed: int) -> str:
         return self.name

@@ -64,20 +64,16 @@ def cost_at(cell: Cell, world: World, ceiling: float) -> float:
     if not cell.about.is_rival or prunes:
         again = _capped(cell, min(ceiling, world.ceiling))
         if again.any():
-            offset = 0.0
-            if prunes:
-                world, offset = _format_world(cell)
-            there = replace(world, ceiling=ceiling - offset)
-            cost[again] = offset + _served_again(cell, there, again)
+            there = replace(_format_world(cell) if prunes else world, ceiling=ceiling)
+            cost[again] = _served_again(cell, there, again)
     return score.mean_cost(cost, cell.log.output_tokens)
 
 
-def _format_world(cell: Cell) -> tuple[World, float]:
-    """The scoring world of a rival that prunes, and what its format costs the dense model."""
+def _format_world(cell: Cell) -> World:
+    """The scoring world of a rival that prunes."""
     story = catalogue.scenario(cell.about.scenario)
-    rival = rivals.rival(cell.about.policy)
-    offset = rivals.format_nll(story, rival, "test")
-    return pruned_rivals.world(story, rival.form_on(story), "test", "test", offset), offset
+    form = rivals.rival(cell.about.policy).form_on(story)
+    return pruned_rivals.world(story, form, "test", "test")
 
 
 def _capped(cell: Cell, ceiling: float) -> BoolArray:

@@ -20,7 +20,7 @@ PRUNED = "pruned"  # the rule of a rival that prunes on top of its format
 
 # What only the cells of some kinds hold, in JSON too.
 _OF_POLICIES = ("fallback", "fault")
-_OF_RIVALS = ("served_cost", "quality_se")
+_OF_RIVALS = ("quality_se",)
 _OF_PRUNED_RIVALS = ("sets_se",)
 
 Verdict = Literal["better", "worse", "tie"]
@@ -56,9 +56,8 @@ class About:
     # Of policies: share of rows whose answer could not be read, 0 to 1, and what was wrong first.
     fallback: float = 0.0
     fault: str | None = None
-    # Of rivals: cost of a static format in the served model's own bytes; standard error of what
-    # the format's rounding costs, nats a token; and that of the sets one that prunes serves from.
-    served_cost: float | None = None
+    # Of rivals: standard error of what the format's rounding costs beyond the scenario's own, nats a
+    # token; and that of the sets one that prunes serves from.
     quality_se: float = 0.0
     sets_se: float = 0.0
 

@@ -11,13 +11,12 @@ import numpy as np
 from rapgym.arrays import BoolArray
 from rapgym.bench import cells
 from rapgym.errors import InvalidSpec
-from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import tuning as rollout_tuning
 from rapgym.rollout.log import weighted_mean
-from rapgym.scenarios import scales, tables, worlds
-from rapgym.scenarios.scales import card_bytes
+from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.story import Recorded, Scenario, Tenant
 from rapgym.workload import series
 from rapgym.world import bound
@@ -40,7 +39,6 @@ def numbers(story: Scenario) -> dict[str, Any]:
     """What a scenario consists of, for people."""
     world, table = worlds.world(story, "train"), tables.table(story)
     whole = worlds.workload(story)
-    scale = scales.scales(story, model_spec(table.model))
     rows = {
         split: len(worlds.world(story, split).rows) for split in ("train", "validation", "test")
     }
@@ -55,8 +53,6 @@ def numbers(story: Scenario) -> dict[str, Any]:
         "restore_s": story.restore_s,
         "notice_s": story.notice_s,
         "quality_table": f"{table.name} {table.sha256[:12]}",
-        "token_scale": float(scale.tokens),
-        "byte_scale": float(scale.bytes),
         "ceiling_nats": world.ceiling,
         "rows": rows,
         "pairings_of_test": story.offsets,

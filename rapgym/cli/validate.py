@@ -82,7 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings(
         arguments.device, arguments.threads, arguments.chunk, not arguments.no_limit
     )
-    story = catalogue.story_of(arguments.scenario, arguments.length_share, arguments.device_profile)
+    story = catalogue.story_of(
+        arguments.scenario, arguments.length_share, arguments.device_profile, stand_in=True
+    )
     work = arguments.work or checked.cache_folder() / "validate"
     if arguments.fit_profile:
         return _fit(arguments, story, settings, work)

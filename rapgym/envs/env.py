@@ -112,7 +112,8 @@ class RapEnv(gymnasium.Env[Any, Any]):
         device: str = "cpu",
     ) -> None:
         self._offset, self._observation = offset, observation
-        story = story_of(scenario, length_share, device_profile)
+        live = backend != "sim"
+        story = story_of(scenario, length_share, device_profile, stand_in=live)
         step = backend_step(backend, story, split, device)
         self.lanes = Lanes(story, split, 1, small_steps=actions == "blocks", step=step)
         self.layout = self.lanes.layout

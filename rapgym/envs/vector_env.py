@@ -47,7 +47,8 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
         self.num_envs = num_envs
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
         self._offset, self._observation = offset, observation
-        story = story_of(scenario, length_share, device_profile)
+        live = backend != "sim"
+        story = story_of(scenario, length_share, device_profile, stand_in=live)
         step = backend_step(backend, story, split, device)
         self.lanes = Lanes(story, split, num_envs, small_steps=actions == "blocks", step=step)
         self.layout = self.lanes.layout

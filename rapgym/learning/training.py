@@ -26,13 +26,13 @@ import numpy as np
 import torch
 
 from rapgym.arrays import FloatArray
-from rapgym.errors import InvalidPolicy, InvalidSpec
+from rapgym.errors import InvalidPolicy
 from rapgym.learning import checkpoint
 from rapgym.learning.curve import Curve, Point
 from rapgym.learning.sb3.vec_env import LeanVecEnv
 from rapgym.policies.policy import Briefing, Policy, Told, briefing
 from rapgym.policies.trained import TrainedPolicy, basis, observation_of
-from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios import worlds
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario, Split
 
@@ -112,22 +112,10 @@ class Training:
         return self._spent_s + time.monotonic() - self._began_s
 
     def vec_env(self, env_id: str, lanes: int, **settings: Any) -> LeanVecEnv:
-        """An environment on the rows to learn from, for Stable-Baselines3.
-
-        Raises:
-            InvalidSpec: the scenario is not one that its name gives.
-        """
-        story = self.story
-        named = dataclasses.replace(
-            catalogue.scenario(story.name),
-            length_share=story.length_share,
-            device_profile=story.device_profile,
+        """An environment on the rows to learn from, for Stable-Baselines3."""
+        return LeanVecEnv.make(
+            env_id, lanes, scenario=self.story, split=self.learn_split, **settings
         )
-        if named != story:
-            raise InvalidSpec(f"{story.name} was changed: environments know scenarios by name")
-        return LeanVecEnv.make(env_id, lanes, scenario=story.name, split=self.learn_split,
-                               length_share=story.length_share,
-                               device_profile=story.device_profile, **settings)  # fmt: skip
 
     def lanes(self, count: int) -> Lanes:
         """Bare lanes on the rows to learn from, for a method with a loop of its own."""

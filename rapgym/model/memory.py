@@ -99,7 +99,7 @@ def spent(kept: BoolArray, costs: IntArray) -> IntArray:
 class Footprint:
     """Everything that decides how many bytes a kept set takes for a demand."""
 
-    layers: int
+    layers: int  # L, of the quality table
     attention_bytes: int  # weights of one attention block
     ffn_bytes: int  # weights of one FFN block
     kv_token_bytes: int  # KV cache of one token in one kept attention block
@@ -136,13 +136,29 @@ class Footprint:
         )
 
 
-def footprint(model: ModelSpec, form: Format = BF16, profile: DeviceProfile = IDEAL) -> Footprint:
-    """The footprint of a model in a format on a device."""
+def footprint(
+    model: ModelSpec,
+    form: Format = BF16,
+    profile: DeviceProfile = IDEAL,
+    layers: int | None = None,
+) -> Footprint:
+    """The footprint of a model in a format on a device.
+
+    Args:
+        layers: over which its blocks are spread evenly, where the quality is that of a model with
+            another number of them; its own unless stated. The full model then takes at most
+            `layers` bytes more of each kind, and a byte a layer and token: bytes are rounded up.
+    """
+    layers = model.layers if layers is None else layers
+
+    def spread(block_bytes: int) -> int:
+        return -(-model.layers * block_bytes // layers)
+
     return Footprint(
-        layers=model.layers,
-        attention_bytes=attention_bytes(model, form.weights),
-        ffn_bytes=ffn_bytes(model, form.weights),
-        kv_token_bytes=kv_token_bytes(model, form.kv),
+        layers=layers,
+        attention_bytes=spread(attention_bytes(model, form.weights)),
+        ffn_bytes=spread(ffn_bytes(model, form.weights)),
+        kv_token_bytes=spread(kv_token_bytes(model, form.kv)),
         fixed_bytes=embedding_bytes(model) + profile.context_bytes,
         activation_bytes_per_token=profile.activation_bytes_per_token,
         margin_bytes=profile.margin_bytes,

@@ -9,8 +9,8 @@ from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model.memory import Footprint
 from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import worlds
+from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.catalogue import story_of
-from rapgym.scenarios.scales import card_bytes
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding
 from rapgym.world.encoding import Layout, Reading

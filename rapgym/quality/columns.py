@@ -1,6 +1,6 @@
 """What a quality table says on one split's text: the view that policies, or the scorer, are given."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,8 +18,9 @@ MEMO_SETS = 1 << 18  # predictions remembered; then it starts anew
 class QualityColumns:
     """What a table says of quality on one split's text, for one domain or the mean of all.
 
-    All nll are differences from dense, nats a token. A is how many attention blocks may be
-    dropped, F how many FFN blocks.
+    All nll are differences from the model that is dense in the table's format, nats a token, to which
+    `above` adds what that format costs. A is how many attention blocks may be dropped, F how many
+    FFN blocks.
     """
 
     name: str  # of the table
@@ -42,13 +43,14 @@ class QualityColumns:
     # ShortGPT's block influence of each layer, from calibration text, [L]; None in older tables.
     block_influence: FloatArray | None = None
     mean: "QualityColumns | None" = None  # where the predictor starts from; test columns have one
+    added: float = 0.0  # nats a token in every answer, beside the difference from dense
     _memo: dict[bytes, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         freeze(self)  # a policy that sorts its order in place must not change everybody's
 
     def nll(self, kept: BoolArray) -> tuple[FloatArray, BoolArray]:
-        """Nats a token above dense of kept sets, bool [..., N].
+        """Nats a token of kept sets, bool [..., N]: above dense, `added` included.
 
         Returns:
             float64 [...], measured where there is a row, else predicted; and bool [...], whether
@@ -80,8 +82,26 @@ class QualityColumns:
         kept = self._checked(kept)
         counts = blocks.dropped_counts(kept | self.floor)
         # Rounded as rows are, so that no last bit depends on how many sets are asked for at once.
-        answer = np.round(self._predictor.nll(kept), 6)
+        answer = np.round(self._predictor.nll(kept), 6) + self.added
         return np.maximum(answer, self.at_counts[counts[..., 0], counts[..., 1]])
+
+    def above(self, added: float, ceiling: float) -> "QualityColumns":
+        """The same with `added` nats in every answer: above another model than the table's dense one.
+
+        Args:
+            ceiling: C, nats above that other model.
+        """
+        if added == 0.0 and ceiling == self.ceiling:
+            return self
+        return replace(
+            self,
+            sets=replace(self.sets, nll=self.sets.nll + added),
+            at_counts=self.at_counts + added,
+            single=self.single + added,
+            ceiling=ceiling,
+            added=self.added + added,
+            _memo={},
+        )
 
     def nll_se(self, kept: BoolArray) -> FloatArray:
         """Standard error of measured nats a token; bool [..., N] -> float64 [...].
@@ -141,7 +161,7 @@ class QualityColumns:
         text = np.where(
             sets.judged, 0, [1 + texts.index(s) if s in texts else 0 for s in sets.sample]
         )
-        whole = predictor.Sets(sets.kept, sets.nll, sets.nll_se, text)
+        whole = predictor.Sets(sets.kept, sets.nll - self.added, sets.nll_se, text)
         return whole.part(above), tuple(sets.design[row] for row in above)
 
     @cached_property

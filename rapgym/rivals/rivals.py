@@ -1,8 +1,8 @@
 """Rivals outside the action space: what else one could do where memory moves, in the same nats.
 
-They play the rows of the policies in all pairings, and nothing of them is tuned. All costs are nats an
-output token above the dense model in the scenario's own format, as those of its policies are; another
-format costs the dense model what its rounding was measured to.
+They play the rows of the policies in all pairings, in the served model's own bytes, and nothing of them
+is tuned. All costs are nats an output token above the full bf16 model, as those of policies are; a format
+costs the full model what its rounding was measured to.
 """
 
 import math
@@ -13,26 +13,24 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidSpec
-from rapgym.model import memory
-from rapgym.model.profiles import IDEAL, DeviceProfile
-from rapgym.model.shapes import Format, ModelSpec, model_spec
+from rapgym.model.memory import Footprint
+from rapgym.model.shapes import Format
 from rapgym.quality import table as quality_table
 from rapgym.quality.columns import QualityColumns
 from rapgym.quality.predictor import Settings
 from rapgym.quality.sets import MeasuredSets
 from rapgym.rivals import pruned as pruned_rivals
 from rapgym.rivals import rules as rival_rules
+from rapgym.rivals.pruned import Text
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
-from rapgym.scenarios import scales, worlds
+from rapgym.scenarios import card, worlds
 from rapgym.scenarios import tables as scenarios_tables
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.workload import series
 from rapgym.world.records import World
 from rapgym.world.shield import Reason
-
-Text = Literal["calib", "test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,25 +131,23 @@ def tables(story: Scenario) -> dict[str, str]:
     return own
 
 
-def format_nll(story: Scenario, rival: Rival, text: Text) -> float:
-    """Nats a token that the rival's format costs the dense model, above the scenario's own; 0 of that.
-
-    Both are measured as differences from bf16 on the same text, by the table in bf16.
+def format_nll(story: Scenario, form: Format, text: Text) -> float:
+    """Nats a token that a format costs the full model, above bf16; 0 of that.
 
     Raises:
-        UnmeasuredSet: one of the two was not measured on this text.
+        UnmeasuredSet: it was not measured on this text.
     """
-    form, base = rival.form_on(story), scenarios_tables.base_table(story)
-    if form == story.form:
-        return 0.0
-    above_bf16 = (base.format_nll(each, text, story.domain) for each in (form, story.form))
-    return next(above_bf16) - next(above_bf16)
+    return scenarios_tables.base_table(story).format_nll(form, text, story.domain)
 
 
 def format_nll_se(story: Scenario, rival: Rival, text: Text) -> float:
-    """Standard error of `format_nll`, and it raises as that does; 0 of the scenario's own format.
+    """Standard error of what a rival's format costs beyond the scenario's own; 0 of that.
 
-    Of two formats that are not bf16, errors are taken as independent, which they are not: too much.
+    Both were measured on the same text; their errors are taken as independent, which they are not:
+    too much.
+
+    Raises:
+        UnmeasuredSet: one of the two was not measured on this text.
     """
     form, base = rival.form_on(story), scenarios_tables.base_table(story)
     if form == story.form:
@@ -173,47 +169,22 @@ def log(story: Scenario, rival: Rival, split: Split, text: Text = "calib") -> Ep
         InvalidTrace: the series keeps no single requests of these rows, and admission needs them.
         DataUnavailable: the rival prunes, and its format has no table.
     """
-    nll = format_nll(story, rival, text)
+    form = rival.form_on(story)
     if rival.prunes:
-        return pruned_rivals.log(story, rival.form_on(story), split, text, nll)
-    return played(story, rival, split, nll)
+        return pruned_rivals.log(story, form, split, text)
+    return played(story, rival, split, format_nll(story, form, text))
 
 
 def played(story: Scenario, rival: Rival, split: Split, nll: float) -> EpisodeLog:
     """The same of a rival that prunes nothing, with a given quality of its format.
 
     Args:
-        nll: nats a token above the dense model in the scenario's own format.
+        nll: nats a token above the full model in bf16.
     """
-    measured = model_spec(scenarios_tables.table(story).model)
-    form, profile = rival.form_on(story), scales.profile_of(story)
-    world = in_format(worlds.world(story, split), measured, form, nll, profile)
-    return _log(world, _rule(story, rival, split, world, nll), story.offsets, nll)
-
-
-def served_cost(story: Scenario, rival: Rival, split: Split, quality_nll: float) -> float:
-    """Cost of a static format in the served model's own bytes, rows unscaled, all pairings pooled.
-
-    Embeddings stay in bf16 in every format. They are 21 % of the reference model's weights, but 4
-    to 13 % of the 7B and 8B models it stands for, so in the scaled world formats free less.
-
-    Args:
-        quality_nll: of the format, nats a token above the scenario's own; the measured model's.
-
-    Raises:
-        InvalidSpec: the rival is no static format.
-    """
-    if rival.rule != "static":
-        raise InvalidSpec(f"{rival.name} is no static format")
-    served, scaled = model_spec(story.served), worlds.world(story, split)
-    dense = memory.footprint(served, story.form)
-    world = replace(
-        scaled,
-        rows=worlds.rows(story, served, split),
-        restore_bytes_per_s=float(dense.weights.sum()) / story.restore_s,
+    world = whole_world(
+        worlds.world(story, split), card.footprint(story, rival.form_on(story)), nll
     )
-    world = in_format(world, served, rival.form_on(story), quality_nll)
-    return _log(world, rival_rules.static(world), story.offsets, quality_nll).mean_cost
+    return _log(world, _rule(story, rival, split, world, nll), story.offsets, nll)
 
 
 def _rule(
@@ -222,16 +193,13 @@ def _rule(
     if rival.rule == "static":
         return rival_rules.static(world)
     if rival.rule == "weight-streaming":
-        return rival_rules.weight_streaming(world)
+        return rival_rules.weight_streaming(world, nll)
     return rival_rules.partial_admission(world, _batches(story, split, world), nll)
 
 
-def in_format(
-    world: World, model: ModelSpec, form: Format, nll: float, profile: DeviceProfile = IDEAL
-) -> World:
+def whole_world(world: World, footprint: Footprint, nll: float) -> World:
     """The world of a deployment that drops nothing: its bytes, one quality, all blocks its floor."""
-    footprint = memory.footprint(model, form, profile)
-    return replace(world, footprint=footprint, quality=_constant(world, model.blocks, nll))
+    return replace(world, footprint=footprint, quality=_constant(world, world.blocks, nll))
 
 
 def _constant(world: World, n: int, nll: float) -> QualityColumns:
@@ -267,11 +235,10 @@ def _constant(world: World, n: int, nll: float) -> QualityColumns:
 
 
 def _batches(story: Scenario, split: Split, world: World) -> rival_rules.Batches:
-    """The split's single requests, in the world's tokens, rounded as its rows are."""
+    """The split's single requests, in the tokens of the model that serves."""
     whole = worlds.workload(story)
     part = whole.part(series.split_rows(len(whole), split, story.splits))
     single = part.single_requests()
-    scale = float(scales.scales(story, model_spec(scenarios_tables.table(story).model)).tokens)
     k = np.arange(int(part.batch.max()) + 1)
     there = k <= part.batch[:, None]
     at = np.minimum(single.first[:-1, None] + k, single.first[1:, None])
@@ -280,13 +247,13 @@ def _batches(story: Scenario, split: Split, world: World) -> rival_rules.Batches
         total = np.append(0, np.cumsum(tokens))
         return total[at] - total[single.first[:-1], None]
 
-    def scaled(tokens: IntArray) -> IntArray:
-        return np.where(there, np.rint(tokens * scale).astype(np.int64), -1)
+    def serving(tokens: IntArray) -> IntArray:
+        return np.where(there, card.tokens(story, tokens), -1)
 
     return rival_rules.batches(
         world,
-        scaled(first_k(single.prompt_tokens)),
-        scaled(k * part.reserve_tokens),
+        serving(first_k(single.prompt_tokens)),
+        serving(k * part.reserve_tokens),
         first_k(single.output_tokens),
     )
 

@@ -148,7 +148,7 @@ def partial_admission(world: World, asked: Batches, nll: float = 0.0) -> Rule:
 
     Args:
         world: whose footprint is the format's.
-        nll: of the format, nats a token above dense in the scenario's own.
+        nll: of the format, nats a token above full bf16.
     """
     foot, loss = world.footprint, min(nll, world.ceiling)
 
@@ -194,7 +194,7 @@ def _fitting(need_bytes: IntArray, row: IntArray, limit: IntArray) -> IntArray:
     return found
 
 
-def weight_streaming(world: World) -> Rule:
+def weight_streaming(world: World, nll: float = 0.0) -> Rule:
     """Dense in the scenario's format, KV in memory; block weights that do not fit are read at every forward pass.
 
     At the row's start as many bytes of weights as fit become resident, those that return at a stall,
@@ -208,8 +208,12 @@ def weight_streaming(world: World) -> Rule:
     favours this rival; that reading and computing do not overlap does not (with full overlap a step
     would take the longer of the two, at best half of this), nor does it that less than all that
     fits is never made resident to spare an emergency.
+
+    Args:
+        nll: of the format, nats a token above full bf16.
     """
     foot, weights = world.footprint, int(world.footprint.weights.sum())
+    loss = min(nll, world.ceiling)
 
     def play(row: IntArray, limit_row: IntArray, before: Memory) -> Played:
         asked = world.demand_of(row, np.ones(len(row)))
@@ -234,7 +238,7 @@ def weight_streaming(world: World) -> Rule:
         reason = np.where(resident[:, 0] < weights, Reason.REPAIRED, Reason.POLICY)
         used = taken - foot.margin_bytes + resident[:, 0]
         return Played(
-            quality=np.zeros(len(row)),
+            quality=loss * np.where(serving, (1 - stalled) * served, 0.0).mean(axis=1),
             stall=world.ceiling * lost.mean(axis=1),
             emergency=world.ceiling * paused.mean(axis=1),
             refused=world.ceiling * gone.mean(axis=1),

@@ -206,10 +206,12 @@ def story_of(
     named: str | Scenario | Mapping[str, Any],
     length_share: float = 1.0,
     device_profile: str | None = None,
+    *,
+    stand_in: bool = False,
 ) -> Scenario:
     """A scenario by its name, itself or its fields, on a device and at a share of its lengths.
 
-    What is left at its default stays as the scenario says.
+    What is left at its default stays as the scenario says. A share below 1 is a stand-in's.
 
     Raises:
         InvalidSpec: there is no such scenario or profile, or the share is none.
@@ -218,6 +220,8 @@ def story_of(
         found = named
     else:
         found = restored(named) if isinstance(named, Mapping) else scenario(named)
+    if stand_in or length_share != 1.0:
+        found = replace(found, stand_in=True)
     if length_share != 1.0:
         found = replace(found, length_share=length_share)
     if device_profile is not None:

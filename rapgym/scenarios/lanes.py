@@ -11,7 +11,7 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios import worlds
-from rapgym.scenarios.scales import card_bytes
+from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding, simulator
 from rapgym.world.encoding import Layout, Visible

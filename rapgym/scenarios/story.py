@@ -62,8 +62,11 @@ class Scenario:
     splits: series.Scheme = "time"
     ceiling: float | None = None  # C, nats; what follows from the table unless stated
     headline: bool = True  # False: its numbers do not carry a claim, as its story says
+    # The model of the quality table serves in the place of `served`, on a card as much smaller: on a
+    # device, where it really runs.
+    stand_in: bool = False
     # Of every length and of what the card holds above the dense weights: a small machine then
-    # serves a row in seconds.
+    # serves a row in seconds. For a stand-in alone.
     length_share: float = 1.0
     device_profile: str | None = None  # name or file of what a device adds; nothing unless stated
     version: int = 0
@@ -79,6 +82,10 @@ class Scenario:
             raise InvalidSpec(f"{self.name}: notice_s cannot be negative")
         if not 0 < self.length_share <= 1:
             raise InvalidSpec(f"{self.name}: length_share is above 0, at most 1")
+        if self.length_share != 1 and not self.stand_in:
+            raise InvalidSpec(
+                f"{self.name}: length_share shortens what a live model serves: it needs stand_in"
+            )
 
     @property
     def id(self) -> str:
@@ -96,7 +103,7 @@ class Scenario:
 
 
 # Fields that came after results were stored: at their defaults they are not recorded.
-LATER_FIELDS = ("length_share", "device_profile")
+LATER_FIELDS = ("stand_in", "length_share", "device_profile")
 
 
 def described(story: Scenario) -> dict[str, Any]:

@@ -1,9 +1,15 @@
-"""The quality tables of a scenario."""
+"""The quality tables of a scenario, and what they say in nats above the full bf16 model.
 
+A table holds differences from the model that is dense in the table's own format. What that format
+costs the dense model is measured by the table in bf16 and added here, so that formats compare.
+"""
+
+from dataclasses import replace
 from functools import lru_cache
 
 from rapgym.errors import InvalidTable
 from rapgym.model.shapes import BF16, Format
+from rapgym.quality.columns import QualityColumns
 from rapgym.quality.table import QualityTable
 from rapgym.scenarios.story import Scenario
 
@@ -16,6 +22,7 @@ def _table(name: str) -> QualityTable:
 def forget() -> None:
     """Read tables anew: what they were made of has changed."""
     _table.cache_clear()
+    _above.cache_clear()
 
 
 def table(story: Scenario) -> QualityTable:
@@ -36,6 +43,50 @@ def base_table(story: Scenario) -> QualityTable:
 def format_table(story: Scenario, form: Format) -> QualityTable:
     """The table of a scenario's model in another format; raises likewise."""
     return _in_format(table_name(base_name(story), form), form)
+
+
+def ceiling(story: Scenario) -> float:
+    """C, nats above the full bf16 model: what a token that is not served costs."""
+    return base_table(story).ceiling(story.domain) if story.ceiling is None else story.ceiling
+
+
+def told(story: Scenario, form: Format | None = None) -> QualityColumns:
+    """What policies, the shield and rewards may read: calibration text, nats above full bf16.
+
+    Args:
+        form: of weights and KV; the scenario's own unless stated.
+
+    Raises:
+        DataUnavailable: the format has no table.
+        InvalidTable: the table of its name is of another format.
+        UnmeasuredSet: what the format costs the dense model was not measured.
+    """
+    form, domain = form or story.form, story.told_domain or story.domain
+    columns = _of_form(story, form).calibration(domain, story.draw)
+    added = base_table(story).format_nll(form, "calib", domain)
+    return _above(columns, added, ceiling(story))
+
+
+def judged(story: Scenario, form: Format | None = None) -> QualityColumns:
+    """What the scorer reads, and it alone: test text, nats above full bf16; raises as `told` does.
+
+    The shield cuts along the order that it was told of, whatever text scores.
+    """
+    form = form or story.form
+    columns = _of_form(story, form).test(story.domain)
+    added = base_table(story).format_nll(form, "test", story.domain)
+    columns, order = _above(columns, added, ceiling(story)), told(story, form).order
+    return columns if (columns.order == order).all() else replace(columns, order=order)
+
+
+@lru_cache(maxsize=64)
+def _above(columns: QualityColumns, added: float, ceiling: float) -> QualityColumns:
+    """Once, so that predictors are fitted and frontiers found once for all scenarios of a table."""
+    return columns.above(added, ceiling)
+
+
+def _of_form(story: Scenario, form: Format) -> QualityTable:
+    return table(story) if form == story.form else format_table(story, form)
 
 
 def base_name(story: Scenario) -> str:

@@ -1,23 +1,17 @@
 """From a scenario to the worlds that are played."""
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from rapgym import heldout
-from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec
 from rapgym.files import checked, places
-from rapgym.model import memory
-from rapgym.model.shapes import ModelSpec, model_spec
 from rapgym.quality.columns import QualityColumns
-from rapgym.scenarios import tables
+from rapgym.scenarios import card, tables
 from rapgym.scenarios.catalogue import story_of
-from rapgym.scenarios.scales import limit_bytes, limit_scaled, profile_of, scales
 from rapgym.scenarios.story import Recorded, Scenario, Split
-from rapgym.scenarios.tables import table
 from rapgym.workload import own as own_traces
 from rapgym.workload import series
 from rapgym.workload.series import Series
@@ -63,27 +57,20 @@ def _workload(story: Scenario) -> Series:
     return found
 
 
-def rows(story: Scenario, measured: ModelSpec, split: Split) -> Rows:
-    """The rows of one split and no others, in tokens and bytes of the measured model."""
+def rows(story: Scenario, split: Split) -> Rows:
+    """The rows of one split and no others, in tokens and bytes of the model that serves."""
     heldout.check(split)
     whole = _workload(story)
     part = whole.part(series.split_rows(len(whole), split, story.splits))
-    scale = scales(story, measured)
-
-    def tokens(served: IntArray) -> IntArray:
-        return np.rint(served * float(scale.tokens) * story.length_share).astype(np.int64)
-
     reserved = part.batch * part.reserve_tokens
     longest = part.longest_prompt_tokens + np.where(part.batch > 0, part.reserve_tokens, 0)
-    limit = limit_bytes(story, part.tenant_tokens) * float(scale.bytes)
-    limit = np.floor(limit_scaled(story, measured, limit))
     return Rows(
         batch=part.batch,
-        prompt_tokens=tokens(part.prompt_tokens),
-        reserved_tokens=tokens(reserved),
-        longest_tokens=tokens(longest),
+        prompt_tokens=card.tokens(story, part.prompt_tokens),
+        reserved_tokens=card.tokens(story, reserved),
+        longest_tokens=card.tokens(story, longest),
         output_tokens=part.output_tokens,
-        limit_bytes=limit.astype(np.int64),
+        limit_bytes=card.limit_bytes(story, part.tenant_tokens),
     )
 
 
@@ -108,8 +95,9 @@ def make_world(scenario: str | Scenario = "chat-beside-code", split: Split = "tr
     Returns:
         A frozen record of T rows: `rows` (tokens and requests, int64 [T]; `limit_bytes`, int64
         [T, W], by the second), `footprint` (bytes of each of the N blocks), `quality` (nats a token
-        above dense of kept sets, calibration columns alone), `ceiling` (C, nats: what a token that
-        is not served costs). `rapgym.world.simulator.step` serves its rows.
+        above the full bf16 model of kept sets, calibration columns alone), `ceiling` (C, nats: what a
+        token that is not served costs). Bytes and tokens are the served model's own.
+        `rapgym.world.simulator.step` serves its rows.
 
     Raises:
         InvalidSpec: there is no such scenario or split.
@@ -126,12 +114,7 @@ def make_world(scenario: str | Scenario = "chat-beside-code", split: Split = "tr
 
 @lru_cache(maxsize=64)
 def _told_world(story: Scenario, split: Split) -> World:
-    return _world(story, split, _told(story))
-
-
-def _told(story: Scenario) -> QualityColumns:
-    domain = story.told_domain or story.domain
-    return table(story).calibration(domain, story.draw)
+    return _world(story, split, tables.told(story))
 
 
 def scoring_world(story: Scenario, split: Split = "test") -> World:
@@ -146,19 +129,12 @@ def scoring_world(story: Scenario, split: Split = "test") -> World:
 
 @lru_cache(maxsize=64)
 def _judged_world(story: Scenario, split: Split) -> World:
-    told = _told(story)
-    judged = table(story).test(story.domain)
-    if (judged.order != told.order).any():
-        # The shield cuts along the order that it was told of, whatever text scores.
-        judged = replace(judged, order=told.order)
-    return _world(story, split, judged)
+    return _world(story, split, tables.judged(story))
 
 
 def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
-    measured = model_spec(table(story).model)
-    profile = profile_of(story)
-    footprint = memory.footprint(measured, story.form, profile)
-    restore_bytes_per_s = profile.restore_bytes_per_s
+    footprint = card.footprint(story)
+    restore_bytes_per_s = card.profile_of(story).restore_bytes_per_s
     if restore_bytes_per_s is None:
         restore_bytes_per_s = float(footprint.weights.sum()) / story.restore_s
     whole = _workload(story)
@@ -166,8 +142,8 @@ def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
     return World(
         footprint=footprint,
         quality=quality,
-        rows=rows(story, measured, split),
-        ceiling=table(story).ceiling(story.domain) if story.ceiling is None else story.ceiling,
+        rows=rows(story, split),
+        ceiling=tables.ceiling(story),
         restore_bytes_per_s=restore_bytes_per_s,
         mean_output_tokens=float(train.mean()),
         notice_s=story.notice_s,

@@ -19,7 +19,7 @@ PRUNED = {"rule": "pruned", "weights": "int8", "kv": "bf16"}
 ABOUTS = {
     "policy": about_of("gsi", kind="reactive", fallback=0.25, fault="late", decision_us_p50=3.5),
     "user's": about_of("mine:Mine", settings={"kept": [1, 2], "deep": {"a": None}}),
-    "rival": about_of("int8", kind="rival", served_cost=0.5, quality_se=0.01),
+    "rival": about_of("int8", kind="rival", quality_se=0.01),
     "rival that prunes": about_of("int8-pruned", kind="rival", settings=PRUNED, sets_se=0.02),
     "oracle": about_of("bound", kind="bound"),
 }
@@ -48,8 +48,8 @@ def test_a_record_comes_back_from_json_as_it_was(record: About | Score) -> None:
     ("which", "only"),
     [
         ("policy", {"fallback", "fault"}),
-        ("rival", {"served_cost", "quality_se"}),
-        ("rival that prunes", {"served_cost", "quality_se", "sets_se"}),
+        ("rival", {"quality_se"}),
+        ("rival that prunes", {"quality_se", "sets_se"}),
         ("oracle", set[str]()),
     ],
 )

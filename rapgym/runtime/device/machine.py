@@ -15,7 +15,7 @@ from rapgym.runtime.live.elastic import ElasticModel
 from rapgym.runtime.live.requests import RowRequests
 from rapgym.runtime.live.row import LiveServer
 from rapgym.runtime.measure import origins
-from rapgym.scenarios import scales, tables
+from rapgym.scenarios import card, tables
 from rapgym.scenarios.story import Scenario, Split
 
 # oneDNN keeps what it compiled for so many shapes, weights in its own order among it.
@@ -54,11 +54,14 @@ class Machine:
         """Load the model that the scenario's table was measured on.
 
         Raises:
-            InvalidSpec: the scenario's weights or KV cache are in a format that is not served.
+            InvalidSpec: the scenario's weights or KV cache are in a format that is not served; or the
+                model of its table does not stand in for the served one.
             DataUnavailable: weights or texts are not here; the message says how to get them.
         """
         if (story.form.weights, story.form.kv) != ("bf16", "bf16"):
             raise InvalidSpec(f"{story.name}: a device serves bf16 weights and bf16 KV cache")
+        if not story.stand_in:
+            raise InvalidSpec(f"{story.name}: a device serves the table's model: it needs stand_in")
         os.environ.setdefault(*COMPILED_SHAPES)
         self.story, self.split = story, split
         table = tables.table(story)
@@ -89,8 +92,8 @@ class Machine:
 
     def step(self, tenant: Holder, meter: Meter, *, shielded: bool = True) -> DeviceStep:
         """What serves rows, beside a tenant."""
-        card = scales.card_bytes(self.story)
-        return DeviceStep(self.server, tenant, meter, card, shielded=shielded)
+        card_bytes = card.card_bytes(self.story)
+        return DeviceStep(self.server, tenant, meter, card_bytes, shielded=shielded)
 
     def close(self) -> None:
         """Put blocks back and let go of their copies."""
@@ -118,8 +121,7 @@ class OpenStep(DeviceStep):
             machine = Machine(story, split, device)
             ends.callback(machine.close)
             other = ends.enter_context(tenant(device))
-            card = scales.card_bytes(story)
-            super().__init__(machine.server, other, meter(machine), card)
+            super().__init__(machine.server, other, meter(machine), card.card_bytes(story))
             self._ends = ends.pop_all()
 
     def close(self) -> None:

@@ -11,10 +11,9 @@ import numpy as np
 
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec, InvalidTrace
-from rapgym.model.shapes import model_spec
 from rapgym.quality import texts
 from rapgym.runtime.samples import token_ids
-from rapgym.scenarios import tables, worlds
+from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.workload import series
 
@@ -128,11 +127,10 @@ class RowRequests:
             DataUnavailable, WrongChecksum: the text is not there, or not what it should be.
         """
         self.story, self.split = story, split
-        measured = model_spec(tables.table(story).model)
         whole = worlds.workload(story)
         self._numbers = series.split_rows(len(whole), split, story.splits)  # in the whole series
         self._part = whole.part(self._numbers)
-        self._rows = worlds.rows(story, measured, split)
+        self._rows = worlds.rows(story, split)
         domains = (story.domain,) if story.domain else texts.DOMAINS
         chosen: texts.Split = text or ("test" if split == "test" else "calib")
         self._texts = [token_ids(tokenizer, domain, chosen) for domain in domains]

@@ -16,7 +16,7 @@ from rapgym.runtime.device.tenant import Tenant
 from rapgym.runtime.live.row import LiveServer
 from rapgym.runtime.validate.records import row_record
 from rapgym.runtime.validate.trials import Trial
-from rapgym.scenarios import scales, worlds
+from rapgym.scenarios import card, worlds
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world.records import World
 
@@ -140,7 +140,7 @@ class _OfAllocator:
 
 
 def _limit(job: Job, orders: Connection) -> _Limit:
-    card_bytes = scales.card_bytes(job.story)
+    card_bytes = card.card_bytes(job.story)
     if not job.enforced:
         return _NoLimit()
     return (

@@ -13,7 +13,7 @@ from rapgym.runtime.validate import agreement, ranking, replay, trials
 from rapgym.runtime.validate.records import Record
 from rapgym.runtime.validate.replaying import Job
 from rapgym.runtime.validate.trials import Trial
-from rapgym.scenarios import scales, tables, worlds
+from rapgym.scenarios import card, tables, worlds
 from rapgym.scenarios.story import Scenario, Split, described
 from rapgym.world.records import World
 
@@ -170,7 +170,7 @@ def report(
     """Predicted against measured."""
     story, split = planned.story, planned.split
     world = judging_world(story, split)
-    profile = scales.profile_of(story)
+    profile = card.profile_of(story)
     rows = {trial: agreement.row(world, found[trial], profile) for trial in planned.measured}
     shared = {trial: rows[stand] for trial, stand in planned.stands_for.items()}
     used = [found[trial] for trial in planned.measured]

@@ -1,12 +1,11 @@
-"""A twin's states and drawn rows, in bytes and tokens of the measured model."""
+"""A twin's states and drawn rows, in bytes and tokens of the served model."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from rapgym.arrays import IntArray
-from rapgym.model.shapes import model_spec
-from rapgym.scenarios import scales, tables
+from rapgym.scenarios import card
 from rapgym.studies.causal.twin import Drawn, Twin
 from rapgym.workload import series
 from rapgym.world.records import Rows
@@ -22,22 +21,16 @@ class States:
 
 def states(twin: Twin) -> States:
     """As `worlds.rows` makes them of a series (tests/test_causal_benchmark.py compares)."""
-    story, measured = twin.story, model_spec(tables.table(twin.story).model)
-    scale = scales.scales(story, measured)
-    limit = scales.limit_bytes(story, twin.held) * float(scale.bytes)
-    limit_bytes = np.floor(scales.limit_scaled(story, measured, limit)).astype(np.int64)
-
-    def tokens(served: IntArray) -> IntArray:
-        return np.rint(served * float(scale.tokens) * story.length_share).astype(np.int64)
-
+    story = twin.story
     batch, prompt, longest = twin.asked.T.copy()
+    reserve = np.where(batch > 0, twin.reserve_tokens, 0)
     return States(
-        limit_bytes,
+        card.limit_bytes(story, twin.held),
         Rows(
             batch=batch,
-            prompt_tokens=tokens(prompt),
-            reserved_tokens=tokens(batch * twin.reserve_tokens),
-            longest_tokens=tokens(longest + np.where(batch > 0, twin.reserve_tokens, 0)),
+            prompt_tokens=card.tokens(story, prompt),
+            reserved_tokens=card.tokens(story, batch * twin.reserve_tokens),
+            longest_tokens=card.tokens(story, longest + reserve),
             output_tokens=np.zeros_like(batch),
             limit_bytes=np.zeros((len(batch), story.window_s), dtype=np.int64),
         ),

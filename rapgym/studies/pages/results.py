@@ -161,10 +161,7 @@ def machine(found: dict[str, Any]) -> str:
 
 
 def rivals(found: Results) -> str:
-    """Costs of rivals beside the best policy and the bound, in both kinds of bytes."""
-    served = {
-        (cell.about.scenario, cell.about.policy): cell.about.served_cost for cell in found.cells
-    }
+    """Costs of rivals beside the best policy and the bound."""
     groups = bench_report.by_scenario(found.scores)
     names = list(dict.fromkeys(e.policy for g in groups.values() for e in g if e.is_rival))
     rows = []
@@ -172,24 +169,14 @@ def rivals(found: Results) -> str:
         by = {entry.policy: entry for entry in group}
         champion = next(entry for entry in group if "all" in entry.champion)
         cells = [f"`{champion.policy}` {champion.cost:.3f}", f"{by['bound'].cost:.3f}"]
-        for rival in names:
-            own = served.get((name, rival))
-            cells.append(
-                f"{by[rival].cost:.3f}" + ("" if own is None else f" ({own:.3f})")
-                if rival in by
-                else "-"
-            )
+        cells += [f"{by[rival].cost:.3f}" if rival in by else "-" for rival in names]
         rows.append([f"`{name}`", *cells])
     told = (
-        "Nats an output token above the full model in the scenario's own format: bf16, but where its "
-        "story says otherwise, and there rivals are converted to it. Rivals serve the full model, but for "
+        "Nats an output token above the full bf16 model, in the served model's own bytes. Rivals serve the full model, but for "
         "those that prune (by the frontier lookup, with a quality table of their format, of fewer sets and, "
         "of some, less text than that in bf16: `rapgym tables list`): a static format "
         "is refused with its whole batch where it does not fit; with admission, only the newest requests "
-        "are; weight streaming reads what does not fit at every forward pass. In brackets the same format in the "
-        "served model's own bytes: the reference model's embeddings, which stay bf16, are 21 % of its "
-        "weights, those of the models it stands for 4 to 13 %, so formats free less in the scaled world "
-        "(dropping blocks suffers likewise)."
+        "are; weight streaming reads what does not fit at every forward pass."
     )
     return told + "\n\n" + table(["scenario", "champion", "bound", *names], rows)
 

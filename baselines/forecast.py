@@ -157,7 +157,7 @@ class Remains:
         """Bytes of each for one demand, margin included, [K, J]."""
         footprint = world.footprint
         fixed = footprint.overhead_bytes(np.array(prompt_tokens)) + footprint.margin_bytes
-        per_attention = footprint.attention_bytes + footprint.kv_token_bytes * tokens
+        per_attention = footprint.kept_attention_bytes(np.array(tokens))
         used: IntArray = fixed + self.attention * per_attention + self.ffn * footprint.ffn_bytes
         return used
 

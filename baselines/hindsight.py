@@ -168,7 +168,7 @@ class Agent:
         """
         prompt = round(seen.item(self._prompt) * self._unit)
         tokens = prompt + round(seen.item(self._reserved) * self._unit)
-        per_attention = self._bytes.attention_bytes + self._bytes.kv_token_bytes * tokens
+        per_attention = self._bytes.kept_attention_bytes(np.array(tokens))
         used = self._attention * (per_attention / self._card)
         used += self._ffn_share
         used += (self._fixed_bytes + math.ceil(self._activation_bytes * prompt)) / self._card

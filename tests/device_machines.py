@@ -86,7 +86,7 @@ def tiny_footprint() -> Footprint:
     spec = ModelSpec("tiny", layers=3, hidden=64, query_heads=4, kv_heads=2, head_dim=16, ffn_dim=96,
                      vocabulary=tiny_llama.VOCABULARY, tied=False)  # fmt: skip
     found = memory.footprint(spec)
-    names = ("attention_bytes", "ffn_bytes", "kv_token_bytes", "fixed_bytes")
+    names = ("attention_bytes", "ffn_bytes", "model_kv_token_bytes", "fixed_bytes")
     return replace(found, **{name: 2 * getattr(found, name) for name in names})
 
 

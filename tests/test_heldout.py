@@ -8,7 +8,6 @@ import pytest
 from rapgym import heldout
 from rapgym.envs import env
 from rapgym.errors import HeldOut
-from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import rollout
@@ -18,9 +17,7 @@ from rapgym.workload import series
 
 DOORS: dict[str, Callable[[Scenario], Any]] = {
     "rows of a world": lambda story: worlds.world(story, "test"),
-    "rows of a split": lambda story: worlds.rows(
-        story, model_spec(tables.table(story).model), "test"
-    ),
+    "rows of a split": lambda story: worlds.rows(story, "test"),
     "validation, told of fit": lambda story: worlds.world(story, "validation"),
     "the rest of train": lambda story: worlds.world(story, "train"),
     "the whole workload": worlds.workload,

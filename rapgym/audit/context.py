@@ -26,7 +26,7 @@ LARGEST = {
     "layers": 512,
     "attention_bytes": 1 << 40,
     "ffn_bytes": 1 << 40,
-    "kv_token_bytes": 1 << 20,
+    "model_kv_token_bytes": 1 << 28,
     "fixed_bytes": 1 << 48,
     "activation_bytes_per_token": 1 << 24,
     "margin_bytes": 1 << 48,

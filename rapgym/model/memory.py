@@ -102,7 +102,7 @@ class Footprint:
     layers: int  # L, of the quality table
     attention_bytes: int  # weights of one attention block
     ffn_bytes: int  # weights of one FFN block
-    kv_token_bytes: int  # KV cache of one token in one kept attention block
+    model_kv_token_bytes: int  # KV cache of one token in all L attention blocks together
     fixed_bytes: int  # embeddings, head, norms, biases and the runtime's context
     activation_bytes_per_token: float  # of the batch's prompt tokens
     margin_bytes: int
@@ -112,11 +112,21 @@ class Footprint:
         """Weights of each block, int64 [N]."""
         return np.tile(np.array([self.attention_bytes, self.ffn_bytes]), self.layers)
 
+    def kv_bytes(self, tokens: IntArray) -> IntArray:
+        """KV cache of one kept attention block: int64 [...] -> [...], rounded up to the byte."""
+        whole = self.model_kv_token_bytes * np.asarray(tokens, dtype=np.int64)
+        found: IntArray = -(-whole // self.layers)
+        return found
+
+    def kept_attention_bytes(self, tokens: IntArray) -> IntArray:
+        """Weights and KV cache of one kept attention block: int64 [...] -> [...]."""
+        return self.attention_bytes + self.kv_bytes(tokens)
+
     def block_bytes(self, tokens: IntArray) -> IntArray:
         """What each block costs if kept, KV cache included: tokens int64 [...] -> [..., N]."""
         tokens = np.asarray(tokens, dtype=np.int64)
         costs = np.empty((*tokens.shape, 2 * self.layers), dtype=np.int64)
-        costs[..., 0::2] = (self.attention_bytes + self.kv_token_bytes * tokens)[..., None]
+        costs[..., 0::2] = self.kept_attention_bytes(tokens)[..., None]
         costs[..., 1::2] = self.ffn_bytes
         return costs
 
@@ -131,7 +141,7 @@ class Footprint:
         ffn = np.count_nonzero(kept[..., 1::2], axis=-1)
         return (
             self.overhead_bytes(prompt_tokens)
-            + attention * (self.attention_bytes + self.kv_token_bytes * np.asarray(tokens))
+            + attention * self.kept_attention_bytes(tokens)
             + ffn * self.ffn_bytes
         )
 
@@ -146,8 +156,8 @@ def footprint(
 
     Args:
         layers: over which its blocks are spread evenly, where the quality is that of a model with
-            another number of them; its own unless stated. The full model then takes at most
-            `layers` bytes more of each kind, and a byte a layer and token: bytes are rounded up.
+            another number of them; its own unless stated. Bytes of a block are rounded up: the full
+            model takes up to 3 bytes a layer more than its own.
     """
     layers = model.layers if layers is None else layers
 
@@ -158,7 +168,7 @@ def footprint(
         layers=layers,
         attention_bytes=spread(attention_bytes(model, form.weights)),
         ffn_bytes=spread(ffn_bytes(model, form.weights)),
-        kv_token_bytes=spread(kv_token_bytes(model, form.kv)),
+        model_kv_token_bytes=model_kv_token_bytes(model, form.kv),
         fixed_bytes=embedding_bytes(model) + profile.context_bytes,
         activation_bytes_per_token=profile.activation_bytes_per_token,
         margin_bytes=profile.margin_bytes,

@@ -27,7 +27,7 @@ class Frontier:
         self, footprint: Footprint, tokens: IntArray, prompt_tokens: IntArray
     ) -> IntArray:
         """Bytes of each set for each demand, margin included: [B] -> [B, K]."""
-        per_attention = footprint.attention_bytes + footprint.kv_token_bytes * tokens
+        per_attention = footprint.kept_attention_bytes(tokens)
         fixed = footprint.overhead_bytes(prompt_tokens) + footprint.margin_bytes
         return (
             fixed[:, None]

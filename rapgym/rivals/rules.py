@@ -126,7 +126,7 @@ def batches(
         foot.overhead_bytes(prompt_tokens)
         + foot.margin_bytes
         + int(foot.weights.sum())
-        + foot.layers * foot.kv_token_bytes * tokens
+        + foot.layers * foot.kv_bytes(tokens)
     )
     total = output_tokens[:, -1:]
     share = np.divide(output_tokens, total, out=np.ones(there.shape), where=total > 0)
@@ -219,7 +219,7 @@ def weight_streaming(world: World, nll: float = 0.0) -> Rule:
         asked = world.demand_of(row, np.ones(len(row)))
         limit = world.rows.limit_bytes[limit_row]
         fixed = foot.overhead_bytes(asked.prompt_tokens) + foot.margin_bytes
-        taken = fixed + foot.layers * foot.kv_token_bytes * asked.tokens
+        taken = fixed + foot.layers * foot.kv_bytes(asked.tokens)
         room = np.minimum.accumulate(np.minimum(limit - taken[:, None], weights), axis=1)
         gone = room < 0
         resident = np.maximum(room, 0)

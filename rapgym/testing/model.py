@@ -6,6 +6,7 @@ that has no row of its own, and that answer is held to what the measured rows al
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from itertools import product
 from math import ceil
@@ -96,7 +97,7 @@ class PlainWorld:
 
     order: tuple[int, ...]  # blocks that may be dropped, the first to go first
     weights: tuple[int, ...]  # bytes of each block
-    kv_token_bytes: int
+    kv_token_bytes: int  # over all attention blocks together
     fixed_bytes: int
     activation_bytes_per_token: float
     margin_bytes: int
@@ -123,7 +124,7 @@ class PlainWorld:
         return cls(
             order=tuple(world.quality.order.tolist()),
             weights=(foot.attention_bytes, foot.ffn_bytes) * foot.layers,
-            kv_token_bytes=foot.kv_token_bytes,
+            kv_token_bytes=foot.model_kv_token_bytes,
             fixed_bytes=foot.fixed_bytes,
             activation_bytes_per_token=foot.activation_bytes_per_token,
             margin_bytes=foot.margin_bytes,
@@ -160,7 +161,7 @@ def asked(world: PlainWorld, row: int, limit_row: int, scale: float) -> Asked:
     prompt, reserved = round(world.prompt_tokens[row] * scale), round(
         world.reserved_tokens[row] * scale
     )  # fmt: skip
-    kv = world.kv_token_bytes * (prompt + reserved)
+    kv = ceil(Fraction(world.kv_token_bytes * (prompt + reserved) * 2, len(world.weights)))
     costs = [weight + (0 if block % 2 else kv) for block, weight in enumerate(world.weights)]
     overhead = world.fixed_bytes + ceil(world.activation_bytes_per_token * prompt)
     taken = overhead + world.margin_bytes

@@ -106,7 +106,7 @@ def tiny_table(number: int) -> QualityTable:
 def tiny_footprint(number: int, *, margin: int = 0, activation: float = 0.0) -> Footprint:
     """Bytes of the tiny model of this number: small enough to count by hand."""
     layers = 2 + number % 3
-    return Footprint(layers, attention_bytes=40, ffn_bytes=60, kv_token_bytes=4, fixed_bytes=100,
+    return Footprint(layers, attention_bytes=40, ffn_bytes=60, model_kv_token_bytes=4 * layers + 1, fixed_bytes=100,
                      activation_bytes_per_token=activation, margin_bytes=margin)  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def bytes_of(world: World, attention: int, ffn: int, prompt: int, reserved: int)
     """Bytes of a kept set of so many blocks for so many tokens, margin included."""
     foot = world.footprint
     taken = int(foot.overhead_bytes(np.array(prompt))) + foot.margin_bytes
-    per_attention = foot.attention_bytes + foot.kv_token_bytes * (prompt + reserved)
+    per_attention = int(foot.kept_attention_bytes(np.array(prompt + reserved)))
     return taken + attention * per_attention + ffn * foot.ffn_bytes
 
 

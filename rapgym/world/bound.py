@@ -72,7 +72,7 @@ class _Lane:
         asked = world.demand(where)
         self.limit = world.limits(where)
         self.output = world.rows.output_tokens[where.row]
-        per_attention = footprint.attention_bytes + footprint.kv_token_bytes * asked.tokens
+        per_attention = footprint.kept_attention_bytes(asked.tokens)
         overhead = footprint.overhead_bytes(asked.prompt_tokens) + footprint.margin_bytes
         self.used = (
             overhead[:, None]

@@ -34,7 +34,7 @@ class Layout:
     """Where everything stands in an observation, and the units to read it back."""
 
     parts: tuple[Part, ...]
-    card_bytes: int  # unit of memory: the whole card, in bytes of the measured model
+    card_bytes: int  # unit of memory: the whole card
     token_unit: int  # unit of tokens: dense KV cache of that many tokens fills `card_bytes`
     blocks: int  # N
     window_s: int  # W
@@ -96,7 +96,7 @@ def layout(world: World, *, card_bytes: int, small_steps: bool = False) -> Layou
             Part("importance", n, 0, 1, "greedy importance: nats that the joint order pays when the "
                  "block goes, over C; 1 for a block of the floor"),
         ]  # fmt: skip
-    per_token = world.footprint.layers * world.footprint.kv_token_bytes
+    per_token = world.footprint.model_kv_token_bytes
     return Layout(tuple(parts), card_bytes, max(1, card_bytes // per_token), n, w, world.notice_s)
 
 
@@ -158,7 +158,7 @@ def observe(
         used = world.footprint.used_bytes(kept, asked.tokens, asked.prompt_tokens)
         return ((limit - used - world.footprint.margin_bytes) / card)[:, None]
 
-    kv_bytes = world.footprint.layers * world.footprint.kv_token_bytes * asked.tokens
+    kv_bytes = world.footprint.layers * world.footprint.kv_bytes(asked.tokens)
     used_dense = world.footprint.used_bytes(dense, asked.tokens, asked.prompt_tokens)
     past = seen.recent_demand
     history = np.stack(

@@ -435,7 +435,7 @@ def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
         {"grid_nll": np.array([0.5])},
         {"window_s": 0},
         {"footprint": replace(CONTEXT.footprint, layers=1 << 40)},
-        {"footprint": replace(CONTEXT.footprint, kv_token_bytes=-1)},
+        {"footprint": replace(CONTEXT.footprint, model_kv_token_bytes=-1)},
     ],
     ids=str,
 )

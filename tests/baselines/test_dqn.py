@@ -174,7 +174,7 @@ def test_small_steps_are_seen_as_the_environment_shows_them(toy_story: Scenario)
     after = encoding.observe(lanes.world, where, lanes.seen, kept, importance(lanes.world))
     product = (after - arrays["mean"]) * arrays["scale"] @ arrays["q0_weight"] + arrays["q0_bias"]
     rows = observation[:, : told.layout.size] @ steps._row + steps._row_bias
-    tokens = lanes.seen.demand.tokens * steps._token_share
+    tokens = lanes.world.footprint.kv_bytes(lanes.seen.demand.tokens) / where.card_bytes
     freed = 2 * tokens[:, None] * steps._headroom
     corrected = rows + steps._drop[[2, 4, 5]].sum(axis=0) + freed
     assert corrected == pytest.approx(product, abs=1e-3)

@@ -295,7 +295,7 @@ def test_a_scenario_object_is_as_good_as_its_name(env_id: str, toy_story: Scenar
     named, given = made(env_id, split="test"), made(env_id, split="test", scenario=toy_story)
     one, other = ([pickle.dumps(step) for step in played(env, seed=5)] for env in (named, given))
     assert one == other
-    smaller = replace(toy_story, card_gib=toy_story.card_gib / 2, length_share=0.5)
+    smaller = replace(toy_story, card_gib=toy_story.card_gib / 2, stand_in=True, length_share=0.5)
     story = made(env_id, scenario=smaller).lanes.story
     assert story == smaller, "what the object says is not overwritten by defaults"
     assert made(env_id, scenario=smaller, length_share=0.25).lanes.story.length_share == 0.25

@@ -14,7 +14,7 @@ from rapgym.learning.hindsight.counterfactual import Recorded, Remains
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios.scales import card_bytes
+from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding, simulator
 from rapgym.world.records import World

@@ -17,7 +17,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.model import memory, profiles
 from rapgym.model.profiles import DeviceProfile, Latency, Stored, Work
 from rapgym.model.shapes import model_spec
-from rapgym.scenarios import lanes, scales, story, worlds
+from rapgym.scenarios import card, lanes, story, worlds
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.story import Scenario
 from rapgym.world import simulator
@@ -91,7 +91,10 @@ def test_a_world_on_a_device_charges_what_the_device_adds(profile_file: Path) ->
 @pytest.mark.usefixtures("shaped")
 @given(st.sampled_from([0.05, 0.1, 0.25, 0.5]))
 def test_at_a_share_of_the_lengths_dense_fits_where_it_did(share: float) -> None:
-    whole, part = (worlds.world(replace(BESIDE_CODE, length_share=s), "test") for s in (1, share))
+    whole, part = (
+        worlds.world(replace(BESIDE_CODE, stand_in=True, length_share=s), "test")
+        for s in (1, share)
+    )
     dense = np.ones(whole.blocks, dtype=bool)
 
     def left(world: World) -> IntArray:
@@ -103,7 +106,7 @@ def test_at_a_share_of_the_lengths_dense_fits_where_it_did(share: float) -> None
         found: IntArray = rows.limit_bytes.min(axis=1) - used
         return found
 
-    token = whole.footprint.layers * whole.footprint.kv_token_bytes
+    token = whole.footprint.model_kv_token_bytes
     # Tokens are whole numbers: prompts and reserves may each be half a token off.
     assert np.abs(left(part) - share * left(whole)).max() <= 1.5 * token
     assert (part.rows.output_tokens == whole.rows.output_tokens).all()
@@ -113,7 +116,9 @@ def test_at_a_share_of_the_lengths_dense_fits_where_it_did(share: float) -> None
 @pytest.mark.usefixtures("shaped")
 def test_the_card_shrinks_with_the_lengths() -> None:
     dense = memory.weight_bytes(model_spec("smollm2-135m"))
-    whole, part = (scales.card_bytes(replace(BESIDE_CODE, length_share=s)) for s in (1, 0.25))
+    whole, part = (
+        card.card_bytes(replace(BESIDE_CODE, stand_in=True, length_share=s)) for s in (1, 0.25)
+    )
     assert part == pytest.approx(dense + 0.25 * (whole - dense), abs=1)
 
 
@@ -125,8 +130,11 @@ def test_a_share_is_above_nothing_and_at_most_the_whole(share: float) -> None:
 
 def test_results_of_a_story_as_it_stands_do_not_speak_of_what_came_later() -> None:
     assert not set(story.LATER_FIELDS) & set(story.described(BESIDE_CODE))
-    shared = replace(BESIDE_CODE, length_share=0.5)
-    assert story.described(shared) == story.described(BESIDE_CODE) | {"length_share": 0.5}
+    shared = replace(BESIDE_CODE, stand_in=True, length_share=0.5)
+    assert story.described(shared) == story.described(BESIDE_CODE) | {
+        "stand_in": True,
+        "length_share": 0.5,
+    }
 
 
 @pytest.mark.parametrize("env_id", ["RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"])

@@ -1,4 +1,4 @@
-"""Pruning on top of a format: the lookup in that format's world, in nats above the scenario's own."""
+"""Pruning on top of a format: the lookup in that format's world, in nats above full bf16."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -44,7 +44,7 @@ TEST_LOST = 0.125  # more on test text
 RIVALS = rivals.every()
 OVER_INT8 = next(each for each in PRUNED if each.form == INT8)
 OVER_INT4 = next(each for each in PRUNED if each.form == INT4)
-TEXTS: tuple[rivals.Text, ...] = ("calib", "test")
+TEXTS: tuple[pruned_rivals.Text, ...] = ("calib", "test")
 
 
 def lost(form: Format, sample: str) -> float:
@@ -99,7 +99,7 @@ def test_in_the_scenarios_own_format_it_is_the_reference_policy(
     story = catalogue.scenario(name)
     served = rollout.run(FrontierLookup, story, "test", briefing(story))
     for text in TEXTS:
-        found = pruned_rivals.log(story, story.form, "test", text, 0.0)
+        found = pruned_rivals.log(story, story.form, "test", text)
         assert (found.proposal == served.proposal).all()
         assert (found.kept_end == served.kept_end).all()
         if text == "calib":
@@ -134,17 +134,15 @@ def ways(world: World, log: Any, t: int, lane: int) -> Any:
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("rival", [OVER_INT8, OVER_INT4], ids=lambda rival: rival.name)
 def test_every_token_costs_what_it_does_in_the_formats_world_and_the_offset(
-    toy: Scenario, rival: Rival, text: rivals.Text
+    toy: Scenario, rival: Rival, text: pruned_rivals.Text
 ) -> None:
-    """Rows equal a plain loop in which sets simply lose more, and C is the scenario's own."""
+    """Rows equal a plain loop in which sets simply lose more, and C is that of full bf16."""
     form, found = rival.form_on(toy), rivals.log(toy, rival, "test", text)
     offset, columns = lost(form, text), toy_in(form)
     priced = columns.test() if text == "test" else columns.calibration()
-    inner = pruned_rivals.world(toy, form, "test", text, offset)
-    assert inner.ceiling == CEILING - offset
-    outer: Any = replace(inner, ceiling=CEILING)
-    object.__setattr__(outer, "quality", Shifted(priced, offset))
-    plainly = model.PlainWorld.of(outer, model.asking(outer.quality, 6))
+    world = pruned_rivals.world(toy, form, "test", text)
+    assert world.ceiling == CEILING
+    plainly = model.PlainWorld.of(world, model.asking(Shifted(priced, offset), 6))
     events = dict.fromkeys(("stall", "emergency", "refused"), 0.0)
     for lane in range(toy.offsets):
         loaded = frozenset(range(6))
@@ -152,7 +150,7 @@ def test_every_token_costs_what_it_does_in_the_formats_world_and_the_offset(
             wanted = frozenset(np.flatnonzero(found.proposal[t, lane]).tolist())
             row, limit_row = int(found.row[t, lane]), int(found.limit_row[t, lane])
             plain = model.serve(plainly, loaded, wanted, row, limit_row, 1.0)
-            weight = int(outer.rows.output_tokens[row]) / outer.mean_output_tokens
+            weight = int(world.rows.output_tokens[row]) / world.mean_output_tokens
             for name, term in plain.terms.items():
                 assert weight * getattr(found, name)[t, lane] == pytest.approx(term, abs=1e-12)
             assert found.nll[t, lane] == pytest.approx(plain.nll)
@@ -162,17 +160,11 @@ def test_every_token_costs_what_it_does_in_the_formats_world_and_the_offset(
             for name in events:
                 events[name] += plain.seconds[name]
     assert min(events.values()) > 0, "nothing of this was left out"
-    inside = rollout.proposed(inner, found.proposal, start_of(inner, toy))
-    assert found.cost == pytest.approx(inside.cost + offset), "refused tokens included"
-
-
-def start_of(world: World, story: Scenario) -> Any:
-    return cells.test_start(world, story)
 
 
 def test_it_proposes_the_best_set_that_fits_in_the_formats_own_bytes(toy: Scenario) -> None:
     found = rivals.log(toy, OVER_INT8, "test", "test")
-    world = pruned_rivals.world(toy, INT8, "test", "calib", LOST[INT8])
+    world = pruned_rivals.world(toy, INT8, "test", "calib")
     assert world.footprint.attention_bytes == 36
     assert world.rows.limit_bytes.tobytes() == worlds.world(toy, "test").rows.limit_bytes.tobytes()
     calib, dropped = toy_in(INT8).calibration(), 0
@@ -209,26 +201,48 @@ def test_its_own_format_pruned_is_the_lookup_of_a_scenario_in_int4(toy_int4: Sce
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("name", ["int8", "int8-admission", "int8-pruned"])
-def test_rivals_of_a_scenario_in_int4_are_converted_to_its_own_nats(
-    toy: Scenario, toy_int4: Scenario, name: str, text: rivals.Text
+def test_a_rival_costs_the_same_whatever_the_scenario_itself_is_served_in(
+    toy: Scenario, toy_int4: Scenario, name: str, text: pruned_rivals.Text
 ) -> None:
-    """Above dense int4, where a token that is not served costs C of int4: less, and by one number.
-
-    The same rows and bytes as on the scenario in bf16: with that number added, costs are those.
-    """
+    """All costs stand above full bf16, and bytes are the rival's own."""
     rival = next(each for each in (*RIVALS, *PRUNED) if each.name == name)
-    assert worlds.world(toy_int4, "test").ceiling == CEILING - LOST[INT4]
-    assert rivals.format_nll(toy_int4, rival, text) == pytest.approx(LOST[INT8] - LOST[INT4])
+    assert worlds.world(toy_int4, "test").ceiling == CEILING
     here, there = (rivals.log(story, rival, "test", text) for story in (toy_int4, toy))
-    same = (here.limit_bytes == there.limit_bytes).all()
-    assert same, "one model is served and measured: neither scale depends on the format"
+    assert (here.limit_bytes == there.limit_bytes).all()
     # Blocks come back in the same time, so over a slower link where they are smaller.
     calm = (here.stall == 0) & (there.stall == 0)
-    # C of a scenario is of calibration text: test text's offset moves served tokens alone.
-    tokens = 1 - (here.emergency + here.refused)[calm] / (CEILING - LOST[INT4])
-    moved = LOST[INT4] + (lost(INT4, text) - LOST[INT4]) * tokens
-    assert (here.cost[calm] + moved) == pytest.approx(there.cost[calm])
+    assert here.cost[calm] == pytest.approx(there.cost[calm])
     assert calm.mean() > 0.3
+
+
+def test_a_scenario_in_another_format_pays_for_it_in_every_set(
+    toy: Scenario, toy_int4: Scenario
+) -> None:
+    """What its policies and its scorer are told stands above full bf16, as rows, M and predictions."""
+    sets = np.array([kept for kept in ALL_SETS if (kept >= FLOOR).all()])
+    for text, of in (("calib", tables.told), ("test", tables.judged)):
+        own, columns = toy_in(INT4), of(toy_int4)
+        raw = own.test() if text == "test" else own.calibration()
+        for shifted, plain in (
+            (columns.nll(sets)[0], raw.nll(sets)[0]),
+            (columns.predicted_nll(sets), raw.predicted_nll(sets)),
+            (columns.at_counts, raw.at_counts),
+            (columns.grid_nll, raw.grid_nll),
+            (columns.single, raw.single),
+        ):
+            assert shifted == pytest.approx(plain + lost(INT4, text), abs=1e-9)
+        assert columns.nll(sets)[1].tolist() == raw.nll(sets)[1].tolist()
+        assert (columns.importance == raw.importance).all(), "a difference of two sets"
+        assert columns.ceiling == CEILING, "C stands above full bf16 too"
+        assert of(toy) is (toy_base_view(toy, text)), "nothing is added in bf16"
+    dense = np.ones((1, 6), dtype=bool)
+    assert worlds.world(toy_int4, "test").quality.nll(dense)[0] == lost(INT4, "calib")
+    assert worlds.scoring_world(toy_int4).quality.nll(dense)[0] == lost(INT4, "test")
+
+
+def toy_base_view(story: Scenario, text: str) -> Any:
+    table = tables.table(story)
+    return table.test() if text == "test" else table.calibration()
 
 
 def test_without_a_format_of_its_own_a_rival_serves_in_the_scenarios(toy_int4: Scenario) -> None:
@@ -269,7 +283,7 @@ def test_a_format_without_a_table_prunes_nothing(
     toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DataUnavailable):
-        pruned_rivals.log(toy_story, INT8, "test", "test", 0.1)
+        pruned_rivals.log(toy_story, INT8, "test", "test")
     monkeypatch.setattr(rivals, "every", lambda: rivals.WHOLE)
     for rival in PRUNED:
         with pytest.raises(
@@ -426,13 +440,12 @@ def test_the_error_of_the_sets_counts_those_that_it_serves_from(toy: Scenario) -
 def test_its_cost_at_other_c_equals_serving_every_row_again(listed: Scenario) -> None:
     story, world = listed, worlds.scoring_world(listed)
     for rival in (OVER_INT8, OVER_INT4):
-        cell, offset = cells.rival_cell(story, rival), lost(rival.form_on(story), "test")
-        inner = pruned_rivals.world(story, rival.form_on(story), "test", "test", offset)
+        cell = cells.rival_cell(story, rival)
+        inner = pruned_rivals.world(story, rival.form_on(story), "test", "test")
         for ceiling in (0.95, 1.2, 4.0, 9.0):
-            there = replace(inner, ceiling=ceiling - offset)
-            again = rollout.replay(there, cell.log, refuses_misfit=False)
+            again = rollout.replay(replace(inner, ceiling=ceiling), cell.log, refuses_misfit=False)
             assert rankings.cost_at(cell, world, ceiling) == pytest.approx(
-                again.mean_cost + offset, abs=1e-8
+                again.mean_cost, abs=1e-8
             )
 
 
@@ -449,7 +462,7 @@ def test_its_rows_and_pairings_are_those_of_the_policies(toy: Scenario) -> None:
     assert (log.limit_row == limit_row).all()
     assert (log.output_tokens == world.rows.output_tokens[row]).all()
     asked = world.demand_of(row, np.ones(row.shape))
-    foot = pruned_rivals.world(toy, INT4, "test", "calib", 0.0).footprint
+    foot = pruned_rivals.world(toy, INT4, "test", "calib").footprint
     used = foot.used_bytes(log.kept, asked.tokens, asked.prompt_tokens)
     assert (used == log.used_bytes)[log.refused == 0].all()
     assert (log.used_bytes <= log.limit_bytes).all()

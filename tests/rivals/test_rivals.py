@@ -190,7 +190,11 @@ def plain_admission(
         held = prompt + sum(r[1] for r in admitted)
         activations = ceil(foot.activation_bytes_per_token * prompt)
         fixed = foot.fixed_bytes + activations + foot.margin_bytes
-        return fixed + sum(weights) + foot.layers * foot.kv_token_bytes * held
+        return (
+            fixed
+            + sum(weights)
+            + foot.layers * ceil(foot.model_kv_token_bytes * held / foot.layers)
+        )
 
     admitted, left = list(batch), 0.0
     for second, limit in enumerate(limits):
@@ -234,7 +238,7 @@ def plain_streaming(world: World, row: int, limits: list[int], loaded: int) -> t
     weights = foot.layers * (foot.attention_bytes + foot.ffn_bytes)
     prompt, reserved = int(rows.prompt_tokens[row]), int(rows.reserved_tokens[row])
     fixed = foot.fixed_bytes + foot.margin_bytes
-    kv = foot.layers * foot.kv_token_bytes * (prompt + reserved)
+    kv = foot.layers * ceil(foot.model_kv_token_bytes * (prompt + reserved) / foot.layers)
     kv += ceil(foot.activation_bytes_per_token * prompt)
     left = 0.0
     for second, limit in enumerate(limits):
@@ -311,7 +315,8 @@ def test_partial_admission_equals_a_plain_loop(case: Case) -> None:
 @given(cases())
 def test_weight_streaming_equals_a_plain_loop(case: Case) -> None:
     world, lanes = case.world, case.row.shape[1]
-    found = rival_rules.in_turn(rival_rules.weight_streaming(world), case.row, case.limit_row)
+    rule = rival_rules.weight_streaming(world, nll=0.3)
+    found = rival_rules.in_turn(rule, case.row, case.limit_row)
     for lane in range(lanes):
         loaded = int(world.footprint.weights.sum())
         for step, (row, turned) in enumerate(
@@ -320,6 +325,8 @@ def test_weight_streaming_equals_a_plain_loop(case: Case) -> None:
             limits = world.rows.limit_bytes[turned].tolist()
             plain, loaded = plain_streaming(world, int(row), limits, loaded)
             assert_same(found, step * lanes + lane, plain, world)
+            quality = found.quality[step * lanes + lane]
+            assert quality == pytest.approx(0.3 * plain.served / world.window_s)
             assert found.after[step * lanes + lane, 0] == loaded
 
 
@@ -328,8 +335,7 @@ def test_a_static_format_equals_the_plain_row_of_a_policy_that_refuses(
     case: Case, nll: float
 ) -> None:
     whole = frozenset(range(6))
-    world = rivals.in_format(case.world, model_of(case.world), BF16, nll)
-    world = replace(world, footprint=case.world.footprint)
+    world = rivals.whole_world(case.world, case.world.footprint, nll)
     lanes = case.row.shape[1]
     found = rival_rules.in_turn(rival_rules.static(world), case.row, case.limit_row)
     plainly = model.PlainWorld.of(world)
@@ -526,19 +532,8 @@ def test_the_cost_in_the_served_models_own_bytes(shaped: QualityTable) -> None:
         served = np.logical_and.accumulate(need[:, None] <= turned, axis=1).mean(axis=1)
         cost += ((ceiling * (1 - served) + 0.2 * served) * part.output_tokens).sum()
     expected = cost / (16 * part.output_tokens.sum())
-    found = rivals.served_cost(story, int8, "test", 0.2)
+    found = rivals.played(story, int8, "test", 0.2).mean_cost
     assert found == pytest.approx(expected)
-    scaled = rivals.played(story, int8, "test", 0.2).mean_cost
-    assert found < scaled, "the reference model's embeddings, in bf16 for good, are its larger part"
-
-
-def test_the_served_cost_of_a_model_that_is_measured_itself(toy_story: Scenario) -> None:
-    for rival in STATIC:
-        scaled = rivals.played(toy_story, rival, "test", 0.3).mean_cost
-        assert rivals.served_cost(toy_story, rival, "test", 0.3) == pytest.approx(scaled)
-    for rival in OTHERS:
-        with pytest.raises(InvalidSpec, match="no static format"):
-            rivals.served_cost(toy_story, rival, "test", 0.3)
 
 
 def test_there_are_rivals_of_every_rule() -> None:

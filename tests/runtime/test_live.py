@@ -148,7 +148,7 @@ def tiny_world(limits: list[int]) -> World:
     # The tiny model computes in float32.
     doubled = {
         name: 2 * getattr(footprint, name)
-        for name in ("attention_bytes", "ffn_bytes", "kv_token_bytes", "fixed_bytes")
+        for name in ("attention_bytes", "ffn_bytes", "model_kv_token_bytes", "fixed_bytes")
     }
     prompt = sum(p for p, _ in LENGTHS)
     rows = toy_rows([prompt], [limits])

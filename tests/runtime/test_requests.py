@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapgym.errors import InvalidSpec, InvalidTrace
-from rapgym.model.shapes import model_spec
 from rapgym.quality import texts as quality_texts
 from rapgym.quality.table import QualityTable
 from rapgym.runtime.live.requests import RowRequests, apportion, disjoint_starts
-from rapgym.scenarios import catalogue, scales, worlds
+from rapgym.scenarios import catalogue, stand_in, worlds
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.workload import series
 
@@ -36,12 +35,17 @@ def _texts(shaped: QualityTable) -> Iterator[None]:
 
 @lru_cache
 def source(name: str = "chat-gqa", split: Split = "test", **changed: Any) -> RowRequests:
-    return RowRequests(replace(catalogue.scenario(name), **changed), split, TOKENIZER)
+    return RowRequests(replace(live(name), **changed), split, TOKENIZER)
+
+
+def live(name: str) -> Scenario:
+    """The scenario as a device serves it."""
+    return catalogue.story_of(name, stand_in=True)
 
 
 @pytest.mark.parametrize("name", STORIES)
 def test_sums_are_those_of_the_worlds_row_to_the_token(name: str) -> None:
-    story: Scenario = catalogue.scenario(name)
+    story = live(name)
     found, rows = source(name), worlds.world(story, "test").rows
     assert len(found) == len(rows)
     for row in range(0, len(rows), 5):
@@ -56,8 +60,8 @@ def test_sums_are_those_of_the_worlds_row_to_the_token(name: str) -> None:
 @pytest.mark.parametrize("name", STORIES)
 def test_each_request_is_as_long_as_the_trace_says(name: str) -> None:
     """Within a token and what rounding a row's sum spreads."""
-    story, found = catalogue.scenario(name), source(name)
-    scale = float(scales.scales(story, model_spec("smollm2-135m")).tokens)
+    story, found = live(name), source(name)
+    scale = float(stand_in.scales(story).tokens)
     whole = worlds.workload(story)
     part = whole.part(series.split_rows(len(whole), "test", story.splits))
     assert len(part) == len(found) > 40
@@ -72,8 +76,8 @@ def test_each_request_is_as_long_as_the_trace_says(name: str) -> None:
 
 
 def test_a_length_share_shortens_requests_as_it_shortens_the_worlds_rows() -> None:
-    story = replace(catalogue.scenario("chat-gqa"), length_share=0.1)
-    rows, found = worlds.rows(story, model_spec("smollm2-135m"), "test"), source(length_share=0.1)
+    story = catalogue.story_of("chat-gqa", 0.1)
+    rows, found = worlds.rows(story, "test"), source(length_share=0.1)
     assert len(rows) == len(found) > 40
     for row in range(0, len(rows), 10):
         short, whole = found.lengths(row), source().lengths(row)
@@ -118,7 +122,7 @@ def test_a_story_of_one_domain_reads_that_text_alone() -> None:
 
 
 def test_only_the_test_split_reads_test_text() -> None:
-    story = catalogue.scenario("chat-gqa")
+    story = live("chat-gqa")
     texts = [quality_texts.read(domain, "calib") for domain in quality_texts.DOMAINS]
     own, other = (
         source(split="train").at(2),

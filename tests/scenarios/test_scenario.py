@@ -1,4 +1,4 @@
-"""Scenarios: frozen numbers, scales, splits that cannot be seen through, limits by hand."""
+"""Scenarios: frozen numbers, and splits that cannot be seen through."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -20,7 +20,7 @@ from rapgym.model.shapes import BF16, WeightFormat, model_spec
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
-from rapgym.scenarios import catalogue, scales, worlds
+from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.catalogue import SCENARIOS
 from rapgym.scenarios.story import GIB, Scenario, Split
 from rapgym.workload import residence, series
@@ -73,19 +73,6 @@ def test_numbers_are_frozen() -> None:
     assert len(told) == len(SCENARIOS), "no two of one id"
 
 
-@pytest.mark.parametrize(
-    ("served", "dense_tokens"),
-    [("llama2-7b", 25_705), ("llama3-8b", 122_532), ("smollm2-135m", 11_676)],
-)
-def test_scales_keep_the_ratios(served: str, dense_tokens: int) -> None:
-    """KV to weights, and card to weights, are those of the model that is stood for."""
-    story, measured = replace(SCENARIOS[0], served=served), model_spec("smollm2-135m")
-    scale = scales.scales(story, measured)
-    # At so many tokens dense KV takes as much as the weights, before scaling and after.
-    assert float(dense_tokens * scale.tokens) == pytest.approx(11_676.65, abs=0.7)
-    assert memory.weight_bytes(model_spec(served)) * scale.bytes == memory.weight_bytes(measured)
-
-
 @pytest.mark.usefixtures("shaped")
 def test_the_card_and_the_link_of_int4_follow_from_the_first_scenario() -> None:
     """What 4 bits save is taken off the card: the whole model fits in the same rows, but for a few."""
@@ -117,31 +104,10 @@ def test_the_window_is_the_mean_residence_of_the_hour() -> None:
             assert story.window_s == 7
 
 
-def test_limits_and_tokens_by_hand(toy_story: Scenario) -> None:
-    # The card has 1000 bytes, the tenant's weights 400, its tokens 12 each; scales are 1.
-    whole, world = worlds.workload(toy_story), worlds.world(toy_story, "train")
-    train = len(world.rows)
-    assert train == 140
-    assert (world.rows.limit_bytes == 600 - 12 * whole.tenant_tokens[:train]).all()
-    assert (world.rows.prompt_tokens == whole.prompt_tokens[:train]).all()
-    assert (world.rows.reserved_tokens == 5 * whole.batch[:train]).all()
-    longest = whole.longest_prompt_tokens[:train] + 5 * (whole.batch[:train] > 0)
-    assert (world.rows.longest_tokens == longest).all()
-    assert world.restore_bytes_per_s == 100.0, "all 300 bytes come back in 3 s"
-    assert world.mean_output_tokens == whole.output_tokens[:train].mean()
-    assert (world.ceiling, world.notice_s, world.window_s) == (4.0, 0, 4)
-
-
-def test_without_a_tenant_the_whole_card_is_there(toy_story: Scenario) -> None:
-    alone = replace(toy_story, tenant=None, offsets=1)
-    assert (scales.limit_bytes(alone, np.array([[3, 40]])) == 1000).all()
-
-
 @every_story
 @pytest.mark.usefixtures("shaped")
 def test_every_scenario_builds_every_split(story: Scenario) -> None:
-    measured = model_spec("smollm2-135m")
-    scale = scales.scales(story, measured)
+    served = model_spec(story.served)
     rows = {}
     splits: tuple[Split, ...] = ("train", "fit", "validation", "test")
     for split in splits:
@@ -150,15 +116,15 @@ def test_every_scenario_builds_every_split(story: Scenario) -> None:
         assert world.blocks == 60
         assert world.window_s == story.window_s
         assert world.floor.sum() == 28
-        assert (world.rows.limit_bytes <= story.card_gib * GIB * scale.bytes).all()
+        assert (world.rows.limit_bytes <= story.card_gib * GIB).all()
         assert (
             world.rows.longest_tokens <= world.rows.prompt_tokens + world.rows.reserved_tokens + 1
         ).all()
         assert world.restore_bytes_per_s * story.restore_s == pytest.approx(
-            30
+            served.layers
             * (
-                memory.attention_bytes(measured, story.form.weights)
-                + memory.ffn_bytes(measured, story.form.weights)
+                memory.attention_bytes(served, story.form.weights)
+                + memory.ffn_bytes(served, story.form.weights)
             )
         )
     whole = len(worlds.workload(story))

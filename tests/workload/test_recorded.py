@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rapgym import cli
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.files import checked
-from rapgym.scenarios import catalogue, scales, worlds
+from rapgym.scenarios import card, catalogue, worlds
 from rapgym.scenarios.story import GIB, Recorded
 from rapgym.workload import own as own_traces
 from rapgym.workload import series, trace
@@ -119,7 +119,7 @@ def test_the_limit_is_the_card_less_what_was_recorded(own: str) -> None:
     assert not story.headline
     whole = worlds.workload(story)
     assert whole.window_s == 7
-    limit = scales.limit_bytes(story, whole.tenant_tokens)
+    limit = card.limit_bytes(story, whole.tenant_tokens)
     second = np.arange(limit.size).reshape(limit.shape)
     assert (limit == (30 - 2 - second % 3) * GIB).all()
     assert catalogue.scenario(story.id) == catalogue.story_of(own) == story

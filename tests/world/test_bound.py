@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from itertools import product
+from math import ceil
 
 import numpy as np
 import pytest
@@ -84,7 +85,9 @@ def relaxed_optimum(world: World, rows: int) -> float:
 
     def used(t: int, state: tuple[int, int]) -> int:
         prompt, reserved = int(world.rows.prompt_tokens[t]), int(world.rows.reserved_tokens[t])
-        attention = foot.attention_bytes + foot.kv_token_bytes * (prompt + reserved)
+        attention = foot.attention_bytes + ceil(
+            foot.model_kv_token_bytes * (prompt + reserved) / foot.layers
+        )
         activations = int(np.ceil(foot.activation_bytes_per_token * prompt))
         return (foot.fixed_bytes + activations + foot.margin_bytes
                 + (3 - state[0]) * attention + (3 - state[1]) * foot.ffn_bytes)  # fmt: skip

@@ -132,7 +132,7 @@ def test_reading_is_exact_at_any_size_of_card(
     shared = np.resize(np.array(tokens), len(limits))
     world = toy_world(
         Rows(shared * 0 + 1, shared, shared, 2 * shared, shared * 0, limit),
-        footprint=replace(FOOTPRINT, kv_token_bytes=1),
+        footprint=replace(FOOTPRINT, model_kv_token_bytes=FOOTPRINT.layers),
     )
     where = replace(layout_of(world), card_bytes=card, token_unit=max(1, 10**6))
     state = lanes_at(world, range(len(limit)))

@@ -26,7 +26,7 @@ def used_bytes(
 ) -> IntArray:
     """Bytes of sets with these counts of kept blocks for one demand, margin included: same shape."""
     fixed = footprint.overhead_bytes(np.array(prompt_tokens)) + footprint.margin_bytes
-    per_attention = footprint.attention_bytes + footprint.kv_token_bytes * tokens
+    per_attention = footprint.kept_attention_bytes(np.array(tokens))
     found: IntArray = fixed + attention * per_attention + ffn * footprint.ffn_bytes
     return found
 

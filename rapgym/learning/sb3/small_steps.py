@@ -52,7 +52,7 @@ class SmallSteps:
         self._headroom = self._first[headroom][0]
         self._row[self._headroom_dense] += self._headroom
         self._attention_share = footprint.attention_bytes / card
-        self._token_share = footprint.kv_token_bytes / card
+        self._footprint, self._card = footprint, card
         # What a drop does to the first layer; an attention block frees its KV cache as well.
         freed = np.tile([self._attention_share, footprint.ffn_bytes / card], blocks // 2)
         self._drop = (freed[:, None] * self._headroom - self._first[so_far]).astype(np.float32)
@@ -63,7 +63,8 @@ class SmallSteps:
         """What is kept once the network stops: float32 [B, O] without small steps -> bool [B, N]."""
         rows = observation @ self._row + self._row_bias
         tokens = np.rint(observation[:, self._demand].astype(np.float64) * self._token_unit)
-        cached = (tokens.sum(axis=1) * self._token_share).astype(np.float32)
+        held = self._footprint.kv_bytes(tokens.sum(axis=1).astype(np.int64))
+        cached = (held / self._card).astype(np.float32)
         kept = np.ones((len(rows), len(self._drop)), dtype=bool)
         for lane, share in enumerate(cached):
             self._drop_until_stop(rows[lane], share * self._headroom, kept[lane])

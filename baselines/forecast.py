@@ -8,9 +8,9 @@ Of the frontier's sets that fit now it proposes the one with the least J, nats a
 - stall(k) = C - loss(k), for the share of the row in which blocks come back that are not loaded;
 - back(k) = C, for the share of a row in which all that k lacks would come back: a row that ends
   with few blocks is paid for by the rows after it;
-- worse(k) = C - loss(k') for each second of a future in which blocks have to go, and loss(k') -
-  loss(k) from then on, where k' is what the shield's order leaves of k; more_back(k) = back(k') -
-  back(k).
+- worse(k) = C - loss(k') for `reaction_s` of each second of a future in which blocks have to go, and
+  loss(k') - loss(k) from that second on, where k' is what the shield's order leaves of k;
+  more_back(k) = back(k') - back(k).
 
 A future is a stretch of the limit in train whose last seconds were near to the last seconds now;
 the nearer, the more it counts. With `caution` and `later` 0 this is the frontier lookup that counts
@@ -190,8 +190,7 @@ def expected_change(
     left = np.take_along_axis(loss, gone, axis=1)
     seconds_left = world.window_s - 1 - second
     worse = (left - np.take_along_axis(loss, before, axis=1)) * seconds_left
-    if world.notice_s < 1:
-        worse += (gone > before) * (world.ceiling - left)
+    worse += stall.pause_s(world) * (gone > before) * (world.ceiling - left)
     more_back = np.take_along_axis(back, gone, axis=1) - np.take_along_axis(back, before, axis=1)
     chance = weight[future]
     return (worse * chance).sum(axis=1) / world.window_s, (more_back * chance).sum(axis=1)

@@ -197,12 +197,15 @@ class _LiveRow:
             self._tenant(second)
         if refused:
             self.refused += 1
-        elif row.pauses(falls)[0]:
-            self.emergency += 1
         else:
-            stalled = float(stall.in_second(np.array(self.restore_s - self.stall)))
+            paused_s = float(row.paused_s(falls)[0])
+            able_s = 1.0 - paused_s
+            left_s = max(0.0, self.restore_s - self.stall)
+            stalled = float(stall.in_second(np.array(left_s), np.array(able_s)))
+            self.emergency += paused_s
             self.stall += stalled
-            self._serve(1.0 - stalled)
+            if paused_s < 1:
+                self._serve(able_s - stalled)
         self.peaks.append(self.step.meter.peak_bytes())
 
     def _tenant(self, second: int) -> None:

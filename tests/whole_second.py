@@ -109,9 +109,7 @@ def _account(
     def served(proposed: BoolArray) -> tuple[list[list[float]], list[str]]:
         state, terms, ends = start, [], []
         for proposal in proposed:
-            state, outcome = simulator.step(
-                world, state, proposal[None], None, np.array([strict])
-            )
+            state, outcome = simulator.step(world, state, proposal[None], None, np.array([strict]))
             values = (float(getattr(outcome.terms, name)[0]) for name in TERMS)
             terms.append([round(value, DIGITS) + 0.0 for value in values])
             ends.append("".join("01"[int(bit)] for bit in state.loaded[0]))

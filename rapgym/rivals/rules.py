@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.workload.residence import DECODE_S_PER_TOKEN
 from rapgym.world import shield, simulator, stall
 from rapgym.world.records import World

@@ -81,7 +81,9 @@ class Scenario:
         if self.notice_s < 0:
             raise InvalidSpec(f"{self.name}: notice_s cannot be negative")
         if not 0 <= self.reaction_s < float("inf"):
-            raise InvalidSpec(f"{self.name}: reaction_s is 0 or more seconds, not {self.reaction_s}")
+            raise InvalidSpec(
+                f"{self.name}: reaction_s is 0 or more seconds, not {self.reaction_s}"
+            )
         if not 0 < self.length_share <= 1:
             raise InvalidSpec(f"{self.name}: length_share is above 0, at most 1")
 

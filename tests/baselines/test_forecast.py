@@ -28,11 +28,12 @@ RNG = np.random.default_rng(0)
 COLUMNS = toy_columns()
 
 
-def one_row(limits: IntArray, notice_s: int = 0) -> World:
+def one_row(limits: IntArray, notice_s: int = 0, reaction_s: float = 1.0) -> World:
     """A row of 5 tokens, so that all blocks take 60 bytes and the shield has nothing to give back;
     everything comes back within 0.3 s, so before any emergency."""
     rows = toy_world.toy_rows([5], [limits.tolist()])
-    return toy_world.toy_world(rows, quality=COLUMNS, restore_bytes_per_s=1000.0, notice_s=notice_s)
+    return toy_world.toy_world(rows, quality=COLUMNS, restore_bytes_per_s=1000.0, notice_s=notice_s,
+                               reaction_s=reaction_s)  # fmt: skip
 
 
 def served(world: World, loaded: BoolArray, proposal: BoolArray) -> Outcome:
@@ -46,14 +47,16 @@ def to_come_back(world: World, kept: BoolArray) -> float:
     return float(world.ceiling * seconds / world.window_s)
 
 
-@pytest.mark.parametrize("notice_s", [0, 1])
-def test_expected_change_equals_a_loop_over_futures_through_the_simulator(notice_s: int) -> None:
+@pytest.mark.parametrize(("notice_s", "reaction_s"), [(0, 1.0), (0, 0.1), (0, 0.0), (1, 0.5)])
+def test_expected_change_equals_a_loop_over_futures_through_the_simulator(
+    notice_s: int, reaction_s: float
+) -> None:
     for _ in range(20):
         first = int(RNG.integers(220, 470))
         limits = RNG.integers(200, 480, size=(6, 4))
         limits[:, 0] = first
         weight = RNG.dirichlet(np.ones(6))
-        world = one_row(limits[0], notice_s)
+        world = one_row(limits[0], notice_s, reaction_s)
         remains = Remains.of(world, frontier(world.quality))
         used = remains.used_bytes(world, 5, 5)
         sets = forecast.worth_trying(used[:, 0], first)
@@ -61,7 +64,7 @@ def test_expected_change_equals_a_loop_over_futures_through_the_simulator(notice
         loss, back = remains.loss[sets], remains.back[sets]
         found = forecast.expected_change(world, used[sets], loss, back, limits, weight)
         for i, kept in enumerate(frontier(world.quality).kept[sets]):
-            outcomes = [served(one_row(path, notice_s), kept, kept) for path in limits]
+            outcomes = [served(one_row(path, notice_s, reaction_s), kept, kept) for path in limits]
             assert not outcomes[0].refused.any()
             cost = np.array([o.terms.total[0] for o in outcomes])
             ends = np.array([to_come_back(world, o.kept_end[0]) for o in outcomes])
@@ -89,15 +92,17 @@ def drawn_sets(count: int) -> BoolArray:
     return loaded
 
 
-@pytest.mark.parametrize("notice_s", [0, 3])
-def test_knowing_the_future_it_takes_the_set_of_least_cost(notice_s: int) -> None:
+@pytest.mark.parametrize(("notice_s", "reaction_s"), [(0, 1.0), (0, 0.1), (3, 1.0)])
+def test_knowing_the_future_it_takes_the_set_of_least_cost(
+    notice_s: int, reaction_s: float
+) -> None:
     """A world of one row has one stretch, and so one future: what that row's limit will do. Where
     three seconds are announced, all is known anyway."""
     lookups_cost = 0
     for _ in range(40):
         # Odd: an observation may lose a byte, and no set takes an odd number.
         limits = np.r_[RNG.integers(110, 235), RNG.integers(100, 240, size=3)] * 2 + 1
-        world = one_row(limits, notice_s)
+        world = one_row(limits, notice_s, reaction_s)
         policy, told, loaded = (
             Forecast(shift=0.0, caution=1.0, later=0.0),
             told_of(world),

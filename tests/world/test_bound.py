@@ -75,7 +75,7 @@ def relaxed_optimum(world: World, rows: int) -> float:
 
     Rules: at a row's start any counts that fit; returned blocks stall at least for the bytes that
     counts imply, until the first second that does not fit at the most. In a later second that does
-    not fit any smaller counts may be landed on, a second lost unless announced. Any batch may be
+    not fit any smaller counts may be landed on, the reaction lost unless announced. Any batch may be
     refused from any second on, and the next row starts from any counts.
     """
     best, ceiling, window_s = at_counts(world), world.ceiling, world.window_s
@@ -123,8 +123,9 @@ def relaxed_optimum(world: World, rows: int) -> float:
         if fits(t, second, state):
             served = share * min(float(best[state]), ceiling) + seconds(t, second + 1, state)
             return min(refused, served)
+        lost = min(world.reaction_s, 1.0) if world.notice_s == 0 else 0.0
         landings = [
-            (share * (ceiling if world.notice_s == 0 else min(float(best[other]), ceiling)))
+            share * (lost * ceiling + (1 - lost) * min(float(best[other]), ceiling))
             + seconds(t, second + 1, other)
             for other in states
             if other[0] >= state[0] and other[1] >= state[1] and fits(t, second, other)
@@ -185,6 +186,9 @@ def test_it_counts_an_emergency_by_hand_and_notice_saves_it() -> None:
     assert one_lane(toy_world(toy_rows([5], limits))) == pytest.approx(0.30)
     # Announced, dense serves three seconds and the fourth is served without a2 and f2.
     assert one_lane(toy_world(toy_rows([5], limits), notice_s=1)) == pytest.approx(0.30 / 4)
+    # A tenth of a second is lost, the rest of the fourth is served without them.
+    quick = toy_world(toy_rows([5], limits), reaction_s=0.1)
+    assert one_lane(quick) == pytest.approx((0.1 * 4 + 0.9 * 0.30) / 4)
 
 
 @pytest.mark.parametrize("notice_s", [0, 1])

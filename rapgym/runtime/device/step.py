@@ -204,8 +204,7 @@ class _LiveRow:
             stalled = float(stall.in_second(np.array(left_s), np.array(able_s)))
             self.emergency += paused_s
             self.stall += stalled
-            if paused_s < 1:
-                self._serve(able_s - stalled)
+            self._serve(able_s - stalled)
         self.peaks.append(self.step.meter.peak_bytes())
 
     def _tenant(self, second: int) -> None:

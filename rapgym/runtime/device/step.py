@@ -150,6 +150,7 @@ class _LiveRow:
         self.peaks: list[int] = []
         self.emergency = self.refused = self.stall = 0.0
         self.drop_s = self.restore_s = 0.0
+        self.emergency_drop_s: list[float] = []
         self.dropped_blocks = self.restored_blocks = self.restored_bytes = 0
         self.broke: str | None = None
 
@@ -222,7 +223,8 @@ class _LiveRow:
     def _drop(self, kept: BoolArray) -> None:
         assert self.run is not None
         self.dropped_blocks += int(np.count_nonzero(self.step.server.kept & ~kept))
-        self.drop_s += self.run.drop(kept)
+        self.emergency_drop_s.append(self.run.drop(kept))
+        self.drop_s += self.emergency_drop_s[-1]
         self.segments.append(Segment(blocks.key(kept)))
 
     def _serve(self, seconds: float) -> None:
@@ -241,6 +243,7 @@ class _LiveRow:
             peak_bytes=tuple(self.peaks),
             segments=tuple(self.segments),
             drop_s=self.drop_s,
+            emergency_drop_s=tuple(self.emergency_drop_s),
             dropped_blocks=self.dropped_blocks,
             restore_s=self.restore_s,
             restored_blocks=self.restored_blocks,

@@ -11,19 +11,22 @@ WHOLE = {"reaction_s": 1.0}
 
 
 def assert_same(found: dict[str, Any], kept: dict[str, Any]) -> None:
+    """But for the best plan, which may be better: it knows now what reloads cost after an emergency."""
     assert found["ends"] == kept["ends"]
     assert np.array(found["terms"]) == pytest.approx(np.array(kept["terms"]), abs=2e-9)
     assert found["bound"] == pytest.approx(kept["bound"], abs=2e-9)
-    assert found["best_plan"] == pytest.approx(kept["best_plan"], abs=2e-9)
+    assert found["best_plan"] <= kept["best_plan"] + 2e-9
 
 
 def test_tiny_worlds_give_what_was_kept() -> None:
-    emergencies = 0
+    emergencies, better_plans = 0, 0
     for seed, kept in enumerate(KEPT["tiny"]):
         found = whole_second.tiny_account(seed, **WHOLE)
         assert_same(found, kept)
         emergencies += sum(row[2] > 0 for row in found["terms"])
+        better_plans += found["best_plan"] < kept["best_plan"] - 2e-9
     assert emergencies > 50
+    assert better_plans <= 1, "few reloads are interrupted"
 
 
 @pytest.mark.parametrize("name", KEPT["shaped"])

@@ -8,12 +8,13 @@ Of the frontier's sets that fit now it proposes the one with the least J, nats a
 - stall(k) = C - loss(k), for the share of the row in which blocks come back that are not loaded;
 - back(k) = C, for the share of a row in which all that k lacks would come back: a row that ends
   with few blocks is paid for by the rows after it;
-- worse(k) = C - loss(k') for each second of a future in which blocks have to go, and loss(k') -
-  loss(k) from then on, where k' is what the shield's order leaves of k; more_back(k) = back(k') -
-  back(k).
+- worse(k) = C - loss(k') for `reaction_s` of each second of a future in which blocks have to go, and
+  loss(k') - loss(k) from that second on, where k' is what the shield's order leaves of k;
+  more_back(k) = back(k') - back(k).
 
 A future is a stretch of the limit in train whose last seconds were near to the last seconds now;
-the nearer, the more it counts. With `caution` and `later` 0 this is the frontier lookup that counts
+the nearer, the more it counts. What is near is told in whole numbers, ties go to the earlier stretch, and
+costs that differ by less than 1e-9 nats to the better set: so every processor decides alike. With `caution` and `later` 0 this is the frontier lookup that counts
 stalls. Left out: what the shield gives back where the last block to go freed more than was missing,
 and that emergencies interrupt stalls.
 """
@@ -21,12 +22,13 @@ and that emergencies interrupt stalls.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isqrt
 from typing import Any, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray, first_of_least
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import Frontier, frontier
@@ -39,6 +41,8 @@ from rapgym.world.reward import token_loss
 
 NEIGHBOURS = 128  # futures that count; on chat, half and twice as many differ by under 1 %
 MOST_STRETCHES = 4096  # taken evenly from longer splits
+STEPS = 4096  # of a feature's unit: the grid on which pasts are compared
+FARTHEST = 1 << 22  # steps; what lies farther apart in a feature counts as this far
 FOLDS = 6  # while tuning
 _tried = np.meshgrid((0.0, 1.0), (0.75, 1.0, 1.25), (0.0, 0.5, 1.0), indexing="ij")
 SETTINGS = {  # all 0 first: nearly the lookup
@@ -47,29 +51,37 @@ SETTINGS = {  # all 0 first: nearly the lookup
 }
 
 
-def features(past: IntArray) -> FloatArray:
-    """What the last seconds were like: limits int64 [..., S], oldest first -> float64 [..., 6].
+def features(past: IntArray) -> IntArray:
+    """What the last seconds were like: limits int64 [..., S], oldest first -> int64 [..., 6].
 
     The level, and how far it lies from one and from three seconds before, and from the mean, the
-    lowest and the highest of the last eight.
+    lowest and the highest of the last eight; in eighths of a byte, so that the mean is exact.
     """
-    now, last = past[..., -1], past[..., -8:]
+    now, last = 8 * past[..., -1], past[..., -8:]
     before = (
-        past[..., -2],
-        past[..., -4],
-        last.mean(axis=-1),
-        last.min(axis=-1),
-        last.max(axis=-1),
+        8 * past[..., -2],
+        8 * past[..., -4],
+        last.sum(axis=-1) * 8 // last.shape[-1],
+        8 * last.min(axis=-1),
+        8 * last.max(axis=-1),
     )
-    return np.stack([now, *(now - other for other in before)], axis=-1).astype(np.float64)
+    return np.stack([now, *(now - other for other in before)], axis=-1)
+
+
+def deviation(values: IntArray) -> int:
+    """Standard deviation of int64 [P], rounded down: by whole numbers of any size, so exact."""
+    numbers = values.tolist()
+    count, total = len(numbers), sum(numbers)
+    squares = sum(number * number for number in numbers)
+    return isqrt(count * squares - total * total) // count
 
 
 @dataclass(frozen=True, slots=True)
 class Futures:
     """P stretches of a split's limit: what each was like until a second, and how it went on."""
 
-    past: FloatArray  # features in units of `unit`, [6, P]
-    unit: FloatArray  # bytes: twice the deviation of each feature, but once that of the level, [6]
+    past: IntArray  # features in steps of their units, [6, P]
+    unit: IntArray  # twice the deviation of each feature, but once that of the level, [6]
     level: IntArray  # limit in the last second of the past, [P]
     ahead: IntArray  # limits in the seconds after it, [P, S]
     lowest: int  # limit of all stretches
@@ -98,13 +110,14 @@ class Futures:
             raise InvalidPolicy("too few rows: each row's futures would be taken from itself")
         stretches = stretches[chosen[:: -(-len(chosen) // MOST_STRETCHES)]]
         past, ahead = features(stretches[:, :past_s]), stretches[:, past_s:].copy()
-        unit = np.maximum(past.std(axis=0), 1.0) * np.array([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
-        scaled = np.ascontiguousarray((past / unit).T)
+        spread = np.array([max(deviation(column), 8) for column in past.T])  # a byte at least
+        unit = spread * np.array([1, 2, 2, 2, 2, 2])
+        scaled = np.ascontiguousarray((past * STEPS // unit).T)
         level = stretches[:, past_s - 1].copy()
         return cls(scaled, unit, level, ahead, int(stretches.min()), int(stretches.max()))
 
     def after(self, past: IntArray, shift: float) -> tuple[IntArray, FloatArray]:
-        """How the limit may go on.
+        """How the limit may go on: what followed the nearest pasts, the nearest first.
 
         Args:
             past: limits until the last second that is known.
@@ -113,11 +126,14 @@ class Futures:
         Returns:
             Limits of the seconds ahead, int64 [n, S], and weights that sum to 1, [n].
         """
-        now = (features(past) / self.unit)[:, None]
-        distance = ((self.past - now) ** 2).sum(axis=0)
-        n = min(NEIGHBOURS, len(distance))
-        nearest = np.argpartition(distance, n - 1)[:n]
-        weight = 1.0 - distance[nearest] / max(1.01 * distance[nearest].max(), 1e-12)
+        now = (features(past) * STEPS // self.unit)[:, None]
+        apart = np.clip(self.past - now, -FARTHEST, FARTHEST)
+        count = self.past.shape[1]
+        n = min(NEIGHBOURS, count)
+        # Distance and place in one number, so that no two are equal: at most 6 * 2^44 * 2^12.
+        key = (apart**2).sum(axis=0) * count + np.arange(count)
+        distance, nearest = np.divmod(np.sort(np.partition(key, n - 1)[:n]), count)
+        weight = 101 * distance[-1] - 100 * distance if distance[-1] else np.ones_like(distance)
         moved = np.rint(shift * (past[-1] - self.level[nearest])).astype(np.int64)
         ahead = np.clip(self.ahead[nearest] + moved[:, None], self.lowest, self.highest)
         return ahead, weight / weight.sum()
@@ -190,8 +206,7 @@ def expected_change(
     left = np.take_along_axis(loss, gone, axis=1)
     seconds_left = world.window_s - 1 - second
     worse = (left - np.take_along_axis(loss, before, axis=1)) * seconds_left
-    if world.notice_s < 1:
-        worse += (gone > before) * (world.ceiling - left)
+    worse += stall.pause_s(world) * (gone > before) * (world.ceiling - left)
     more_back = np.take_along_axis(back, gone, axis=1) - np.take_along_axis(back, before, axis=1)
     chance = weight[future]
     return (worse * chance).sum(axis=1) / world.window_s, (more_back * chance).sum(axis=1)
@@ -238,21 +253,31 @@ class Forecast:
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         seen = self._briefing.read(observation)
-        row_bytes = stall.row_bytes(self._world)
         known: dict[Any, tuple[IntArray, FloatArray]] = {}  # copies, while tuning, see the same
         chosen = np.empty(len(observation), dtype=np.int64)
-        for lane, (shift, caution, later) in enumerate(self._lanes):
-            past, demand = self._past(seen, lane), (seen.tokens[lane], seen.prompt_tokens[lane])
-            key = (past.tobytes(), demand, shift)
-            if key not in known:
-                known[key] = self._outlook(past, *demand, shift)
-            sets, (loss, back, worse, more_back) = known[key]
-            wanted = self._frontier.kept[sets]
-            returning = stall.returning_bytes(self._world.footprint, seen.loaded[lane], wanted)
-            wait = (self._world.ceiling - loss) * np.minimum(returning / row_bytes, 1.0)
-            cost = loss + wait + later * back + caution * (worse + later * more_back)
-            chosen[lane] = sets[cost.argmin()]
+        for lane in range(len(chosen)):
+            sets, cost = self.costs(seen, lane, known)
+            chosen[lane] = sets[first_of_least(cost)]
         return self._frontier.kept[chosen]
+
+    def costs(
+        self, seen: Reading, lane: int, known: dict[Any, tuple[IntArray, FloatArray]]
+    ) -> tuple[IntArray, FloatArray]:
+        """The sets of the frontier worth trying in a lane, best first, and J of each: [K] and [K].
+
+        Args:
+            known: what lanes asked before in this row; added to.
+        """
+        shift, caution, later = self._lanes[lane]
+        past, demand = self._past(seen, lane), (seen.tokens[lane], seen.prompt_tokens[lane])
+        key = (past.tobytes(), demand, shift)
+        if key not in known:
+            known[key] = self._outlook(past, *demand, shift)
+        sets, (loss, back, worse, more_back) = known[key]
+        world, wanted = self._world, self._frontier.kept[sets]
+        returning = stall.returning_bytes(world.footprint, seen.loaded[lane], wanted)
+        wait = (world.ceiling - loss) * stall.row_share(world, returning)
+        return sets, loss + wait + later * back + caution * (worse + later * more_back)
 
     def _past(self, seen: Reading, lane: int) -> IntArray:
         """Limits until the last second that is known, [past_s]."""
@@ -272,6 +297,16 @@ class Forecast:
         limits = np.concatenate([np.tile(known, (len(ahead), 1)), ahead], axis=1)
         change = expected_change(self._world, used[sets], loss, back, limits, weight)
         return sets, np.stack([loss[:, 0], back[:, 0], *change])
+
+
+class Plain(Forecast):
+    """The expected cost as it stands, nothing tuned: every part of J counts once.
+
+    A level that differs from that of a past is added to what followed it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(shift=1.0, caution=1.0, later=1.0)
 
 
 class CrossFitted(Forecast):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from rapgym.arrays import BoolArray, FloatArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.learning.hindsight.features import Inputs
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing
@@ -67,11 +67,17 @@ class Settings:
 
 
 def kept_sets(briefing: Briefing) -> tuple[BoolArray, FloatArray]:
-    """Sets of the frontier that are the best that fits at some limit, for a demand of the briefing.
+    """Sets of the frontier that are worth keeping.
 
     Returns:
         bool [K, N], best first, and their nll, [K].
     """
+    front, chosen = frontier(briefing.quality), useful_sets(briefing)
+    return front.kept[chosen], front.nll[chosen]
+
+
+def useful_sets(briefing: Briefing) -> IntArray:
+    """Which of the frontier are the best that fits at some limit, for a demand of the briefing, [K]."""
     front, rows = frontier(briefing.quality), briefing.rows
     some = slice(None, None, -(-len(rows) // MOST_ROWS))
     scale = np.array([TOKEN_SCALES[0], 1.0, TOKEN_SCALES[1]])[:, None]
@@ -82,14 +88,14 @@ def kept_sets(briefing: Briefing) -> tuple[BoolArray, FloatArray]:
     used = front.used_bytes(briefing.footprint, prompt + reserved, prompt)
     smallest = np.minimum.accumulate(used, axis=1)
     useful = (used[:, 1:] < smallest[:, :-1]).any(axis=0)
-    chosen = np.flatnonzero(np.append(True, useful))
-    return front.kept[chosen], front.nll[chosen]
+    return np.flatnonzero(np.append(True, useful))
 
 
 class Agent:
     """The set with the least cost by table and network; a decision takes a few matrix products."""
 
     builds_on = ("schema", "blocks")  # its inputs are found by name, whatever the length of a row
+    of_frontier: IntArray  # its sets' places among those of the frontier, once it is reset, [K]
 
     def __init__(self, file: str, sha256: str | None = None) -> None:
         self._begin(trained.load(file, sha256))
@@ -112,7 +118,8 @@ class Agent:
         """
         where, world, footprint = briefing.layout, briefing.train, briefing.footprint
         self._policy.check_layout(where)
-        self._kept, nll = kept_sets(briefing)
+        front, self.of_frontier = frontier(briefing.quality), useful_sets(briefing)
+        self._kept, nll = front.kept[self.of_frontier], front.nll[self.of_frontier]
         self._loss = np.minimum(nll, world.ceiling)
         self._attention = self._kept[:, 0::2].sum(axis=1).astype(np.float64)
         ffn = self._kept[:, 1::2].sum(axis=1)

@@ -51,10 +51,15 @@ def toy_world(
     footprint: Footprint = FOOTPRINT,
     restore_bytes_per_s: float = 100.0,
     notice_s: int = 0,
+    reaction_s: float = 1.0,
 ) -> World:
-    """A world of these rows; a row of 10 output tokens has weight 1."""
+    """A world of these rows; a row of 10 output tokens has weight 1.
+
+    An emergency costs its whole second unless stated: that is easy to count by hand.
+    """
     columns = toy_columns() if quality is None else quality
-    return World(footprint, columns, rows, CEILING, restore_bytes_per_s, 10.0, notice_s)
+    return World(footprint, columns, rows, CEILING, restore_bytes_per_s, 10.0, notice_s,
+                 reaction_s)  # fmt: skip
 
 
 def lanes_at(world: World, row: Sequence[int], limit_row: Sequence[int] | None = None) -> State:
@@ -75,6 +80,7 @@ STORY = Scenario(
     every=1,
     tenant=Tenant("toy", "toy", every=1, pool_gib=480 / GIB),
     restore_s=3.0,
+    reaction_s=1.0,
     window_s=WINDOW_S,
     workload="toy",
     table="toy",

@@ -10,6 +10,7 @@ from toy_world import FOOTPRINT, toy_world
 from rapgym.arrays import BoolArray
 from rapgym.model import blocks
 from rapgym.quality.table import QualityTable
+from rapgym.testing import worlds as made
 from rapgym.world.records import Rows, State, World
 
 # Most sets above the floor unmeasured on one text or on both, so that predictions decide.
@@ -71,6 +72,7 @@ def worlds(
         footprint=footprint,
         restore_bytes_per_s=draw(st.sampled_from([10.0, 40.0, 100.0, 1000.0])),
         notice_s=draw(st.sampled_from([0, 0, 1, 3])),
+        reaction_s=draw(st.sampled_from(made.REACTIONS_S)),
     )
 
 

@@ -121,7 +121,7 @@ class PolicyEntrant:
         return f"{self.name}.{seed}"
 
     def is_ready(self, story: Scenario) -> bool:
-        return not self.entry.train or bool(registry.trained_seeds(self.entry, story))
+        return not self.entry.reads or bool(registry.trained_seeds(self.entry, story))
 
     def seeds(self, story: Scenario, asked: Sequence[int]) -> Sequence[int]:
         """Those of its training runs, where it learns.
@@ -129,7 +129,7 @@ class PolicyEntrant:
         None on the user's own traces where it has not been trained on them. On ours a run that is
         missing is an error, which the cell raises.
         """
-        if not self.entry.train:
+        if not self.entry.reads:
             return asked
         return registry.trained_seeds(self.entry, story) or ([] if story.is_own else [0])
 

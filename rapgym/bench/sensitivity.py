@@ -44,6 +44,7 @@ DECIMALS = 9  # of what is written: far below any error, and stable across proce
 
 WINDOWS_S = (5, 10)
 RESTORE_S = (0.1, 0.5, 2.0, 8.0)
+REACTION_S = (0.0, 0.03, 0.1, 0.3, 1.0)
 NOTICE_S = (0, 1, 3)
 CARD_MORE_GIB = (-4, -2, 2, 4)
 DRAWS = (0, 1, 2)
@@ -69,6 +70,7 @@ def changes(story: Scenario) -> dict[str, Sequence[Any]]:
         "ceiling": rankings.ceilings(story),
         "window_s": WINDOWS_S,
         "restore_s": RESTORE_S,
+        "reaction_s": REACTION_S,
         "notice_s": NOTICE_S,
         "card_gib": [story.card_gib + more for more in CARD_MORE_GIB],
         "draw": DRAWS,

@@ -51,6 +51,7 @@ def numbers(story: Scenario) -> dict[str, Any]:
         "window_s": whole.window_s,
         "reserved_output_tokens": whole.reserve_tokens,
         "restore_s": story.restore_s,
+        "reaction_s": world.reaction_s,
         "notice_s": story.notice_s,
         "quality_table": f"{table.name} {table.sha256[:12]}",
         "ceiling_nats": world.ceiling,

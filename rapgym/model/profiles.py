@@ -63,6 +63,8 @@ class DeviceProfile:
     margin_bytes: int = 0  # kept free so that what is predicted also fits in reality
     # At which blocks come back; what the scenario's link gives unless measured.
     restore_bytes_per_s: float | None = None
+    # For which serving pauses while blocks leave; what the scenario states unless measured.
+    reaction_s: float | None = None
     latency: Latency | None = None
 
     def __post_init__(self) -> None:
@@ -70,6 +72,10 @@ class DeviceProfile:
             raise InvalidSpec(f"device profile {self.name}: no entry may be negative")
         if self.restore_bytes_per_s is not None and self.restore_bytes_per_s <= 0:
             raise InvalidSpec(f"device profile {self.name}: blocks come back at a rate above 0")
+        if self.reaction_s is not None and not 0 <= self.reaction_s < float("inf"):
+            raise InvalidSpec(
+                f"device profile {self.name}: reaction_s is 0 or more seconds, not {self.reaction_s}"
+            )
 
 
 IDEAL = DeviceProfile()

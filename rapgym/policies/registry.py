@@ -32,11 +32,17 @@ class Entry:
     train: str = ""  # "module:function" of (Training) -> arrays; empty: it does not learn
     refit: bool = False  # trained once more on the whole of train, for test
     file: str = ""  # of one training run, which serves wherever it can read the observations
+    runs_of: str = ""  # another method whose training runs it reads, and does not train itself
 
     @property
     def is_own(self) -> bool:
         """Whether it is a user's, named as `module:Class`."""
         return self.name == self.target
+
+    @property
+    def reads(self) -> str:
+        """The method whose training runs it is built from; empty: none."""
+        return self.runs_of or (self.name if self.train else "")
 
 
 # The grid names the best set found, whatever it was first measured for.
@@ -86,9 +92,14 @@ POLICIES = (
     Entry("forecast", "heuristic", "rapgym.baselines.forecast:Forecast",
           "least expected cost over how the limit went on in train where the past was like now",
           _GRID, tune="rapgym.baselines.forecast:tune"),
+    Entry("forecast-plain", "heuristic", "rapgym.baselines.forecast:Plain",
+          "the same, every part of the expected cost counted once: nothing is tuned", _GRID),
     Entry("hindsight", "learned", "rapgym.baselines.hindsight:Agent",
           "a small network that has seen what each set would have cost in every recorded row", _GRID,
           train="rapgym.baselines.hindsight:train", refit=True),
+    Entry("forecast-hindsight", "learned", "rapgym.baselines.forecast_hindsight:Mean",
+          "least mean of what forecast-plain and hindsight expect each set to cost", _GRID,
+          refit=True, runs_of="hindsight"),
     Entry("dqn", "learned", "rapgym.baselines.dqn:Agent",
           "RAP-style: DQN with masks drops block after block; it sees no table but greedy importance",
           _GRID, train="rapgym.baselines.dqn:train"),
@@ -211,7 +222,7 @@ def settings(found: Entry, briefing: Briefing, table_sha256: str, seed: int = 0)
     Raises:
         InvalidPolicy: it was not tuned or trained for this scenario with this table.
     """
-    if found.train:
+    if found.reads:
         return _run(found, briefing, seed)
     if not found.tune:
         return {}
@@ -243,7 +254,7 @@ def trained_seeds(found: Entry, story: Scenario) -> list[int]:
     """The seeds of an entry that learns whose runs for a scenario are there, ascending."""
     if found.file:
         return [trained.load(found.file).seed]
-    return trained.seeds(found.name, story, told(found, "train"))
+    return trained.seeds(found.reads, story, told(found, "train"))
 
 
 def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
@@ -253,8 +264,8 @@ def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
         InvalidPolicy: there is none for this scenario as it is, or it opened what it may not.
     """
     story = briefing.scenario
-    file = found.file or trained.place(found.name, story, told(found, briefing.split), seed)
-    remedy = f"run: rapgym train {found.name} --scenario {shlex.quote(story.name)} --publish"
+    file = found.file or trained.place(found.reads, story, told(found, briefing.split), seed)
+    remedy = f"run: rapgym train {found.reads} --scenario {shlex.quote(story.name)} --publish"
     try:
         run = trained.load(file)
     except InvalidPolicy as error:

@@ -11,6 +11,7 @@ LABELS = {
     "ceiling": "C = {} nats",
     "window_s": "W = {} s",
     "restore_s": "restore_s = {}",
+    "reaction_s": "reaction_s = {}",
     "notice_s": "notice_s = {}",
     "card_gib": "card = {} GiB",
     "draw": "orders of draw {}",

@@ -37,6 +37,7 @@ def text(report: dict[str, Any]) -> str:
         f"{name:<12} {total[name]['predicted']:.2f} predicted, {total[name]['measured']:.2f} measured"
         for name in ("emergency_s", "refused_s", "stall_s")
     ]
+    lines += _reaction_lines(report.get("reaction"))
     lines.append("")
     lines += _ranking_lines(report["policies"])
     lines.append("")
@@ -47,6 +48,20 @@ def text(report: dict[str, Any]) -> str:
 
 def _nats(value: float | None) -> str:
     return "    -" if value is None else f"{value:.3f}"
+
+
+def _reaction_lines(found: dict[str, Any] | None) -> list[str]:
+    """How long serving paused in an emergency, beside what the world says; reports of before say nothing."""
+    if found is None:
+        return []
+    stated = f"reaction_s   {found['stated_s']:.3f} stated"
+    if found["reaction_s"] is None:
+        return [f"{stated}; no emergency to measure"]
+    return [
+        f"{stated}, {found['reaction_s']:.3f} measured in {found['emergencies']} emergencies: "
+        f"{found['release_s']:.3f} until blocks had left ({found['longest_release_s']:.3f} at worst) "
+        f"after a decode step of {found['step_s']:.3f}"
+    ]
 
 
 def _ranking_lines(ranks: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.workload.residence import DECODE_S_PER_TOKEN
 from rapgym.world import shield, simulator, stall
 from rapgym.world.records import World
@@ -137,8 +137,8 @@ def partial_admission(world: World, asked: Batches, nll: float = 0.0) -> Rule:
     """All blocks in one format; the newest requests are refused until the rest fits in the first second.
 
     Where the limit falls in mid-row, the newest of those admitted are evicted until the others fit:
-    what they still had to say is refused, and the others lose that second, an emergency unless
-    `notice_s` covered it. Where not even the weights fit, the rest of the row is refused, blocks are
+    what they still had to say is refused, and the others lose `reaction_s` of that second, an emergency
+    unless `notice_s` covered it. Where not even the weights fit, the rest of the row is refused, blocks are
     evicted from the last one on until the others fit, and they are charged on return.
 
     Nobody waits and nobody returns within the row. A refused answer costs C in proportion to the
@@ -157,10 +157,10 @@ def partial_admission(world: World, asked: Batches, nll: float = 0.0) -> Rule:
         admitted = np.minimum.accumulate(_fitting(asked.need_bytes, row, limit), axis=1)
         gone = admitted < 0
         share = np.where(gone, 0.0, asked.share[row[:, None], np.maximum(admitted, 0)])
-        paused = _paused(world, admitted) & ~gone
-        serving = ~gone & ~paused
+        paused_s = np.where(gone, 0.0, _paused_s(world, admitted))
+        able_s = np.where(gone, 0.0, 1.0 - paused_s)
         missing = stall.missing_bytes(foot, before)
-        stalled = stall.in_seconds(serving, stall.stall_s(world, missing))
+        stalled = stall.in_seconds(able_s, stall.stall_s(world, missing))
 
         present = np.where(gone[:, :1], before, True)
         spare = limit - int(foot.overhead_bytes(np.array(0))) - foot.margin_bytes
@@ -171,9 +171,9 @@ def partial_admission(world: World, asked: Batches, nll: float = 0.0) -> Rule:
         reason = np.where(first < whole, Reason.REPAIRED, Reason.POLICY)
         need = asked.need_bytes[row, np.maximum(first, 0)] - foot.margin_bytes
         return Played(
-            quality=loss * (share * np.where(serving, 1 - stalled, 0.0)).mean(axis=1),
+            quality=loss * (share * (able_s - stalled)).mean(axis=1),
             stall=world.ceiling * (share * stalled).mean(axis=1),
-            emergency=world.ceiling * (share * paused).mean(axis=1),
+            emergency=world.ceiling * (share * paused_s).mean(axis=1),
             refused=world.ceiling * (1 - share).mean(axis=1),
             reason=np.where(first < 0, Reason.REFUSED, reason),
             used_bytes=np.where(first < 0, 0, need),
@@ -200,8 +200,8 @@ def weight_streaming(world: World, nll: float = 0.0) -> Rule:
     At the row's start as many bytes of weights as fit become resident, those that return at a stall,
     as blocks do. A decode step of the batch then takes 30 ms and the reading of what is missing over
     the host link; the share of the second's tokens that are not served for lack of time counts as
-    stall. Where the limit falls below what is resident, weights go at once and that second is not
-    served, an emergency unless `notice_s` covered it. Where embeddings and KV alone do not fit, the
+    stall. Where the limit falls below what is resident, weights go at once and `reaction_s` of that
+    second is not served, an emergency unless `notice_s` covered it. Where embeddings and KV alone do not fit, the
     rest of the row is refused; weights that fit without KV stay.
 
     That weights are cut to the byte, need no buffer to be read into, and prefill reads none of them
@@ -223,10 +223,10 @@ def weight_streaming(world: World, nll: float = 0.0) -> Rule:
         room = np.minimum.accumulate(np.minimum(limit - taken[:, None], weights), axis=1)
         gone = room < 0
         resident = np.maximum(room, 0)
-        paused = _paused(world, resident) & ~gone
-        serving = ~gone & ~paused
+        paused_s = np.where(gone, 0.0, _paused_s(world, resident))
+        able_s = np.where(gone, 0.0, 1.0 - paused_s)
         returning = np.maximum(resident[:, 0] - before[:, 0], 0)
-        stalled = stall.in_seconds(serving, stall.stall_s(world, returning))
+        stalled = stall.in_seconds(able_s, stall.stall_s(world, returning))
         reading_s = stall.stall_s(world, weights - resident)  # at every step
         served = DECODE_S_PER_TOKEN / (DECODE_S_PER_TOKEN + reading_s)
 
@@ -234,13 +234,13 @@ def weight_streaming(world: World, nll: float = 0.0) -> Rule:
         present = np.where(gone[:, 0], before[:, 0], last)
         spare = limit - int(foot.overhead_bytes(np.array(0))) - foot.margin_bytes
         lowest = np.maximum(np.where(gone, spare, weights).min(axis=1), 0)
-        lost = np.where(serving, stalled + (1 - stalled) * (1 - served), 0.0)
+        lost = stalled + (able_s - stalled) * (1 - served)
         reason = np.where(resident[:, 0] < weights, Reason.REPAIRED, Reason.POLICY)
         used = taken - foot.margin_bytes + resident[:, 0]
         return Played(
             quality=loss * np.where(serving, (1 - stalled) * served, 0.0).mean(axis=1),
             stall=world.ceiling * lost.mean(axis=1),
-            emergency=world.ceiling * paused.mean(axis=1),
+            emergency=world.ceiling * paused_s.mean(axis=1),
             refused=world.ceiling * gone.mean(axis=1),
             reason=np.where(gone[:, 0], Reason.REFUSED, reason),
             used_bytes=np.where(gone[:, 0], 0, used),
@@ -250,9 +250,8 @@ def weight_streaming(world: World, nll: float = 0.0) -> Rule:
     return Rule(np.array([weights]), play)
 
 
-def _paused(world: World, held: IntArray) -> BoolArray:
-    """Seconds in which something had to go at once: held [n, W] fell, and nobody had said so."""
+def _paused_s(world: World, held: IntArray) -> FloatArray:
+    """How much of each second is lost where something had to go at once, held [n, W] fell: [n, W]."""
     falls = np.zeros(held.shape, dtype=bool)
-    if world.notice_s < 1:
-        falls[:, 1:] = held[:, 1:] < held[:, :-1]
-    return falls
+    falls[:, 1:] = held[:, 1:] < held[:, :-1]
+    return np.where(falls, stall.pause_s(world), 0.0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray, first_of_least
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.tuning import TUNING_BUDGET
@@ -50,7 +50,7 @@ def best_settings(
     (count,) = {len(values) for values in settings.values()}
     if count > TUNING_BUDGET:
         raise InvalidPolicy(f"{count} settings to try; a method may try {TUNING_BUDGET}")
-    best = int(np.argmin(train_costs(lambda: make(**settings), briefing, count)))
+    best = first_of_least(train_costs(lambda: make(**settings), briefing, count))
     return {name: values[best].item() for name, values in settings.items()}
 
 

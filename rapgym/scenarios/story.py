@@ -50,6 +50,9 @@ class Scenario:
     window_s: int  # W; see residence.window_s
     workload: str  # name of the series under traces/
     notice_s: int = 0  # by how much the tenant announces what it takes
+    # How long serving pauses while blocks leave after memory was taken: one engine step and the release,
+    # unless the device profile has measured it. At most one second of it counts.
+    reaction_s: float = 0.1
     domain: str | None = None  # text on which quality counts; the mean of all unless stated
     told_domain: str | None = None  # of the calibration text that policies are told of, if another
     draw: int | None = None  # of calibration text, whose orders policies are told of, if another
@@ -80,6 +83,10 @@ class Scenario:
             raise InvalidSpec(f"{self.name}: without a tenant all pairings are the same: offsets=1")
         if self.notice_s < 0:
             raise InvalidSpec(f"{self.name}: notice_s cannot be negative")
+        if not 0 <= self.reaction_s < float("inf"):
+            raise InvalidSpec(
+                f"{self.name}: reaction_s is 0 or more seconds, not {self.reaction_s}"
+            )
         if not 0 < self.length_share <= 1:
             raise InvalidSpec(f"{self.name}: length_share is above 0, at most 1")
         if self.length_share != 1 and not self.stand_in:

@@ -147,6 +147,7 @@ def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
         restore_bytes_per_s=restore_bytes_per_s,
         mean_output_tokens=float(train.mean()),
         notice_s=story.notice_s,
+        reaction_s=story.reaction_s if profile.reaction_s is None else profile.reaction_s,
     )
 
 

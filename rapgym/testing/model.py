@@ -109,6 +109,7 @@ class PlainWorld:
     restore_bytes_per_s: float
     mean_output_tokens: float
     notice_s: int
+    reaction_s: float
     quality: Callable[[Kept], tuple[float, bool]]
 
     @classmethod
@@ -136,6 +137,7 @@ class PlainWorld:
             restore_bytes_per_s=world.restore_bytes_per_s,
             mean_output_tokens=world.mean_output_tokens,
             notice_s=world.notice_s,
+            reaction_s=world.reaction_s,
             quality=quality_of(world.quality) if quality is None else quality,
         )
 
@@ -242,27 +244,29 @@ def serve(
     loss_sum, refused_from = 0.0, 0 if refused else None
     falls: list[int] = []
     for second, budget in enumerate(budgets):
-        emergency = False
+        lost = 0.0  # of this second, while blocks leave
         if not refused and used(kept) > budget:
             falls.append(second)
             smaller = fit(kept, costs, budget, order)
             if strict or used(smaller) > budget:
                 refused, refused_from = True, second
             else:
-                emergency, kept = world.notice_s == 0, smaller
+                kept = smaller
+                if world.notice_s == 0:
+                    lost = 1.0 if world.reaction_s > 1 else world.reaction_s
                 value, measured = world.quality(kept)
                 loss, known = min(value, world.ceiling), known and measured
             in_memory = kept
         if refused:
             seconds["refused"] += 1
-        elif emergency:
-            seconds["emergency"] += 1
         else:
-            stall = min(stall_left, 1.0)
+            rest = 1 - lost
+            stall = rest if stall_left > rest else stall_left
             stall_left -= stall
+            seconds["emergency"] += lost
             seconds["stall"] += stall
-            seconds["served"] += 1 - stall
-            loss_sum += (1 - stall) * loss
+            seconds["served"] += rest - stall
+            loss_sum += (rest - stall) * loss
 
     if refused_from is not None:
         room = min(budgets[refused_from:])

@@ -61,6 +61,7 @@ def tiny_worlds(draw: st.DrawFn, most_rows: int = 6, most_seconds: int = 4) -> W
         restore_bytes_per_s=draw(st.sampled_from([10.0, 40.0, 100.0, 1000.0])),
         mean_output_tokens=10.0,
         notice_s=draw(st.sampled_from([0, 0, 1, 3])),
+        reaction_s=draw(st.sampled_from(made.REACTIONS_S)),
     )  # fmt: skip
     limit_bytes = [
         draw(st.lists(limits(world, p, r), min_size=seconds, max_size=seconds))

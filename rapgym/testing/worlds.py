@@ -20,6 +20,7 @@ from rapgym.world.records import Rows, World
 TABLES = 24  # tiny tables, by number
 CEILING = 4.0  # C of each
 MARGINS, ACTIVATIONS = (0, 7), (0.0, 1.5)
+REACTIONS_S = (0.0, 0.03, 0.1, 0.5, 1.0, 2.0)
 STORY = Scenario(
     "tiny",
     "A model of a few layers that exists in books alone.",
@@ -131,7 +132,9 @@ def dense_bytes(world: World) -> int:
 
 def briefing_of(world: World, card_bytes: int = 1000) -> Briefing:
     """A briefing in a tiny world."""
-    story = replace(STORY, window_s=world.window_s, notice_s=world.notice_s)
+    story = replace(
+        STORY, window_s=world.window_s, notice_s=world.notice_s, reaction_s=world.reaction_s
+    )
     return Briefing(story, world, encoding.layout(world, card_bytes=card_bytes))
 
 

@@ -44,9 +44,8 @@ class _Row:
 
     to_come: FloatArray  # at the start of each second, [W + 1, S]
     fits: FloatArray  # bool [W, S]
-    landing: (
-        FloatArray  # what an emergency in this second costs with each counts to land on, [W, S]
-    )
+    # What an emergency in this second costs with each counts to land on, [W, S].
+    landing: FloatArray
     refusing: FloatArray  # cost of refusing from each second, [W]
 
 
@@ -113,15 +112,18 @@ class _Lane:
         window_s, states = self.world.window_s, len(self.loss)
         weight = self.output[t] / window_s
         served, lost = weight * self.loss, weight * self.world.ceiling
-        covered = self.world.notice_s >= 1
+        # Of an emergency's second the reaction is lost; what is landed on serves the rest of it. That a
+        # stall may go on in that rest is left out: it would only add to the cost.
+        pause_s = stall.pause_s(self.world)
+        landed = pause_s * lost + (1.0 - pause_s) * served
         fits = self.used[t] <= self.limit[t][:, None]
         to_come, landing = np.empty((window_s + 1, states)), np.empty((window_s, states))
         refusing = lost * (window_s - np.arange(window_s)) + later.min()
         to_come[window_s] = later
         for second in range(window_s - 1, -1, -1):
             after = to_come[second + 1]
-            # An emergency: drop to any smaller counts that fit. With notice they serve at once.
-            landing[second] = np.where(fits[second], after + (served if covered else lost), np.inf)
+            # An emergency: drop to any smaller counts that fit.
+            landing[second] = np.where(fits[second], after + landed, np.inf)
             drop = _least_with_more_dropped(landing[second].reshape(self.shape)).ravel()
             if second == 0:  # a row starts with what fits, so that blocks cannot return this way
                 drop = np.full(states, np.inf)

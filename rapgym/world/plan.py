@@ -4,12 +4,45 @@ It knows all rows and the columns that score. Dynamic programming chooses among 
 it chooses is then served by the simulator itself, so its cost is one that was reached.
 """
 
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.world import simulator, stall
-from rapgym.world.records import State, World
+from rapgym.world.records import Outcome, State, World
 from rapgym.world.reward import token_loss
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Some seconds of a row in which no choice of any lane loses a block: [B, K] each."""
+
+    able_s: FloatArray  # how much of them can serve
+    cost: FloatArray  # of a second of them that waits instead of serving
+
+
+def _stretches(world: World, outcome: Outcome, shape: tuple[int, int]) -> list[_Stretch]:
+    """A row that was served without a stall, from one fall of the limit to the next."""
+    weight = outcome.output_tokens / world.mean_output_tokens / world.window_s
+    loss = token_loss(outcome.nll, world.ceiling)
+    refused = outcome.refused.copy()
+    falls = {fall.second: fall for fall in outcome.falls}
+    edges = sorted({0, world.window_s, *falls, *(second + 1 for second in falls)})
+    found = []
+    for start, stop in pairwise(edges):
+        able_s = np.full(len(loss), float(stop - start))
+        if start in falls:
+            fall = falls[start]
+            loss = loss.copy()
+            loss[fall.lanes] = token_loss(world.quality.nll(fall.kept)[0], world.ceiling)
+            refused[fall.lanes] |= fall.refused
+            able_s[fall.lanes] -= stall.pause_s(world)
+        able_s[refused] = 0.0
+        cost = weight * (world.ceiling - loss)
+        found.append(_Stretch(able_s.reshape(shape), cost.reshape(shape)))
+    return found
 
 
 def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> BoolArray:
@@ -21,14 +54,13 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
         start: of each of B lanes, before the first row.
 
     Returns:
-        bool [rows, B, N]. Exact but for one thing: where an emergency interrupts a reload, its
-        rest is not counted while planning.
+        bool [rows, B, N]. Exact but for one thing: where a row is refused from its start, the floor
+        is taken to have been in memory.
     """
     lanes, count = start.lanes, len(candidates)
     tiled = np.tile(candidates, (lanes, 1))
     kept = np.empty((rows, lanes, count, world.blocks), dtype=bool)  # executed at a row's start
-    stall_cost = np.empty((rows, lanes, count))  # of one second of stalling
-    calm_s = np.empty((rows, lanes, count))
+    waits: list[list[_Stretch]] = []
     own, ends = [], []
     for t in range(rows):
         state = world.state(
@@ -38,24 +70,20 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
             tiled,
         )
         _, outcome = simulator.step(world, state, tiled)
-        asked = world.demand(state)
-        used = world.footprint.used_bytes(outcome.kept, asked.tokens, asked.prompt_tokens)
-        over = (used + world.footprint.margin_bytes)[:, None] > world.limits(state)
-        first = np.where(over.any(axis=1), over.argmax(axis=1), world.window_s)
-        weight = outcome.output_tokens / world.mean_output_tokens / world.window_s
-        loss = token_loss(outcome.nll, world.ceiling)
         kept[t] = outcome.kept.reshape(lanes, count, -1)
-        stall_cost[t] = (weight * (world.ceiling - loss)).reshape(lanes, count)
-        calm_s[t] = np.where(outcome.refused, 0, first).reshape(lanes, count)
+        waits.append(_stretches(world, outcome, (lanes, count)))
         own.append(outcome.terms.total.reshape(lanes, count))
         ends.append(outcome.kept_end.reshape(lanes, count, -1))
 
     def onward(t: int, loaded: BoolArray, ahead: FloatArray) -> FloatArray:
         """Cost of each choice at row t from each loaded set: [B, M, N] -> [B, M, K]."""
         returning = stall.returning_between(world.footprint, loaded, kept[t])
-        stall_s = stall.stall_s(world, returning)
-        stalled = np.minimum(stall_s, calm_s[t][:, None]) * stall_cost[t][:, None]
-        total: FloatArray = stalled + ahead[:, None]
+        left_s = stall.stall_s(world, returning)
+        total: FloatArray = np.broadcast_to(ahead[:, None], left_s.shape).copy()
+        for stretch in waits[t]:
+            waited = stall.in_second(left_s, stretch.able_s[:, None])
+            total += waited * stretch.cost[:, None]
+            left_s = left_s - waited
         return total
 
     ahead = [np.zeros((lanes, count))] * rows  # of row t's choice and all rows after it

@@ -122,6 +122,12 @@ class World:
     restore_bytes_per_s: float  # of the host link
     mean_output_tokens: float  # of a train row: the unit of a row's weight
     notice_s: int = 0  # seconds by which the tenant announces what it takes
+    # How long serving pauses while blocks leave after memory was taken; of it at most a second counts.
+    reaction_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reaction_s < float("inf"):
+            raise InvalidSpec(f"reaction_s is 0 or more seconds, not {self.reaction_s}")
 
     @property
     def window_s(self) -> int:

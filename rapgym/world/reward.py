@@ -9,14 +9,14 @@ from rapgym.arrays import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """How the W seconds of a row were spent in each of B lanes; each second counts once.
+    """How the W seconds of a row were spent in each of B lanes; every moment counts once.
 
     Order of precedence where several apply: refused, emergency, stall, served.
     """
 
     loss: FloatArray  # sum over served seconds of min(nll(kept) - nll(dense), C), nats, [B]
     stall: FloatArray  # seconds in which blocks came back over the host link, [B]
-    emergency: FloatArray  # seconds in which blocks had to go at once, [B]
+    emergency: FloatArray  # seconds for which serving paused while blocks had to go at once, [B]
     refused: FloatArray  # [B]
 
 

@@ -134,10 +134,9 @@ class Row:
             self.falls.append(Fall(second, where, before, kept, refused))
         return falls
 
-    def pauses(self, falls: BoolArray) -> BoolArray:
-        """Which lanes that lose blocks are not served meanwhile, [B]."""
-        # Notice covers an emergency: the blocks are gone by the time the memory is taken.
-        return falls if self.world.notice_s < 1 else np.zeros_like(falls)
+    def paused_s(self, falls: BoolArray) -> FloatArray:
+        """How much of a second is not served while blocks go, in lanes that lose some, s: [B]."""
+        return np.where(falls, stall.pause_s(self.world), 0.0)
 
     def _serve_eventful(
         self, lanes: BoolArray, stall_left: FloatArray, loss: FloatArray, seconds: Seconds
@@ -149,14 +148,15 @@ class Row:
                 nll, measured = self.world.quality.nll(self.kept[falls])
                 loss[falls] = reward.token_loss(nll, self.world.ceiling)
                 self.measured[falls] &= measured
-            refused, paused = lanes & (self.refused_from <= second), self.pauses(falls)
-            serving = lanes & ~refused & ~paused
-            stalled = np.where(serving, stall.in_second(stall_left), 0.0)
+            refused, paused_s = lanes & (self.refused_from <= second), self.paused_s(falls)
+            serving = lanes & ~refused
+            able_s = np.where(serving, 1.0 - paused_s, 0.0)
+            stalled = stall.in_second(stall_left, able_s)
             stall_left -= stalled
             seconds.refused[refused] += 1
-            seconds.emergency[paused] += 1
+            seconds.emergency[...] += paused_s
             seconds.stall[...] += stalled
-            seconds.loss[...] += np.where(serving, (1.0 - stalled) * loss, 0.0)
+            seconds.loss[...] += np.where(serving, (able_s - stalled) * loss, 0.0)
 
     def unload_refused(self) -> None:
         """What stays in memory after a refusal: the floor, or a strict policy's own set.

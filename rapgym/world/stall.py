@@ -1,8 +1,10 @@
-"""How blocks return: which bytes cross the host link, and how long a row waits for them.
+"""What of a second serves: how long blocks take to return, and how long serving pauses as they leave.
 
-Blocks that come back stall the batch for their bytes over the link. A stall pauses in seconds that are
-not served, and ends with its row. Nothing else knows the link's rate; `rapgym.testing.model` says the
-same once more, independently.
+Blocks that come back stall the batch for their bytes over the link. Where the limit falls below what is in
+use, blocks go at once, and the first `reaction_s` of that second are not served, unless the tenant
+had announced it. What is left of the second can serve: the stall goes on in it, and then tokens are
+served. A stall pauses while nothing can serve, and ends with its row. Nothing else knows the link's rate
+or the reaction; `rapgym.testing.model` says the same once more, independently.
 """
 
 import numpy as np
@@ -75,20 +77,33 @@ def row_share(world: World, returning_bytes: IntArray) -> FloatArray:
     return share
 
 
-def in_second(left_s: FloatArray) -> FloatArray:
-    """How much of one served second waits, `left_s` being what is left of the stall, s: [...]."""
-    return np.minimum(left_s, 1.0)
+def pause_s(world: World) -> float:
+    """How much of a second is lost in which blocks have to go at once, s: `reaction_s`, at most 1.
+
+    Nothing where notice covers it: the blocks are gone by the time the memory is taken.
+    """
+    return 0.0 if world.notice_s >= 1 else min(world.reaction_s, 1.0)
 
 
-def in_seconds(serving: BoolArray, stall_s: FloatArray) -> FloatArray:
+def in_second(left_s: FloatArray, able_s: FloatArray) -> FloatArray:
+    """How much of one second waits, s: [...].
+
+    Args:
+        left_s: what is left of the stall, [...].
+        able_s: how much of the second can serve: neither refused nor lost as blocks go, [...].
+    """
+    return np.minimum(left_s, able_s)
+
+
+def in_seconds(able_s: FloatArray, stall_s: FloatArray) -> FloatArray:
     """How much of each second of a row waits.
 
     Args:
-        serving: which seconds are served, bool [n, W].
+        able_s: how much of each second can serve, [n, W].
         stall_s: how long the stall is in all, [n].
 
     Returns:
-        float64 [n, W]: each served second takes what is left, up to itself; the others nothing.
+        float64 [n, W]: each second takes what is left of the stall, up to what of it can serve.
     """
-    waited: IntArray = np.cumsum(serving, axis=1) - serving
-    return np.where(serving, np.clip(stall_s[:, None] - waited, 0.0, 1.0), 0.0)
+    before: FloatArray = np.cumsum(able_s, axis=1) - able_s
+    return np.minimum(np.maximum(stall_s[:, None] - before, 0.0), able_s)

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import toy_world
 from toy_table import toy_columns
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray, first_of_least
 from rapgym.baselines import forecast
 from rapgym.baselines.forecast import CrossFitted, Forecast, Futures, Remains
 from rapgym.errors import InvalidPolicy
@@ -28,11 +30,12 @@ RNG = np.random.default_rng(0)
 COLUMNS = toy_columns()
 
 
-def one_row(limits: IntArray, notice_s: int = 0) -> World:
+def one_row(limits: IntArray, notice_s: int = 0, reaction_s: float = 1.0) -> World:
     """A row of 5 tokens, so that all blocks take 60 bytes and the shield has nothing to give back;
     everything comes back within 0.3 s, so before any emergency."""
     rows = toy_world.toy_rows([5], [limits.tolist()])
-    return toy_world.toy_world(rows, quality=COLUMNS, restore_bytes_per_s=1000.0, notice_s=notice_s)
+    return toy_world.toy_world(rows, quality=COLUMNS, restore_bytes_per_s=1000.0, notice_s=notice_s,
+                               reaction_s=reaction_s)  # fmt: skip
 
 
 def served(world: World, loaded: BoolArray, proposal: BoolArray) -> Outcome:
@@ -46,14 +49,16 @@ def to_come_back(world: World, kept: BoolArray) -> float:
     return float(world.ceiling * seconds / world.window_s)
 
 
-@pytest.mark.parametrize("notice_s", [0, 1])
-def test_expected_change_equals_a_loop_over_futures_through_the_simulator(notice_s: int) -> None:
+@pytest.mark.parametrize(("notice_s", "reaction_s"), [(0, 1.0), (0, 0.1), (0, 0.0), (1, 0.5)])
+def test_expected_change_equals_a_loop_over_futures_through_the_simulator(
+    notice_s: int, reaction_s: float
+) -> None:
     for _ in range(20):
         first = int(RNG.integers(220, 470))
         limits = RNG.integers(200, 480, size=(6, 4))
         limits[:, 0] = first
         weight = RNG.dirichlet(np.ones(6))
-        world = one_row(limits[0], notice_s)
+        world = one_row(limits[0], notice_s, reaction_s)
         remains = Remains.of(world, frontier(world.quality))
         used = remains.used_bytes(world, 5, 5)
         sets = forecast.worth_trying(used[:, 0], first)
@@ -61,7 +66,7 @@ def test_expected_change_equals_a_loop_over_futures_through_the_simulator(notice
         loss, back = remains.loss[sets], remains.back[sets]
         found = forecast.expected_change(world, used[sets], loss, back, limits, weight)
         for i, kept in enumerate(frontier(world.quality).kept[sets]):
-            outcomes = [served(one_row(path, notice_s), kept, kept) for path in limits]
+            outcomes = [served(one_row(path, notice_s, reaction_s), kept, kept) for path in limits]
             assert not outcomes[0].refused.any()
             cost = np.array([o.terms.total[0] for o in outcomes])
             ends = np.array([to_come_back(world, o.kept_end[0]) for o in outcomes])
@@ -89,15 +94,17 @@ def drawn_sets(count: int) -> BoolArray:
     return loaded
 
 
-@pytest.mark.parametrize("notice_s", [0, 3])
-def test_knowing_the_future_it_takes_the_set_of_least_cost(notice_s: int) -> None:
+@pytest.mark.parametrize(("notice_s", "reaction_s"), [(0, 1.0), (0, 0.1), (3, 1.0)])
+def test_knowing_the_future_it_takes_the_set_of_least_cost(
+    notice_s: int, reaction_s: float
+) -> None:
     """A world of one row has one stretch, and so one future: what that row's limit will do. Where
     three seconds are announced, all is known anyway."""
     lookups_cost = 0
     for _ in range(40):
         # Odd: an observation may lose a byte, and no set takes an odd number.
         limits = np.r_[RNG.integers(110, 235), RNG.integers(100, 240, size=3)] * 2 + 1
-        world = one_row(limits, notice_s)
+        world = one_row(limits, notice_s, reaction_s)
         policy, told, loaded = (
             Forecast(shift=0.0, caution=1.0, later=0.0),
             told_of(world),
@@ -123,6 +130,80 @@ def test_a_level_that_differs_is_added_to_a_future_as_asked() -> None:
         found, weight = futures.after(past, shift)
         assert found.tolist() == [ahead], "never below the lowest limit that was seen"
         assert weight.tolist() == [1.0]
+
+
+def test_the_nearest_are_found_by_whole_numbers_and_ties_go_to_the_earlier(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a plain loop over exact fractions; most pasts of a limit of few levels are equal."""
+    monkeypatch.setattr(forecast, "NEIGHBOURS", 12)
+    levels = RNG.choice([300, 301, 400], (30, 4))
+    futures = Futures.of(toy_world.toy_world(toy_world.toy_rows([5] * 30, levels.tolist())))
+    count, ties = futures.past.shape[1], 0
+    for _ in range(20):
+        past = RNG.choice([300, 301, 400], 33)
+        now = [
+            Fraction(int(value)) * forecast.STEPS / int(unit)
+            for value, unit in zip(forecast.features(past), futures.unit, strict=True)
+        ]
+        apart = [
+            sum((int(futures.past[i, p]) - floor(now[i])) ** 2 for i in range(6))
+            for p in range(count)
+        ]
+        nearest = sorted(range(count), key=lambda p: (apart[p], p))[:13]
+        ties += apart[nearest[11]] == apart[nearest[12]]
+        ahead, weight = futures.after(past, 0.0)
+        assert (ahead == futures.ahead[nearest[:12]]).all()
+        farthest = apart[nearest[11]]
+        plain = [1 - apart[p] / (1.01 * farthest) if farthest else 1.0 for p in nearest[:12]]
+        assert weight == pytest.approx(np.array(plain) / sum(plain))
+    assert ties > 3, "the last place had equals"
+
+
+def test_a_deviation_is_that_of_the_numbers_and_knows_no_order() -> None:
+    numbers = RNG.integers(-(1 << 45), 1 << 45, 999)
+    found = forecast.deviation(numbers)
+    assert found == pytest.approx(numbers.astype(float).std(), rel=1e-9)
+    assert all(forecast.deviation(RNG.permutation(numbers)) == found for _ in range(5))
+    assert forecast.deviation(np.full(7, 1 << 45)) == 0
+
+
+def test_the_last_digit_of_a_cost_moves_no_choice(
+    toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where sets cost the same: then the better one by the table is taken."""
+    told, lanes = briefing(toy_story), 40
+    seen = observed_at(toy_story, told, lanes)
+    policy = Forecast(shift=1.0, caution=1.0, later=0.5)
+    policy.reset(lanes, told)
+    chosen = policy.propose(seen, np.random.default_rng(0))
+    original = forecast.expected_change
+
+    def moved(*arguments: Any) -> tuple[FloatArray, FloatArray]:
+        found = original(*arguments)
+        way = RNG.choice([-np.inf, np.inf], (2, len(found[0])))
+        return np.nextafter(found[0], way[0]), np.nextafter(found[1], way[1])
+
+    monkeypatch.setattr(forecast, "expected_change", moved)
+    assert (policy.propose(seen, np.random.default_rng(0)) == chosen).all()
+
+    tied = Forecast(shift=1.0, caution=0.0, later=0.0)
+    tied.reset(lanes, told)
+    everything = tied._remains
+    way = RNG.choice([-np.inf, np.inf], everything.loss.shape)
+    tied._remains = replace(everything, loss=np.nextafter(np.full(way.shape, 0.3), way))
+    seen[:, told.layout.slice_of("loaded")] = 1.0  # nothing returns, so all that fits costs 0.3
+    front = frontier(told.quality)
+    asked = told.read(seen)
+    used = front.used_bytes(told.footprint, asked.tokens, asked.prompt_tokens)
+    best = front.kept[front.best_fitting(used, asked.limit_bytes)]
+    assert (tied.propose(seen, np.random.default_rng(0)) == best).all()
+
+
+def test_costs_that_hardly_differ_are_equal_and_the_first_wins() -> None:
+    assert first_of_least(np.array([1.0, 0.5 + 5e-10, 0.5, 0.7])) == 1
+    assert first_of_least(np.array([1.0, 0.5 + 5e-9, 0.5, 0.7])) == 2
+    assert first_of_least(np.array([np.inf, 2.0])) == 1
 
 
 def test_the_nearest_past_counts_most() -> None:
@@ -195,16 +276,21 @@ def test_without_weight_on_futures_it_is_the_lookup(toy_story: Scenario) -> None
     }  # fmt: skip
 
 
-def test_lanes_decide_alone_and_always_the_same(toy_story: Scenario) -> None:
-    told = briefing(toy_story)
-    world = worlds.world(toy_story, "validation")
-    lanes, rng = 8, np.random.default_rng(0)
+def observed_at(story: Scenario, told: Briefing, lanes: int) -> FloatArray:
+    """What is seen at random rows of the validation split, float32 [B, O]."""
+    world = worlds.world(story, "validation")
     at = RNG.integers(0, len(world.rows), size=(2, lanes))
     state = replace(
         toy_world.lanes_at(world, at[0].tolist(), at[1].tolist()), loaded=drawn_sets(lanes)
     )
     ages = np.arange(lanes, dtype=np.int64)
-    seen = encoding.observe(world, told.layout, encoding.visible(world, state, ages))
+    return encoding.observe(world, told.layout, encoding.visible(world, state, ages))
+
+
+def test_lanes_decide_alone_and_always_the_same(toy_story: Scenario) -> None:
+    told = briefing(toy_story)
+    lanes, rng = 8, np.random.default_rng(0)
+    seen = observed_at(toy_story, told, lanes)
     together = Forecast(shift=1.0, caution=1.0, later=0.5)
     together.reset(lanes, told)
     found = together.propose(seen, rng)

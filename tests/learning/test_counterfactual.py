@@ -72,15 +72,18 @@ def test_costs_are_the_simulators(name: str) -> None:
 
 
 def test_a_fall_by_hand() -> None:
-    """Two seconds ahead: the second takes a block, so it is not served, and the third is at less."""
+    """Three seconds ahead: the second takes a block, so it is not served, and the third is at less."""
     used = np.array([[400, 340, 300]])
     loss = np.array([[0.0, 0.5, 1.0]])
     limits = np.array([[400, 399, 399], [400, 400, 400], [350, 310, 299]])
-    cost, passed = counterfactual.costs(used, loss, limits, 4.0)
+    cost, passed = counterfactual.costs(used, loss, limits, 4.0, pause_s=1.0)
     assert cost[:, 0].tolist() == [0.0 + 4.0 + 0.5, 0.0, 4.0 + 4.0 + 4.0]
     assert passed[:, 0].tolist() == [1, 0, 3], "3 of 3 passed: the rest of the row is refused"
-    noticed, _ = counterfactual.costs(used, loss, limits, 4.0, noticed=True)
+    noticed, _ = counterfactual.costs(used, loss, limits, 4.0, pause_s=0.0)
     assert noticed[:, 0].tolist() == [0.0 + 0.5 + 0.5, 0.0, 0.5 + 1.0 + 4.0]
+    quick, _ = counterfactual.costs(used, loss, limits, 4.0, pause_s=0.25)
+    once, more = 0.25 * 4 + 0.75 * 0.5, 0.25 * 4 + 0.75 * 1.0
+    assert quick[:, 0].tolist() == [0.0 + once + 0.5, 0.0, once + more + 4.0]
 
 
 def test_what_returns_is_what_is_missing() -> None:

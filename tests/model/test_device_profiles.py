@@ -26,7 +26,7 @@ from rapgym.world.records import World
 WORK = Work(0.001, 0.0002, 0.0003)
 PROFILE = DeviceProfile(
     "bench", context_bytes=5_000_000, activation_bytes_per_token=100.5, margin_bytes=70_000,
-    restore_bytes_per_s=1e9, latency=Latency(WORK, WORK, WORK, drop_block_s=0.0004),
+    restore_bytes_per_s=1e9, reaction_s=0.02, latency=Latency(WORK, WORK, WORK, drop_block_s=0.0004),
 )  # fmt: skip
 BESIDE_CODE = SCENARIOS[0]
 
@@ -45,7 +45,14 @@ def test_a_profile_reads_back_with_its_provenance(profile_file: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"schema": 99}, {"margin_bytes": -1}, {"latency": {"prefill_token": {}}}, {"unknown": 1}],
+    [
+        {"schema": 99},
+        {"margin_bytes": -1},
+        {"reaction_s": -1},
+        {"reaction_s": "soon"},
+        {"latency": {"prefill_token": {}}},
+        {"unknown": 1},
+    ],
 )
 def test_a_damaged_profile_is_refused_by_name(
     profile_file: Path, change: dict[str, object]
@@ -85,6 +92,13 @@ def test_a_world_on_a_device_charges_what_the_device_adds(profile_file: Path) ->
     assert added == 5_000_000 + 100_500
     assert there.footprint.margin_bytes == 70_000
     assert there.restore_bytes_per_s == 1e9 != ideal.restore_bytes_per_s
+    assert (there.reaction_s, ideal.reaction_s) == (0.02, 0.1)
+    silent = replace(PROFILE, reaction_s=None)
+    profiles.write(Stored(silent, {}), profile_file.with_name("silent.json"))
+    stated = replace(
+        BESIDE_CODE, device_profile=str(profile_file.with_name("silent.json")), reaction_s=0.3
+    )
+    assert worlds.world(stated, "train").reaction_s == 0.3
     assert (there.rows.limit_bytes == ideal.rows.limit_bytes).all()
 
 

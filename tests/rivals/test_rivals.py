@@ -121,6 +121,28 @@ def test_a_return_pauses_while_a_second_is_lost() -> None:
     assert found.refused == pytest.approx([4, 4 * 3 * 0.4 / 4])
 
 
+def test_what_is_left_of_an_emergencys_second_goes_on() -> None:
+    # As above, but a quarter of second 1 is lost: the return ends within it, after 0.75 s more, and
+    # 0.25 s in second 2; what is left of that is served at 0.5 nats.
+    asked = [[(5, 0, 6)], [(5, 0, 6), (5, 0, 4)]]
+    world = toy_world(
+        rows_of(asked, np.array([[300] * 4, [520, 460, 460, 460]])),
+        restore_bytes_per_s=50.0,
+        reaction_s=0.25,
+    )
+    found = played(rival_rules.partial_admission(world, table_of(world, asked), 0.5), range(2))
+    assert found.emergency == pytest.approx([0, 4 * 0.6 * 0.25 / 4])
+    assert found.stall == pytest.approx([0, 4 * (1 + 0.6 * 0.75 + 0.6 * 0.25) / 4])
+    assert found.quality == pytest.approx([0, 0.5 * 0.6 * (0.75 + 1) / 4])
+
+    # Streaming: 90 bytes are missing after the fall, 9 ms a step of 30 ms; a quarter of it is lost.
+    rows = toy_rows([10], [[520, 520, 430, 520]])
+    world = toy_world(rows, restore_bytes_per_s=10_000.0, reaction_s=0.25)
+    found = played(rival_rules.weight_streaming(world), [0])
+    assert found.emergency == pytest.approx([4 * 0.25 / 4])
+    assert found.stall == pytest.approx([4 * (0.75 + 1) * 9 / 39 / 4])
+
+
 def test_weight_streaming_by_hand() -> None:
     # 10 tokens: embeddings and KV take 220; a link of 10,000 bytes a second.
     rows = toy_rows([10, 10, 10], [[460, 460, 430, 520], [520] * 4, [520, 520, 210, 230]])
@@ -211,13 +233,14 @@ def plain_admission(
             left = missing / world.restore_bytes_per_s
         share = sum(r[2] for r in admitted) / tokens if tokens else 1.0
         found.refused += 1 - share
+        lost = 0.0
         if second and len(admitted) < before and not world.notice_s:
-            found.emergency += share
-            continue
-        wait = min(left, 1.0)
+            lost = min(world.reaction_s, 1.0)
+        found.emergency += share * lost
+        wait = min(left, 1.0 - lost)
         left -= wait
         found.stall += share * wait
-        found.served += share * (1 - wait)
+        found.served += share * (1 - lost - wait)
     return found, set(range(world.blocks))
 
 
@@ -251,15 +274,14 @@ def plain_streaming(world: World, row: int, limits: list[int], loaded: int) -> t
             left = max(room - loaded, 0) / world.restore_bytes_per_s
             loaded = room
         loaded = min(loaded, room)
-        if falls and not world.notice_s:
-            found.emergency += 1
-            continue
-        wait = min(left, 1.0)
+        lost = min(world.reaction_s, 1.0) if falls and not world.notice_s else 0.0
+        found.emergency += lost
+        wait = min(left, 1.0 - lost)
         left -= wait
         reading = (weights - loaded) / world.restore_bytes_per_s
-        answered = (1 - wait) * 0.03 / (0.03 + reading)
+        answered = (1 - lost - wait) * 0.03 / (0.03 + reading)
         found.served += answered
-        found.stall += 1 - answered
+        found.stall += 1 - lost - answered
     return found, loaded
 
 

@@ -15,6 +15,7 @@ from toy_world import toy_rows, toy_world
 from rapgym.errors import InvalidSpec
 from rapgym.model import blocks
 from rapgym.model.profiles import IDEAL, Latency, Work
+from rapgym.report import validation
 from rapgym.rollout import rollout
 from rapgym.runtime.device.step import DeviceStep
 from rapgym.runtime.validate import agreement, profiling, ranking
@@ -89,6 +90,32 @@ def test_a_machine_that_is_as_the_world_is_off_by_nothing() -> None:
         each["goal"]: each["verdict"] for each in agreement.verdicts(total, ranks, gpu=False)
     }
     assert verdicts["bytes"] == verdicts["nats"] == verdicts["ranking"] == "met"
+
+
+def test_it_is_measured_how_long_serving_pauses_in_an_emergency() -> None:
+    here = world()
+    found = with_work(record(here, Trial(1, 1, DENSE, DENSE)), 6)
+    calm = with_work(record(here, Trial(0, 0, DENSE, DENSE)), 6)
+    assert len(found["measured"]["emergency_drop_s"]) == 1
+    assert calm["measured"]["emergency_drop_s"] == []
+    found["measured"]["emergency_drop_s"] = [0.25, 0.75]
+    parts = [part for each in (found, calm) for part in each["measured"]["segments"]]
+    step_s = sum(part["decode_s"] for part in parts) / sum(part["decode_steps"] for part in parts)
+    told = profiling.reaction([found, calm])
+    assert told == {
+        "emergencies": 2, "release_s": 0.5, "longest_release_s": 0.75,
+        "step_s": pytest.approx(step_s), "reaction_s": pytest.approx(0.5 + step_s),
+    }  # fmt: skip
+    lines = validation._reaction_lines({"stated_s": 0.1, **told})
+    assert lines[0].startswith(f"reaction_s   0.100 stated, {0.5 + step_s:.3f} measured in 2 emerg")
+    silent = profiling.reaction([calm])
+    assert (silent["emergencies"], silent["reaction_s"]) == (0, None)
+    assert validation._reaction_lines({"stated_s": 0.1, **silent}) == [
+        "reaction_s   0.100 stated; no emergency to measure"
+    ]
+    profile, _ = profiling.fitted("here", here, [found, calm, calm])
+    assert profile.reaction_s == profiling.reaction([found, calm, calm])["reaction_s"]
+    assert profiling.fitted("here", here, [calm] * 3)[0].reaction_s is None
 
 
 def test_the_report_says_which_goal_is_missed() -> None:

@@ -56,13 +56,15 @@ def test_with_the_shield_no_byte_of_the_card_is_used_twice(trial: Trial) -> None
             assert memory.over == 0
 
 
-def test_an_emergency_drops_blocks_and_pauses_one_second() -> None:
-    world = toy_world(toy_rows([10], [[600, 400, 520, 520]]))  # dense takes 520
+@pytest.mark.parametrize("reaction_s", [0.0, 0.25, 1.0, 3.0])
+def test_an_emergency_drops_blocks_and_pauses_for_the_reaction(reaction_s: float) -> None:
+    rows = toy_rows([10], [[600, 400, 520, 520]])  # dense takes 520
+    world, lost = toy_world(rows, reaction_s=reaction_s), min(reaction_s, 1.0)
     step = step_of(world, np.ones(6, dtype=bool))
     _, outcome = step(world, lanes_at(world, [0]), np.ones((1, 6), dtype=bool))
     assert step.last is not None
-    assert [segment.seconds for segment in step.last.segments] == [1.0, 2.0]
-    assert outcome.seconds.emergency == [1.0]
+    assert [segment.seconds for segment in step.last.segments] == [1.0, 3.0 - lost]
+    assert outcome.seconds.emergency == [lost]
     assert step.last.dropped_blocks == np.count_nonzero(~outcome.kept_end[0]) > 0
     assert step.last.peak_bytes[0] == 520
     assert max(step.last.peak_bytes[1:]) <= 400

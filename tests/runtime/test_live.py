@@ -179,19 +179,19 @@ def test_an_emergency_on_a_live_model_goes_as_in_the_world(model: ElasticModel) 
             without(), np.array(sum(p + RESERVE for p, _ in LENGTHS)), np.array(28)
         )
     )
-    world = tiny_world([dense, dense, dense - 1, dense])
+    world = replace(tiny_world([dense, dense, dense - 1, dense]), reaction_s=0.1)
     server = WatchedServer(model, SomeRequests(), chunk_tokens=2)
     step = DeviceStep(server, NoTenant(), CountedMeter(model, server), ample)
     state = world.state(np.array([0]), np.array([0]))
     _, wanted = simulator.step(world, state, without()[None])
     _, found = step(world, state, without()[None])
-    assert wanted.seconds.emergency == found.seconds.emergency == [1.0]
+    assert wanted.seconds.emergency == found.seconds.emergency == [0.1]
     assert (found.kept_end == wanted.kept_end).all()
     assert (model.kept == wanted.kept_end[0]).all()
     assert step.last is not None
     before, after = step.last.segments
     assert before.seconds == 2.0
-    assert after.seconds == 1.0
+    assert after.seconds == pytest.approx(1.9)
     assert before.nats == pytest.approx(0.0, abs=1e-5)
     loss = token_loss(np.array([after.nats.mean()]), world.ceiling)[0]
-    assert found.seconds.loss == pytest.approx(loss, abs=1e-4)
+    assert found.seconds.loss == pytest.approx(1.9 * loss, abs=1e-4)

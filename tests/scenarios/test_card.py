@@ -85,6 +85,8 @@ def test_limits_and_tokens_by_hand(toy_story: Scenario) -> None:
     assert world.restore_bytes_per_s == 100.0, "all 300 bytes come back in 3 s"
     assert world.mean_output_tokens == whole.output_tokens[:train].mean()
     assert (world.ceiling, world.notice_s, world.window_s) == (4.0, 0, 4)
+    slow = worlds.world(replace(toy_story, reaction_s=0.7), "train")
+    assert (world.reaction_s, slow.reaction_s) == (toy_story.reaction_s, 0.7)
 
 
 def test_without_a_tenant_the_whole_card_is_there(toy_story: Scenario) -> None:

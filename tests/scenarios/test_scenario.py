@@ -152,7 +152,8 @@ def test_unknown_scenarios_and_impossible_numbers_are_refused() -> None:
     with pytest.raises(InvalidSpec, match="there are chat-beside-code, chat-gqa"):
         catalogue.scenario("chat")
     impossible: list[dict[str, Any]] = [
-        {"card_gib": 0}, {"restore_s": 0}, {"every": 0}, {"offsets": 0}, {"notice_s": -1}
+        {"card_gib": 0}, {"restore_s": 0}, {"every": 0}, {"offsets": 0}, {"notice_s": -1},
+        {"reaction_s": -0.1}, {"reaction_s": float("nan")}, {"reaction_s": float("inf")},
     ]  # fmt: skip
     for change in impossible:
         with pytest.raises(InvalidSpec, match="chat-beside-code"):

@@ -13,6 +13,7 @@ from toy_table import kept_without, toy_table
 from toy_world import lanes_at, toy_rows, toy_world
 
 from rapgym.arrays import BoolArray, FloatArray
+from rapgym.errors import InvalidSpec
 from rapgym.model import blocks
 from rapgym.world import simulator
 from rapgym.world.records import Outcome, World
@@ -128,6 +129,35 @@ def test_notice_covers_an_emergency_but_not_a_refusal() -> None:
     assert terms(covered[0]) == pytest.approx([2 * 0.35 / 4, 0, 0, 0])
     assert covered[0].kept_end[0].tolist() == kept_without(2, 3).tolist()
     assert terms(covered[1]) == pytest.approx([0, 1, 0, 2])
+
+
+def test_the_rest_of_an_emergencys_second_goes_on_with_what_is_left() -> None:
+    # 200 bytes return in 2 s. In the second second a1 and f1 go: 0.25 s are lost, then 0.75 s stall, and
+    # 0.25 s in the third; what is left is served at 0.35.
+    rows = toy_rows([5, 5, 5], [[460] * 4, [460, 340, 340, 460], [340, 280, 280, 219]])
+    found = serve(toy_world(rows, reaction_s=0.25), [FLOOR, DENSE, kept_without(2, 3)])
+    assert terms(found[1]) == pytest.approx([1.75 * 0.35 / 4, 2, 0.25, 0])
+    assert found[1].seconds.emergency == [0.25]
+    # Nothing returns any more; a2 goes, and in the fourth second the floor does not fit.
+    left = float(toy_table().calibration().nll(kept_without(2, 3, 4))[0])
+    assert terms(found[2]) == pytest.approx([(0.35 + 1.75 * left) / 4, 0, 0.25, 1])
+
+
+@pytest.mark.parametrize("reaction_s", [-0.1, float("nan"), float("inf")])
+def test_a_reaction_is_no_less_than_nothing_and_ends(reaction_s: float) -> None:
+    with pytest.raises(InvalidSpec, match="reaction_s"):
+        toy_world(toy_rows([5], [[460]]), reaction_s=reaction_s)
+
+
+def test_no_reaction_is_as_an_announced_loss_and_a_long_one_takes_its_second_alone() -> None:
+    rows = toy_rows([5], [[460, 340, 340, 460]])
+    sudden, announced = (
+        serve(toy_world(rows, **told), [DENSE])[0]
+        for told in ({"reaction_s": 0.0}, {"notice_s": 1})
+    )
+    assert terms(sudden) == terms(announced) == pytest.approx([3 * 0.35 / 4, 0, 0, 0])
+    one, two = (serve(toy_world(rows, reaction_s=s), [DENSE])[0] for s in (1.0, 2.0))
+    assert terms(one) == terms(two) == pytest.approx([2 * 0.35 / 4, 0, 1, 0])
 
 
 def test_a_stall_goes_on_through_an_announced_loss() -> None:

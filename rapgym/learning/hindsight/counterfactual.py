@@ -68,7 +68,7 @@ class Remains:
 
 
 def costs(
-    used: IntArray, loss: FloatArray, limits: IntArray, ceiling: float, *, noticed: bool = False
+    used: IntArray, loss: FloatArray, limits: IntArray, ceiling: float, *, pause_s: float
 ) -> tuple[FloatArray, NDArray[np.uint8]]:
     """Cost of each set in each future, stalls apart.
 
@@ -76,7 +76,7 @@ def costs(
         used, loss: of each set and its remainders, [K, J].
         limits: in each second ahead, [L, S]; the sets are whole before the first.
         ceiling: C, nats: what a second that is not served costs.
-        noticed: blocks go without a pause, for the tenant announced what it takes.
+        pause_s: how much of a second is lost in which blocks have to go (`stall.pause_s`).
 
     Returns:
         Nats a token summed over the S seconds, float64 [L, K], and how many places of the order
@@ -93,9 +93,8 @@ def costs(
         passed = np.searchsorted(-takes, -lowest[falls].ravel(), side="left")
         passed = passed.reshape(len(falls), seconds)
         cost = np.append(left, ceiling)[passed]
-        if not noticed:
-            before = np.pad(passed[:, :-1], ((0, 0), (1, 0)))
-            cost[passed > before] = ceiling
+        before = np.pad(passed[:, :-1], ((0, 0), (1, 0)))
+        cost += pause_s * (passed > before) * (ceiling - cost)
         found[falls, k] = cost.sum(axis=1)
         gone[falls, k] = passed[:, -1]
     return found, gone
@@ -171,7 +170,7 @@ class Recorded:
         passed = np.empty(cost.shape, dtype=np.uint8)
         for d, takes in enumerate(used[1]):
             later, passed[d] = costs(
-                takes, remains.loss, ahead, world.ceiling, noticed=world.notice_s >= 1
+                takes, remains.loss, ahead, world.ceiling, pause_s=stall.pause_s(world)
             )
             cost[d] = (known_s * remains.loss[:, 0] + later) / window_s
         output = expected_output(world)

@@ -35,6 +35,7 @@ class Measured:
     peak_bytes: tuple[int, ...]  # of the model's process in each second; shorter where it broke off
     segments: tuple[Segment, ...]
     drop_s: float
+    emergency_drop_s: tuple[float, ...]  # of it, in each fall of the limit in mid-row
     dropped_blocks: int
     restore_s: float
     restored_blocks: int

@@ -150,6 +150,7 @@ class _LiveRow:
         self.peaks: list[int] = []
         self.emergency = self.refused = self.stall = 0.0
         self.drop_s = self.restore_s = 0.0
+        self.emergency_drop_s: list[float] = []
         self.dropped_blocks = self.restored_blocks = self.restored_bytes = 0
         self.broke: str | None = None
 
@@ -197,12 +198,14 @@ class _LiveRow:
             self._tenant(second)
         if refused:
             self.refused += 1
-        elif row.pauses(falls)[0]:
-            self.emergency += 1
         else:
-            stalled = float(stall.in_second(np.array(self.restore_s - self.stall)))
+            paused_s = float(row.paused_s(falls)[0])
+            able_s = 1.0 - paused_s
+            left_s = max(0.0, self.restore_s - self.stall)
+            stalled = float(stall.in_second(np.array(left_s), np.array(able_s)))
+            self.emergency += paused_s
             self.stall += stalled
-            self._serve(1.0 - stalled)
+            self._serve(able_s - stalled)
         self.peaks.append(self.step.meter.peak_bytes())
 
     def _tenant(self, second: int) -> None:
@@ -220,7 +223,8 @@ class _LiveRow:
     def _drop(self, kept: BoolArray) -> None:
         assert self.run is not None
         self.dropped_blocks += int(np.count_nonzero(self.step.server.kept & ~kept))
-        self.drop_s += self.run.drop(kept)
+        self.emergency_drop_s.append(self.run.drop(kept))
+        self.drop_s += self.emergency_drop_s[-1]
         self.segments.append(Segment(blocks.key(kept)))
 
     def _serve(self, seconds: float) -> None:
@@ -239,6 +243,7 @@ class _LiveRow:
             peak_bytes=tuple(self.peaks),
             segments=tuple(self.segments),
             drop_s=self.drop_s,
+            emergency_drop_s=tuple(self.emergency_drop_s),
             dropped_blocks=self.dropped_blocks,
             restore_s=self.restore_s,
             restored_blocks=self.restored_blocks,

@@ -71,6 +71,7 @@ def fitted(name: str, world: World, records: Sequence[Record]) -> tuple[DevicePr
         activation_bytes_per_token=float(slope),
         margin_bytes=max(0, ceil(MARGIN * left.max())),
         restore_bytes_per_s=restore_rate(records),
+        reaction_s=reaction(records)["reaction_s"],
         latency=latency,
     )
     residuals = {
@@ -88,6 +89,28 @@ def restore_rate(records: Sequence[Record]) -> float | None:
     total = sum(record["measured"]["restored_bytes"] for record in records)
     seconds = sum(record["measured"]["restore_s"] for record in records)
     return total / seconds if total and seconds else None
+
+
+def reaction(records: Sequence[Record]) -> Record:
+    """How long serving pauses in an emergency: until a decode step has ended and blocks have left.
+
+    Returns:
+        `emergencies`, in how many the limit fell in mid-row; `release_s` and `longest_release_s`, what
+        blocks took to leave in them; `step_s` of a mean decode step; `reaction_s`, release and step.
+        None where there was nothing to measure.
+    """
+    releases = [s for record in records for s in record["measured"]["emergency_drop_s"]]
+    steps = sum(part["decode_steps"] for part in segments(records))
+    step_s = sum(part["decode_s"] for part in segments(records)) / steps if steps else None
+    release_s = sum(releases) / len(releases) if releases else None
+    known = release_s is not None and step_s is not None
+    return {
+        "emergencies": len(releases),
+        "release_s": release_s,
+        "longest_release_s": max(releases, default=None),
+        "step_s": step_s,
+        "reaction_s": release_s + step_s if known else None,
+    }
 
 
 def segments(records: Sequence[Record]) -> Iterator[Record]:

@@ -43,6 +43,7 @@ def measured_record(measured: Measured) -> Record:
         "over_bytes": measured.over_bytes,
         "segments": [segment_record(segment) for segment in measured.segments],
         "drop_s": measured.drop_s,
+        "emergency_drop_s": list(measured.emergency_drop_s),
         "dropped_blocks": measured.dropped_blocks,
         "restore_s": measured.restore_s,
         "restored_blocks": measured.restored_blocks,

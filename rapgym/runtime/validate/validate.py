@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rapgym.bench import origin as bench_origin
 from rapgym.files import checked, provenance
-from rapgym.runtime.validate import agreement, ranking, replay, trials
+from rapgym.runtime.validate import agreement, profiling, ranking, replay, trials
 from rapgym.runtime.validate.records import Record
 from rapgym.runtime.validate.replaying import Job
 from rapgym.runtime.validate.trials import Trial
@@ -183,6 +183,7 @@ def report(
         **origin(story, split, settings, ended),
         "policies": ranks,
         "total": total,
+        "reaction": {"stated_s": world.reaction_s, **profiling.reaction(used)},
         "verdicts": agreement.verdicts(total, ranks, gpu=settings.device.startswith("cuda")),
         "limit": {"exceeded_with_shield": sum(row["over_bytes"] > 0 for row in rows.values())},
         "rows": [{"policies": _served_by(planned, trial)} | row for trial, row in rows.items()],

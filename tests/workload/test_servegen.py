@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rapgym.errors import InvalidSpec
 from rapgym.workload import servegen
-from rapgym.workload.servegen import ServegenClients, ServegenLengths
+from rapgym.workload.servegen import ServegenClients, ServegenLengths, Statistics
 
 Rows = list[tuple[int, int, float, float, bool]]  # client, window, rate, CV, Weibull
 STEADY: Rows = [(0, window, 5.0, 1.0, False) for window in range(144)]
@@ -33,8 +33,7 @@ class Measured:
         records = ServegenLengths(
             "w", np.array(list(lengths)), np.zeros(len(lengths)), prompt, output
         )
-        self.monkeypatch.setattr(servegen, "servegen_clients", lambda _: clients)
-        self.monkeypatch.setattr(servegen, "servegen_lengths", lambda _: records)
+        self.monkeypatch.setattr(servegen, "statistics", lambda _: Statistics(clients, records))
 
 
 LENGTHS = {0: ([130.0, 100, 200, 400], [60.0, 50, 100, 300])}

@@ -359,20 +359,21 @@ class _Clocks:
         shape = self.shape[row[~weibull]]
         gaps = stream.gamma_quantile(u[~weibull], shape * count[~weibull]) / shape
         sums[~weibull] = np.rint(gaps * TICKS)
-        if weibull.any():
-            several, whose = count[weibull], row[weibull]
-            ends = np.cumsum(several)
-            starts = ends - several
-            # Sums run along one axis, so that the laws of a client follow each other as it has them.
-            index = np.arange(ends[-1]) + np.repeat(first[weibull] - starts, several)
-            shape = self.shape[whose]
-            scale = TICKS / np.array([math.gamma(1 + 1 / each) for each in np.unique(shape)])
-            scale = scale[np.searchsorted(np.unique(shape), shape)]
-            log = np.log(-np.log(stream.uniform(
-                np.repeat(self.keys[use][self.client[whose]], several), index)))  # fmt: skip
-            log *= np.repeat(1 / shape, several)
-            log += np.repeat(np.log(scale), several)
-            sums[weibull] = np.add.reduceat(np.rint(np.exp(log)).astype(np.int64), starts)
+        for part in np.split(np.flatnonzero(weibull), np.flatnonzero(np.diff(row[weibull])) + 1):
+            if len(part):  # of one row, whose gaps follow each other in the stream
+                one, several = row[part[0]], count[part]
+                ends = np.cumsum(several)
+                scale = TICKS / math.gamma(1 + 1 / self.shape[one])
+                sums[part] = np.diff(
+                    stream.weibull_sums(
+                        self.keys[use][self.client[one]],
+                        int(first[part[0]]),
+                        self.shape[one],
+                        scale,
+                        ends,
+                    ),
+                    prepend=0,
+                )
         return sums
 
     def kept_requests(self, rows: IntArray) -> tuple[IntArray, IntArray, IntArray]:

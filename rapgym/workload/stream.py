@@ -14,12 +14,18 @@ from functools import cache
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym.arrays import FloatArray, IntArray
 
 _GOLDEN, _FIRST, _SECOND = (
     np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
+_BLOCK = 1 << 14
+with np.errstate(over="ignore"):
+    _STEPS = np.arange(_BLOCK, dtype=np.uint64) * _GOLDEN
+KeyArray = NDArray[np.uint64]
+
 # The table of `gamma_quantile`: shapes and probabilities between which it is linear.
 LEAST_LOG_SHAPE, MOST_LOG_SHAPE = -14.0, 7.0
 STEPS = 16  # to one unit of log shape, and of the logit of a probability
@@ -34,15 +40,23 @@ def key(*names: object) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
 
 
-def uniform(keys: np.ndarray, index: IntArray) -> FloatArray:
+def uniform(keys: KeyArray, index: IntArray) -> FloatArray:
     """Numbers in (0, 1): of each key, uint64 [...], the one of this index; both broadcast."""
     with np.errstate(over="ignore"):
-        mixed = keys + (index.astype(np.uint64) + np.uint64(1)) * _GOLDEN
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND
-    mixed ^= mixed >> np.uint64(31)
+        return _hashed(keys + (index.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+
+
+def _hashed(state: KeyArray) -> FloatArray:
+    """The number that follows from each state of a generator; the array of states is used up."""
+    for shift, factor in ((30, _FIRST), (27, _SECOND), (31, None)):
+        state ^= state >> np.uint64(shift)
+        if factor is not None:
+            state *= factor
     # The middle of one of 2^52 equal parts: never 0 or 1, and 1 - u is as exact as u.
-    found: FloatArray = ((mixed >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    state >>= np.uint64(12)
+    found = state.astype(np.float64)
+    found += 0.5
+    found *= 2.0**-52
     return found
 
 
@@ -54,10 +68,38 @@ def geometric(u: FloatArray, success: float) -> IntArray:
     return found
 
 
-def weibull_quantile(u: FloatArray, shape: FloatArray) -> FloatArray:
-    """Of scale 1: x whose share u is above it, [...] -> [...]."""
-    found: FloatArray = (-np.log(u)) ** (1 / shape)
-    return found
+def weibull_sums(
+    key: np.uint64, first: int, shape: float, scale: float, ends: IntArray
+) -> IntArray:
+    """Sums of one Weibull law's numbers, each rounded to a whole one: the first `ends`, [M] -> [M].
+
+    Args:
+        key, first: number `first` of this key is the one that the first follows from.
+        scale: of the law, so large that whole numbers tell its values apart.
+        ends: ascending, >= 1.
+    """
+    total = int(ends[-1])
+    begins = np.arange(0, total, _BLOCK)
+    sums, done = np.empty(len(ends), dtype=np.int64), 0
+    stops = np.searchsorted(ends, begins + _BLOCK, side="right")
+    # In blocks that stay in the cache of a processor, each in place.
+    for begin, stop, start in zip(
+        begins.tolist(), stops.tolist(), [0, *stops[:-1].tolist()], strict=True
+    ):
+        size = min(_BLOCK, total - begin)
+        with np.errstate(over="ignore"):
+            base = key + np.uint64(first + begin + 1) * _GOLDEN
+        found = _hashed(_STEPS[:size] + base)
+        np.log(found, out=found)
+        np.negative(found, out=found)
+        np.log(found, out=found)
+        found *= 1 / shape
+        found += math.log(scale)
+        np.exp(found, out=found)
+        running = np.cumsum(np.rint(found, out=found).astype(np.int64))
+        sums[start:stop] = done + running[ends[start:stop] - begin - 1]
+        done += int(running[-1])
+    return sums
 
 
 def gamma_quantile(u: FloatArray, shape: FloatArray) -> FloatArray:

@@ -27,6 +27,7 @@ TICKS = 1 << 12  # of a client's clock to one mean gap: all places are whole num
 MOST_A_WINDOW = 3_000_000  # requests of one client, so that places in microseconds fit in 64 bits
 LARGEST_CV = 1050.0  # of the smallest shape that `stream.gamma_quantile` knows
 STATISTICS = places.TRACES / "servegen-statistics.csv.xz"
+PREFIX = "servegen:"  # how a trace that is drawn from a workload's statistics is named
 WORKLOADS = ("language/m-large", "language/m-mid", "language/m-small")  # those shipped
 LARGEST_DRAW = 50_000_000  # requests; more would not fit in the memory of a small machine
 LARGEST_TOKENS = {"prompt": 262_144, "output": 32_768}  # no tail of lengths goes beyond

@@ -137,9 +137,9 @@ SCENARIOS = (
 
 _LARGE_DAYS = Scenario(
     "days-large",
-    "Fourteen days of synthetic arrivals, drawn from measured statistics of a production service's "
-    "clients, beside another such service. 8-bit weights and KV cache.",
-    card_gib=28,
+    "Fourteen synthetic days: a production service with long prompts, beside one with ten times as many "
+    "clients' requests, both drawn from their measured statistics. 8-bit weights and KV cache.",
+    card_gib=32,
     served="llama3-8b",
     trace="servegen:language/m-large",
     every=25,
@@ -155,8 +155,35 @@ _LARGE_DAYS = Scenario(
 )
 
 # Long ones, for what an hour cannot tell. Each is drawn where it is first asked for: no run takes
-# them unless it names them.
-DAYS = (_LARGE_DAYS,)
+# them unless it names them. A tenant of m-small would have to serve every 10th of its requests to move
+# the limit, 142 million: so m-large stands beside both of the others, another share of it each time.
+DAYS = (
+    _LARGE_DAYS,
+    replace(
+        _LARGE_DAYS,
+        name="days-mid",
+        story="Fourteen synthetic days of a service with short requests beside one with long prompts: "
+        "its own KV cache is small, so that the tenant decides. 8-bit weights and KV cache.",
+        card_gib=29,
+        trace="servegen:language/m-mid",
+        every=200,
+        tenant=Tenant("llama3-8b", "servegen:language/m-large", every=60, pool_gib=8),
+        window_s=3,
+        workload="servegen-mid200-large60-pool8",
+    ),
+    replace(
+        _LARGE_DAYS,
+        name="days-small",
+        story="Fourteen synthetic days of a service whose answers take a word or two, beside one with "
+        "long prompts. 8-bit weights and KV cache.",
+        card_gib=28,
+        trace="servegen:language/m-small",
+        every=150,
+        tenant=Tenant("llama3-8b", "servegen:language/m-large", every=75, pool_gib=8),
+        window_s=2,
+        workload="servegen-small150-large75-pool8",
+    ),
+)
 
 
 def scenario(name: str) -> Scenario:

@@ -23,7 +23,7 @@ from rapgym.bench.results import Cell
 from rapgym.bench.score import Estimate, Resamples
 from rapgym.bench.suitability import fitting_share
 from rapgym.errors import InvalidSpec
-from rapgym.files import checked, places, provenance
+from rapgym.files import checked, provenance
 from rapgym.guard.guard import refuses_misfit
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
@@ -226,7 +226,7 @@ def resamples(story: Scenario, offsets: IntArray) -> Resamples:
     """
     rows = series.split_rows(len(worlds.workload(story)), "test", story.splits)
     drawn = score.resamples(len(rows), offsets, story.window_s)
-    if story.splits == "time":
+    if story.splits != "blocked":
         return drawn
     length = drawn.served.length
     stretch = np.cumsum(np.diff(rows, prepend=rows[0]) > 1)
@@ -322,7 +322,7 @@ def _basis(variant: Variant, stated: Settings | None) -> dict[str, Any]:
     basis = {
         "code_sha256": bench_origin.code_sha256(),
         "table_sha256": tables.table(story).sha256,
-        "workload_sha256": checked.sha256_of(places.TRACES / f"{story.workload}.csv.gz"),
+        "workload_sha256": checked.sha256_of(worlds.workload_file(story)),
         "place": _place(variant),
         "story": asdict(story),
         "stated": stated,
@@ -352,8 +352,7 @@ def origin(measured_ones: Sequence[Variant]) -> dict[str, Any]:
         "code_sha256": bench_origin.code_sha256(),
         "tables": {story.table: tables.table(story).sha256 for story in stories},
         "workloads": {
-            story.workload: checked.sha256_of(places.TRACES / f"{story.workload}.csv.gz")
-            for story in stories
+            story.workload: checked.sha256_of(worlds.workload_file(story)) for story in stories
         },
         "tuning_pairings": TUNING_PAIRINGS,
     }

@@ -46,11 +46,17 @@ def add(subparsers: Subparsers) -> None:
     load.set_defaults(run=_load)
     build = actions.add_parser(
         "build",
-        help="make the series under traces/ from raw traces",
-        description="Needs the raw traces: see rapgym traces.",
+        help="make the series under traces/ from raw traces, or draw a long one",
+        description="Series of an hour need the raw traces: see rapgym traces. Long ones are drawn into "
+        "the cache from statistics that come with rapgym; the sha256 that the scenario should state is printed.",
         epilog="example: RAPGYM_DATA=/path/to/mirror rapgym scenarios build chat-beside-code",
     )
-    build.add_argument("name", nargs="*", metavar="NAME", help="all unless named")
+    build.add_argument("name", nargs="*", metavar="NAME", help="all series of an hour unless named")
+    build.add_argument(
+        "--statistics",
+        action="store_true",
+        help="instead, the statistics from which long series are drawn",
+    )
     build.add_argument(
         "--variants",
         action="store_true",
@@ -60,13 +66,14 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rapgym.scenarios.catalogue import SCENARIOS
+    from rapgym.scenarios.catalogue import DAYS, SCENARIOS
 
+    every = (*SCENARIOS, *DAYS)
     if arguments.json:
-        print(json.dumps([{"id": s.id, "story": s.story} for s in SCENARIOS], indent=2))
+        print(json.dumps([{"id": s.id, "story": s.story} for s in every], indent=2))
         return 0
-    width = max(len(story.name) for story in SCENARIOS)
-    for story in SCENARIOS:
+    width = max(len(story.name) for story in every)
+    for story in every:
         print(f"{story.name:<{width}} {story.story}")
     return 0
 
@@ -138,18 +145,30 @@ def _load(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     import numpy as np
 
     from rapgym.bench import sensitivity
+    from rapgym.files import checked
     from rapgym.scenarios import build as workloads
+    from rapgym.scenarios import worlds
     from rapgym.scenarios.catalogue import SCENARIOS, scenario
-    from rapgym.workload import series
+    from rapgym.workload import series, servegen
 
+    if arguments.statistics:
+        servegen.write_statistics()
+        print(servegen.STATISTICS.name)
+        return 0
     if arguments.variants:
         stories = sensitivity.window_stories(arguments.name or sensitivity.SCENARIOS)
     else:
         stories = [scenario(name) for name in arguments.name] or list(SCENARIOS)
     for story in {story.workload: story for story in stories}.values():
+        if story.is_drawn:
+            path = worlds.workload_file(replace(story, series_sha256=""))
+            print(path, checked.sha256_once(path))
+            continue
         path = places.TRACES / f"{story.workload}.csv.gz"
         made = workloads.build(story)
         if arguments.variants:  # no rival is run on them, so that single requests are not needed

@@ -24,8 +24,7 @@ def pack(header: dict[str, Any], lines: Iterable[str], *, xz: bool = False) -> b
     Args:
         xz: as xz, not as gzip.
     """
-    described = json.dumps(header, sort_keys=True, allow_nan=False)
-    text = "\n".join([f"# {described}", *lines, ""])
+    text = "\n".join([described(header), *lines, ""])
     if xz:
         return lzma.compress(text.encode(), preset=XZ_PRESET)
     buffer = io.BytesIO()
@@ -54,13 +53,30 @@ def unpack(content: bytes, most_bytes: int = MAX_BYTES) -> tuple[dict[str, Any],
     if not text.startswith("# ") or not text.endswith("\n"):
         raise ValueError("it has no header line, or its last line is cut short")
     first, *lines = text[2:-1].split("\n")
+    header = header_of(first)
+    if not lines:
+        raise ValueError("nothing follows its header")
+    return header, lines
+
+
+def described(header: dict[str, Any]) -> str:
+    """The first line of a file with this header."""
+    return f"# {json.dumps(header, sort_keys=True, allow_nan=False)}"
+
+
+def header_of(text: str) -> dict[str, Any]:
+    """The header that a first line holds after its mark.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
     try:
-        header = json.loads(first, parse_constant=_refused)
+        header = json.loads(text, parse_constant=_refused)
     except RecursionError:
         raise ValueError("its header is nested too deeply") from None
-    if not isinstance(header, dict) or not lines:
-        raise ValueError("its header is no JSON object, or nothing follows it")
-    return header, lines
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    return header
 
 
 def _refused(constant: str) -> Any:

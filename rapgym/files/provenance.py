@@ -29,6 +29,7 @@ def package_sha256() -> str:
     kinds = (
         (places.TABLES, "*.csv.gz"),
         (places.TRACES, "**/*.csv.gz"),
+        (places.TRACES, "*.csv.xz"),
         (places.PROFILES, "*.json"),
     )
     data = (path for folder, kind in kinds for path in folder.glob(kind))

@@ -28,7 +28,7 @@ without the quality table's own error: the bench would call some of these leads 
 C: policies are tuned at that C, where the rankings of a results file price the same proposals.
 Draws: the grid of each, draw 0 included, crosses that draw's orders; as stated, it names the best sets
 found. Blocked: outputs are reserved by the first 70 % of the hour, and what policies see of the past crosses
-the seams between stretches. servegen-days is left out: it would take too long."""
+the seams between stretches. Long scenarios are left out: they would take too long."""
 
 
 def label(entry: Entry) -> str:

@@ -14,9 +14,7 @@ from rapgym.workload.series import Series
 from rapgym.workload.trace import RequestTrace, read_memory
 
 OURS = "recorded with `rapgym record` by the authors of rapgym"
-SERVEGEN = "servegen:"  # how the trace of a synthetic workload begins
-SERVEGEN_DAYS = 4  # from the first day on: 2.8 train days, and the last one as test
-CONTEXT_TOKENS = 8192  # of Llama-3-8B, which both services of the synthetic scenario serve
+CONTEXT_TOKENS = 8192  # of Llama-3-8B, which both services of the synthetic scenarios serve
 
 RECORDED = "vllm-kvcache"  # a recording of a KV pool in place of a tenant's requests
 RECORDED_STEP_S = 0.5  # between its samples
@@ -104,38 +102,38 @@ def beside_memory(story: Scenario) -> Series:
     return beside(served, memory, window=story.window_s, origin=origin)
 
 
-def drawn(story: Scenario) -> Series:
-    """The series of a synthetic scenario: arrivals drawn from ServeGen's measured statistics.
+def drawn(story: Scenario, *, quiet: bool = True) -> Series:
+    """The series of a synthetic scenario: 14 days drawn from ServeGen's measured statistics.
 
     Both services share one simulated clock. Each request reaches one of `every` replicas at random;
-    requests that exceed the model's context are turned away, as a server would. Single requests are
-    kept of the test rows alone: of all rows they take more room than the rest of the repository.
+    requests that exceed the model's context are turned away, as a server would.
 
-    Raises:
-        DataUnavailable: ServeGen's statistics are not on this machine.
+    Args:
+        quiet: without a line of progress.
     """
     assert isinstance(story.tenant, Tenant)
-    served = _servegen(story.trace, story.every, seed=0)
-    tenant = _servegen(story.tenant.trace, story.tenant.every, seed=1)
-    stop_s = SERVEGEN_DAYS * 86400.0
+    stop_s = series.DAYS * 86400.0
     seconds = series.whole_rows(0.0, stop_s, story.window_s) * story.window_s
-    whole = series.build(
+    # The tenant first: what it sent is forgotten before the other's requests are drawn.
+    tenant = _servegen(story.tenant.trace, story.tenant.every, 1, quiet)
+    held, beside = series.queued_tokens(tenant, story.tenant.pool_tokens, 0.0, seconds), tenant.name
+    del tenant
+    served = _servegen(story.trace, story.every, 0, quiet)
+    return series.build(
         served,
-        series.queued_tokens(tenant, story.tenant.pool_tokens, 0.0, seconds),
+        held,
         window=story.window_s,
         start_s=0.0,
         stop_s=stop_s,
-        origin=_origin(story, served.name, tenant.name)
-        | {"days": SERVEGEN_DAYS, "synthetic": True},
+        origin=_origin(story, served.name, beside) | {"days": series.DAYS, "synthetic": True},
+        train_share=series.TRAIN_DAYS / series.DAYS,
     )
-    rows = np.arange(len(whole))
-    return whole.without_requests(np.setdiff1d(rows, series.split_rows(len(whole), "test")))
 
 
-def _servegen(trace: str, every: int, seed: int) -> RequestTrace:
+def _servegen(trace: str, every: int, seed: int, quiet: bool) -> RequestTrace:
     """Arrivals of `servegen:WORKLOAD` at one of `every` replicas, within the context."""
-    workload = trace.removeprefix(SERVEGEN)
-    whole = servegen.arrivals(workload, days=SERVEGEN_DAYS, share=1 / every, seed=seed)
+    workload = trace.removeprefix(servegen.PREFIX)
+    whole = servegen.arrivals(workload, days=series.DAYS, share=1 / every, seed=seed, quiet=quiet)
     fits = whole.prompt_tokens + whole.output_tokens <= CONTEXT_TOKENS
     return RequestTrace(
         f"{whole.name} within {CONTEXT_TOKENS} tokens",
@@ -146,7 +144,7 @@ def _servegen(trace: str, every: int, seed: int) -> RequestTrace:
 
 
 def _origin(story: Scenario, served: str, tenant: str | None) -> dict[str, Any]:
-    if story.trace.startswith(SERVEGEN):
+    if story.trace.startswith(servegen.PREFIX):
         names = ["servegen-clients", "servegen-lengths"]
     else:
         names = [story.trace] + ([story.tenant.trace] if isinstance(story.tenant, Tenant) else [])
@@ -168,7 +166,7 @@ def _origin(story: Scenario, served: str, tenant: str | None) -> dict[str, Any]:
 
 def build(story: Scenario) -> Series:
     """The series of any scenario of the list, from raw traces or statistics."""
-    if story.trace.startswith(SERVEGEN):
+    if story.trace.startswith(servegen.PREFIX):
         return drawn(story)
     if isinstance(story.tenant, Recorded):
         return beside_memory(story)

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
 from rapgym.model.shapes import BF16, Format, model_spec
-from rapgym.workload import series
+from rapgym.workload import series, servegen
 
 GIB = 1 << 30
 Split = Literal["train", "fit", "validation", "learn", "check", "test"]
@@ -48,7 +49,7 @@ class Scenario:
     tenant: Tenant | Recorded | None
     restore_s: float  # what the host link takes to bring every block back
     window_s: int  # W; see residence.window_s
-    workload: str  # name of the series under traces/
+    workload: str  # name of the series under traces/, or in the cache where it is drawn
     notice_s: int = 0  # by how much the tenant announces what it takes
     # How long serving pauses while blocks leave after memory was taken: one engine step and the release,
     # unless the device profile has measured it. At most one second of it counts.
@@ -72,6 +73,7 @@ class Scenario:
     # serves a row in seconds. For a stand-in alone.
     length_share: float = 1.0
     device_profile: str | None = None  # name or file of what a device adds; nothing unless stated
+    series_sha256: str = ""  # of a series that is drawn, as all machines should draw it; "" unknown
     version: int = 0
 
     def __post_init__(self) -> None:
@@ -104,13 +106,18 @@ class Scenario:
         return self.tenant.pool_tokens if isinstance(self.tenant, Tenant) else 0
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether its series is drawn where it is first needed, not shipped."""
+        return self.trace.startswith(servegen.PREFIX) and not Path(self.workload).is_absolute()
+
+    @property
     def is_own(self) -> bool:
         """Whether it is made of traces of the user's, as `BASE[memory=FILE]`: see `scenario`."""
         return "[" in self.name
 
 
 # Fields that came after results were stored: at their defaults they are not recorded.
-LATER_FIELDS = ("stand_in", "length_share", "device_profile")
+LATER_FIELDS = ("stand_in", "length_share", "device_profile", "series_sha256")
 
 
 def described(story: Scenario) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """From a scenario to the worlds that are played."""
 
+import platform
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from rapgym import heldout
-from rapgym.errors import InvalidSpec
+from rapgym.errors import InvalidSpec, WrongChecksum
 from rapgym.files import checked, places
 from rapgym.quality.columns import QualityColumns
-from rapgym.scenarios import card, tables
+from rapgym.scenarios import build, card, tables
 from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.story import Recorded, Scenario, Split
 from rapgym.workload import own as own_traces
@@ -19,18 +20,42 @@ from rapgym.world.records import Rows, World
 
 
 def workload_file(story: Scenario) -> Path:
-    """The file of a scenario's series: committed, or made of the user's traces and kept in the cache.
+    """The file of a scenario's series: committed, or made here once and kept in the cache.
+
+    Made here are series of the user's traces, and long ones that are drawn.
 
     Raises:
         DataUnavailable: a trace that it is made of is not there.
         InvalidTrace: one is not valid.
+        WrongChecksum: this machine draws another series than the scenario states.
     """
-    if not (story.is_own and isinstance(story.tenant, Recorded)):
-        return places.TRACES / f"{story.workload}.csv.gz"
-    path = checked.cache_folder() / "workloads" / f"{story.workload}.csv.gz"
+    folder = checked.cache_folder() / "workloads"
+    if story.is_own and isinstance(story.tenant, Recorded):
+        path = folder / f"{story.workload}.csv.gz"
+        if not path.is_file():
+            made = own_traces.own(story.tenant.recording, story.trace, story.every, story.window_s)
+            series.write(made, path)
+        return path
+    if story.is_drawn:
+        return _drawn_file(story, folder)
+    return places.TRACES / f"{story.workload}.csv.gz"
+
+
+def _drawn_file(story: Scenario, folder: Path) -> Path:
+    """The same of a series that is drawn; two processes at once draw it once."""
+    known = story.series_sha256
+    path = folder / f"{story.workload}-{known[:12] or 'unchecked'}{series.BLOCKS}"
     if not path.is_file():
-        made = own_traces.own(story.tenant.recording, story.trace, story.every, story.window_s)
-        series.write(made, path)
+        with checked.locked(path.with_suffix(".lock")):
+            if not path.is_file():  # another process may have drawn it meanwhile
+                series.write(build.drawn(story, quiet=False), path)
+    if known and (found := checked.sha256_once(path)) != known:
+        path.unlink(missing_ok=True)
+        raise WrongChecksum(
+            f"{story.name}: this machine draws another series (sha256 {found[:12]}..., expected "
+            f"{known[:12]}...; NumPy {np.__version__}, {platform.platform()}), so that its results "
+            'would not compare with others; report it, or use a scenario with series_sha256 = ""'
+        )
     return path
 
 

@@ -5,7 +5,6 @@ What they held stands in a series in place of a tenant's tokens, in MiB, rounded
 
 import hashlib
 import math
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +126,7 @@ def sha256(name: str) -> str:
         return sources.source_of(name).sha256
     path = path_of(name)
     try:
-        state = path.stat()
+        path.stat()
     except (OSError, ValueError) as error:
         raise DataUnavailable(
             f"{name} is not there ({error}): put the trace back where it was, or go to the folder "
@@ -135,9 +134,4 @@ def sha256(name: str) -> str:
         ) from error
     if not path.is_file():
         raise DataUnavailable(f"{name} is no file: a trace is a .csv or .csv.gz file")
-    return _sha256(path.resolve(), state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, changed_ns: int) -> str:
-    return checked.sha256_of(path)
+    return checked.sha256_once(path)

@@ -1,10 +1,11 @@
 """What the simulator consumes of a workload: demand of each window, tenant tokens of each second.
 
-A series is small, made from raw traces by `rapgym scenarios build`, and committed under `traces/`,
-so that the default run needs no raw file.
+A series of an hour is small, made from raw traces by `rapgym scenarios build`, and committed under
+`traces/`, so that the default run needs no raw file. One of days is drawn where it is first needed.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +22,19 @@ from rapgym.workload.trace import RequestTrace
 DEMAND_COLUMNS = ("batch", "prompt_tokens", "output_tokens", "longest_prompt_tokens")
 NOT_KEPT = "-"  # in place of a row's single requests
 SCHEMA = 2
-MAX_BYTES = 64 << 20  # of a file, unpacked too: nine times the longest that is shipped
+# What a file may hold, the same for who writes it and who reads it: a month in windows of 2 s with
+# ten million single requests.
+MAX_BYTES = 256 << 20  # unpacked
+MOST_WINDOW_S = 999
+BLOCKS = ".series"  # how the name of a file of blocks ends; others are packed text
+_AT_ONCE = 1 << 20  # single requests that are Python's own numbers at a time
 
+DAYS, TRAIN_DAYS = 14, 10  # of the scheme "days"
 TRAIN_SHARE, TEST_SHARE, VALIDATION_SHARE = 0.70, 0.25, 0.15
 STRETCHES = 8  # of the blocked view: odd ones train, even ones test, in turn
 GAP_ROWS = 8  # at the end of each stretch of the blocked view: as many as a policy sees back
 SPLITS = ("train", "fit", "validation", "learn", "check", "test")
-Scheme = Literal["time", "blocked"]
+Scheme = Literal["time", "blocked", "days"]
 
 
 def split_rows(rows: int, split: str, scheme: Scheme = "time") -> IntArray:
@@ -35,7 +42,8 @@ def split_rows(rows: int, split: str, scheme: Scheme = "time") -> IntArray:
 
     By time, train is the first 70 % and test the last 25 %, with a gap between. Blocked, eight
     stretches alternate between train and test, each without its last rows: a second view, for
-    traffic whose end is unlike its beginning. In both, validation is the last 15 % of train and fit
+    traffic whose end is unlike its beginning. By days, the rows are 14 days: train is what ends with
+    the tenth, and test follows after a gap. In all, validation is the last 15 % of train and fit
     is train without it; check is the last 15 % of fit and learn is fit without it, so that what is
     told of fit alone has rows of its own to stop learning by.
     """
@@ -44,6 +52,10 @@ def split_rows(rows: int, split: str, scheme: Scheme = "time") -> IntArray:
     every = np.arange(rows)
     if scheme == "time":
         train, test = every[: int(rows * TRAIN_SHARE)], every[rows - int(rows * TEST_SHARE) :]
+    elif scheme == "days":
+        # Rows that whole days leave over are fewer than one a day: none of day 11 is in train.
+        train = every[: rows * TRAIN_DAYS // DAYS]
+        test = every[-(-rows * TRAIN_DAYS // DAYS) + GAP_ROWS :]
     else:
         stretches = [
             part[: max(len(part) - GAP_ROWS, 0)] for part in np.array_split(every, STRETCHES)
@@ -125,14 +137,16 @@ class Series:
                 f"{len(self)} rows"
             )
         first = np.append(0, np.cumsum(self.batch))
+        prompt, output = np.empty((2, first[-1]), dtype=np.int64)
         try:
-            numbers = np.array(
-                [int(word) for word in " ".join(texts).replace("/", " ").split()], dtype=np.int64
-            )
-            prompt, output = numbers.reshape(first[-1], 2).T
+            for begin, end in _stretches(first):
+                words = " ".join(texts[begin:end]).replace("/", " ").split()
+                numbers = np.array([int(word) for word in words], dtype=np.int64)
+                here = slice(first[begin], first[end])
+                prompt[here], output[here] = numbers.reshape(first[end] - first[begin], 2).T
         except (ValueError, OverflowError) as error:
             raise InvalidTrace(f"the requests of a series cannot be read: {error}") from error
-        found = Requests(first, prompt.copy(), output.copy())
+        found = Requests(first, prompt, output)
         self._check(found)
         return found
 
@@ -156,6 +170,14 @@ class Series:
         requests = self.requests.copy()
         requests[rows] = NOT_KEPT
         return replace(self, requests=requests)
+
+
+def _stretches(first: IntArray) -> list[tuple[int, int]]:
+    """Rows from and to, of about `_AT_ONCE` single requests each; `first` as in `Requests`."""
+    marks = np.arange(0, first[-1], _AT_ONCE)
+    cuts = np.unique(np.append(np.searchsorted(first, marks, side="right") - 1, len(first) - 1))
+    cuts[0] = 0
+    return list(pairwise(cuts.tolist()))
 
 
 def whole_rows(start_s: float, stop_s: float, window: int) -> int:
@@ -183,6 +205,7 @@ def build(
     start_s: float,
     stop_s: float,
     origin: dict[str, Any],
+    train_share: float = TRAIN_SHARE,
 ) -> Series:
     """Cut a served trace, and what a tenant holds meanwhile, into rows.
 
@@ -191,12 +214,15 @@ def build(
         held: tokens of the tenant in each second from `start_s` on, int64 [rows * window].
         window: W, seconds.
         start_s, stop_s: on the served clock; whole windows between them become rows.
+        train_share: of that time, from its start; the reserve follows from its requests.
 
     Returns:
-        Row t holds the requests that arrived in the window before it. The reserve follows from
-        the requests of the train part.
+        Row t holds the requests that arrived in the window before it.
+
+    Raises:
+        InvalidTrace: no request arrived in the train part.
     """
-    train_stop_s = start_s + TRAIN_SHARE * (stop_s - start_s)
+    train_stop_s = start_s + train_share * (stop_s - start_s)
     seen = (served.arrival_s >= start_s) & (served.arrival_s < train_stop_s)
     if not seen.any():
         raise InvalidTrace(f"{served.name}: no request in the train part")
@@ -214,17 +240,6 @@ def build(
     longest = np.zeros(rows, dtype=np.int64)
     np.maximum.at(longest, row[inside], prompt[inside])
     batch = summed(np.ones(len(row), dtype=np.int64))
-    # Arrivals ascend, so what is inside stands in the order of rows.
-    words = np.array(
-        [
-            f"{asked}/{answered}"
-            for asked, answered in zip(
-                prompt[inside].tolist(), output[inside].tolist(), strict=True
-            )
-        ],
-        dtype=object,
-    )
-    ends = np.cumsum(batch)
     return Series(
         window,
         reserve,
@@ -233,11 +248,24 @@ def build(
         summed(output),
         longest,
         held.reshape(rows, window),
-        _objects(
-            [" ".join(words[end - size : end]) for size, end in zip(batch, ends, strict=True)]
-        ),
+        # Arrivals ascend, so what is inside stands in the order of rows.
+        _told_of(Requests(np.append(0, np.cumsum(batch)), prompt[inside], output[inside])),
         origin,
     )
+
+
+def _told_of(single: Requests) -> NDArray[np.object_]:
+    """The column `requests`: what `Series.single_requests` reads."""
+    told = []
+    for begin, end in _stretches(single.first):
+        rows = single.first[begin : end + 1]
+        here = slice(rows[0], rows[-1])
+        pairs = zip(
+            single.prompt_tokens[here].tolist(), single.output_tokens[here].tolist(), strict=True
+        )
+        words = [f"{prompt}/{output}" for prompt, output in pairs]
+        told += [" ".join(words[i:j]) for i, j in pairwise((rows - rows[0]).tolist())]
+    return _objects(told)
 
 
 def _objects(texts: list[str]) -> NDArray[np.object_]:
@@ -245,26 +273,32 @@ def _objects(texts: list[str]) -> NDArray[np.object_]:
 
 
 def write(series: Series, path: Path) -> None:
-    """Write a series; the same series gives the same bytes."""
+    """Write a series; the same series gives the same bytes.
+
+    A name that ends in `.series` gives a file of blocks: larger, read in no time, and of the same
+    bytes whichever library packs on this machine. Any other gives packed text.
+
+    Raises:
+        InvalidTrace: `read` would refuse it; nothing is written.
+    """
     header = {
         "schema": SCHEMA,
         "window_s": series.window_s,
         "reserve_tokens": series.reserve_tokens,
         "origin": series.origin,
     }
-    columns = [getattr(series, name)[:, None] for name in DEMAND_COLUMNS]
-    table = np.concatenate([*columns, series.tenant_tokens], axis=1)
-    lines = (
-        ",".join([*map(str, row), requests])
-        for row, requests in zip(table.tolist(), series.requests, strict=True)
-    )
+    try:
+        content = _blocks(series, header) if path.suffix == BLOCKS else _text(series, header)
+        again = _of_content(content, path.suffix == BLOCKS)
+        if again.requests.tolist() != series.requests.tolist():
+            raise ValueError("a row's requests are no text of numbers")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise InvalidTrace(
+            f"{path} is not written, as it could not be read: {error}; keep fewer rows or no single "
+            "requests"
+        ) from error
     with checked.written_aside(path) as file:
-        file.write(headed.pack(header, [_names(series.window_s), *lines]))
-
-
-def _names(window: int) -> str:
-    seconds = (f"tenant_tokens_{second}" for second in range(window))
-    return ",".join([*DEMAND_COLUMNS, *seconds, "requests"])
+        file.write(content)
 
 
 def read(path: Path) -> Series:
@@ -273,20 +307,98 @@ def read(path: Path) -> Series:
     Raises:
         InvalidTrace: the file is no series, or damaged.
     """
+    in_blocks = path.suffix == BLOCKS
     try:
-        header, lines = headed.unpack(checked.bounded(path, MAX_BYTES), MAX_BYTES)
-        window = int(header["window_s"])
-        if header["schema"] != SCHEMA or not 0 < window < 1000 or lines[0] != _names(window):
-            raise ValueError("its columns are not the ones that its header implies")
-        width = len(DEMAND_COLUMNS) + window
-        parts = [line.rpartition(",") for line in lines[1:]]
-        requests = _objects([part[2] for part in parts])
-        table = csv_columns.integers([part[0] for part in parts], width)
-        batch, prompt, output, longest, *tenant = (np.ascontiguousarray(c) for c in table.T)
-        reserve, origin = int(header["reserve_tokens"]), dict(header["origin"])
-        held = np.stack(tenant, axis=1)
-        return Series(window, reserve, batch, prompt, output, longest, held, requests, origin)
+        most_bytes = MAX_BYTES if in_blocks else headed.MAX_PACKED_BYTES
+        return _of_content(checked.bounded(path, most_bytes), in_blocks)
     except FileNotFoundError:
         raise InvalidTrace(f"{path} is not there; make it with: rapgym scenarios build") from None
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise InvalidTrace(f"{path} is no series that can be read: {error}") from error
+
+
+def _of_content(content: bytes, in_blocks: bool) -> Series:
+    """The series of a file's content: for who reads it, and for who is about to write it.
+
+    Raises:
+        ValueError, KeyError, TypeError, OverflowError, InvalidTrace: it is none.
+    """
+    if in_blocks:
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it holds more than {MAX_BYTES >> 20} MiB")
+        return _of_blocks(content)
+    return _of_text(*headed.unpack(content, MAX_BYTES))
+
+
+def _of_header(header: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
+    """Window, reserve and origin.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is no header of a series.
+    """
+    window = int(header["window_s"])
+    if header["schema"] != SCHEMA or not 0 < window <= MOST_WINDOW_S:
+        raise ValueError(f"its schema is not {SCHEMA}, or its window not 1 to {MOST_WINDOW_S} s")
+    return window, int(header["reserve_tokens"]), dict(header["origin"])
+
+
+def _text(series: Series, header: dict[str, Any]) -> bytes:
+    columns = [getattr(series, name)[:, None] for name in DEMAND_COLUMNS]
+    table = np.concatenate([*columns, series.tenant_tokens], axis=1)
+    lines = (
+        ",".join([*map(str, row), requests])
+        for row, requests in zip(table.tolist(), series.requests, strict=True)
+    )
+    return headed.pack(header, [_names(series.window_s), *lines])
+
+
+def _names(window: int) -> str:
+    seconds = (f"tenant_tokens_{second}" for second in range(window))
+    return ",".join([*DEMAND_COLUMNS, *seconds, "requests"])
+
+
+def _of_text(header: dict[str, Any], lines: list[str]) -> Series:
+    window, reserve, origin = _of_header(header)
+    if lines[0] != _names(window):
+        raise ValueError("its columns are not the ones that its header implies")
+    parts = [line.rpartition(",") for line in lines[1:]]
+    requests = _objects([part[2] for part in parts])
+    table = csv_columns.integers([part[0] for part in parts], len(DEMAND_COLUMNS) + window)
+    batch, prompt, output, longest, *tenant = (np.ascontiguousarray(c) for c in table.T)
+    held = np.stack(tenant, axis=1)
+    return Series(window, reserve, batch, prompt, output, longest, held, requests, origin)
+
+
+def _blocks(series: Series, header: dict[str, Any]) -> bytes:
+    """A line of JSON, then whole numbers of eight bytes, column after column, then the requests.
+
+    The last column of numbers says how long each row's text of requests is.
+    """
+    texts = series.requests.tolist()
+    described = headed.described(header | {"rows": len(series)})
+    columns = [getattr(series, name) for name in (*DEMAND_COLUMNS, "tenant_tokens")]
+    numbers = [*columns, np.array([len(text) for text in texts], dtype=np.int64)]
+    parts = [column.astype("<i8").tobytes() for column in numbers]
+    return b"".join([f"{described}\n".encode(), *parts, "".join(texts).encode("ascii")])
+
+
+def _of_blocks(content: bytes) -> Series:
+    first = content.find(b"\n") + 1
+    if not content.startswith(b"# ") or not first:
+        raise ValueError("it has no header line")
+    header = headed.header_of(content[2:first].decode())
+    window, reserve, origin = _of_header(header)
+    rows, width = int(header["rows"]), len(DEMAND_COLUMNS) + window + 1
+    if not 0 < rows <= len(content) // (8 * width):
+        raise ValueError("it is cut short, or has no rows")
+    numbers = np.frombuffer(content, "<i8", rows * width, offset=first).astype(np.int64)
+    demand = numbers[: rows * len(DEMAND_COLUMNS)].reshape(len(DEMAND_COLUMNS), rows)
+    held = numbers[rows * len(DEMAND_COLUMNS) : -rows].reshape(rows, window).copy()
+    told = content[first + 8 * rows * width :].decode("ascii")
+    lengths = numbers[-rows:]
+    if (lengths < 0).any() or (lengths > len(told)).any() or lengths.sum() != len(told):
+        raise ValueError("its text of requests is not as long as it says")
+    ends = np.cumsum(lengths)
+    requests = _objects([told[i:j] for i, j in zip(ends - lengths, ends, strict=True)])
+    batch, prompt, output, longest = demand.copy()
+    return Series(window, reserve, batch, prompt, output, longest, held, requests, origin)

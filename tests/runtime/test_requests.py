@@ -145,9 +145,13 @@ def test_scenario_and_row_decide_the_text() -> None:
 
 
 def test_a_row_whose_requests_are_not_kept_says_so() -> None:
-    assert source("servegen-days").lengths(0).prompt.sum() > 0
-    with pytest.raises(InvalidTrace, match="keeps single requests of 0 of 40320 rows of train"):
-        source("servegen-days", "train").at(0)
+    found = source("chat-gqa", "train")
+    assert found.lengths(0).prompt.sum() > 0
+    found._part = found._part.without_requests(np.arange(1, len(found)))
+    with pytest.raises(
+        InvalidTrace, match=f"keeps single requests of 1 of {len(found)} rows of train"
+    ):
+        found.at(1)
 
 
 shares = st.lists(st.integers(0, 500), min_size=1, max_size=12).map(

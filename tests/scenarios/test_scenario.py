@@ -21,7 +21,7 @@ from rapgym.policies.policy import Briefing, briefing
 from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import DAYS, SCENARIOS
 from rapgym.scenarios.story import GIB, Scenario, Split
 from rapgym.workload import residence, series
 from rapgym.workload.loaders import load_requests
@@ -39,10 +39,11 @@ def test_numbers_are_frozen() -> None:
             story.window_s, story.domain, story.table, story.offsets,
             story.tenant and astuple(story.tenant),
         )
-        for story in SCENARIOS
+        for story in (*SCENARIOS, *DAYS)
     }  # fmt: skip
     mha, gqa, conv, code = "llama2-7b", "llama3-8b", "azure-conv", "azure-code"
-    ms_large, ms_mid = "servegen:language/m-large", "servegen:language/m-mid"
+    large, mid, small = (f"servegen:language/m-{size}" for size in ("large", "mid", "small"))
+    eight_bits = (None, "smollm2-135m-int8-int8kv", 1)
     same = (None, "smollm2-135m", 16)  # text domain, table, pairings
     beside = (mha, code, 2, 8)
     assert told == {
@@ -59,18 +60,21 @@ def test_numbers_are_frozen() -> None:
         "long-context-v0": (
             72, gqa, "mooncake-conversation", 3, 0.5, 0, 18, *same, (gqa, "vllm-kvcache", 1, 32),
         ),
-        "servegen-days-v0": (
-            40, gqa, ms_large, 25, 0.5, 0, 6, None, "smollm2-135m", 1, (gqa, ms_mid, 200, 8),
-        ),
+        "days-large-v0": (32, gqa, large, 25, 0.25, 0, 7, *eight_bits, (gqa, mid, 200, 8)),
+        "days-mid-v0": (29, gqa, mid, 200, 0.25, 0, 3, *eight_bits, (gqa, large, 60, 8)),
+        "days-small-v0": (28, gqa, small, 150, 0.25, 0, 2, *eight_bits, (gqa, large, 75, 8)),
         "laptop-v0": (23.5, mha, conv, 4, 4.0, 0, 7, *same, ("recordings/python-project.csv.gz", "")),
     }  # fmt: skip
     assert [story.name for story in SCENARIOS if not story.headline] == ["long-context", "laptop"]
     assert {
         (story.splits, story.told_domain, story.draw, story.ceiling) for story in SCENARIOS
     } == {("time", None, None, None)}, "what sensitivity tables vary"
-    assert [story.name for story in SCENARIOS if story.synthetic] == ["servegen-days"]
+    assert {(story.splits, story.synthetic, story.is_drawn) for story in DAYS} == {
+        ("days", True, True)
+    }
+    assert not any(story.synthetic or story.is_drawn for story in SCENARIOS)
     assert [story.name for story in SCENARIOS if story.form != BF16] == ["chat-int4"]
-    assert len(told) == len(SCENARIOS), "no two of one id"
+    assert len(told) == len(SCENARIOS) + len(DAYS), "no two of one id"
 
 
 @pytest.mark.usefixtures("shaped")

@@ -138,3 +138,26 @@ def test_the_queue_equals_a_plain_event_simulation(
         during = [value for time, value in levels if begin <= time < end]
         assert level == max([0, *before, *during])
         assert level <= pool, "never above the pool"
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 12), st.integers(1, 6)), min_size=1, max_size=60
+    )
+)
+def test_the_queue_admits_as_one_that_is_played_from_the_start(
+    requests: list[tuple[int, int, int]],
+) -> None:
+    """Most of a long trace is not played: what waits is admitted at the same instants all the same."""
+    waits, tokens, stays = (np.array(column) for column in zip(*requests, strict=True))
+    arrival_s, stay_s, pool = np.cumsum(waits) / 2.0, stays / 2.0, 12
+    leaving: list[tuple[float, int]] = []
+    clock_s, wanted = 0.0, []
+    for arrives, size, stay in zip(arrival_s, tokens, stay_s, strict=True):
+        clock_s = max(clock_s, arrives)
+        leaving = sorted(each for each in leaving if each[0] > clock_s)
+        while sum(held for _, held in leaving) + size > pool:
+            clock_s = leaving.pop(0)[0]
+        leaving = sorted([*(each for each in leaving if each[0] > clock_s), (clock_s + stay, size)])
+        wanted.append(clock_s)
+    assert residence._admitted(arrival_s, tokens, stay_s, pool).tolist() == wanted

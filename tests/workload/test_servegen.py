@@ -1,5 +1,6 @@
 """Synthetic arrivals repeat what was measured: rates, burstiness, lengths; and their seed."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapgym.errors import InvalidSpec
+from rapgym.errors import InvalidSpec, InvalidTrace
+from rapgym.files import headed
 from rapgym.workload import servegen
-from rapgym.workload.servegen import ServegenClients, ServegenLengths
+from rapgym.workload.servegen import ServegenClients, ServegenLengths, Statistics
 
 Rows = list[tuple[int, int, float, float, bool]]  # client, window, rate, CV, Weibull
 STEADY: Rows = [(0, window, 5.0, 1.0, False) for window in range(144)]
@@ -33,8 +35,7 @@ class Measured:
         records = ServegenLengths(
             "w", np.array(list(lengths)), np.zeros(len(lengths)), prompt, output
         )
-        self.monkeypatch.setattr(servegen, "servegen_clients", lambda _: clients)
-        self.monkeypatch.setattr(servegen, "servegen_lengths", lambda _: records)
+        self.monkeypatch.setattr(servegen, "statistics", lambda _: Statistics(clients, records))
 
 
 LENGTHS = {0: ([130.0, 100, 200, 400], [60.0, 50, 100, 300])}
@@ -168,3 +169,53 @@ def test_a_day_of_the_measured_workload(raw_data: Path) -> None:
     assert len(trace) == pytest.approx(0.01 * 600 * rates.sum(), rel=0.02)
     hourly = np.bincount((trace.arrival_s // 3600).astype(int), minlength=24) / 36
     np.testing.assert_allclose(hourly, rates.reshape(24, 6).mean(1), rtol=0.15)
+
+
+def test_what_is_shipped_is_what_the_raw_files_have(raw_data: Path) -> None:
+    for workload in servegen.WORKLOADS:
+        shipped, measured = servegen.statistics(workload), servegen.measured(workload)
+        for name in ("client", "t_s", "iat_cv", "weibull"):
+            told, wanted = (getattr(each.clients, name) for each in (shipped, measured))
+            assert (told == wanted).all(), name
+        for name in ("client", "t_s", "prompt", "output"):
+            told, wanted = (getattr(each.lengths, name) for each in (shipped, measured))
+            assert (told == wanted).all(), name
+        # The source rounds a rate to six digits; whole numbers of requests in a window are whole again.
+        np.testing.assert_allclose(shipped.clients.rate_rps, measured.clients.rate_rps, rtol=4e-6)
+
+
+@pytest.mark.slow
+def test_the_statistics_are_made_by_the_kept_command(raw_data: Path, tmp_path: Path) -> None:
+    servegen.write_statistics(tmp_path / "made.csv.xz")
+    unpacked = [headed.unpack(path.read_bytes())
+                for path in (tmp_path / "made.csv.xz", servegen.STATISTICS)]  # fmt: skip
+    assert unpacked[0] == unpacked[1]
+
+
+def test_statistics_that_are_damaged_or_of_no_workload_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InvalidSpec, match="there are language/m-large"):
+        servegen.statistics("language/m-huge")
+    (tmp_path / "x.csv.xz").write_bytes(servegen.STATISTICS.read_bytes()[:-100])
+    monkeypatch.setattr(servegen, "STATISTICS", tmp_path / "x.csv.xz")
+    servegen.statistics.cache_clear()
+    with pytest.raises(InvalidTrace, match="install rapgym anew"):
+        servegen.statistics("language/m-large")
+
+
+def test_the_requests_of_a_day_are_known() -> None:
+    """The stream is ours: no version of NumPy and no machine changes it."""
+    trace = servegen.arrivals("language/m-large", days=1, share=1 / 2000, seed=0)
+    columns = (trace.arrival_s, trace.prompt_tokens, trace.output_tokens)
+    content = b"".join(column.astype(kind).tobytes()
+                       for column, kind in zip(columns, ("<f8", "<i8", "<i8"), strict=True))  # fmt: skip
+    assert (trace.arrival_s[0], trace.prompt_tokens[0], trace.output_tokens[0]) == (
+        12.822422,
+        358,
+        53,
+    )
+    assert (
+        hashlib.sha256(content).hexdigest()
+        == "35f980e4fc746377c98028689399f58f79ee33bbdaa89c0b461369e466dd6d2b"
+    )

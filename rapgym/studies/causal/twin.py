@@ -285,7 +285,7 @@ def fit(story: Scenario, neighbours: int | None = None) -> Twin:
     Raises:
         InvalidSpec: its train rows are too few, or follow no single stretch of time.
     """
-    if story.splits != "time" or story.notice_s:
+    if story.splits == "blocked" or story.notice_s:
         raise InvalidSpec(f"{story.name}: twins are made of splits by time without notice")
     whole = worlds.workload(story)
     train = whole.part(series.split_rows(len(whole), "train", story.splits))
@@ -372,4 +372,6 @@ def write(twin: Twin, drawn: Drawn, folder: Path) -> Scenario:
         synthetic=True,
         headline=False,
         offsets=1,  # further rows are drawn, not paired anew
+        splits="time",
+        series_sha256="",
     )

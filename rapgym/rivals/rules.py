@@ -238,7 +238,7 @@ def weight_streaming(world: World, nll: float = 0.0) -> Rule:
         reason = np.where(resident[:, 0] < weights, Reason.REPAIRED, Reason.POLICY)
         used = taken - foot.margin_bytes + resident[:, 0]
         return Played(
-            quality=loss * np.where(serving, (1 - stalled) * served, 0.0).mean(axis=1),
+            quality=loss * ((able_s - stalled) * served).mean(axis=1),
             stall=world.ceiling * lost.mean(axis=1),
             emergency=world.ceiling * paused_s.mean(axis=1),
             refused=world.ceiling * gone.mean(axis=1),

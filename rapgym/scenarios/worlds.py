@@ -158,8 +158,8 @@ def _judged_world(story: Scenario, split: Split) -> World:
 
 
 def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
-    footprint = card.footprint(story)
-    restore_bytes_per_s = card.profile_of(story).restore_bytes_per_s
+    footprint, profile = card.footprint(story), card.profile_of(story)
+    restore_bytes_per_s = profile.restore_bytes_per_s
     if restore_bytes_per_s is None:
         restore_bytes_per_s = float(footprint.weights.sum()) / story.restore_s
     whole = _workload(story)

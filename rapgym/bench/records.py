@@ -128,6 +128,7 @@ class Score:
 
     scenario: str  # id
     headline: bool  # whether the scenario counts in what is said over all of them
+    bits: int  # of the weights of its format: 16, 8 or 4
     traffic: str  # the trace that is served: scenarios of one traffic form one family of tests
     policy: str
     kind: Kind

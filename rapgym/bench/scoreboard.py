@@ -14,6 +14,7 @@ from rapgym.bench.records import About, Score
 from rapgym.bench.results import UNORDERED, Cell, Results
 from rapgym.bench.score import NOTHING, Estimate
 
+BITS = {"bf16": 16, "int8": 8, "int4": 4}  # of weights
 ACTION_SPACE = "kept set"  # that policies propose in
 
 
@@ -80,6 +81,7 @@ def _entry(name: str, contest: Contest, best: str, unpruned: str | None) -> Scor
     return Score(
         scenario=about.scenario,
         headline=contest.story.headline,
+        bits=BITS[contest.story.form.weights],
         traffic=contest.story.trace,
         policy=name,
         kind=served.kind,
@@ -138,9 +140,7 @@ def _entry(name: str, contest: Contest, best: str, unpruned: str | None) -> Scor
 
 def _choice(champion: Champion, contest: Contest) -> Estimate:
     """A champion's cost less the lookup's, the choice of it made again in every resample."""
-    return contest.difference_of(
-        champion.policy, champion.summed, LOOKUP, contest.summed[LOOKUP]
-    )
+    return contest.difference_of(champion.policy, champion.summed, LOOKUP, contest.summed[LOOKUP])
 
 
 def _behind_champion(name: str, contest: Contest) -> Estimate:

@@ -38,7 +38,13 @@ OTHERS: tuple[tuple[str, dict[str, float]], ...] = (
     ("frontier-margin", {"margin": 0.05}), ("keep-all", {}), ("gsi", {}),
 )  # fmt: skip
 DAY_S = 86400
-STRETCHES_S = (854, 3600, 3 * 3600, 6 * 3600, 12 * 3600)  # the first is the test part of the Azure hour
+STRETCHES_S = (
+    854,
+    3600,
+    3 * 3600,
+    6 * 3600,
+    12 * 3600,
+)  # the first is the test part of the Azure hour
 WITHIN = (0.90, 0.98)  # coverage that an interval of 95 % is held to
 SPREAD = 0.5  # of a made burst's cost about its mean, of the logarithm
 
@@ -121,9 +127,7 @@ def made(runs: int) -> Iterator[dict[str, Any]]:
                 "claims": _share(not np.isnan(each.p) for each in none),
                 "least_effect": effect,
                 "found": _share(
-                    verdicts.verdict(each, 0.0) == "worse"
-                    for each in some
-                    if not np.isnan(each.p)
+                    verdicts.verdict(each, 0.0) == "worse" for each in some if not np.isnan(each.p)
                 ),
             }
 

@@ -221,7 +221,7 @@ def markdown(entries: Sequence[Score]) -> str:
         parts.append(f"**{_escaped(_title(name, group))}**\n")
         parts.append("| " + " | ".join(columns) + " |")
         parts.append("| ---" + " | ---:" * (len(columns) - 1) + " |")
-        for entry in in_order(group):
-            parts.append("| " + " | ".join(map(_escaped, (*_cells(entry), *_more(entry)))) + " |")
+        rows = ((*_cells(entry), *_more(entry)) for entry in in_order(group))
+        parts += ["| " + " | ".join(map(_escaped, row)) + " |" for row in rows]
         parts.append("")
     return "\n".join(parts)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from toy_world import least_cost
 
+from rapgym.bench.pieces import Pieces
 from rapgym.files import places
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, worlds

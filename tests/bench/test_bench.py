@@ -15,9 +15,9 @@ import pytest
 from toy_world import least_cost
 
 from rapgym import cli
-from rapgym.bench import cells, results, scoreboard, verify
-from rapgym.bench import pieces as bench_pieces
+from rapgym.bench import cells, pieces, results, scoreboard, verify
 from rapgym.bench import run as bench_run
+from rapgym.bench.pieces import Pieces
 from rapgym.bench.results import Results
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.files import headed, places
@@ -227,18 +227,19 @@ def test_deciding_again_finds_a_wrong_validation_cost(finished: tuple[Path, Resu
 
 
 def test_the_parts_of_a_validation_cost_are_of_its_pieces(
-    toy_story: Scenario, finished: tuple[Path, Results]
+    toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Token-weighted shares of the rows of each burst: they add up to the cost."""
-    (found,) = (cell for cell in finished[1].cells if cell.about.policy == "keep-all")
-    told, entry = briefing(toy_story, "fit"), registry.entry("keep-all")
-    log = rollout.run(partial(registry.build, entry, {}), toy_story, "validation", told, 0)
-    pieces = bench_pieces.of_split(toy_story, "validation")
-    assert len(found.about.validation_parts) == len(pieces) > 1
-    assert found.about.validation_cost == pytest.approx(log.mean_cost)
-    first = slice(0, pieces.first[1])
-    paid = (log.cost[first] * log.output_tokens[first]).sum() / log.output_tokens.sum()
-    assert found.about.validation_parts[0] == pytest.approx(paid)
+    """What the rows of each piece add, weighted by tokens: together they are the cost."""
+    entry = registry.entry("keep-all")
+    make, told = partial(registry.build, entry, {}), briefing(toy_story, "fit")
+    log = rollout.run(make, toy_story, "validation", told, 0)
+    halves = Pieces("burst", np.array([0, 8]), len(log))
+    monkeypatch.setattr(pieces, "of_split", lambda story, split: halves)
+    found = cells.validation_parts(toy_story, entry, 0)
+    paid = log.cost * log.output_tokens / log.output_tokens.sum()
+    assert found == pytest.approx((paid[:8].sum(), paid[8:].sum()))
+    assert sum(found) == pytest.approx(log.mean_cost)
+    assert cells.policy_cell(toy_story, entry, 0).about.validation_parts == found
 
 
 def test_results_of_an_earlier_edition_say_so(
@@ -247,7 +248,7 @@ def test_results_of_an_earlier_edition_say_so(
     header, lines = headed.unpack(finished[0].read_bytes())
     path = tmp_path / "old.csv.gz"
     path.write_bytes(headed.pack({**header, "schema": 2}, lines))
-    with pytest.raises(InvalidResult, match="written by an earlier edition .* run again: rapgym"):
+    with pytest.raises(InvalidResult, match=r"written by an earlier edition .* run again: rapgym"):
         results.read(path)
 
 

@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 
 from rapgym.bench import cells, score, sensitivity
-from rapgym.bench.cells import BOUND, LOOKUP, STATIC
+from rapgym.bench.cells import BOUND, LOOKUP
 from rapgym.bench.sensitivity import Variant, variants
 from rapgym.errors import InvalidSpec
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.quality.table import QualityTable
 from rapgym.report import sensitivity as sensitivity_report
+from rapgym.rivals import rivals
 from rapgym.rollout import rollout
 from rapgym.scenarios import build as workloads
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series
 
+STATIC = "static-best"
 FIELDS = ("restore_s", "told_domain", "domain", "splits")
 
 

@@ -7,9 +7,8 @@ Pieces of rows are drawn with replacement (see `pieces`), of served time and of 
 with them training seeds; every policy meets the same draws. One interval, of the percentile bootstrap,
 widened for few pieces, gives low, high, p and verdict; the quality table's own error is part of it. How
 often it covers the truth is simulated by `python -m rapgym.studies.coverage`, and stands in
-`baselines/results/coverage.json`: for a dozen pieces or more of what is alike, in nine of ten or
-more; but an hour's pieces say little of its day, so what is said of less than days is said of these
-rows.
+`baselines/results/coverage.json`: of eight or more pieces that are alike in 93 to 97 %; but an hour's
+pieces say little of its day, so what is said of less than days is said of these rows.
 """
 
 from collections.abc import Sequence

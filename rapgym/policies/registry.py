@@ -32,6 +32,7 @@ class Entry:
     train: str = ""  # "module:function" of (Training) -> arrays; empty: it does not learn
     refit: bool = False  # trained once more on the whole of train, for test
     file: str = ""  # of one training run, which serves wherever it can read the observations
+    start_of: str = ""  # name of the method whose network it is, as it was before the first step
 
     @property
     def is_own(self) -> bool:
@@ -101,6 +102,24 @@ POLICIES = (
 )  # fmt: skip
 
 
+def starts() -> tuple[Entry, ...]:
+    """Of every method that learns, its network as it was before the first step of training.
+
+    It stands beside the method in a bench, and is no champion: nobody would choose it.
+    """
+    return tuple(
+        replace(
+            each,
+            name=f"{each.name}-untrained",
+            kind="reactive",
+            summary=f"the network of {each.name} before its first step of training",
+            start_of=each.name,
+        )
+        for each in POLICIES
+        if each.train
+    )
+
+
 def entry(name: str) -> Entry:
     """The entry of this name; `module:Class` gives one for a user's own policy, FILE.npz one for a
     training run, whatever it was trained on.
@@ -123,7 +142,7 @@ def find(name: str) -> Entry | None:
     Raises:
         InvalidPolicy: it names a training run that cannot be read.
     """
-    for found in POLICIES:
+    for found in (*POLICIES, *starts()):
         if found.name == name:
             return found
     if name.endswith(".npz"):
@@ -235,15 +254,16 @@ def told(found: Entry, split: Told) -> Told:
 
 
 def knows_validation(found: Entry) -> bool:
-    """Whether an entry has seen the rows that champions are chosen by."""
-    return bool(found.file) and told(found, "fit") == "train"
+    """Whether an entry has seen the rows that champions are chosen by, or is not to be chosen."""
+    return bool(found.start_of) or (bool(found.file) and told(found, "fit") == "train")
 
 
 def trained_seeds(found: Entry, story: Scenario) -> list[int]:
     """The seeds of an entry that learns whose runs for a scenario are there, ascending."""
     if found.file:
         return [trained.load(found.file).seed]
-    return trained.seeds(found.name, story, told(found, "train"))
+    method, untrained = found.start_of or found.name, bool(found.start_of)
+    return trained.seeds(method, story, told(found, "train"), untrained=untrained)
 
 
 def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
@@ -253,8 +273,11 @@ def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
         InvalidPolicy: there is none for this scenario as it is, or it opened what it may not.
     """
     story = briefing.scenario
-    file = found.file or trained.place(found.name, story, told(found, briefing.split), seed)
-    remedy = f"run: rapgym train {found.name} --scenario {shlex.quote(story.name)} --publish"
+    method, untrained = found.start_of or found.name, bool(found.start_of)
+    file = found.file or trained.place(
+        method, story, told(found, briefing.split), seed, untrained=untrained
+    )
+    remedy = f"run: rapgym train {method} --scenario {shlex.quote(story.name)} --publish"
     try:
         run = trained.load(file)
     except InvalidPolicy as error:

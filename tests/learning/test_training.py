@@ -18,6 +18,7 @@ pytest.importorskip("stable_baselines3")
 from learning_worlds import METHODS, arrays_of, small_run
 
 from rapgym.errors import HeldOut, InvalidPolicy
+from rapgym.files import places
 from rapgym.learning import checkpoint, runs, training
 from rapgym.learning.sb3.vec_env import LeanVecEnv, RapVecEnv
 from rapgym.learning.training import Training
@@ -96,7 +97,6 @@ def test_a_run_repeats_itself_and_goes_on_to_the_same_result(
     assert points(broken) == points(whole)
     began = [trained.read(run.folder / runs.UNTRAINED_FILE).arrays for run in (whole, broken)]
     assert all(began[0][name].tobytes() == began[1][name].tobytes() for name in expected)
-    assert any((began[0][name] != expected[name]).any() for name in expected), "it has learned"
     assert not (broken.folder / "checkpoint.pt").exists(), "it has served"
 
     other = small_run(method, toy_story, tmp_path / "whole", seed=1)

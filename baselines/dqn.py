@@ -133,7 +133,7 @@ def train(task: "Training") -> dict[str, np.ndarray]:
         return {**sb3_agents.state(model), "buffer": buffer.state(), "calls": model._n_calls}
 
     if task.saved is None:
-        task.advance(0.0, arrays())
+        task.begin(arrays())
     else:
         sb3_agents.restore(model, task.saved)
         buffer.restore(task.saved["buffer"])

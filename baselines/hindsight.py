@@ -214,7 +214,9 @@ def train(task: "Training") -> dict[str, np.ndarray]:
     inputs = Inputs(told.layout)
     start = None if task.start is None else task.start.arrays
     learner = Learner(recorded, inputs, _blind(inputs, settings), settings, task.seed, start)
-    if task.saved is not None:
+    if task.saved is None:
+        task.begin(learner.arrays())
+    else:
         learner.restore(task.saved)
     for turn in task.rounds(settings.rounds):
         regret = learner.learn(task.round_seed, turn)

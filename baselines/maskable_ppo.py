@@ -107,7 +107,7 @@ def train(task: "Training") -> dict[str, np.ndarray]:
         return sb3_agents.rounded(actor, "pi", mean, scale)
 
     if task.saved is None:
-        task.advance(0.0, arrays())
+        task.begin(arrays())
     else:
         sb3_agents.restore(model, task.saved)
     for turn in task.rounds(settings.rounds):

@@ -16,11 +16,13 @@ def about_of(policy: str = "mine", **more: Any) -> About:
 def score_of(policy: str = "mine", **more: Any) -> Score:
     """A policy that lies between the lookup and the bound."""
     plain: dict[str, Any] = {
-        "scenario": "toy-v0", "headline": True, "policy": policy, "kind": "heuristic",
-        "action_space": "kept set", "adaptivity": 90.0, "adaptivity_low": 80.0,
-        "adaptivity_high": 95.0, "foresight": 12.5, "low": 3.0, "high": 20.0, "p_value": None,
+        "scenario": "toy-v0", "headline": True, "bits": 16, "traffic": "toy", "policy": policy,
+        "kind": "heuristic", "action_space": "kept set", "gain": 90.0, "gain_low": 80.0,
+        "gain_high": 95.0, "foresight": 12.5, "low": -0.02, "high": -0.003, "p_value": None,
+        "least_effect": 0.011, "least_effect_points": 11.0, "unit": "burst", "pieces": 8,
+        "conditional": True,
         "cost": 0.1, "quality": 0.04, "stall": 0.01, "emergency": 0.05, "refused": 0.0,
-        "validation_cost": None, "table_error": 0.0, "tied_with_lookup": False, "behind_best": 0.0,
+        "validation_cost": None, "table_error": 0.0, "behind_best": 0.0,
         "behind_best_low": 0.0, "behind_best_high": 0.0, "tied_for_best": False,
         "behind_champion": None, "behind_champion_low": None, "behind_champion_high": None,
         "behind_unpruned": None, "behind_unpruned_low": None, "behind_unpruned_high": None,

@@ -169,7 +169,7 @@ def assert_same_rows(frame: Any, cells: tuple[Cell, ...]) -> None:
 
 def test_a_frame_of_results_says_what_the_cells_say(examples: dict[str, Any]) -> None:
     frame = rapgym.read_results(str(examples["results"]))
-    assert {"bound", "frontier", "gsi", "static-best"} <= {*frame.policy}
+    assert {"bound", "frontier", "gsi", "keep-all", "partial-admission"} <= {*frame.policy}
     assert_same_rows(frame, bench_results.read(examples["results"]).cells)
     documented = rapgym.read_results.__doc__ or ""
     assert all(f"`{column}`" in documented for column in frame.columns)

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from rapgym.bench import pieces
 from rapgym.bench.records import ORACLE, RIVAL, About
 from rapgym.bench.results import Cell
 from rapgym.guard.guard import refuses_misfit
@@ -26,8 +27,10 @@ from rapgym.world.records import State, World
 from rapgym.world.shield import Reason
 
 BOUND, BEST_PLAN = "bound", "best-plan"  # not policies: they know the future and the test columns
-# Which ends of the score scale a cost is measured between.
-STATIC, LOOKUP = "static-best", "frontier"
+# The zeros of the two scales.
+LOOKUP, ADMISSION = "frontier", "partial-admission"
+# What stands beside them in every bench: everything under the shield, and the best set trimmed by it.
+KEEP_ALL, STATIC_REPAIRED = "keep-all", "static-best-repaired"
 
 
 def policy_cell(story: Scenario, entry: registry.Entry, seed: int) -> Cell:
@@ -37,13 +40,15 @@ def policy_cell(story: Scenario, entry: registry.Entry, seed: int) -> Cell:
     log = rollout.run(make, story, "test", told, seed)
     fallback = float((log.source == Reason.FALLBACK).mean())
     spent_us = rollout.decision_us(make(), story, told)
+    parts = validation_parts(story, entry, seed)
     about = replace(
         known,
         fallback=fallback,
         fault=rollout.first_fault(make, story, told) if fallback else None,
         decision_us_p50=float(np.quantile(spent_us, 0.5)),
         decision_us_p99=float(np.quantile(spent_us, 0.99)),
-        validation_cost=validation_cost(story, entry, seed),
+        validation_cost=sum(parts) if parts else None,
+        validation_parts=parts,
     )
     return scored(story, about, log)
 
@@ -74,16 +79,19 @@ def described(story: Scenario, name: str, kind: registry.Kind) -> About:
     return About(story.id, name, kind, world.blocks, world.ceiling)
 
 
-def validation_cost(story: Scenario, entry: registry.Entry, seed: int) -> float | None:
+def validation_parts(story: Scenario, entry: registry.Entry, seed: int) -> tuple[float, ...]:
     """Cost on the validation part of train, calibration columns, told of the rest of train alone:
-    what champions are chosen by. None of a policy that has seen these rows.
+    what champions are chosen by. What each piece of these rows adds to it; nothing of a policy that
+    has seen them.
     """
     if registry.knows_validation(entry):
-        return None
+        return ()
     told = briefing(story, "fit")
     options = registry.settings(entry, told, tables.table(story).sha256, seed)
     make = partial(registry.build, entry, options)
-    return rollout.run(make, story, "validation", told, seed).mean_cost
+    log = rollout.run(make, story, "validation", told, seed)
+    paid = (log.cost * log.output_tokens).sum(axis=1) / max(log.output_tokens.sum(), 1)
+    return tuple(pieces.of_split(story, "validation").sums(paid).tolist())
 
 
 def calibration_cost(

@@ -1,17 +1,22 @@
-"""The champion of each kind, chosen on validation, and what its test says after Holm's correction.
+"""The champion of each kind, chosen on validation: and chosen again in every resample.
 
 A champion is chosen by its cost on the validation part of train, with calibration columns and
 settings tuned on the part before it: never by its score on test, where the best of many looks
-better than it is. Champions are then tested against the frontier lookup, and p-values corrected
-for the scenarios of the headline, in a family of their own for each kind.
+better than it is. What is said of it holds for the choice: in each resample of rows, the validation
+part's pieces and the training seeds are drawn as well, the cheapest there is chosen, and its cost on
+test is what counts. Settings are not tuned again, nor networks trained: what is said is conditional
+on those that there are.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from rapgym.arrays import FloatArray
 from rapgym.bench import score
-from rapgym.bench.records import Score, Verdict
+from rapgym.bench.score import Summed
 from rapgym.policies.registry import Kind
 
 ALL = "all"  # champion over every kind that does not learn
@@ -21,7 +26,7 @@ FAMILIES: Mapping[str, tuple[Kind, ...]] = {
     "learned": ("learned",),
     ALL: NON_LEARNED,
 }
-ALPHA = 0.05  # 1 - score.LEVEL
+STREAM = 1 << 17  # of the generator that draws validation pieces
 
 
 class Candidate(Protocol):
@@ -40,69 +45,49 @@ class Candidate(Protocol):
     def fallback(self) -> float: ...
 
 
-def chosen(every: Iterable[Candidate]) -> dict[str, str]:
-    """Family -> champion among one scenario's policies; families without a candidate are left out.
+@dataclass(frozen=True, slots=True, eq=False)
+class Champion:
+    """A policy, and what the choice of it costs on test where the choice is made again."""
+
+    policy: str
+    summed: Summed  # output tokens times cost; its total is the policy's own
+
+
+def candidates(every: Iterable[Candidate]) -> dict[str, list[str]]:
+    """Family -> those who may be its champion, by name; families without any are left out.
 
     A policy without a validation cost, or whose answers could not always be read, is no candidate.
-    Of equal costs the first name wins, so that nothing of test decides.
     """
-    candidates = [e for e in every if not e.fallback]
-    found = {}
-    for family, kinds in FAMILIES.items():
-        costs = [
-            (e.validation_cost, e.policy)
-            for e in candidates
-            if e.kind in kinds and e.validation_cost is not None
-        ]
-        if costs:
-            found[family] = min(costs)[1]
-    return found
-
-
-def crowned(entries: Sequence[Score]) -> list[Score]:
-    """The entries of all scenarios with `champion`, `p_holm`, `holm_tests` and `verdict`.
-
-    `champion` lists the families whose champion an entry is. `p_holm` is its adjusted p-value, the
-    largest where it is champion of several; None off the headline, for its p-value is no part of a
-    family there. `holm_tests` is how many scenarios that correction is for. `verdict` is what may be said of a champion against the lookup: better, worse or
-    tie; None where nothing was tested.
-    """
-    champions = {
-        name: chosen([e for e in entries if e.scenario == name])
-        for name in dict.fromkeys(e.scenario for e in entries)
+    able = [e for e in every if not e.fallback and e.validation_cost is not None]
+    found = {
+        family: sorted(e.policy for e in able if e.kind in kinds)
+        for family, kinds in FAMILIES.items()
     }
-    adjusted: dict[tuple[str, str], list[float]] = {}
-    sizes: dict[tuple[str, str], int] = {}
-    for family in FAMILIES:
-        tested = [
-            (e, e.p_value)
-            for e in entries
-            if e.headline
-            and e.p_value is not None
-            and champions[e.scenario].get(family) == e.policy
-        ]
-        for (e, _), p in zip(tested, score.holm([p for _, p in tested]), strict=True):
-            adjusted.setdefault((e.scenario, e.policy), []).append(p)
-            sizes[e.scenario, e.policy] = len(tested)
-    found = []
-    for e in entries:
-        p_holm = max(adjusted.get((e.scenario, e.policy), []), default=None)
-        found.append(
-            replace(
-                e,
-                champion=tuple(f for f, name in champions[e.scenario].items() if name == e.policy),
-                p_holm=p_holm,
-                holm_tests=sizes.get((e.scenario, e.policy)),
-                verdict=verdict(e, p_holm),
-            )
-        )
+    return {family: names for family, names in found.items() if names}
+
+
+def chosen(
+    families: Mapping[str, list[str]],
+    validation: Mapping[str, Summed],
+    test: Mapping[str, Summed],
+) -> dict[str, Champion]:
+    """The champion of each family.
+
+    Of equal validation costs the first name wins, so that nothing of test decides.
+
+    Args:
+        validation, test: costs of each policy there, in the same resamples.
+    """
+    found = {}
+    for family, names in families.items():
+        name = min(names, key=lambda each: (validation[each].total, each))
+        again = np.argmin([validation[each].drawn for each in names], axis=0)
+        drawn = np.stack([test[each].drawn for each in names])
+        summed = Summed(test[name].total, drawn[again, np.arange(drawn.shape[1])])
+        found[family] = Champion(name, summed)
     return found
 
 
-def verdict(entry: Score, p_holm: float | None) -> Verdict | None:
-    """Better or worse than the lookup only where chance and the table's error are both ruled out."""
-    if p_holm is None:
-        return None
-    if p_holm >= ALPHA or entry.tied_with_lookup or entry.foresight is None:
-        return "tie"
-    return "better" if entry.foresight > 0 else "worse"
+def validation_draws(parts: int, count: int = score.RESAMPLES) -> FloatArray:
+    """How often each resample draws each piece of the validation part, [R, parts]."""
+    return score.draws(parts, np.random.default_rng([STREAM, parts]), count)

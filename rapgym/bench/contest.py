@@ -1,14 +1,16 @@
 """All policies of one scenario on the same rows, and how they differ."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.bench import score
-from rapgym.bench.cells import BOUND, LOOKUP, STATIC
+from rapgym.bench import champions, pieces, score
+from rapgym.bench.cells import BOUND, LOOKUP
+from rapgym.bench.champions import Champion
+from rapgym.bench.pieces import Pieces
 from rapgym.bench.records import About
 from rapgym.bench.results import DECIMALS, Cell
 from rapgym.bench.score import Estimate, Resamples, Summed
@@ -23,16 +25,25 @@ from rapgym.scenarios.story import Scenario
 TERMS = ("quality", "stall", "emergency", "refused")
 
 
-def _pairing(cell: Cell) -> tuple[int, IntArray]:
-    """Rows of the split, and the offset of each lane."""
-    rows = len(cell.log)
-    return rows, (cell.log.limit_row[0] - cell.log.row[0]) % rows
+def _offsets(cell: Cell) -> IntArray:
+    """Of each lane: the tenant's row less the served one."""
+    offsets: IntArray = (cell.log.limit_row[0] - cell.log.row[0]) % len(cell.log)
+    return offsets
 
 
 def draws_of(cells: list[Cell]) -> Resamples:
-    """The resamples that all policies of a scenario share."""
-    story = catalogue.scenario(cells[0].about.scenario)
-    return score.resamples(*_pairing(cells[0]), story.window_s)
+    """The resamples that all policies of a scenario share.
+
+    Raises:
+        InvalidResult: the cells do not hold the rows of its test split.
+    """
+    story, rows = catalogue.scenario(cells[0].about.scenario), len(cells[0].log)
+    found = pieces.of_split(story)
+    if found.rows != rows:
+        raise InvalidResult(
+            f"cells of {story.id} have {rows} rows, its test split here {found.rows}"
+        )
+    return score.resamples(found, _offsets(cells[0]))
 
 
 def by_policy(cells: list[Cell]) -> dict[str, list[Cell]]:
@@ -57,11 +68,7 @@ def terms_of(cell: Cell) -> dict[str, FloatArray]:
 
 @dataclass(frozen=True)
 class Served:
-    """One policy on one scenario, its seeds taken together.
-
-    Seeds count as in the interquartile mean of their costs, in every row alike: so terms add up to
-    the cost, and costs stay paired.
-    """
+    """One policy on one scenario: the plain mean over its seeds, none of which is left out."""
 
     cells: list[Cell]
 
@@ -82,25 +89,22 @@ class Served:
         return self.cells[0].log.output_tokens
 
     @cached_property
+    def seed_rows(self) -> list[FloatArray]:
+        """Cost of each row with each seed, [T, K] each."""
+        return [np.asarray(sum(terms_of(cell).values())) for cell in self.cells]
+
+    @property
     def costs(self) -> list[float]:
         """Cost of each seed."""
-        return [
-            score.mean_cost(np.asarray(sum(terms_of(cell).values())), self.output)
-            for cell in self.cells
-        ]
-
-    @cached_property
-    def weights(self) -> FloatArray:
-        """How much each seed counts."""
-        return score.middle_half(self.costs)
+        return [score.mean_cost(rows, self.output) for rows in self.seed_rows]
 
     @cached_property
     def terms(self) -> dict[str, FloatArray]:
         """Mean cost of each row by term, [T, K]."""
         found: dict[str, FloatArray] = {name: np.zeros(self.output.shape) for name in TERMS}
-        for weight, cell in zip(self.weights, self.cells, strict=True):
+        for cell in self.cells:
             for name, values in terms_of(cell).items():
-                found[name] += weight * values
+                found[name] += values / len(self.cells)
         return found
 
     @cached_property
@@ -117,7 +121,25 @@ class Served:
         """Cost on the validation part of train, None where a seed has none."""
         costs = [cell.about.validation_cost for cell in self.cells]
         known = [cost for cost in costs if cost is not None]
-        return score.interquartile_mean(known) if len(known) == len(costs) else None
+        return float(np.mean(known)) if len(known) == len(costs) else None
+
+    def validation(self, shares: FloatArray) -> Summed | None:
+        """Its validation cost, and that of each resample of validation pieces and seeds.
+
+        What says of no piece what it cost there counts whole in each.
+
+        Args:
+            shares: how much each seed counts, [R, seeds].
+        """
+        if self.validation_cost is None:
+            return None
+        seeds = []
+        for cell in self.cells:
+            cost = cell.about.validation_cost or 0.0
+            parts = np.array(cell.about.validation_parts or (cost,))
+            drawn = champions.validation_draws(len(parts), len(shares)) @ parts
+            seeds.append(Summed(cost, drawn))
+        return score.mean_of(seeds, shares)
 
     @property
     def fallback(self) -> float:
@@ -144,9 +166,9 @@ class Served:
         if self.about.is_rival or self.policy == BOUND:
             return None
         found: dict[bytes, float] = {}
-        for weight, cell in zip(self.weights, self.cells, strict=True):
+        for cell in self.cells:
             for name, share in rollout_log.served_shares(cell.log, ceiling).items():
-                found[name] = found.get(name, 0.0) + float(weight) * share
+                found[name] = found.get(name, 0.0) + share / len(self.cells)
         return found
 
 
@@ -156,9 +178,10 @@ class Contest:
 
     story: Scenario
     served: Mapping[str, Served]
-    blocks: int  # independent pieces of a draw
-    summed: Mapping[str, Summed]  # output tokens times cost of each policy
+    pieces: Pieces  # that a resample draws
+    summed: Mapping[str, Summed]  # output tokens times cost of each policy, seeds drawn too
     output: Summed  # output tokens
+    champions: Mapping[str, Champion]  # of each family that has one
 
     @cached_property
     def shares(self) -> dict[str, dict[bytes, float] | None]:
@@ -176,8 +199,13 @@ class Contest:
         )
 
     def difference(self, one: str, other: str) -> Estimate:
-        """Cost of one less cost of the other."""
-        return score.difference(self.summed[one], self.summed[other], self.output, self.blocks)
+        """Cost of one less cost of the other, the tables' errors in its interval."""
+        return self.difference_of(one, self.summed[one], other, self.summed[other])
+
+    def difference_of(self, one: str, here: Summed, other: str, there: Summed) -> Estimate:
+        """The same, of sums that stand for them: of champions, that are chosen in each resample."""
+        error = self.error(one, other) or 0.0
+        return score.difference(here, there, self.output, self.pieces, error)
 
     def error(self, one: str, other: str) -> float | None:
         """The table's standard error of that difference; None where the bound is one of them.
@@ -198,17 +226,46 @@ class Contest:
 
     def points(self, policy: str, reference: str) -> Estimate:
         """Score of a policy, 0 being the reference and 100 the bound."""
-        policies = self.summed
-        return score.score(policies[policy], policies[reference], policies[BOUND], self.blocks)
+        error = (self.error(policy, reference) or 0.0) * self.output.total
+        sums = (self.summed[name] for name in (policy, reference, BOUND))
+        return score.score(*sums, self.pieces, error)
 
 
 def contest_of(cells: list[Cell]) -> Contest:
+    """The contest of one scenario's cells.
+
+    Raises:
+        InvalidResult: the lookup or the bound is not among them.
+    """
     served = {name: Served(group) for name, group in by_policy(cells).items()}
-    missing = {STATIC, LOOKUP, BOUND} - served.keys()
+    missing = {LOOKUP, BOUND} - served.keys()
     if missing:
         raise InvalidResult(f"scores need {', '.join(sorted(missing))} beside the other policies")
-    draws, output = draws_of(cells), cells[0].log.output_tokens
-    costs = [*(one.cost for one in served.values()), np.ones(output.shape)]
-    *sums, whole = draws.summed(costs, output)
-    story = catalogue.scenario(cells[0].about.scenario)
-    return Contest(story, served, draws.blocks, dict(zip(served, sums, strict=True)), whole)
+    drawn, output = draws_of(cells), cells[0].log.output_tokens
+    rows = [row for one in served.values() for row in one.seed_rows]
+    *sums, whole = drawn.summed([*rows, np.ones(output.shape)], output)
+    shares = {
+        name: score.seed_shares(len(one.cells), stream)
+        for stream, (name, one) in enumerate(sorted(served.items()))
+    }
+    left = iter(sums)
+    summed = {
+        name: score.mean_of([next(left) for _ in one.cells], shares[name])
+        for name, one in served.items()
+    }
+    return Contest(
+        catalogue.scenario(cells[0].about.scenario),
+        served,
+        drawn.pieces,
+        summed,
+        whole,
+        _champions(list(served.values()), shares, summed),
+    )
+
+
+def _champions(
+    served: Sequence[Served], shares: Mapping[str, FloatArray], summed: Mapping[str, Summed]
+) -> dict[str, Champion]:
+    known = {one.policy: one.validation(shares[one.policy]) for one in served}
+    validation = {name: found for name, found in known.items() if found is not None}
+    return champions.chosen(champions.candidates(served), validation, summed)

@@ -126,12 +126,13 @@ class PolicyEntrant:
     def seeds(self, story: Scenario, asked: Sequence[int]) -> Sequence[int]:
         """Those of its training runs, where it learns.
 
-        None on the user's own traces where it has not been trained on them. On ours a run that is
-        missing is an error, which the cell raises.
+        None on the user's own traces where it has not been trained on them, and none of how a run
+        began that did not keep it. On ours a run that is missing is an error, which the cell raises.
         """
         if not self.entry.reads:
             return asked
-        return registry.trained_seeds(self.entry, story) or ([] if story.is_own else [0])
+        none = story.is_own or self.entry.start_of
+        return registry.trained_seeds(self.entry, story) or ([] if none else [0])
 
     def facts(self, story: Scenario, seed: int) -> About:
         if self.is_own:
@@ -249,8 +250,14 @@ ORACLES = (
     Oracle(cells.BOUND, "a cost that no plan can beat", executes=False),
     Oracle(cells.BEST_PLAN, "the best plan found by one who knows the future", executes=True),
 )
-# Run whatever is asked for: between them scores are measured.
-ALWAYS = (cells.STATIC, cells.LOOKUP, *(oracle.name for oracle in ORACLES))
+# Run whatever is asked for: between some of them scores are measured, the others stand beside them.
+ALWAYS = (
+    cells.LOOKUP,
+    cells.ADMISSION,
+    cells.KEEP_ALL,
+    cells.STATIC_REPAIRED,
+    *(oracle.name for oracle in ORACLES),
+)
 
 
 def every() -> list[Entrant]:
@@ -285,5 +292,9 @@ def entrant(name: str) -> Entrant:
 
 
 def entrants(names: Sequence[str]) -> list[Entrant]:
-    """Those of these names and those that are always run, each once; raises as `entrant` does."""
-    return [entrant(name) for name in dict.fromkeys((*names, *ALWAYS))]
+    """Those of these names and those that are always run, each once; raises as `entrant` does.
+
+    Beside every method that learns stands its network before it learned.
+    """
+    began = [each.name for each in registry.starts() if each.start_of in names]
+    return [entrant(name) for name in dict.fromkeys((*names, *began, *ALWAYS))]

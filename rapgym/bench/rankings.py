@@ -38,7 +38,7 @@ def rankings(found: Results) -> list[dict[str, Any]]:
         world, groups = worlds.scoring_world(story), by_policy(found.of(name))
         for ceiling in ceilings(story):
             costs = {
-                policy: score.interquartile_mean([cost_at(cell, world, ceiling) for cell in cells])
+                policy: float(np.mean([cost_at(cell, world, ceiling) for cell in cells]))
                 for policy, cells in groups.items()
                 if policy != BOUND
             }

@@ -19,11 +19,13 @@ ORACLE: Kind = "bound"  # the kind of what knows the future
 PRUNED = "pruned"  # the rule of a rival that prunes on top of its format
 
 # What only the cells of some kinds hold, in JSON too.
-_OF_POLICIES = ("fallback", "fault")
+_OF_POLICIES = ("fallback", "fault", "validation_parts")
 _OF_RIVALS = ("quality_se",)
 _OF_PRUNED_RIVALS = ("sets_se",)
 
-Verdict = Literal["better", "worse", "tie"]
+# Of a policy beside the lookup, see `verdicts`.
+Verdict = Literal["better", "worse", "equal", "undecided"]
+Unit = Literal["day", "hour", "burst"]  # what a resample draws, see `pieces`
 Record = TypeVar("Record", "About", "Score")
 
 
@@ -56,6 +58,9 @@ class About:
     # Of policies: share of rows whose answer could not be read, 0 to 1, and what was wrong first.
     fallback: float = 0.0
     fault: str | None = None
+    # What each piece of the validation part adds to `validation_cost`: what a choice by it rests on.
+    # Empty where there is no such cost.
+    validation_parts: tuple[float, ...] = ()
     # Of rivals: standard error of what the format's rounding costs beyond the scenario's own, nats a
     # token; and that of the sets one that prunes serves from.
     quality_se: float = 0.0
@@ -85,7 +90,7 @@ class About:
 
     def as_json(self) -> dict[str, Any]:
         """Its fields by name; without those that cells of its kind do not have."""
-        return {name: getattr(self, name) for name in self._names()}
+        return _as_json({name: getattr(self, name) for name in self._names()})
 
     def _names(self) -> list[str]:
         absent: set[str] = set()
@@ -115,25 +120,37 @@ class About:
 class Score:
     """One entry of a scoreboard: a policy, rival or oracle on one scenario, seeds taken together.
 
-    Costs are nats an output token above the dense model in the scenario's own format, on test text.
-    Ends of intervals are of 95 %. None stands where something is not defined: a rival has no place
+    Costs are nats an output token above the dense model in the scenario's own format, on test text,
+    the mean over seeds. Ends of intervals are of 95 %. None stands where something is not defined: a rival has no place
     on the two scales, for instance.
     """
 
     scenario: str  # id
     headline: bool  # whether the scenario counts in what is said over all of them
+    bits: int  # of the weights of its format: 16, 8 or 4
+    traffic: str  # the trace that is served: scenarios of one traffic form one family of tests
     policy: str
     kind: Kind
     action_space: str
-    # Points: 0 is the best static set, 100 the bound.
-    adaptivity: float | None
-    adaptivity_low: float | None
-    adaptivity_high: float | None
-    # Points: 0 is the frontier lookup, 100 the bound; `low` and `high` are its interval.
+    # Points: 0 is not pruning, the full model in the scenario's format with partial admission; 100 the
+    # bound.
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    # Points: 0 is the frontier lookup, 100 the bound; None where next to nothing lies between them.
     foresight: float | None
+    # Cost less the lookup's, nats: ends of its interval, of rows, training seeds and quality table.
     low: float | None
     high: float | None
-    p_value: float | None  # of no difference from the lookup, not corrected; None of oracles
+    p_value: float | None  # of no such difference, not corrected; None of oracles
+    # The least such difference, either way, that these rows could have shown with 80 % power: nats, and
+    # points of foresight.
+    least_effect: float | None
+    least_effect_points: float | None
+    unit: Unit  # the pieces that a resample draws
+    pieces: int  # how many of them the rows are
+    # Whether all this speaks of these rows alone: an interval of them need not hold for other days.
+    conditional: bool
     cost: float  # the sum of the next four
     quality: float
     stall: float
@@ -142,7 +159,6 @@ class Score:
     validation_cost: float | None  # on the validation part of train, with calibration columns
     # Standard error, nats, that the difference from the lookup has from quality tables.
     table_error: float | None
-    tied_with_lookup: bool  # chance and the table's error both taken into account
     # Cost less that of the policy with the lowest cost on test.
     behind_best: float
     behind_best_low: float | None
@@ -170,13 +186,17 @@ class Score:
     break_even_tokens: float | None  # served output tokens until calibration has paid for itself
     seeds: int  # how many
     seed_costs: tuple[float, ...]  # cost of each
-    # What depends on the other scenarios too: `champions.crowned` fills it in.
+    # Beside the lookup; of a champion after Holm's correction. None of what does not decide.
+    verdict: Verdict | None = None
     champion: tuple[str, ...] = ()  # the families whose champion it is
-    p_holm: float | None = None  # `p_value` after Holm's correction over `holm_tests` scenarios
-    holm_tests: int | None = None
-    verdict: Verdict | None = (
-        None  # of a champion against the lookup; None where nothing was tested
-    )
+    # Of the choice of each, made again in every resample, beside the lookup: p-values as the families
+    # stand, and the ends of the widest interval.
+    champion_p: tuple[float | None, ...] = ()
+    champion_low: float | None = None
+    champion_high: float | None = None
+    # What depends on the other scenarios too: `champions.crowned` fills it in.
+    p_holm: float | None = None  # `champion_p` after Holm's correction, the largest of its families
+    holm_tests: int | None = None  # for how many scenarios
 
     @property
     def is_rival(self) -> bool:
@@ -184,11 +204,7 @@ class Score:
 
     def as_json(self) -> dict[str, Any]:
         """Its fields by name, tuples as lists."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-        }
+        return _as_json({each.name: getattr(self, each.name) for each in fields(self)})
 
     @classmethod
     def from_json(cls, given: object) -> "Score":
@@ -198,6 +214,10 @@ class Score:
             InvalidResult: a field is unknown, missing or of another type; the message names it.
         """
         return _read(cls, given, "a score", set())
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    return {n: list(value) if isinstance(value, tuple) else value for n, value in values.items()}
 
 
 def _read(cls: type[Record], given: object, what: str, optional: set[str]) -> Record:

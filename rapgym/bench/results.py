@@ -25,7 +25,7 @@ from rapgym.world.shield import Reason
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA = 2
+SCHEMA = 3
 SETS = ("proposal", "kept", "kept_end")
 WHOLE = ("row", "limit_row", "source", "reason", "limit_bytes", "used_bytes", "output_tokens")
 COSTS = ("nll", "quality", "stall", "emergency", "refused", "test_nll", "test_quality")
@@ -160,7 +160,10 @@ def read(path: Path) -> Results:
     try:
         header, lines = headed.unpack(checked.bounded(path, headed.MAX_PACKED_BYTES))
         if header.get("schema") != SCHEMA:
-            raise ValueError("it is of another schema")
+            raise ValueError(
+                "it was written by an earlier edition of rapgym, or is of another make; run again: "
+                "rapgym bench"
+            )
         names, table = zip(*(line.partition(",")[::2] for line in lines), strict=True)
         if names != COLUMNS:
             raise ValueError("its columns are others")

@@ -42,7 +42,7 @@ class Task:
 
 
 def tasks(stories: Sequence[Scenario], names: Sequence[str], seeds: Sequence[int]) -> list[Task]:
-    """Every cell of a bench, the ends of both scales included.
+    """Every cell of a bench, what stands beside all that is asked for included.
 
     Args:
         names: of policies and of rivals.
@@ -181,8 +181,9 @@ def run_bench(
             stopped goes on where it stopped.
         scenarios: names; all of `list_scenarios()` where None.
         policies: names of policies and rivals (`rapgym policies list`), or "module:Class" for yours;
-            everything that can be run where None. The lookup, the static set, the best plan and the
-            bound, between which scores are measured, are run anyway.
+            everything that can be run where None. Between some of them scores are
+            measured, so these are run anyway: the lookup, partial admission, everything and the best
+            static set under the shield, the best plan and the bound.
         seeds: of policies that draw at random.
         jobs: processes side by side.
         quiet: no progress line.
@@ -200,7 +201,7 @@ def run_bench(
     Example:
         >>> scores = rapgym.run_bench(out, scenarios=["chat-alone"], policies=["gsi"], quiet=True)
         >>> sorted(scores.policy)
-        ['best-plan', 'bound', 'frontier', 'gsi', 'static-best']
+        ['best-plan', 'bound', 'frontier', 'gsi', 'keep-all', 'partial-admission', 'static-best-repaired']
     """
     import pandas
 

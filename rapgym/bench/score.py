@@ -1,13 +1,14 @@
-"""From costs of rows to scores with intervals and p-values; pure, and the same for every policy.
+"""From costs of rows to differences and scores with intervals and p-values; pure, the same for all.
 
-A score is a ratio of sums over rows: 100 (reference - policy) / (reference - bound). Nothing is
-trimmed, for rare bad rows are the subject.
+Costs are primary: nats an output token. A score is a ratio of sums over rows,
+100 (reference - policy) / (reference - bound). Nothing is trimmed, for rare bad rows are the subject.
 
-How far intervals and p-values can be trusted, in simulations of 122 rows without any difference:
-with neighbours correlated by 0.3 (cost differences of the shipped scenarios: 0 to 0.25) p < 0.05 in
-4 to 5 %, and any of 12 scenarios after Holm's correction in 1 to 3 %. With 0.6 it is 5 to 7 % and
-2 to 12 %, for blocks of 12 rows are short then. Where all the cost lies in about six rows of a
-single pairing, Holm's correction fails (30 %): the sample does not show its own tail.
+Pieces of rows are drawn with replacement (see `pieces`), of served time and of tenant time apart, and
+with them training seeds; every policy meets the same draws. One interval, of the percentile bootstrap,
+widened for few pieces, gives low, high, p and verdict; the quality table's own error is part of it. How
+often it covers the truth is simulated by `python -m rapgym.studies.coverage`, and stands in
+`baselines/results/coverage.json`: of eight or more pieces that are alike in 93 to 97 %; but an hour's
+pieces say little of its day, so what is said of less than days is said of these rows.
 """
 
 from collections.abc import Sequence
@@ -18,16 +19,15 @@ from statistics import NormalDist
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
+from rapgym.bench.pieces import LEAST_PIECES, Pieces
 
-BLOCK_ROWS = 12  # neighbouring rows that are drawn together, at least
-LONGEST_BLOCK_S = 3600  # traffic of one hour resembles itself
-LEAST_BLOCKS = 24  # with fewer there is little to draw from, so blocks stay shorter
 # No p-value is below 2 / (RESAMPLES + 1) = 0.001: enough for Holm's correction over up to 50
 # scenarios, of which the first is compared with 0.05 / 50.
 RESAMPLES = 2000
 LEVEL = 0.95
-Z = 1.959964  # normal quantile of LEVEL, two-sided
+POWER = 0.8  # with which a least effect would have been shown
 ROUNDING = 1e-12  # relative; sums that differ by less are of equal costs
+SEEDS = 1 << 16  # of the generator that draws training seeds: apart from that of rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,13 @@ class Estimate:
     value: float
     low: float
     high: float
-    p: float  # of "it is zero", two-sided; below 1 - LEVEL just where the interval excludes zero
+    # Of "it is zero", two-sided; below 1 - LEVEL just where the interval excludes zero. NaN where there
+    # are too few pieces for a claim.
+    p: float
+    least: float  # the least value that could have been shown with POWER
+
+
+NOTHING = Estimate(np.nan, np.nan, np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,102 +62,80 @@ class Summed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BlockDraws:
-    """R draws of blocks of neighbouring rows, as many rows as there are; the last block is cut."""
-
-    rows: int  # T
-    length: int  # rows of a block
-    first: IntArray  # first row of each block, [R, blocks]
-
-    @property
-    def lengths(self) -> IntArray:
-        """Rows of each block of a draw, [blocks]."""
-        blocks = self.first.shape[1]
-        lengths = np.full(blocks, self.length)
-        lengths[-1] = self.rows - (blocks - 1) * self.length
-        return lengths
-
-    def counts(self) -> FloatArray:
-        """How often each row is drawn, [R, T]."""
-        inside = np.arange(self.length) < self.lengths[:, None]
-        drawn = (self.first[:, :, None] + np.arange(self.length))[:, inside]
-        flat = drawn + self.rows * np.arange(len(drawn))[:, None]
-        counts = np.bincount(flat.ravel(), minlength=self.rows * len(drawn))
-        return counts.reshape(len(drawn), self.rows).astype(np.float64)
-
-    def sums(self, values: FloatArray) -> FloatArray:
-        """Sum over the rows of each draw: [T, ...] -> [R, ...]."""
-        until = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0)])
-        return (until[self.first + self.lengths] - until[self.first]).sum(axis=1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Resamples:
-    """Which rows of served time and of tenant time each resample draws.
+    """How often each resample draws each piece of served time and of tenant time.
 
-    Served time and tenant time are drawn apart, in blocks of neighbouring rows that cross no seam,
-    and a cell counts as often as both of its times do (the crossed, or pigeonhole, bootstrap:
-    Owen 2007), so that pairings of the same rows are not taken for independent. With a single
-    pairing both times are one, and blocks of it are drawn (moving-block bootstrap: Kuensch 1989).
+    The two are drawn apart, and a cell counts as often as both of its times do (the crossed, or
+    pigeonhole, bootstrap: Owen 2007), so that pairings of the same rows are not taken for independent.
+    With a single pairing both times are one.
     """
 
-    served: BlockDraws
-    tenant: BlockDraws | None  # None with a single pairing
+    pieces: Pieces
+    served: FloatArray  # [R, P]
+    tenant: FloatArray | None  # [R, P]; None with a single pairing
     offsets: IntArray  # of the tenant's rows against the served ones, [K]
 
-    @property
-    def blocks(self) -> int:
-        """That a draw of one time consists of: its independent pieces."""
-        return self.served.first.shape[1]
-
     def sums(self, values: FloatArray) -> FloatArray:
-        """Weighted sum over all cells in each resample: [T, K] -> [R], or [T, K, P] -> [R, P]."""
+        """Weighted sum over all cells in each resample: [T, K] -> [R], or [T, K, S] -> [R, S]."""
         if self.tenant is None:
-            return self.served.sums(values.sum(axis=1))
-        served, tenant = self.served.counts(), self.tenant.counts()
-        total = np.zeros((len(served), *values.shape[2:]))
+            found: FloatArray = self.served @ self.pieces.sums(values.sum(axis=1))
+            return found
+        count, of_row = len(self.pieces), self.pieces.of_row
+        crossed = np.zeros((count * count, *values.shape[2:]))  # by served piece, then the tenant's
         for k, offset in enumerate(self.offsets):
-            paired = np.roll(tenant, -int(offset), axis=1)  # row t meets tenant row t + offset
-            total += (served * paired) @ values[:, k]
-        return total
+            # Row t meets tenant row t + offset.
+            np.add.at(crossed, of_row * count + np.roll(of_row, -int(offset)), values[:, k])
+        by_tenant = np.tensordot(self.served, crossed.reshape(count, count, -1), axes=1)
+        summed = np.einsum("rj,rjs->rs", self.tenant, by_tenant)
+        return summed.reshape(len(summed), *values.shape[2:])
 
     def summed(self, costs: Sequence[FloatArray], output_tokens: IntArray) -> list[Summed]:
-        """Output tokens times mean cost, summed, for each of P policies at once; [T, K] each.
-
-        Blocks that cross no seam draw the first and last rows less often than the rest, so the mean
-        of all draws is not the sum itself: draws are moved by that much (Lahiri 1992).
-        """
+        """Output tokens times mean cost, summed, for each of S policies at once; [T, K] each."""
         values = np.stack([cost * output_tokens for cost in costs], axis=-1)
         drawn, totals = self.sums(values), values.sum(axis=(0, 1))
-        drawn += totals - drawn.mean(axis=0)
         return [Summed(float(total), drawn[:, i]) for i, total in enumerate(totals)]
 
 
-def block_rows(rows: int, window_s: int) -> int:
-    """Length of a block: 12 rows, or up to an hour where the split has 24 such blocks or more."""
-    return min(rows, max(BLOCK_ROWS, min(LONGEST_BLOCK_S // window_s, rows // LEAST_BLOCKS)))
-
-
-def block_draws(rows: int, length: int, rng: np.random.Generator, resamples: int) -> BlockDraws:
-    """Blocks of `length` rows of `rows`, without wrapping."""
-    first = rng.integers(rows - length + 1, size=(resamples, -(-rows // length)))
-    return BlockDraws(rows, length, first)
+def draws(count: int, rng: np.random.Generator, resamples: int) -> FloatArray:
+    """How often each of `count` pieces is drawn in each resample of as many, [R, count]."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
 
 
 def resamples(
-    rows: int, offsets: IntArray, window_s: int, seed: int = 0, count: int = RESAMPLES
+    pieces: Pieces, offsets: IntArray, seed: int = 0, count: int = RESAMPLES
 ) -> Resamples:
     """Draws that all policies of a scenario share, so that differences are paired.
 
     Args:
-        rows: T, rows of the split.
         offsets: tenant row minus served row of each pairing, modulo T, [K].
-        window_s: seconds of a row.
     """
-    rng, length = np.random.default_rng([seed, rows]), block_rows(rows, window_s)
-    served = block_draws(rows, length, rng, count)
-    tenant = block_draws(rows, length, rng, count) if len(offsets) > 1 else None
-    return Resamples(served, tenant, np.asarray(offsets, dtype=np.int64))
+    rng = np.random.default_rng([seed, pieces.rows])
+    served = draws(len(pieces), rng, count)
+    tenant = draws(len(pieces), rng, count) if len(offsets) > 1 else None
+    return Resamples(pieces, served, tenant, np.asarray(offsets, dtype=np.int64))
+
+
+def seed_shares(seeds: int, stream: int, count: int = RESAMPLES) -> FloatArray:
+    """How much each of a policy's seeds counts in each resample; sums to 1, [R, seeds].
+
+    One fewer is drawn than there are, with replacement: then a mean over them varies as the mean of
+    so many seeds does. What was run with a single seed is what it is: nothing is drawn.
+
+    Args:
+        stream: which draws; policies have their own, for their seeds have nothing in common.
+    """
+    if seeds == 1:
+        return np.ones((count, 1))
+    rng = np.random.default_rng([SEEDS, seeds, stream])
+    return rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=count) / (seeds - 1)
+
+
+def mean_of(seeds: Sequence[Summed], shares: FloatArray) -> Summed:
+    """The mean over a policy's seeds, which are drawn as `seed_shares` says, [R, seeds]."""
+    if len(seeds) == 1:
+        return seeds[0]
+    drawn = np.stack([each.drawn for each in seeds], axis=1)
+    return Summed(float(np.mean([each.total for each in seeds])), (drawn * shares).sum(axis=1))
 
 
 def mean_cost(cost: FloatArray, output_tokens: IntArray) -> float:
@@ -159,70 +143,118 @@ def mean_cost(cost: FloatArray, output_tokens: IntArray) -> float:
     return float((cost * output_tokens).sum() / output_tokens.sum())
 
 
-def score(policy: Summed, reference: Summed, bound: Summed, blocks: int) -> Estimate:
+def score(
+    policy: Summed, reference: Summed, bound: Summed, pieces: Pieces, error: float = 0.0
+) -> Estimate:
     """100 (reference - policy) / (reference - bound), with its interval.
+
+    Args:
+        error: a standard error of the difference of costs that rows do not hold, in their unit as
+            summed.
 
     Returns:
         NaN where the reference is at the bound: nothing can be won there.
     """
     room = reference - bound
     if room.total <= ROUNDING * max(1.0, abs(reference.total)):
-        return Estimate(np.nan, np.nan, np.nan, np.nan)
-    return ratio(reference - policy, room, blocks, unit=100)
+        return NOTHING
+    return ratio(reference - policy, room, pieces, error, unit=100)
 
 
-def difference(a: Summed, b: Summed, output: Summed, blocks: int) -> Estimate:
-    """Cost of `a` less cost of `b`, nats an output token, paired on the same resamples."""
-    return ratio(a - b, output, blocks)
+def difference(
+    a: Summed, b: Summed, output: Summed, pieces: Pieces, error: float = 0.0
+) -> Estimate:
+    """Cost of `a` less cost of `b`, nats an output token, paired on the same resamples.
+
+    Args:
+        error: a standard error of it that rows do not hold, nats: of the quality table.
+    """
+    return ratio(a - b, output, pieces, error * output.total)
 
 
-def ratio(over: Summed, under: Summed, blocks: int, unit: float = 1.0) -> Estimate:
-    """`unit` times a ratio of sums; resamples in which `under` is not positive are left out."""
+def ratio(
+    over: Summed, under: Summed, pieces: Pieces, error: float = 0.0, unit: float = 1.0
+) -> Estimate:
+    """`unit` times a ratio of sums; resamples in which `under` is not positive are left out.
+
+    Args:
+        error: a further, independent standard error of `over`.
+    """
     usable = under.drawn > 0
     drawn = unit * over.drawn[usable] / under.drawn[usable]
-    return estimate(unit * over.total / under.total, drawn, blocks)
+    return estimate(unit * over.total / under.total, drawn, pieces, unit * error / under.total)
 
 
-def estimate(value: float, drawn: FloatArray, blocks: int) -> Estimate:
+def estimate(value: float, drawn: FloatArray, pieces: Pieces, error: float = 0.0) -> Estimate:
     """A value with the percentile interval and p-value of its bootstrap distribution, [R].
 
-    The distribution is first widened about the value for the few blocks behind it: each order
-    statistic by `widening` at its own quantile, for what it is the tails that Holm's correction looks at.
-    Interval and p-value come from the same order statistics (Davison & Hinkley 1997, ch. 4 and 5),
-    so that neither can deny the other.
+    The distribution is first widened about the value for the few pieces behind it: each order
+    statistic by `widening` at its own quantile, for what it is the tails that Holm's correction looks
+    at. Then a normal error of its own is added to each draw. Interval and p-value come from the same
+    order statistics (Davison & Hinkley 1997, ch. 4 and 5), so that neither can deny the other.
 
     Returns:
-        No interval where there are fewer than 40 draws.
+        No interval where there are fewer than 40 draws, no p-value of fewer than `LEAST_PIECES`.
     """
     count = len(drawn)
     rank = int(count * (1 - LEVEL) / 2 + 1e-9)  # the last that leaves 2 rank / (R + 1) < 1 - LEVEL
     if rank == 0:
-        return Estimate(value, np.nan, np.nan, np.nan)
-    widened = np.sort(value + _widenings(blocks, count) * (np.sort(drawn) - value))
-    beyond = min(np.count_nonzero(widened <= 0), np.count_nonzero(widened >= 0))
-    p = min(1.0, 2 * (int(beyond) + 1) / (count + 1))
-    return Estimate(value, float(widened[rank - 1]), float(widened[-rank]), p)
+        return Estimate(value, np.nan, np.nan, np.nan, np.nan)
+    spread = value + _widenings(pieces.effective, count) * (np.sort(drawn) - value)
+    if error:
+        spread = np.sort(spread + error * _noise(count))
+    beyond = min(np.count_nonzero(spread <= 0), np.count_nonzero(spread >= 0))
+    p = min(1.0, 2 * (int(beyond) + 1) / (count + 1)) if len(pieces) >= LEAST_PIECES else np.nan
+    least = least_effect(float(drawn.std()), pieces.effective, error)
+    return Estimate(value, float(spread[rank - 1]), float(spread[-rank]), p, least)
+
+
+def least_effect(deviation: float, pieces: float, error: float = 0.0) -> float:
+    """The least effect that would have been shown with 80 % power: (z_(alpha/2) + z_(0.8)) errors.
+
+    Both quantiles are those that the interval has, widened for few pieces.
+
+    Args:
+        deviation: standard deviation of the resamples.
+        error: a further standard error.
+    """
+    normal = NormalDist()
+    z = np.array([normal.inv_cdf((1 + LEVEL) / 2), normal.inv_cdf(POWER)])
+    return float(np.hypot(deviation * widening(pieces, z), error) @ z)
 
 
 @lru_cache(maxsize=64)
-def _widenings(blocks: int, count: int) -> FloatArray:
+def _widenings(pieces: float, count: int) -> FloatArray:
     """`widening` at the quantile of each of `count` draws in order."""
+    return widening(pieces, _quantiles(count))
+
+
+@lru_cache(maxsize=64)
+def _quantiles(count: int) -> FloatArray:
+    """Of the normal, evenly spread in probability, ascending, [count]."""
     normal = NormalDist()
     ranks = (normal.inv_cdf(i / (count + 1)) for i in range(1, count + 1))
-    return widening(blocks, np.fromiter(ranks, np.float64, count))
+    return np.fromiter(ranks, np.float64, count)
 
 
-def widening(blocks: int, z: FloatArray) -> FloatArray:
-    """By how much a quantile from `blocks` independent pieces is widened; 1 in the limit.
+@lru_cache(maxsize=64)
+def _noise(count: int) -> FloatArray:
+    """Standard normal errors, independent of the order of draws, [count]."""
+    return np.random.default_rng([SEEDS, count]).permutation(_quantiles(count))
+
+
+def widening(pieces: float, z: FloatArray) -> FloatArray:
+    """By how much a quantile from so many independent pieces is widened; 1 in the limit.
 
     A percentile interval of b pieces is too short by sqrt((b - 1) / b) and by what Student's t with
     b - 1 degrees of freedom has over the normal (Efron & Tibshirani 1993, ch. 12; Hesterberg 2015):
-    without it ten blocks cover 86 % where 95 % is meant, and the far tails are missed by more.
+    without it ten pieces cover 86 % where 95 % is meant, and the far tails are missed by more.
 
     Args:
+        pieces: as many of one length; of unequal ones, see `Pieces.effective`.
         z: the normal's quantile, any shape.
     """
-    freedom = max(blocks - 1, 3)  # fewer than four blocks leave nothing to estimate from
+    freedom = max(pieces - 1, 3)  # fewer than four pieces leave nothing to estimate from
     # Cornish-Fisher expansion of Student's t over z (Abramowitz & Stegun 26.7.5): at z = 3.3 it is
     # 0.1 % short with 9 degrees of freedom, 4 % with 3.
     s, f = z**2, float(freedom)
@@ -232,27 +264,9 @@ def widening(blocks: int, z: FloatArray) -> FloatArray:
     return t * np.sqrt((f + 1) / f)
 
 
-def with_error(found: Estimate, error: float) -> Estimate:
-    """The estimate with a further, independent standard error in its interval, in quadrature.
-
-    Its p-value speaks of the resamples alone, and is not kept.
-    """
-    low, high = (
-        np.hypot(max(side, 0.0), Z * error)
-        for side in (found.value - found.low, found.high - found.value)
-    )
-    return Estimate(found.value, found.value - float(low), found.value + float(high), np.nan)
-
-
-def tied(found: Estimate, error: float = 0.0) -> bool:
-    """Whether a difference cannot be told from none.
-
-    Args:
-        found: the difference; one that is exactly zero is a tie.
-        error: a standard error that the interval does not hold: of the quality table, for instance.
-    """
-    whole = with_error(found, error) if error else found
-    return bool(whole.low <= 0 <= whole.high)
+def excludes_zero(found: Estimate) -> bool:
+    """Whether the whole interval lies on one side of zero; not where there is none."""
+    return bool(found.low > 0 or found.high < 0)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -266,17 +280,3 @@ def holm(p: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(p) - step) * p[i]))
         adjusted[i] = worst
     return adjusted
-
-
-def middle_half(values: Sequence[float]) -> FloatArray:
-    """How much each value counts in the interquartile mean, fractional edges; sums to 1, [n]."""
-    n, index = len(values), np.arange(len(values))
-    weight = np.clip(np.minimum(index + 1, 0.75 * n) - np.maximum(index, 0.25 * n), 0, None)
-    found = np.empty(n)
-    found[np.argsort(np.asarray(values, dtype=np.float64), kind="stable")] = weight / weight.sum()
-    return found
-
-
-def interquartile_mean(values: Sequence[float]) -> float:
-    """Mean of the middle half, over training seeds only (Agarwal et al. 2021)."""
-    return float(middle_half(values) @ np.asarray(values, dtype=np.float64))

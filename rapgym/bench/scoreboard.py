@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from rapgym.bench import champions, score
-from rapgym.bench.cells import BOUND, LOOKUP, STATIC
+from rapgym.bench import champions, score, verdicts
+from rapgym.bench.cells import ADMISSION, BOUND, LOOKUP
+from rapgym.bench.champions import Champion
 from rapgym.bench.contest import Contest, Served, contest_of
 from rapgym.bench.rankings import rankings
 from rapgym.bench.records import About, Score
 from rapgym.bench.results import UNORDERED, Cell, Results
-from rapgym.bench.score import Estimate
+from rapgym.bench.score import NOTHING, Estimate
 
+BITS = {"bf16": 16, "int8": 8, "int4": 4}  # of weights
 ACTION_SPACE = "kept set"  # that policies propose in
-NOTHING = Estimate(np.nan, np.nan, np.nan, np.nan)
 
 
 def entries(found: Results) -> list[Score]:
@@ -22,7 +23,7 @@ def entries(found: Results) -> list[Score]:
     listed = []
     for name in dict.fromkeys(cell.about.scenario for cell in found.cells):
         listed += _scenario_entries(found.of(name))
-    return champions.crowned(listed)
+    return verdicts.corrected(listed)
 
 
 def summed_up(found: Results) -> Results:
@@ -37,9 +38,8 @@ def _scenario_entries(cells: list[Cell]) -> list[Score]:
         (name for name, served in contest.served.items() if served.competes),
         key=lambda name: contest.served[name].mean_cost,
     )
-    champion = champions.chosen(contest.served.values()).get(champions.ALL)
     unpruned = cheapest_unpruned(contest.served)
-    listed = [_entry(name, contest, best, champion, unpruned) for name in contest.served]
+    listed = [_entry(name, contest, best, unpruned) for name in contest.served]
     return sorted(listed, key=lambda entry: entry.cost)
 
 
@@ -52,52 +52,65 @@ def cheapest_unpruned(served: Mapping[str, Served]) -> str | None:
     return min(whole, key=lambda name: served[name].mean_cost, default=None)
 
 
-def _entry(
-    name: str, contest: Contest, best: str, champion: str | None, unpruned: str | None
-) -> Score:
+def _entry(name: str, contest: Contest, best: str, unpruned: str | None) -> Score:
     """All that is said of one policy on one scenario, but what depends on other scenarios.
 
     Args:
         best: the policy with the least cost on test.
-        champion: of all that do not learn, chosen on validation; None where no validation costs are
-            known.
         unpruned: the cheapest rival that prunes nothing.
     """
     served, about = contest.served[name], contest.served[name].about
     cost, terms = served.mean_cost, _term_costs(served)
-    adaptivity = NOTHING if about.is_rival else contest.points(name, STATIC)
-    foresight = NOTHING if about.is_rival else contest.points(name, LOOKUP)
-    to_lookup, to_best = contest.error(name, LOOKUP), contest.error(name, best)
-    behind_best = score.with_error(contest.difference(name, best), to_best or 0.0)
-    behind_champion = _behind(name, contest, champion)
-    behind_unpruned = _behind(name, contest, unpruned if about.is_rival else None)
+    has_gain = ADMISSION in contest.served and not about.is_rival
+    gain = contest.points(name, ADMISSION) if has_gain else NOTHING
+    lookup, bound = (contest.served[end].mean_cost for end in (LOOKUP, BOUND))
+    room = lookup - bound if lookup - bound >= verdicts.LEAST_ROOM else None
+    from_lookup = NOTHING if about.is_rival else contest.difference(name, LOOKUP)
+    decides = about.decides
+    behind_best = contest.difference(name, best)
+    behind_champion = _behind_champion(name, contest)
+    behind_unpruned = (
+        contest.difference(name, unpruned) if about.is_rival and unpruned is not None else NOTHING
+    )
     own_error = float(np.hypot(about.quality_se, about.sets_se))
-    behind_bound = score.with_error(contest.difference(name, BOUND), own_error)
+    behind_bound = score.difference(
+        contest.summed[name], contest.summed[BOUND], contest.output, contest.pieces, own_error
+    )
+    crowns = {f: won for f, won in contest.champions.items() if won.policy == name}
+    choices = [_choice(won, contest) for won in crowns.values()]
     return Score(
         scenario=about.scenario,
         headline=contest.story.headline,
+        bits=BITS[contest.story.form.weights],
+        traffic=contest.story.trace,
         policy=name,
         kind=served.kind,
         action_space=ACTION_SPACE,
-        adaptivity=_or_none(adaptivity.value),
-        adaptivity_low=_or_none(adaptivity.low),
-        adaptivity_high=_or_none(adaptivity.high),
-        foresight=_or_none(foresight.value),
-        low=_or_none(foresight.low),
-        high=_or_none(foresight.high),
-        p_value=None if about.is_oracle else _or_none(foresight.p),
+        gain=_or_none(gain.value),
+        gain_low=_or_none(gain.low),
+        gain_high=_or_none(gain.high),
+        foresight=None if room is None or about.is_rival else 100 * (lookup - cost) / room,
+        low=_or_none(from_lookup.low),
+        high=_or_none(from_lookup.high),
+        p_value=_or_none(from_lookup.p) if decides else None,
+        least_effect=_or_none(from_lookup.least) if decides else None,
+        least_effect_points=(
+            None if room is None or not decides else _or_none(100 * from_lookup.least / room)
+        ),
+        unit=contest.pieces.unit,
+        pieces=len(contest.pieces),
+        conditional=verdicts.is_conditional(contest.pieces.unit, len(contest.pieces)),
         cost=cost,
         quality=terms["quality"],
         stall=terms["stall"],
         emergency=terms["emergency"],
         refused=terms["refused"],
         validation_cost=served.validation_cost,
-        table_error=to_lookup,
-        tied_with_lookup=score.tied(contest.difference(name, LOOKUP), to_lookup or 0.0),
+        table_error=contest.error(name, LOOKUP),
         behind_best=behind_best.value,
         behind_best_low=_or_none(behind_best.low),
         behind_best_high=_or_none(behind_best.high),
-        tied_for_best=served.competes and score.tied(behind_best),
+        tied_for_best=served.competes and not score.excludes_zero(behind_best),
         behind_champion=_or_none(behind_champion.value),
         behind_champion_low=_or_none(behind_champion.low),
         behind_champion_high=_or_none(behind_champion.high),
@@ -117,18 +130,37 @@ def _entry(
         break_even_tokens=break_even(about, cost, contest.served.get(UNORDERED)),
         seeds=len(served.cells),
         seed_costs=tuple(served.costs),
+        verdict=verdicts.verdict(from_lookup, verdicts.margin(lookup, bound)) if decides else None,
+        champion=tuple(crowns),
+        champion_p=tuple(_or_none(each.p) for each in choices),
+        champion_low=_or_none(min((each.low for each in choices), default=np.nan)),
+        champion_high=_or_none(max((each.high for each in choices), default=np.nan)),
     )
+
+
+def _choice(champion: Champion, contest: Contest) -> Estimate:
+    """A champion's cost less the lookup's, the choice of it made again in every resample."""
+    return contest.difference_of(champion.policy, champion.summed, LOOKUP, contest.summed[LOOKUP])
+
+
+def _behind_champion(name: str, contest: Contest) -> Estimate:
+    """Cost less that of the champion of all that do not learn, chosen again in every resample.
+
+    So is a learned champion that stands beside it. Nothing where no validation costs are known.
+    """
+    there = contest.champions.get(champions.ALL)
+    if there is None:
+        return NOTHING
+    if there.policy == name:
+        return contest.difference(name, name)
+    learned = contest.champions.get("learned")
+    own = learned is not None and learned.policy == name
+    here = learned.summed if learned is not None and own else contest.summed[name]
+    return contest.difference_of(name, here, there.policy, there.summed)
 
 
 def _term_costs(served: Served) -> dict[str, float]:
     return {term: score.mean_cost(values, served.output) for term, values in served.terms.items()}
-
-
-def _behind(name: str, contest: Contest, other: str | None) -> Estimate:
-    """Cost less another's, the tables' errors included; nothing where there is no other."""
-    if other is None:
-        return NOTHING
-    return score.with_error(contest.difference(name, other), contest.error(name, other) or 0.0)
 
 
 def _or_none(value: float) -> float | None:

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from rapgym.arrays import IntArray
-from rapgym.bench import cells, rankings, score
+from rapgym.bench import cells, pieces, rankings, score, verdicts
 from rapgym.bench import origin as bench_origin
-from rapgym.bench.cells import BOUND, LOOKUP, STATIC
+from rapgym.bench.cells import ADMISSION, BOUND, LOOKUP
 from rapgym.bench.results import Cell
-from rapgym.bench.score import Estimate, Resamples
+from rapgym.bench.score import NOTHING
 from rapgym.bench.suitability import fitting_share
 from rapgym.errors import InvalidSpec
 from rapgym.files import checked, provenance
@@ -29,6 +28,7 @@ from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
+from rapgym.rivals import rivals
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.story import Scenario
@@ -36,7 +36,7 @@ from rapgym.workload import series
 
 # Days of traffic would take days of tuning: scenarios of an hour alone.
 SCENARIOS = ("chat-beside-code", "chat-gqa")
-METHODS = (STATIC, "keep-all", "gsi", LOOKUP, "frontier-margin", "forecast")
+METHODS = ("static-best", "keep-all", "gsi", LOOKUP, "frontier-margin", "forecast")
 FORESEEING = ("frontier-margin", "forecast")  # the ones whose settings are also carried over
 # Pairings on which settings are tuned, of a scenario's 16: all would take three times as long.
 TUNING_PAIRINGS = 4
@@ -193,53 +193,46 @@ def _cost(cell: Cell) -> float:
 
 
 def _scores(story: Scenario, served: Mapping[str, Cell]) -> dict[str, Entry]:
-    """Cost and both scores of each policy, paired on the same resamples."""
+    """Cost, both scores and the difference from the lookup of each policy, on the same resamples.
+
+    Gain is not known where the variant's series keeps no single requests: nobody can be admitted alone.
+    """
     log = served[BOUND].log
-    draws = resamples(story, (log.limit_row[0] - log.row[0]) % len(log))
-    sums = draws.summed([cell.test_cost for cell in served.values()], log.output_tokens)
-    summed = dict(zip(served, sums, strict=True))
-
-    def points(name: str, reference: str) -> Estimate:
-        return score.score(summed[name], summed[reference], summed[BOUND], draws.blocks)
-
+    draws = score.resamples(pieces.of_split(story), (log.limit_row[0] - log.row[0]) % len(log))
+    admission = _admission(story)
+    every = [*served.values(), *([admission] if admission else [])]
+    *sums, whole = draws.summed(
+        [*(cell.test_cost for cell in every), np.ones(log.row.shape)], log.output_tokens
+    )
+    summed = dict(zip([*served, ADMISSION], sums, strict=False))
+    lookup, bound = (_cost(served[name]) for name in (LOOKUP, BOUND))
+    room = lookup - bound if lookup - bound >= verdicts.LEAST_ROOM else np.nan
     found = {}
     for name, cell in served.items():
-        adaptivity, foresight = points(name, STATIC), points(name, LOOKUP)
+        gain = NOTHING
+        if admission:
+            gain = score.score(summed[name], summed[ADMISSION], summed[BOUND], draws.pieces)
+        less = score.difference(summed[name], summed[LOOKUP], whole, draws.pieces)
         found[name] = {
             "cost": _cost(cell),
-            "adaptivity": adaptivity.value,
-            "adaptivity_low": adaptivity.low,
-            "adaptivity_high": adaptivity.high,
-            "foresight": foresight.value,
-            "low": foresight.low,
-            "high": foresight.high,
+            "gain": gain.value,
+            "gain_low": gain.low,
+            "gain_high": gain.high,
+            "foresight": 100 * (lookup - _cost(cell)) / room,
+            "low": less.low,
+            "high": less.high,
             "unmeasured": 1 - float(cell.test_measured.mean()),
         }
     return found
 
 
-def resamples(story: Scenario, offsets: IntArray) -> Resamples:
-    """Draws of test rows as `score.resamples` makes them, but that no block crosses a seam.
-
-    Raises:
-        InvalidSpec: every stretch of a blocked split is shorter than a block.
-    """
-    rows = series.split_rows(len(worlds.workload(story)), "test", story.splits)
-    drawn = score.resamples(len(rows), offsets, story.window_s)
-    if story.splits != "blocked":
-        return drawn
-    length = drawn.served.length
-    stretch = np.cumsum(np.diff(rows, prepend=rows[0]) > 1)
-    starts = np.flatnonzero(stretch[: len(rows) - length + 1] == stretch[length - 1 :])
-    if not len(starts):
-        raise InvalidSpec(f"{story.name}: its stretches are shorter than {length} rows")
-    rng = np.random.default_rng([1, len(rows)])
-
-    def within(blocks: score.BlockDraws) -> score.BlockDraws:
-        return replace(blocks, first=starts[rng.integers(len(starts), size=blocks.first.shape)])
-
-    tenant = None if drawn.tenant is None else within(drawn.tenant)
-    return replace(drawn, served=within(drawn.served), tenant=tenant)
+def _admission(story: Scenario) -> Cell | None:
+    """The full model with partial admission; None where the series keeps no single requests."""
+    whole = worlds.workload(story)
+    test = series.split_rows(len(whole), "test", story.splits)
+    if series.NOT_KEPT in whole.requests[test].tolist():
+        return None
+    return cells.rival_cell(story, rivals.rival(ADMISSION))
 
 
 def _plain(value: Any) -> Any:

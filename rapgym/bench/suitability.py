@@ -10,6 +10,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray
 from rapgym.bench import cells
+from rapgym.bench.pieces import fitting_rows
 from rapgym.errors import InvalidSpec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
@@ -29,10 +30,7 @@ LEAST_ROOM = 0.05  # of the lookup's cost that is left between it and the bound
 
 def fitting_share(world: World, kept: BoolArray) -> float:
     """Share of rows in which a kept set fits in every second."""
-    rows, footprint = world.rows, world.footprint
-    tokens = rows.prompt_tokens + rows.reserved_tokens
-    used = footprint.used_bytes(kept, tokens, rows.prompt_tokens) + footprint.margin_bytes
-    return float((used[:, None] <= rows.limit_bytes).all(axis=1).mean())
+    return float(fitting_rows(world, kept).mean())
 
 
 def numbers(story: Scenario) -> dict[str, Any]:

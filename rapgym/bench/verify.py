@@ -151,11 +151,10 @@ def _decided_differently(found: Results, jobs: int) -> Iterator[str]:
         other = (cell.log.proposal != now.log.proposal).any(axis=-1)
         if other.any():
             yield f"{_who(cell)} proposes something else in {int(other.sum())} rows"
-        if not _same(cell.about.validation_cost, now.about.validation_cost):
-            yield (
-                f"validation_cost of {_who(cell)} is {cell.about.validation_cost}, but here "
-                f"{now.about.validation_cost}"
-            )
+        for name in ("validation_cost", "validation_parts"):
+            told, here = (_as_read(getattr(about, name)) for about in (cell.about, now.about))
+            if not _same(told, here):
+                yield f"{name} of {_who(cell)} is {told}, but here {here}"
 
 
 def _same(one: Any, other: Any) -> bool:

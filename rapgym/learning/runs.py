@@ -27,7 +27,7 @@ from rapgym.scenarios.story import Scenario
 
 PACKAGES = ("numpy", "torch", "stable-baselines3", "sb3-contrib", "gymnasium")
 NEEDS = ("Settings", "Agent", "train")  # of the module of a method that learns
-POLICY_FILE = "policy.npz"
+POLICY_FILE, UNTRAINED_FILE = "policy.npz", "untrained.npz"
 
 
 def module_of(method: str) -> Any:
@@ -152,18 +152,26 @@ class Run:
             finally:
                 task.close()
         training = self._provenance(task, cost, sorted(opened))
+        if task.untrained:
+            trained.write(self.folder / UNTRAINED_FILE, task.policy(task.untrained, training))
         trained.write(self.path, task.policy(arrays, training))
         task.forget()
         return Done(self, cost, training["seconds"], False)
 
     def publish(self) -> Path:
-        """Copy the policy to where policies are looked for: the package, or the cache of own traces."""
+        """Copy the policy to where policies are looked for: the package, or the cache of own traces.
+
+        With it goes the network with which it began, which stands beside it in a bench.
+        """
         own = checked.cache_folder() / "trained"
         folder = own if self.story.is_own else places.TRAINED
-        place = trained.place(self.method, self.story, self.told, self.seed)
-        path = folder.joinpath(*f"{place}.npz".split("/"))
-        with checked.written_aside(path) as file, self.path.open("rb") as source:
-            shutil.copyfileobj(source, file)
+        what = self.method, self.story, self.told, self.seed
+        path = folder.joinpath(*f"{trained.place(*what)}.npz".split("/"))
+        began = folder.joinpath(*f"{trained.place(*what, untrained=True)}.npz".split("/"))
+        for here, there in ((self.path.with_name(UNTRAINED_FILE), began), (self.path, path)):
+            if here.is_file():  # a run of an earlier edition did not keep how it began
+                with checked.written_aside(there) as file, here.open("rb") as source:
+                    shutil.copyfileobj(source, file)
         return path
 
     def _start_record(self) -> dict[str, str] | None:

@@ -5,7 +5,9 @@ run which was killed goes on from its checkpoint to the same result:
 
     def train(task: Training) -> dict[str, np.ndarray]:
         network = ...
-        if task.saved is not None:
+        if task.saved is None:
+            task.begin(arrays_of(network))
+        else:
             network.load_state_dict(task.saved["network"])
         for round in task.rounds(task.settings.rounds):  # seeds torch, numpy and random
             ...  # learn; begin lanes anew: task.vec_env(...).seed(task.round_seed)
@@ -90,6 +92,7 @@ class Training:
         self.basis = basis(story)
         self._minutes, self._checkpoint_s, self._watch = minutes, checkpoint_s, watch
         self._best: Arrays = {}
+        self.untrained: Arrays = {}  # the arrays before the first round, once `begin` has told them
         self._best_cost, self._stale, self._round, self._stopped = np.inf, 0, -1, False
         self._spent_s = 0.0
         self.saved: Any = None  # what `state` gave when the checkpoint was written
@@ -130,6 +133,11 @@ class Training:
             self.round_seed = int(np.random.SeedSequence([self.seed, turn]).generate_state(1)[0])
             seed_everything(self.round_seed)
             yield turn
+
+    def begin(self, arrays: Arrays) -> None:
+        """Keep the arrays with which the method begins, and judge them: the curve's first point."""
+        self.untrained = {name: np.array(array) for name, array in arrays.items()}
+        self.advance(0.0, arrays)
 
     def advance(
         self,
@@ -218,6 +226,7 @@ class Training:
         content = {"key": self._key, "state": state, "round": self._round, "best": self._best,
                    "best_cost": float(self._best_cost), "stale": self._stale,
                    "stopped": self._stopped, "seconds": self.seconds,
+                   "untrained": self.untrained,
                    "points": self.curve.points}  # fmt: skip
         checkpoint.write(self._checkpoint, content)
         self._saved_s = time.monotonic()
@@ -229,7 +238,7 @@ class Training:
         self.saved, self._round = found["state"], found["round"]
         self._best, self._best_cost = found["best"], found["best_cost"]
         self._stale, self._stopped = found["stale"], found["stopped"]
-        self._spent_s = found["seconds"]
+        self._spent_s, self.untrained = found["seconds"], found.get("untrained", {})
         points: list[Point] = found["points"]
         return points
 

@@ -33,6 +33,7 @@ class Entry:
     refit: bool = False  # trained once more on the whole of train, for test
     file: str = ""  # of one training run, which serves wherever it can read the observations
     runs_of: str = ""  # another method whose training runs it reads, and does not train itself
+    start_of: str = ""  # name of the method whose network it is, as it was before the first step
 
     @property
     def is_own(self) -> bool:
@@ -42,7 +43,7 @@ class Entry:
     @property
     def reads(self) -> str:
         """The method whose training runs it is built from; empty: none."""
-        return self.runs_of or (self.name if self.train else "")
+        return self.runs_of or self.start_of or (self.name if self.train else "")
 
 
 # The grid names the best set found, whatever it was first measured for.
@@ -112,6 +113,24 @@ POLICIES = (
 )  # fmt: skip
 
 
+def starts() -> tuple[Entry, ...]:
+    """Of every method that learns, its network as it was before the first step of training.
+
+    It stands beside the method in a bench, and is no champion: nobody would choose it.
+    """
+    return tuple(
+        replace(
+            each,
+            name=f"{each.name}-untrained",
+            kind="reactive",
+            summary=f"the network of {each.name} before its first step of training",
+            start_of=each.name,
+        )
+        for each in POLICIES
+        if each.train
+    )
+
+
 def entry(name: str) -> Entry:
     """The entry of this name; `module:Class` gives one for a user's own policy, FILE.npz one for a
     training run, whatever it was trained on.
@@ -134,7 +153,7 @@ def find(name: str) -> Entry | None:
     Raises:
         InvalidPolicy: it names a training run that cannot be read.
     """
-    for found in POLICIES:
+    for found in (*POLICIES, *starts()):
         if found.name == name:
             return found
     if name.endswith(".npz"):
@@ -246,15 +265,17 @@ def told(found: Entry, split: Told) -> Told:
 
 
 def knows_validation(found: Entry) -> bool:
-    """Whether an entry has seen the rows that champions are chosen by."""
-    return bool(found.file) and told(found, "fit") == "train"
+    """Whether an entry has seen the rows that champions are chosen by, or is not to be chosen."""
+    return bool(found.start_of) or (bool(found.file) and told(found, "fit") == "train")
 
 
 def trained_seeds(found: Entry, story: Scenario) -> list[int]:
     """The seeds of an entry that learns whose runs for a scenario are there, ascending."""
     if found.file:
         return [trained.load(found.file).seed]
-    return trained.seeds(found.reads, story, told(found, "train"))
+    return trained.seeds(
+        found.reads, story, told(found, "train"), untrained=bool(found.start_of)
+    )
 
 
 def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
@@ -264,7 +285,9 @@ def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
         InvalidPolicy: there is none for this scenario as it is, or it opened what it may not.
     """
     story = briefing.scenario
-    file = found.file or trained.place(found.reads, story, told(found, briefing.split), seed)
+    file = found.file or trained.place(
+        found.reads, story, told(found, briefing.split), seed, untrained=bool(found.start_of)
+    )
     remedy = f"run: rapgym train {found.reads} --scenario {shlex.quote(story.name)} --publish"
     try:
         run = trained.load(file)

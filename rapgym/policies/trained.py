@@ -96,9 +96,17 @@ def observation_of(layout: Layout) -> dict[str, Any]:
     }
 
 
-def place(method: str, story: Scenario, told: Told, seed: int) -> str:
-    """The name of a run's file under `places.TRAINED`, or for a scenario on the user's traces in the cache."""
-    return f"{method}/{_folder(story)}/{told}-{seed}"
+def place(method: str, story: Scenario, told: Told, seed: int, *, untrained: bool = False) -> str:
+    """The name of a run's file under `places.TRAINED`, or for a scenario on the user's traces in the cache.
+
+    Args:
+        untrained: of the network as it was before the first step.
+    """
+    return f"{method}/{_folder(story)}/{_stage(untrained)}{told}-{seed}"
+
+
+def _stage(untrained: bool) -> str:
+    return "untrained-" if untrained else ""
 
 
 def _folder(story: Scenario) -> str:
@@ -106,12 +114,13 @@ def _folder(story: Scenario) -> str:
     return f"own-{story.workload}" if story.is_own else story.id
 
 
-def seeds(method: str, story: Scenario, told: Told) -> list[int]:
+def seeds(method: str, story: Scenario, told: Told, *, untrained: bool = False) -> list[int]:
     """Seeds of the runs that are there, ascending."""
     found = set()
     for folder in _folders():
-        for path in (folder / method / _folder(story)).glob(f"{told}-*.npz"):
-            number = path.stem.removeprefix(f"{told}-")
+        before = f"{_stage(untrained)}{told}-"
+        for path in (folder / method / _folder(story)).glob(f"{before}*.npz"):
+            number = path.stem.removeprefix(before)
             if number.isdecimal():
                 found.add(int(number))
     return sorted(found)

@@ -5,27 +5,39 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rapgym.bench.records import Score
+from rapgym.bench.verdicts import CONDITIONAL, EQUAL_POINTS, EQUAL_SHARE, LEAST_ROOM
 
-COLUMNS = (
-    "policy", "kind", "adaptivity", "foresight [95 %]", "Holm p", "cost", "quality", "stall", "emerg.",
-    "refused", "us p50/p99", "passes", "pays after", "unmeas.",
-)  # fmt: skip
-LEFT = 2  # columns that are set flush left
+# What a terminal shows; and what pages show beside it.
+COLUMNS = ("policy", "cost", "quality", "stall", "emerg.", "refused", "gain", "foresight", "verdict",
+           "least effect")  # fmt: skip
+MORE = ("kind", "gain [95 %]", "from lookup [95 %]", "Holm p", "us p50/p99", "passes", "pays after",
+        "unmeas.")  # fmt: skip
 
 
 def _cells(entry: Score) -> list[str]:
+    """The columns that a terminal shows."""
+    terms = (entry.cost, entry.quality, entry.stall, entry.emergency, entry.refused)
+    return [
+        " ".join([entry.policy, *_marks(entry)]),
+        *(f"{term:.4f}" for term in terms),
+        _score(entry.gain),
+        _score(entry.foresight),
+        entry.verdict or "-",
+        "-" if entry.least_effect is None else f"{entry.least_effect:.4f}",
+    ]
+
+
+def _more(entry: Score) -> list[str]:
+    """The columns that pages show beside them."""
     us = "-"
     if entry.decision_us_p50 is not None and entry.decision_us_p99 is not None:
         us = f"{entry.decision_us_p50:.0f}/{entry.decision_us_p99:.0f}"
     passes, p = entry.calibration_passes, entry.p_holm
     return [
-        " ".join([entry.policy, *_marks(entry)]),
         entry.kind,
-        _score(entry.adaptivity),
-        _interval(entry.foresight, entry.low, entry.high),
+        interval(entry.gain, entry.gain_low, entry.gain_high),
+        interval_of(entry.low, entry.high),
         "-" if p is None else f"{shown_p(p)} of {entry.holm_tests}",
-        f"{entry.cost:.4f}",
-        *(f"{term:.4f}" for term in (entry.quality, entry.stall, entry.emergency, entry.refused)),
         us,
         "-" if passes is None else f"{passes:.0f}",
         shown_tokens(entry.break_even_tokens),
@@ -43,10 +55,16 @@ def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _interval(value: float | None, low: float | None, high: float | None) -> str:
+def interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Points with their interval: "12.5 [3.0, 20.0]"."""
     if value is None or low is None or high is None:
         return "-"
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def interval_of(low: float | None, high: float | None) -> str:
+    """The interval of a difference of costs, nats: "[-0.0120, +0.0030]"."""
+    return "-" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
 
 
 def shown_p(value: float) -> str:
@@ -118,38 +136,56 @@ def counted(said: Mapping[str, Sequence[str]]) -> str:
 
 
 def _title(name: str, group: Sequence[Score]) -> str:
-    return name if group[0].headline else f"{name} (outside the headline)"
+    """A scenario's name, what its intervals rest on, and whether they speak of these rows alone."""
+    first, said = group[0], [] if group[0].headline else ["outside the headline"]
+    count = f"{first.pieces} {first.unit}{'s' if first.pieces != 1 else ''}"
+    said.append(f"{count}: {CONDITIONAL}" if first.conditional else count)
+    return f"{name} ({'; '.join(said)})"
+
+
+def in_order(group: Sequence[Score]) -> list[Score]:
+    """A scenario's entries by cost; where its weights have 16 bits, the rivals of 8 bits first.
+
+    Those are what one would deploy before anything is pruned.
+    """
+    first = [e for e in group if group[0].bits == 16 and is_of_8_bits(e)]
+    return [*first, *(e for e in group if e not in first)]
+
+
+def is_of_8_bits(entry: Score) -> bool:
+    """Whether it is a rival with 8 bits and none of 4."""
+    return entry.is_rival and "int8" in entry.policy and "int4" not in entry.policy
 
 
 def table(entries: Sequence[Score]) -> str:
     """The table of one bench, for a terminal."""
     parts = []
     for name, group in by_scenario(entries).items():
-        rows = [list(COLUMNS), *(_cells(entry) for entry in group)]
+        rows = [list(COLUMNS), *(_cells(entry) for entry in in_order(group))]
         widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
         text = [_title(name, group)]
         for row in rows:
-            aligned = (
-                cell.ljust(w) if i < LEFT else cell.rjust(w)
+            first, *rest = (
+                cell.rjust(w) if i else cell.ljust(w)
                 for i, (cell, w) in enumerate(zip(row, widths, strict=True))
             )
-            text.append("  " + "  ".join(aligned).rstrip())
+            text.append("  " + "  ".join([first, *rest]))
         parts.append("\n".join(text))
     return "\n\n".join(parts) + "\n\n" + LEGEND
 
 
-LEGEND = """\
-adaptivity: 0 is the best static set, 100 the bound; foresight: 0 is the frontier lookup, 100 the bound.
-Costs are nats an output token above the dense model in the scenario's own format, on test text.
-'+': champion of its kind by cost on the validation part of train, '++': of all that do not learn;
-Holm p: of no difference from the lookup, corrected for champions over as many scenarios of the headline
-as stand behind "of";
-'=': ties with the lowest cost on test (95 %, the quality table's error included);
+LEGEND = f"""\
+Costs: nats an output token above the full model, on test text; terms add up to the cost.
+gain: 0 is not pruning (the full model, newest requests refused first), 100 the bound.
+foresight: 0 is the frontier lookup, 100 the bound; "-" where less than {LEAST_ROOM} nats lie between.
+verdict: beside the lookup; "equal" is within {EQUAL_POINTS:g} points of foresight or {EQUAL_SHARE:.0%} of its cost.
+least effect: nats from the lookup that these rows could have shown with 80 % power.
+"{CONDITIONAL}": intervals of these pieces need not hold for another hour or day.
+'+': champion of its kind by cost on the validation part of train, '++': of all that do not learn: their
+verdict is of the choice, corrected for the scenarios of the same traffic (Holm).
+'=': not told from the lowest cost on test (95 %, the quality table's error included).
 '!': could not be read in some rows, which the reference policy served.
-us: microseconds of one decision; passes: forward passes that calibration took; pays after: served
-output tokens until what is saved against random drop (which knows from calibration what may go) has
-paid for the calibration text, each token of it at C nats; unmeas.: rows whose quality was predicted.
-Rivals have no place on the two scales."""
+Rivals have a cost and no place on the two scales."""
 
 
 def warnings(entries: Sequence[Score]) -> str:
@@ -179,12 +215,13 @@ def _escaped(text: str) -> str:
 
 
 def markdown(entries: Sequence[Score]) -> str:
-    """The same table in Markdown."""
-    parts = []
+    """The same table in Markdown, with more columns."""
+    parts, columns = [], (*COLUMNS, *MORE)
     for name, group in by_scenario(entries).items():
         parts.append(f"**{_escaped(_title(name, group))}**\n")
-        parts.append("| " + " | ".join(COLUMNS) + " |")
-        parts.append("|" + " --- |" * LEFT + " ---: |" * (len(COLUMNS) - LEFT))
-        parts += ["| " + " | ".join(map(_escaped, _cells(entry))) + " |" for entry in group]
+        parts.append("| " + " | ".join(columns) + " |")
+        parts.append("| ---" + " | ---:" * (len(columns) - 1) + " |")
+        rows = ((*_cells(entry), *_more(entry)) for entry in in_order(group))
+        parts += ["| " + " | ".join(map(_escaped, row)) + " |" for row in rows]
         parts.append("")
     return "\n".join(parts)

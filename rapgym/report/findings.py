@@ -7,9 +7,20 @@ stand in the tables beside it.
 from collections.abc import Sequence
 from statistics import median
 
-from rapgym.bench.records import Score
+from rapgym.bench.cells import ADMISSION
+from rapgym.bench.records import Score, Verdict
+from rapgym.bench.verdicts import CONDITIONAL
 from rapgym.report import learning as learning_findings
-from rapgym.report.bench import above, below, by_scenario, counted, plain, shown_p, some
+from rapgym.report.bench import (
+    above,
+    below,
+    by_scenario,
+    counted,
+    interval_of,
+    plain,
+    shown_p,
+    some,
+)
 
 FOUR_BITS = "int4"  # in the name of every rival with 4-bit weights
 PRUNED = "-pruned"  # ends the name of a rival that prunes on top of its format
@@ -27,7 +38,7 @@ def sentences(entries: Sequence[Score]) -> list[str]:
 
 
 def overall(entries: Sequence[Score]) -> list[str]:
-    """What holds over the scenarios of the headline, in Markdown: adapting, foresight, formats."""
+    """What holds over the scenarios of the headline, in Markdown: gain, foresight, formats."""
     groups = [group for group in by_scenario(entries).values() if group[0].headline]
     other = "**Not pruning at all**: the cheapest rival that leaves the model whole"
     four = "**Weights of 4 bits**: the cheapest rival that has them"
@@ -39,54 +50,49 @@ def overall(entries: Sequence[Score]) -> list[str]:
 
 def worth(groups: Sequence[Sequence[Score]]) -> str:
     points = sorted(
-        entry.adaptivity
+        entry.gain
         for group in groups
         for entry in group
-        if entry.policy == "frontier" and entry.adaptivity is not None
+        if entry.policy == "frontier" and entry.gain is not None
     )
     if not points:
         return ""
-    text = (
-        f"**Adapting at all** is worth {_span(points)} of 100 points (median {median(points):.0f}) over "
-        f"{len(points)} scenarios, most of them variants of one hour of traffic. That is what the "
-        "frontier lookup, which looks neither back nor ahead, wins over the best single static set."
+    return (
+        f"**Adapting at all** is worth {_span(points)} of 100 points of gain (median {median(points):.0f}) over "
+        f"{len(points)} scenarios, most of them variants of one hour of traffic. That is what the frontier "
+        "lookup, which looks neither back nor ahead, wins over the full model that only refuses the newest "
+        "requests."
     )
-    without = sorted(score for group in groups if (score := admitting(group)) is not None)
-    if without:
-        text += (
-            " A static set is refused with its whole batch where it does not fit. The full model that "
-            f"only refuses the newest requests would stand at {_span(without)} (median "
-            f"{median(without):.0f}) on that scale, without any pruning."
-        )
-    return text
 
 
 def _span(points: Sequence[float]) -> str:
     return f"{points[0]:.0f} to {points[-1]:.0f}"
 
 
-def admitting(group: Sequence[Score]) -> float | None:
-    """Where partial admission of the full model stands between the best static set and the bound."""
-    cost = {entry.policy: entry.cost for entry in group}
-    static, bound = cost["static-best"], cost["bound"]
-    if "partial-admission" not in cost or static <= bound:
-        return None
-    return 100 * (static - cost["partial-admission"]) / (static - bound)
-
-
 def beside_lookup(groups: Sequence[Sequence[Score]]) -> str:
-    does = {"better": "beats it", "worse": "is worse", "tie": "ties with it"}
+    does: dict[Verdict, str] = {
+        "better": "beats it",
+        "worse": "is worse",
+        "equal": "is as good",
+        "undecided": "is not told from it",
+    }
     said: dict[str, list[str]] = {what: [] for what in does.values()}
+    conditional = 0
     for group in groups:
         champion = next((entry for entry in group if "all" in entry.champion), None)
-        if champion and champion.foresight is not None:
-            said[does[champion.verdict or "tie"]].append(plain(champion.scenario))
+        if champion and champion.verdict is not None:
+            said[does[champion.verdict]].append(plain(champion.scenario))
+            conditional += champion.conditional
     if not any(said.values()):
         return ""
     return (
         "**Deciding better than the lookup**: the champion, which validation chooses among policies that "
-        f"do not learn, {counted(said)}."
+        f"do not learn, {counted(said)}." + (_beyond(conditional) if conditional else "")
     )
+
+
+def _beyond(count: int) -> str:
+    return f" Of {count} scenarios this is {CONDITIONAL}: another hour or day may say otherwise."
 
 
 def _beside(groups: Sequence[Sequence[Score]], told: str, part: str = "") -> str:
@@ -178,15 +184,19 @@ def scenario_sentences(group: Sequence[Score]) -> list[str]:
 def adapting(group: Sequence[Score]) -> str:
     """What adapting at all is worth."""
     by = {entry.policy: entry for entry in group}
-    costs = "the best static set costs {:.3f} nats a token, the frontier lookup {:.3f}, the bound {:.3f}"
-    text = costs.format(*(by[name].cost for name in ("static-best", "frontier", "bound")))
-    lookup = by["frontier"]
-    points, low, high = lookup.adaptivity, lookup.adaptivity_low, lookup.adaptivity_high
+    named = {
+        ADMISSION: "not pruning costs",
+        "frontier": "the frontier lookup",
+        "bound": "the bound",
+    }
+    costs = (f"{what} {by[name].cost:.3f}" for name, what in named.items() if name in by)
+    text, lookup = ", ".join(costs) + " nats a token", by["frontier"]
+    points, low, high = lookup.gain, lookup.gain_low, lookup.gain_high
     if points is None or low is None or high is None:
-        return f"{text}: there is nothing to adapt to."
-    worth = f"{points:.0f} of 100 points [{low:.0f}, {high:.0f}]"
+        return f"{text}." if ADMISSION not in by else f"{text}: there is nothing to gain."
+    worth = f"{points:.0f} of 100 points of gain [{low:.0f}, {high:.0f}]"
     if low <= 0 <= high:
-        return f"{text}: adapting at all, {worth}, ties with not adapting."
+        return f"{text}: adapting at all, {worth}, is not told from not pruning."
     return f"{text}: adapting at all is worth {worth}."
 
 
@@ -201,18 +211,30 @@ def foresight(group: Sequence[Score], family: str) -> str:
     start = f"{whose}, validation chooses `{champion.policy}`"
     if champion.policy == "frontier":
         return f"{start}: the lookup itself."
-    if champion.foresight is None:
-        return f"{start}; the lookup leaves nothing to win."
-    points = (
-        f"{champion.foresight:.1f} points of foresight [{champion.low:.1f}, {champion.high:.1f}]"
-    )
-    if champion.verdict is None or champion.p_holm is None:
-        return f"{start}: {points}, outside the headline and not tested."
-    odds = f"{points}, Holm-adjusted p = {shown_p(champion.p_holm)}"
-    if champion.verdict == "tie":
-        return f"{start}: a tie with the lookup ({odds})."
-    beats = {"better": "beats the lookup", "worse": "is worse than the lookup"}
-    return f"{start}, which {beats[champion.verdict]}: {odds}."
+    ends = interval_of(champion.champion_low, champion.champion_high)
+    odds = f"{_less_lookup(champion, group):+.4f} nats {ends}"
+    if champion.foresight is not None:
+        odds += f", {champion.foresight:.1f} points of foresight"
+    if champion.p_holm is not None:
+        odds += f", Holm-adjusted p = {shown_p(champion.p_holm)}"
+    elif not champion.headline:
+        odds += ", outside the headline and in no family of tests"
+    if champion.conditional:
+        odds += f", {CONDITIONAL}"
+    if champion.verdict == "undecided" and champion.least_effect is not None:
+        odds += f"; {champion.least_effect:.4f} could have been shown"
+    said = {
+        "better": ", which beats the lookup",
+        "worse": ", which is worse than the lookup",
+        "equal": ", which is as good as the lookup",
+        "undecided": ", which is not told from the lookup",
+        None: "",
+    }
+    return f"{start}{said[champion.verdict]} ({odds})."
+
+
+def _less_lookup(entry: Score, group: Sequence[Score]) -> float:
+    return entry.cost - next(each.cost for each in group if each.policy == "frontier")
 
 
 def best(group: Sequence[Score]) -> str:

@@ -6,11 +6,11 @@ Both are chosen on validation; they are compared on the same test rows and the s
 from collections.abc import Sequence
 
 from rapgym.bench.records import Score
+from rapgym.bench.verdicts import LEAST_ROOM
 from rapgym.report.bench import above, below, by_scenario, counted, plain
 
 BLIND = "dqn"  # sees no table beyond each block's greedy importance
-ENOUGH = 0.95  # of the lookup's adaptivity
-LEAST_ROOM = 0.005  # nats between lookup and bound, below which points of foresight say nothing
+ENOUGH = 0.95  # of the lookup's gain
 
 
 def overall(entries: Sequence[Score]) -> list[str]:
@@ -84,19 +84,20 @@ def beside_unlearned(groups: Sequence[Sequence[Score]]) -> str:
     return (
         "**Learning**: validation also chooses a champion among trained policies. Beside the champion of "
         f"those that do not learn, the trained one {counted(said)}. Intervals of 95 % hold the table's "
-        "error, and are not corrected for the number of scenarios."
+        "error, training seeds and the choice on validation, and are not corrected for the number of "
+        "scenarios."
     )
 
 
 def blind_share(group: Sequence[Score]) -> float | None:
-    """How much of the lookup's adaptivity a policy that knows no table has; None where that is undefined."""
+    """How much of the lookup's gain a policy that knows no table has; None where that is undefined."""
     by = {entry.policy: entry for entry in group}
-    own, lookup = (by[name].adaptivity if name in by else None for name in (BLIND, "frontier"))
+    own, lookup = (by[name].gain if name in by else None for name in (BLIND, "frontier"))
     return None if own is None or not lookup else own / lookup
 
 
 def _blind(groups: Sequence[Sequence[Score]]) -> str:
-    """Whether a policy that knows no table reaches the lookup's adaptivity."""
+    """Whether a policy that knows no table reaches the lookup's gain."""
     shares = [
         (share, plain(group[0].scenario))
         for group in groups
@@ -107,6 +108,6 @@ def _blind(groups: Sequence[Sequence[Score]]) -> str:
     enough, (least, where) = sum(share >= ENOUGH for share, _ in shares), min(shares)
     return (
         f"**Without a table**: `{BLIND}`, which at run time sees no quality but each block's greedy "
-        f"importance, reaches {ENOUGH:.0%} of the lookup's adaptivity on {enough} of {len(shares)} scenarios"
+        f"importance, reaches {ENOUGH:.0%} of the lookup's gain on {enough} of {len(shares)} scenarios"
         + (f"; the least is {least:.0%} (`{where}`)." if enough < len(shares) else ".")
     )

@@ -23,8 +23,10 @@ LABELS = {
 NOTE = """\
 Costs are nats an output token above dense, on test text, settings retuned for each line on {pairings}
 of its pairings (the bench tunes on all); in brackets what the settings of the scenario as stated cost there.
-Adaptivity of the lookup and foresight with 95 % intervals, not corrected for how many lines there are, and
-without the quality table's own error: the bench would call some of these leads ties.
+Difference: cost less the lookup's. Its 95 % interval, and that of gain (0 is the full model with partial
+admission, 100 the bound; "-" where the series keeps no single requests), speak of these rows alone, are not
+corrected for how many lines there are, and are without the quality table's own error: the bench would
+leave some of these leads undecided.
 C: policies are tuned at that C, where the rankings of a results file price the same proposals.
 Draws: the grid of each, draw 0 included, crosses that draw's orders; as stated, it names the best sets
 found. Blocked: outputs are reserved by the first 70 % of the hour, and what policies see of the past crosses
@@ -41,8 +43,9 @@ def _columns(found: Sequence[Entry]) -> list[list[str]]:
     """Heads, then one row an entry, of entries of one scenario."""
     names = [name for name in METHODS if name in found[0]["policies"]]
     foreseeing = [name for name in FORESEEING if name in names]
-    head = ["changed", "dense fits", *names, BOUND, f"adaptivity of {LOOKUP}"]
-    rows = [[*head, *(f"foresight of {name}" for name in foreseeing)]]
+    head = ["changed", "dense fits", *names, BOUND, f"gain of {LOOKUP}"]
+    more = (f"{what} of {name}" for name in foreseeing for what in ("foresight", "difference"))
+    rows = [[*head, *more]]
     for entry in found:
         policies = entry["policies"]
         rows.append(
@@ -51,10 +54,11 @@ def _columns(found: Sequence[Entry]) -> list[list[str]]:
                 f"{entry['dense_fits']:.0%}",
                 *(_cost_text(policies[name]) for name in names),
                 f"{policies[BOUND]['cost']:.4f}",
-                _interval(*(policies[LOOKUP][f"adaptivity{end}"] for end in ("", "_low", "_high"))),
+                _interval(*(policies[LOOKUP][f"gain{end}"] for end in ("", "_low", "_high"))),
                 *(
-                    _interval(*(policies[name][end] for end in ("foresight", "low", "high")))
+                    text
                     for name in foreseeing
+                    for text in _beside_lookup(policies[name], policies[LOOKUP])
                 ),
             ]
         )
@@ -64,6 +68,14 @@ def _columns(found: Sequence[Entry]) -> list[list[str]]:
 def _cost_text(policy: Entry) -> str:
     stated = policy.get("stated_settings_cost")
     return f"{policy['cost']:.4f}" + ("" if stated is None else f" ({stated:.4f})")
+
+
+def _beside_lookup(policy: Entry, lookup: Entry) -> list[str]:
+    """Points of foresight, and the difference of cost with its interval."""
+    points, less = policy["foresight"], policy["cost"] - lookup["cost"]
+    ends = (policy["low"], policy["high"])
+    shown = "-" if None in ends else f"{less:+.4f} [{ends[0]:+.4f}, {ends[1]:+.4f}]"
+    return ["-" if points is None else f"{points:.1f}", shown]
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
@@ -97,10 +109,10 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
                 if policy in entry["policies"] and entry["policies"][policy]["low"] is not None
             ]
             if ends:
-                better, worse = sum(low > 0 for low, _ in ends), sum(high < 0 for _, high in ends)
+                better, worse = sum(high < 0 for _, high in ends), sum(low > 0 for low, _ in ends)
                 said.append(
                     f"{name}: `{policy}` is better than the lookup on {better} of {len(ends)} lines, "
-                    f"worse on {worse}, and ties with it on {len(ends) - better - worse}."
+                    f"worse on {worse}, and undecided on {len(ends) - better - worse}."
                 )
     return said
 

@@ -15,8 +15,9 @@ import pytest
 from toy_world import least_cost
 
 from rapgym import cli
-from rapgym.bench import cells, results, scoreboard, verify
+from rapgym.bench import cells, pieces, results, scoreboard, verify
 from rapgym.bench import run as bench_run
+from rapgym.bench.pieces import Pieces
 from rapgym.bench.results import Results
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.files import headed, places
@@ -38,6 +39,10 @@ MINE = (  # a module of a user's, with one policy
     "        return np.ones((len(observation), self.n), dtype=bool)\n"
 )
 NAMES = ["keep-all", "random", "frontier-margin", "partial-admission"]
+# What is run whatever is asked for.
+ALWAYS = {
+    "frontier", "partial-admission", "keep-all", "static-best-repaired", "bound", "best-plan"
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +51,7 @@ def _toy_settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     sha256 = tables.table(toy_story).sha256
     kept = {
         "static-best": {"kept": blocks.key(np.array([1, 1, 0, 1, 0, 0], dtype=bool))},
+        "static-best-repaired": {"kept": blocks.key(np.array([1, 1, 1, 1, 0, 0], dtype=bool))},
         "frontier-margin": {"margin": 0.05},
     }
     found = {
@@ -61,16 +67,22 @@ def finished(toy_story: Scenario, tmp_path: Path) -> tuple[Path, Results]:
     return out, bench_run.run([toy_story], NAMES, out, summary=scoreboard.summed_up, quiet=True)
 
 
-def test_bench_runs_what_it_is_asked_and_both_ends_of_the_scales(
+def test_bench_runs_what_it_is_asked_and_what_stands_beside_it(
     finished: tuple[Path, Results],
 ) -> None:
     _, found = finished
     policies = [cell.about.policy for cell in found.cells]
-    assert {*policies} == {*NAMES, "static-best", "frontier", "bound", "best-plan"}
+    assert {*policies} == {*NAMES, *ALWAYS}
+    assert len(policies) == len({*policies})
     entries = {entry.policy: entry for entry in found.scores}
-    assert entries["static-best"].adaptivity == 0
+    assert entries["partial-admission"].gain is None, "a rival has no place on the scale"
     assert entries["frontier"].foresight == 0
-    assert entries["bound"].adaptivity == entries["bound"].foresight == pytest.approx(100)
+    assert entries["frontier"].verdict == "equal"
+    assert entries["bound"].gain == entries["bound"].foresight == pytest.approx(100)
+    whole, least = (entries[name].cost for name in ("partial-admission", "bound"))
+    for entry in entries.values():
+        if not entry.is_rival:
+            assert entry.gain == pytest.approx(100 * (whole - entry.cost) / (whole - least))
     for entry in entries.values():
         terms = sum(getattr(entry, term) for term in ("quality", "stall", "emergency", "refused"))
         assert terms == pytest.approx(entry.cost)
@@ -78,9 +90,9 @@ def test_bench_runs_what_it_is_asked_and_both_ends_of_the_scales(
 
 
 def test_entries_carry_what_machines_read(finished: tuple[Path, Results]) -> None:
-    wanted = {"scenario", "policy", "kind", "adaptivity", "foresight", "low", "high", "cost",
+    wanted = {"scenario", "policy", "kind", "gain", "foresight", "low", "high", "cost",
               "quality", "stall", "emergency", "refused", "decision_us_p50", "decision_us_p99",
-              "calibration_passes"}  # fmt: skip
+              "calibration_passes", "verdict", "least_effect"}  # fmt: skip
     entries = json.loads(json.dumps([entry.as_json() for entry in finished[1].scores]))
     assert len(entries) > len(NAMES)
     for entry in entries:
@@ -208,9 +220,36 @@ def test_only_deciding_again_finds_what_another_policy_proposed(
 
 
 def test_deciding_again_finds_a_wrong_validation_cost(finished: tuple[Path, Results]) -> None:
-    forgery = forged(finished[1], "keep-all", validation_cost=-1.0)
-    sentences = list(verify.differences(forgery, again=True))
-    assert any("validation_cost of keep-all" in each for each in sentences)
+    for name, value in (("validation_cost", -1.0), ("validation_parts", (0.5, 0.25))):
+        forgery = forged(finished[1], "keep-all", **{name: value})
+        sentences = list(verify.differences(forgery, again=True))
+        assert any(f"{name} of keep-all" in each for each in sentences), name
+
+
+def test_the_parts_of_a_validation_cost_are_of_its_pieces(
+    toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the rows of each piece add, weighted by tokens: together they are the cost."""
+    entry = registry.entry("keep-all")
+    make, told = partial(registry.build, entry, {}), briefing(toy_story, "fit")
+    log = rollout.run(make, toy_story, "validation", told, 0)
+    halves = Pieces("burst", np.array([0, 8]), len(log))
+    monkeypatch.setattr(pieces, "of_split", lambda story, split: halves)
+    found = cells.validation_parts(toy_story, entry, 0)
+    paid = log.cost * log.output_tokens / log.output_tokens.sum()
+    assert found == pytest.approx((paid[:8].sum(), paid[8:].sum()))
+    assert sum(found) == pytest.approx(log.mean_cost)
+    assert cells.policy_cell(toy_story, entry, 0).about.validation_parts == found
+
+
+def test_results_of_an_earlier_edition_say_so(
+    finished: tuple[Path, Results], tmp_path: Path
+) -> None:
+    header, lines = headed.unpack(finished[0].read_bytes())
+    path = tmp_path / "old.csv.gz"
+    path.write_bytes(headed.pack({**header, "schema": 2}, lines))
+    with pytest.raises(InvalidResult, match=r"written by an earlier edition .* run again: rapgym"):
+        results.read(path)
 
 
 def test_verify_finds_a_score_that_its_rows_do_not_give(finished: tuple[Path, Results]) -> None:
@@ -289,7 +328,7 @@ def test_a_stopped_bench_goes_on_where_it_stopped(
     monkeypatch.setattr(cells, "policy_cell", noting(ran, original))
     found = bench_run.run([toy_story], NAMES, out, quiet=True)
     assert len(ran) == len(set(ran)), f"{before} ran twice"
-    assert len(found.cells) == len(NAMES) + 4
+    assert len(found.cells) == len({*NAMES, *ALWAYS})
     assert not out.with_name("bench.csv.gz.parts").exists()
 
 

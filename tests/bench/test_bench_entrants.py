@@ -112,11 +112,11 @@ def test_a_rival_without_its_table_says_which_it_needs(monkeypatch: pytest.Monke
             entrants.entrant(absent.name)
 
 
-def test_a_bench_runs_each_once_and_both_ends_of_the_scales(toy_story: Scenario) -> None:
+def test_a_bench_runs_each_once_and_what_stands_beside_them(toy_story: Scenario) -> None:
     tasks = bench_run.tasks([toy_story], ["int8", "keep-all", "frontier", "int8"], [0, 1])
     assert [task.name for task in tasks] == [
-        "int8", "keep-all.0", "keep-all.1", "frontier.0", "frontier.1", "static-best.0",
-        "static-best.1", "bound", "best-plan",
+        "int8", "keep-all.0", "keep-all.1", "frontier.0", "frontier.1",
+        "partial-admission", "static-best-repaired.0", "static-best-repaired.1", "bound", "best-plan",
     ]  # fmt: skip
 
 

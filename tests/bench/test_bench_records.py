@@ -18,7 +18,9 @@ from rapgym.scenarios.story import Scenario
 PRUNED = {"rule": "pruned", "weights": "int8", "kv": "bf16"}
 ABOUTS = {
     "policy": about_of("gsi", kind="reactive", fallback=0.25, fault="late", decision_us_p50=3.5),
-    "user's": about_of("mine:Mine", settings={"kept": [1, 2], "deep": {"a": None}}),
+    "user's": about_of(
+        "mine:Mine", validation_parts=(0.1, 0.2), settings={"kept": [1, 2], "deep": {"a": None}}
+    ),
     "rival": about_of("int8", kind="rival", quality_se=0.01),
     "rival that prunes": about_of("int8-pruned", kind="rival", settings=PRUNED, sets_se=0.02),
     "oracle": about_of("bound", kind="bound"),
@@ -26,10 +28,11 @@ ABOUTS = {
 SCORES = {
     "plain": score_of(),
     "champion": score_of(
-        champion=("reactive", "all"), p_holm=0.01, holm_tests=12, verdict="better",
+        champion=("reactive", "all"), p_holm=0.01, champion_p=(0.01, None), holm_tests=12,
+        verdict="better",
         seed_costs=(0.1, 0.25),
     ),
-    "rival": score_of("int4", kind="rival", adaptivity=None, foresight=None, fault="gone"),
+    "rival": score_of("int4", kind="rival", gain=None, foresight=None, fault="gone"),
 }  # fmt: skip
 
 
@@ -47,7 +50,7 @@ def test_a_record_comes_back_from_json_as_it_was(record: About | Score) -> None:
 @pytest.mark.parametrize(
     ("which", "only"),
     [
-        ("policy", {"fallback", "fault"}),
+        ("policy", {"fallback", "fault", "validation_parts"}),
         ("rival", {"quality_se"}),
         ("rival that prunes", {"quality_se", "sets_se"}),
         ("oracle", set[str]()),
@@ -87,13 +90,15 @@ def test_what_another_kind_of_cell_has_is_refused() -> None:
         ("cost", float("nan"), "not a number"),
         ("cost", float("inf"), "not a number"),
         ("cost", 10**400, "not a number"),
-        ("adaptivity", "high", "not a number or null"),
+        ("gain", "high", "not a number or null"),
         ("seeds", 1.5, "not a whole number"),
         ("seeds", True, "not a whole number"),
         ("seed_costs", 0.1, "not a list"),
         ("seed_costs", [0.1, "x"], "not a list, each a number"),
         ("champion", "all", "not a list, each text"),
-        ("verdict", "best", "not one of better, worse, tie or null"),
+        ("verdict", "best", "not one of better, worse, equal, undecided or null"),
+        ("unit", "week", "not one of day, hour, burst"),
+        ("champion_p", ["x"], "not a list, each a number or null"),
         ("fault", 3, "not text or null"),
     ],
 )
@@ -124,8 +129,8 @@ def test_what_is_no_object_is_refused(given: object) -> None:
 
 
 def test_whole_numbers_stand_for_numbers() -> None:
-    found = Score.from_json(through_json(score_of()) | {"cost": 1, "adaptivity": 90})
-    assert (found.cost, found.adaptivity) == (1.0, 90.0)
+    found = Score.from_json(through_json(score_of()) | {"cost": 1, "gain": 90})
+    assert (found.cost, found.gain) == (1.0, 90.0)
     assert json.dumps(found.as_json()["cost"]) == "1.0"
 
 

@@ -10,7 +10,8 @@ import pytest
 from plain_records import about_of, known, score_of
 
 from rapgym.arrays import FloatArray
-from rapgym.bench import champions, contest, rankings, results, scoreboard
+from rapgym.bench import contest, pieces, rankings, results, scoreboard, verdicts
+from rapgym.bench.pieces import Pieces
 from rapgym.bench.records import Score
 from rapgym.bench.results import Cell, Results
 from rapgym.model import blocks
@@ -25,9 +26,17 @@ from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 
-ROWS, LANES, N = 60, 4, 6
+ROWS, LANES, N = 50, 4, 6  # rows of the toy scenario's test split
 DENSE = np.ones(N, dtype=bool)
 TURNED = np.arange(LANES) * ROWS // LANES
+
+
+@pytest.fixture(autouse=True)
+def _even_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten pieces of five rows, whatever the toy world's bursts are."""
+    monkeypatch.setattr(
+        pieces, "of_split", lambda story: Pieces("burst", np.arange(0, ROWS, 5), ROWS)
+    )
 
 
 def kept_without(*dropped: int) -> Any:
@@ -68,7 +77,7 @@ def cell(
 def world_of(
     story: Scenario, policies: Mapping[str, tuple[str, float, float | None]]
 ) -> list[Cell]:
-    """Cells of the ends of both scales and of `policies`: name -> kind, lead over the lookup, validation.
+    """Cells of the ends of both scales, of the best static set and of `policies`: name -> kind, lead over the lookup, validation.
 
     Costs of all are the same rows' luck, moved by a constant and a noise of their own.
     """
@@ -82,6 +91,7 @@ def world_of(
     ends = [
         cell(story, "static-best", "static", cost(-1.0), validation_cost=2.0),
         cell(story, "frontier", "reactive", luck, validation_cost=1.0),
+        cell(story, "partial-admission", "rival", luck + 1.2),
         cell(story, "bound", "bound", luck - 0.8),
         cell(story, "best-plan", "bound", luck - 0.7),
     ]
@@ -132,73 +142,202 @@ def test_equal_validation_costs_are_decided_by_name_not_by_test(toy_story: Scena
     assert found["a"].champion == ("heuristic", "all")
 
 
-def test_a_clear_lead_beats_the_lookup_and_chance_ties_with_it(toy_story: Scenario) -> None:
+def test_a_clear_lead_beats_the_lookup_and_chance_decides_nothing(toy_story: Scenario) -> None:
     clear = entries_of(world_of(toy_story, {"clear": ("heuristic", 0.3, 0.5)}))["clear"]
     assert clear.verdict == "better"
-    assert known(clear.low) > 0
-    assert clear.p_holm == pytest.approx(clear.p_value, abs=1e-12), (
-        "one scenario: nothing to correct"
-    )
-    chance = entries_of(world_of(toy_story, {"chance": ("heuristic", 0.0, 0.5)}))["chance"]
-    assert chance.verdict == "tie"
-    assert chance.tied_with_lookup
+    assert known(clear.high) < 0, "low and high are of the difference of costs"
+    assert clear.p_holm == clear.p_value, "one scenario, and the same choice in every resample"
     behind = entries_of(world_of(toy_story, {"behind": ("heuristic", -0.3, 0.5)}))["behind"]
     assert behind.verdict == "worse"
+    small = entries_of(world_of(toy_story, {"small": ("heuristic", 0.002, 0.5)}))["small"]
+    assert small.verdict == "equal", "some nats of a thousand, and 40 are within 5 points"
+    rng = np.random.default_rng(5)
+    wild = world_of(toy_story, {})
+    noise = 3 * rng.standard_normal((ROWS, LANES))
+    wild.append(cell(toy_story, "wild", "heuristic", wild[1].test_cost + noise))
+    found = entries_of(wild)["wild"]
+    assert found.verdict == "undecided"
+    assert known(found.least_effect) > 0.04, "no less could have been shown"
+
+
+def test_gain_lies_between_not_pruning_and_the_bound(toy_story: Scenario) -> None:
+    found = entries_of(world_of(toy_story, {"mine": ("heuristic", 0.3, 0.5)}))
+    assert found["bound"].gain == pytest.approx(100)
+    lookup = found["frontier"]
+    assert lookup.gain == pytest.approx(100 * 1.2 / 2.0), "1.2 above not pruning, of 2 in all"
+    assert known(lookup.gain_low) < known(lookup.gain) < known(lookup.gain_high) + 1e-9
+    assert lookup.foresight == 0
+    assert lookup.verdict == "equal"
+    mine = found["mine"]
+    assert mine.foresight == pytest.approx(100 * (lookup.cost - mine.cost) / 0.8)
+    assert known(mine.least_effect_points) == pytest.approx(known(mine.least_effect) / 0.008)
+
+
+def test_without_partial_admission_there_is_no_gain(toy_story: Scenario) -> None:
+    cells = [c for c in world_of(toy_story, {}) if c.about.policy != "partial-admission"]
+    assert {entry.gain for entry in entries_of(cells).values()} == {None}
+
+
+def test_where_next_to_nothing_can_be_won_there_are_no_points(toy_story: Scenario) -> None:
+    cells = world_of(toy_story, {"mine": ("heuristic", 0.0, 0.5)})
+    at = next(i for i, each in enumerate(cells) if each.about.policy == "bound")
+    for room, points in ((0.0049, False), (0.0051, True)):
+        cells[at] = cell(toy_story, "bound", "bound", cells[1].test_cost - room)
+        found = entries_of(cells)["mine"]
+        assert (found.foresight is not None) == points
+        assert (found.least_effect_points is not None) == points
+
+
+def test_few_pieces_make_no_claim_and_less_than_a_day_is_conditional(
+    toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = world_of(toy_story, {"clear": ("heuristic", 0.3, 0.5)})
+    found = entries_of(cells)["clear"]
+    assert (found.unit, found.pieces, found.conditional) == ("burst", 10, True)
+    for unit, count, conditional in (("burst", 5, True), ("day", 5, True), ("day", 6, False)):
+        first = np.arange(count) * ROWS // count
+        few = Pieces(unit, first, ROWS)  # type: ignore[arg-type]
+        monkeypatch.setattr(pieces, "of_split", lambda story, few=few: few)
+        entry = entries_of(cells)["clear"]
+        assert (entry.pieces, entry.conditional) == (count, conditional)
+        assert (entry.p_value is None) == (count < 6)
+        assert entry.verdict == ("undecided" if count < 6 else "better")
 
 
 def plain_entry(scenario: str, p: float | None, **more: Any) -> Score:
-    plain: dict[str, Any] = {"scenario": scenario, "validation_cost": 1.0, "p_value": p}
+    """The champion of its kind and of all, better than a lookup of 0.2 by 0.1."""
+    plain: dict[str, Any] = {
+        "scenario": scenario, "validation_cost": 1.0, "champion": ("heuristic", "all"),
+        "champion_p": (p, p), "champion_low": -0.15, "champion_high": -0.02, "verdict": "better",
+    }  # fmt: skip
     return score_of(**(plain | more))
 
 
-def test_holm_runs_over_the_scenarios_of_the_headline_alone() -> None:
+def lookup_of(scenario: str) -> Score:
+    return score_of("frontier", scenario=scenario, cost=0.2, behind_bound=0.15)
+
+
+def corrected(*champions: Score) -> list[Score]:
+    """These, after the correction."""
+    lookups = [lookup_of(name) for name in dict.fromkeys(e.scenario for e in champions)]
+    return verdicts.corrected([*champions, *lookups])[: len(champions)]
+
+
+def test_holm_runs_over_the_scenarios_of_one_traffic(toy_story: Scenario) -> None:
     p = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
     listed = [plain_entry(name, value) for name, value in p.items()]
+    listed.append(plain_entry("other", 0.03, traffic="azure-code"))
     listed.append(plain_entry("aside", 0.001, headline=False))
-    found = {entry.scenario: entry for entry in champions.crowned(listed)}
+    found = {entry.scenario: entry for entry in corrected(*listed)}
     assert [found[name].p_holm for name in p] == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert [found[name].verdict for name in p] == ["better", "tie", "tie", "better"]
-    assert found["aside"].champion == ("heuristic", "all")
+    assert [found[name].verdict for name in p] == ["better", "undecided", "undecided", "better"]
+    assert [found[name].holm_tests for name in p] == [4] * 4
+    assert (found["other"].p_holm, found["other"].verdict) == (0.03, "better"), (
+        "a family of its own"
+    )
     assert found["aside"].p_holm is None
-    assert found["aside"].verdict is None
+    assert found["aside"].verdict == "better", "its own, in no family"
 
 
 def test_families_are_corrected_apart_and_the_larger_value_stands() -> None:
     """A reactive champion of "all" in one scenario is in two families of different p-values."""
-    listed = [
-        plain_entry("a", 0.02, kind="reactive"),
-        plain_entry("b", 0.9, policy="other", kind="reactive", validation_cost=2.0),
+    found = corrected(
+        plain_entry(
+            "a", None, kind="reactive", champion=("reactive", "all"), champion_p=(0.02, 0.02)
+        ),
+        plain_entry("b", None, kind="reactive", champion=("reactive",), champion_p=(0.9,)),
         plain_entry("b", 0.03),
-    ]
-    found = champions.crowned(listed)
+    )
     # Family "reactive": 0.02 and 0.9, so 0.04; family "all": 0.02 and 0.03, so 0.04 and 0.04.
     assert [entry.p_holm for entry in found] == pytest.approx([0.04, 0.9, 0.04])
-    assert [entry.champion for entry in found] == [
-        ("reactive", "all"),
-        ("reactive",),
-        ("heuristic", "all"),
-    ]
 
 
-def test_a_lead_smaller_than_the_tables_error_is_a_tie() -> None:
-    (found,) = champions.crowned([plain_entry("a", 0.001, tied_with_lookup=True)])
-    assert found.p_holm == 0.001
-    assert found.verdict == "tie"
+def test_what_makes_no_claim_is_in_no_family() -> None:
+    (found,) = corrected(plain_entry("a", None))
+    assert (found.p_holm, found.holm_tests) == (None, None)
 
 
-def test_seeds_count_as_in_the_interquartile_mean(toy_story: Scenario) -> None:
-    cells = world_of(toy_story, {})
+def test_a_difference_too_small_to_matter_is_equal_whatever_its_p_value() -> None:
+    # 5 points of the 0.15 nats between lookup and bound are 0.0075; 2 % of 0.2 are 0.004.
+    small = {"champion_low": -0.0074, "champion_high": -0.001, "cost": 0.196}
+    assert corrected(plain_entry("a", 0.001, **small))[0].verdict == "equal"
+    wider = small | {"champion_low": -0.0076}
+    assert corrected(plain_entry("a", 0.001, **wider))[0].verdict == "better"
+    assert corrected(plain_entry("a", 0.2, **wider))[0].verdict == "undecided"
+    worse = {"champion_low": 0.01, "champion_high": 0.2, "cost": 0.3}
+    assert corrected(plain_entry("a", 0.001, **worse))[0].verdict == "worse"
+
+
+def test_where_next_to_nothing_can_be_won_equal_is_a_share_of_the_cost() -> None:
+    assert verdicts.margin(0.2, 0.05) == pytest.approx(0.0075)
+    assert verdicts.margin(0.2, 0.19) == pytest.approx(0.004)
+    assert verdicts.margin(0.104, 0.1) == pytest.approx(0.00208)
+
+
+def seeded(story: Scenario, leads: Mapping[int, float], **more: Any) -> list[Cell]:
+    """A world, and a policy that learned, with a seed for each of `leads` over the lookup."""
+    cells = world_of(story, {})
     base = cells[1].test_cost
-    for seed, (more, validation) in enumerate([(9.0, 0.1), (0.1, 0.2), (0.3, 0.4), (-0.5, 9.0)]):
-        cells.append(
-            cell(toy_story, "ppo", "learned", base + more, seed=seed, validation_cost=validation)
-        )
+    for seed, lead in leads.items():
+        cells.append(cell(story, "ppo", "learned", base - lead, seed=seed, **more))
+    return cells
+
+
+def test_seeds_count_alike_and_none_is_left_out(toy_story: Scenario) -> None:
+    cells = seeded(toy_story, {0: -9.0, 1: -0.1, 2: -0.3, 3: 0.6}, validation_cost=0.3)
     found = entries_of(cells)
-    assert found["ppo"].cost == pytest.approx(found["frontier"].cost + 0.2)
+    assert found["ppo"].cost == pytest.approx(found["frontier"].cost + 2.2)
     assert found["ppo"].validation_cost == pytest.approx(0.3)
     assert found["ppo"].seeds == 4
     terms = sum(getattr(found["ppo"], term) for term in contest.TERMS)
     assert terms == pytest.approx(found["ppo"].cost)
+
+
+def test_what_one_seed_shows_others_may_not(toy_story: Scenario) -> None:
+    """The same mean: from seeds that agree a lead, from seeds that do not none."""
+    agree = entries_of(seeded(toy_story, dict.fromkeys(range(4), 0.2)))["ppo"]
+    differ = entries_of(seeded(toy_story, {0: 1.4, 1: -0.6, 2: 0.2, 3: -0.2}))["ppo"]
+    assert agree.cost == pytest.approx(differ.cost)
+    assert agree.verdict == "better"
+    assert differ.verdict == "undecided"
+    assert known(differ.least_effect) > 5 * known(agree.least_effect)
+
+
+def test_the_choice_of_champion_is_made_again_in_every_resample(toy_story: Scenario) -> None:
+    """One is good and one bad on test; what was chosen says little where validation hardly tells."""
+
+    def champion(good: tuple[float, ...], bad: tuple[float, ...]) -> Score:
+        cells = world_of(toy_story, {})
+        base = cells[1].test_cost
+        for name, lead, parts in (("good", 0.3, good), ("bad", -0.3, bad)):
+            validation = {"validation_cost": sum(parts), "validation_parts": parts}
+            cells.append(cell(toy_story, name, "heuristic", base - lead, **validation))
+        found = entries_of(cells)["good"]
+        assert found.champion == ("heuristic", "all")
+        return found
+
+    sure = champion((0.2, 0.2, 0.2, 0.2), (0.3, 0.3, 0.3, 0.3))
+    torn = champion((0.4, 0.0, 0.4, 0.0), (0.0, 0.41, 0.0, 0.4))
+    assert sure.verdict == "better"
+    assert (sure.champion_low, sure.champion_high) == (sure.low, sure.high)
+    assert torn.verdict == "undecided"
+    assert known(torn.champion_high) > 0.2, "where the other was chosen"
+    assert (torn.low, torn.high) == (sure.low, sure.high), "of the policy itself nothing changes"
+
+
+def test_a_learned_champion_is_chosen_by_the_seeds_of_each_resample(toy_story: Scenario) -> None:
+    cells = world_of(toy_story, {})
+    base = cells[1].test_cost
+    for name, lead, costs in (("good", 0.3, (0.1, 0.9)), ("bad", -0.3, (0.6, 0.6))):
+        for seed, cost in enumerate(costs):
+            cells.append(
+                cell(toy_story, name, "learned", base - lead, seed=seed, validation_cost=cost)
+            )
+    found = entries_of(cells)["good"]
+    assert found.champion == ("learned",)
+    assert known(found.high) < -0.2
+    assert known(found.champion_high) > 0.2, "a seed of 0.9 alone loses to 0.6"
+    assert known(found.behind_champion_high) > 0.2
 
 
 def test_ties_for_the_best_leave_out_oracles_and_rivals(toy_story: Scenario) -> None:
@@ -220,9 +359,20 @@ def test_a_rival_has_a_cost_and_a_place_by_cost_but_no_scores(toy_story: Scenari
     cells.append(cell(toy_story, "int4", "rival", cells[1].test_cost - 0.2))
     listed = scoreboard.entries(Results({}, tuple(cells)))
     order = [entry.policy for entry in listed]
-    assert order == ["bound", "best-plan", "int4", "mine", "frontier", "static-best"]
+    assert order == [
+        "bound", "best-plan", "int4", "mine", "frontier", "static-best", "partial-admission"
+    ]  # fmt: skip
     rival = listed[2]
-    for name in ("adaptivity", "foresight", "low", "high", "p_value", "p_holm", "verdict"):
+    for name in (
+        "gain",
+        "foresight",
+        "low",
+        "high",
+        "p_value",
+        "p_holm",
+        "verdict",
+        "least_effect",
+    ):
         assert getattr(rival, name) is None, name
     assert rival.champion == ()
     assert rival.cost == pytest.approx(sum(getattr(rival, term) for term in contest.TERMS))
@@ -312,13 +462,18 @@ def test_errors_of_sets_come_from_the_table_or_its_predictor(toy_story: Scenario
     assert table_error.predictor_error([], 4.0) == 4.0, "nothing is known"
 
 
-def test_a_lead_through_sets_the_table_knows_badly_is_no_lead(toy_story: Scenario) -> None:
-    """The same lead, from the lookup's own sets and from a set with an error larger than the lead."""
+def test_a_lead_through_sets_the_table_knows_badly_is_no_lead(
+    toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same lead, from the lookup's own sets and from a set whose error it could be."""
     kept = kept_without(2, 3)
     error = float(worlds.scoring_world(toy_story).quality.nll_se(kept))
     assert error > 0
+    monkeypatch.setattr(
+        verdicts, "margin", lambda lookup, bound: 0.0
+    )  # else it is too small a lead
     base = world_of(toy_story, {})
-    cost = base[1].test_cost - error / 2
+    cost = base[1].test_cost - 1.5 * error
     same = entries_of([*base, cell(toy_story, "mine", "heuristic", cost, validation_cost=0.1)])
     assert same["mine"].table_error == 0
     assert same["mine"].verdict == "better"
@@ -326,9 +481,9 @@ def test_a_lead_through_sets_the_table_knows_badly_is_no_lead(toy_story: Scenari
     other = entries_of(
         [*base, cell(toy_story, "mine", "heuristic", cost, log, validation_cost=0.1)]
     )
-    assert other["mine"].p_holm == same["mine"].p_holm
     assert other["mine"].table_error == pytest.approx(error)
-    assert other["mine"].verdict == "tie"
+    assert other["mine"].verdict == "undecided"
+    assert known(other["mine"].p_value) > 0.05 > known(same["mine"].p_value)
 
 
 class Drops:

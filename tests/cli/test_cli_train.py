@@ -39,7 +39,9 @@ def test_what_is_trained_and_published_is_what_bench_runs(
     entry = registry.entry("ppo_counts")
     assert registry.trained_seeds(entry, toy_story) == [0, 1]
     names = [task.name for task in bench_run.tasks([toy_story], ["ppo_counts"], [0])]
-    assert [name for name in names if name.startswith("ppo")] == ["ppo_counts.0", "ppo_counts.1"]
+    assert [name for name in names if name.startswith("ppo")] == [
+        "ppo_counts.0", "ppo_counts.1", "ppo_counts-untrained.0", "ppo_counts-untrained.1"
+    ]  # fmt: skip
     for seed in (0, 1):
         found = trained.load(trained.place("ppo_counts", toy_story, "fit", seed))
         assert found.training["opened"] == ["check", "learn"]

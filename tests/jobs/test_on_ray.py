@@ -121,7 +121,7 @@ def test_cells_of_workers_that_are_killed_are_those_of_one_process(
     address: str, tmp_path: Path
 ) -> None:
     story = catalogue.scenario("long-context")
-    names = (cells.STATIC, cells.LOOKUP)
+    names = (cells.STATIC_REPAIRED, cells.LOOKUP)
     calls = [partial(cells.policy_cell, story, registry.entry(name), 0) for name in names]
     once = [partial(lost_once, tmp_path / str(place), call) for place, call in enumerate(calls)]
     here, there = dict(parallel.results(calls, 1)), dict(parallel.results(once, 2, ray=address))

@@ -18,6 +18,7 @@ pytest.importorskip("stable_baselines3")
 from learning_worlds import METHODS, arrays_of, small_run
 
 from rapgym.errors import HeldOut, InvalidPolicy
+from rapgym.files import places
 from rapgym.learning import checkpoint, runs, training
 from rapgym.learning.sb3.vec_env import LeanVecEnv, RapVecEnv
 from rapgym.learning.training import Training
@@ -94,6 +95,8 @@ def test_a_run_repeats_itself_and_goes_on_to_the_same_result(
     assert found.keys() == expected.keys()
     assert all(found[name].tobytes() == expected[name].tobytes() for name in expected)
     assert points(broken) == points(whole)
+    began = [trained.read(run.folder / runs.UNTRAINED_FILE).arrays for run in (whole, broken)]
+    assert all(began[0][name].tobytes() == began[1][name].tobytes() for name in expected)
     assert not (broken.folder / "checkpoint.pt").exists(), "it has served"
 
     other = small_run(method, toy_story, tmp_path / "whole", seed=1)
@@ -163,6 +166,25 @@ def test_a_finished_run_is_not_run_again_unless_its_settings_change(
     assert again.check_cost == first.check_cost
     changed = small_run("ppo_counts", toy_story, tmp_path, steps="400", rounds="1")
     assert not changed.do().was_there
+
+
+def test_how_a_run_began_is_published_with_it(
+    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "TRAINED", tmp_path / "trained")
+    run = small_run("ppo_counts", toy_story, tmp_path, steps="200", rounds="1")
+    run.do()
+    run.publish()
+    began = trained.load(trained.place("ppo_counts", toy_story, "fit", 0, untrained=True))
+    log = rollout.run(
+        lambda: runs.module_of("ppo_counts").Agent.of(began), toy_story, "check",
+        briefing(toy_story, "learn"),
+    )  # fmt: skip
+    first, *_ = points(run)
+    assert float(first["check_cost"]) == pytest.approx(log.mean_cost), "the curve's first point"
+    began.check_held_out()
+    (run.folder / runs.UNTRAINED_FILE).unlink()
+    run.publish()
 
 
 def test_what_is_written_is_what_was_judged(toy_story: Scenario, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.bench import cells
+from rapgym.bench import cells, entrants
 from rapgym.bench import run as bench_run
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
@@ -204,6 +204,28 @@ def test_bench_runs_a_method_with_the_seeds_of_its_training_runs(
     assert (log.proposal[0, 0] == (run.arrays["kept"] > 0)).all()
     assert cell.about.validation_cost is not None
     assert cell.about.validation_cost > 0
+
+
+def test_how_a_run_began_stands_beside_it_in_a_bench(
+    shipped: Path, run: TrainedPolicy, toy_story: Scenario
+) -> None:
+    asked = entrants.entrants(["weighted"])
+    assert "weighted-untrained" in [each.name for each in asked]
+    assert "weighted-untrained" not in [each.name for each in entrants.entrants(["keep-all"])]
+    (start,) = (each for each in asked if each.name == "weighted-untrained")
+    assert list(start.seeds(toy_story, [0])) == [], (
+        "a run that did not keep how it began has no row"
+    )
+    began = replace(run, arrays={"kept": np.array([1, 1, 1, 1, 1, 0], np.int8)})
+    place = trained.place("weighted", toy_story, "fit", 3, untrained=True)
+    trained.write(places.TRAINED / f"{place}.npz", began)
+    assert list(start.seeds(toy_story, [0])) == [3]
+    assert trained.seeds("weighted", toy_story, "fit") == [3], "and is no run of its own"
+    cell = start.run(toy_story, 3)
+    assert (cell.log.proposal == (began.arrays["kept"] > 0)).all()
+    assert cell.about.settings["file"] == place
+    assert cell.about.kind == "reactive"
+    assert cell.about.validation_cost is None, "no champion"
 
 
 def test_one_that_knows_validation_has_no_validation_cost(

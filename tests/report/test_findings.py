@@ -33,8 +33,11 @@ def changed(entries: list[Score], policy: str, **more: Any) -> list[Score]:
 
 
 def champion(verdict: str | None, **more: Any) -> Score:
-    p = {"better": 0.012, "worse": 0.012, "tie": 0.34, None: None}[verdict]
-    named = {"champion": ("heuristic", "all"), "verdict": verdict, "p_holm": p}
+    p = {"better": 0.012, "worse": 0.012, "equal": 0.02, "undecided": 0.34, None: None}[verdict]
+    named = {
+        "champion": ("heuristic", "all"), "champion_p": (p, p), "champion_low": -0.06,
+        "champion_high": -0.01, "verdict": verdict, "p_holm": p,
+    }  # fmt: skip
     return replace(entry("sound", 0.15), **(named | more))
 
 
@@ -44,30 +47,49 @@ def said(*more: Score) -> str:
 
 
 def test_what_adapting_is_worth_comes_with_its_interval() -> None:
-    assert "adapting at all is worth 90 of 100 points [80, 95]" in said(champion("better"))
-    unsure = [replace(each, adaptivity_low=-5.0) for each in group(champion("better"))]
-    assert "ties with not adapting" in findings.adapting(unsure)
+    admitting = rival("partial-admission", 0.95, (0.1, 0.2), (0.1, 0.2))
+    text = said(champion("better"), admitting)
+    assert "not pruning costs 0.950, the frontier lookup 0.200, the bound 0.100 nats" in text
+    assert "adapting at all is worth 90 of 100 points of gain [80, 95]" in text
+    unsure = [replace(each, gain_low=-5.0) for each in group(champion("better"), admitting)]
+    assert "is not told from not pruning" in findings.adapting(unsure)
+    without = [replace(each, gain=None) for each in group(champion("better"))]
+    assert findings.adapting(without) == "the frontier lookup 0.200, the bound 0.100 nats a token."
 
 
 def test_the_lookup_is_beaten_only_where_the_verdict_says_so() -> None:
-    assert "`sound`, which beats the lookup" in said(champion("better"))
+    assert "`sound`, which beats the lookup (-0.0500 nats [-0.0600, -0.0100]" in said(
+        champion("better")
+    )
     assert "p = 0.012" in said(champion("better"))
-    for verdict in ("tie", "worse", None):
+    for verdict in ("equal", "undecided", "worse", None):
         assert "beats" not in said(champion(verdict)), verdict
-    assert "a tie with the lookup" in said(champion("tie"))
+    assert "is as good as the lookup" in said(champion("equal"))
     assert "is worse than the lookup" in said(champion("worse"))
-    assert "outside the headline and not tested" in said(champion(None))
+    unsure = said(champion("undecided"))
+    assert "is not told from the lookup" in unsure
+    assert "; 0.0110 could have been shown)" in unsure
+    assert "could have been shown" not in said(champion("equal"))
+    aside = champion("better", headline=False, p_holm=None)
+    assert "outside the headline and in no family of tests" in said(aside)
+
+
+def test_what_speaks_of_these_rows_alone_says_so_everywhere() -> None:
+    assert "conditional on these rows" in said(champion("better"))
+    assert "conditional on these rows" in " ".join(findings.overall(group(champion("better"))))
+    days = [replace(each, conditional=False) for each in group(champion("better"))]
+    assert "conditional" not in " ".join((*findings.sentences(days), *findings.overall(days)))
 
 
 def test_the_best_on_test_is_named_but_makes_no_claim() -> None:
-    text = said(champion("tie", tied_for_best=True))
+    text = said(champion("undecided", tied_for_best=True))
     assert "`lucky` has the lowest cost on test, 0.120, and ties with `sound`." in text
     assert "`lucky`, which" not in text
     third = entry("third", 0.16, tied_for_best=True)
     assert "0.120, and ties with `sound` and 1 more." in said(
-        champion("tie", tied_for_best=True), third
+        champion("undecided", tied_for_best=True), third
     )
-    assert "has the lowest cost on test, 0.120, alone." in said(champion("tie"))
+    assert "has the lowest cost on test, 0.120, alone." in said(champion("undecided"))
 
 
 def test_a_learned_champion_has_a_sentence_of_its_own() -> None:
@@ -80,7 +102,7 @@ def learned(behind: float, low: float, high: float, **more: Any) -> Score:
     """A learned champion that costs so much more than the other."""
     ends = {"behind_champion": behind, "behind_champion_low": low, "behind_champion_high": high}
     named: dict[str, Any] = {"kind": "learned", "champion": ("learned",), "seeds": 5, **ends}
-    return entry("net", 0.15 + behind, verdict="tie", p_holm=0.5, **(named | more))
+    return entry("net", 0.15 + behind, verdict="undecided", p_holm=0.5, **(named | more))
 
 
 @pytest.mark.parametrize(
@@ -91,16 +113,16 @@ def learned(behind: float, low: float, high: float, **more: Any) -> Score:
 def test_learning_leads_only_where_the_whole_interval_does(
     behind: float, low: float, high: float, how: str
 ) -> None:
-    text = said(champion("tie"), learned(behind, low, high))
+    text = said(champion("undecided"), learned(behind, low, high))
     assert f"`net` (5 training seeds) {how} `sound`" in text
     # A point is a hundredth of 0.2 - 0.1: what the lookup costs above the bound.
     assert f"a lead of {-behind * 1000:.1f} points of foresight [{-high * 1000:.1f}, " in text
-    over_all = " ".join(findings.overall(group(champion("tie"), learned(behind, low, high))))
+    over_all = " ".join(findings.overall(group(champion("undecided"), learned(behind, low, high))))
     assert f"the trained one {how.rpartition(' ')[0]} on 1 of 1 scenarios (`toy`)" in over_all
 
 
 def test_no_points_are_named_where_there_is_next_to_nothing_to_win() -> None:
-    listed = group(champion("tie"), learned(0.02, -0.01, 0.03))
+    listed = group(champion("undecided"), learned(0.02, -0.01, 0.03))
     at_the_bound = changed(listed, "frontier", cost=0.104)
     (text,) = findings.sentences(at_the_bound)
     assert "ties with `sound`" in text
@@ -108,18 +130,18 @@ def test_no_points_are_named_where_there_is_next_to_nothing_to_win() -> None:
 
 
 def test_of_learning_nothing_is_said_where_none_was_run() -> None:
-    assert "learned champion" not in said(champion("tie"))
-    assert "Learning" not in " ".join(findings.overall(group(champion("tie"))))
+    assert "learned champion" not in said(champion("undecided"))
+    assert "Learning" not in " ".join(findings.overall(group(champion("undecided"))))
 
 
 def test_what_knows_no_table_is_held_to_95_of_100_of_the_lookup() -> None:
-    for adaptivity, wanted in (
+    for gain, wanted in (
         (85.6, "on 1 of 1 scenarios."),
         (85.4, "on 0 of 1 scenarios; the least is 95% (`toy`)."),
     ):
-        blind = entry("dqn", 0.2, kind="learned", adaptivity=adaptivity)
-        text = " ".join(findings.overall(group(champion("tie"), blind)))
-        assert f"reaches 95% of the lookup's adaptivity {wanted}" in text
+        blind = entry("dqn", 0.2, kind="learned", gain=gain)
+        text = " ".join(findings.overall(group(champion("undecided"), blind)))
+        assert f"reaches 95% of the lookup's gain {wanted}" in text
 
 
 def test_a_champion_that_is_the_lookup_is_not_compared_with_itself() -> None:
@@ -145,14 +167,14 @@ def rival(name: str, cost: float, champion_ends: Any, bound_ends: Any) -> Score:
     ends: dict[str, float] = {}
     for what, (low, high) in (("behind_champion", champion_ends), ("behind_bound", bound_ends)):
         ends |= {f"{what}_low": low, f"{what}_high": high}
-    return entry(name, cost, kind="rival", adaptivity=None, foresight=None, **ends)
+    return entry(name, cost, kind="rival", gain=None, foresight=None, **ends)
 
 
 @stands
 def test_rivals_stand_where_their_intervals_say(
     champion_ends: Any, bound_ends: Any, says: str
 ) -> None:
-    found = said(champion("tie"), rival("int4", 0.11, champion_ends, bound_ends))
+    found = said(champion("undecided"), rival("int4", 0.11, champion_ends, bound_ends))
     assert f"The cheapest rival that prunes nothing, `int4`, {says} (" in found
     assert f"The cheapest rival that prunes nothing, of 4 bits, `int4`, {says} (" in found
     assert "(0.110 against 0.150)" in found, "the champion's cost, not that of the luckiest on test"
@@ -177,7 +199,7 @@ def test_pruning_on_top_of_8_bits_is_told_from_the_best_without(
     refused = replace(rival("int8-int8-kv", 0.05, (-1, -1), (-1, -1)), refused=0.04)
     least = rival("int8-int8-kv-admission", 0.04, (-1, -1), (-1, -1))
     over = pruned("int8-int8-kv-pruned", 0.03, ends), pruned("int4-pruned", 0.02, (-1, -1))
-    listed = group(champion("tie"), refused, least, *over)
+    listed = group(champion("undecided"), refused, least, *over)
     *_, text = findings.overall(listed)
     assert f"the cheapest rival that prunes nothing, it {says} on 1 of 1 scenarios (`toy`)." in text
     assert "not corrected" in text
@@ -191,7 +213,7 @@ def test_pruning_on_top_of_8_bits_is_told_from_the_best_without(
 def test_rivals_that_prune_do_not_speak_for_those_that_do_not() -> None:
     whole = rival("int8", 0.11, (0.1, 0.2), (0.01, 0.02))
     over = pruned("int4-pruned", 0.01, (-0.2, -0.01))
-    found = said(champion("tie"), whole, over)
+    found = said(champion("undecided"), whole, over)
     assert "The cheapest rival that prunes nothing, `int8`, costs more than the champion" in found
     assert (
         "the cheapest is `int4-pruned`: beside the cheapest that prunes nothing it costs less"
@@ -199,15 +221,15 @@ def test_rivals_that_prune_do_not_speak_for_those_that_do_not() -> None:
     )
     assert "(0.010 against 0.110)" in found
     assert "of 4 bits" not in found
-    other, *_ = findings.overall(group(champion("tie"), whole, over))
+    other, *_ = findings.overall(group(champion("undecided"), whole, over))
     assert "costs more than the champion on 1 of 1 scenarios (`toy`)" in other
     assert not any(
-        "Pruning on top" in text for text in findings.overall(group(champion("tie"), whole))
+        "Pruning on top" in text for text in findings.overall(group(champion("undecided"), whole))
     )
 
 
 def test_other_rivals_do_not_speak_for_int4() -> None:
-    found = said(champion("tie"), rival("int8", 0.01, (-1, -1), (-1, -1)))
+    found = said(champion("undecided"), rival("int8", 0.01, (-1, -1), (-1, -1)))
     assert "`int8`" in found
     assert "4 bits" not in found
 
@@ -219,15 +241,16 @@ def named(scenario: str, entries: list[Score]) -> list[Score]:
 def test_the_whole_counts_scenarios_by_verdict_and_leaves_out_those_off_the_headline() -> None:
     entries = [
         *named("one-v0", group(champion("better"))),
-        *named("two-v0", group(champion("tie"))),
-        *named("three-v0", [replace(e, adaptivity=60.0) for e in group(champion("worse"))]),
+        *named("two-v0", group(champion("undecided"))),
+        *named("three-v0", [replace(e, gain=60.0) for e in group(champion("worse"))]),
         *named("off-v0", [replace(e, headline=False) for e in group(champion(None))]),
     ]
     adapting, foresight = findings.overall(entries)
-    assert "60 to 90 of 100 points (median 90) over 3 scenarios" in adapting
+    assert "60 to 90 of 100 points of gain (median 90) over 3 scenarios" in adapting
     assert "beats it on 1 of 3 scenarios (`one`)" in foresight
     assert "is worse on 1 (`three`)" in foresight
-    assert foresight.endswith("ties with it on 1."), "two names are enough"
+    assert "is not told from it on 1. Of 3 scenarios this is conditional" in foresight
+    assert "`two`" not in foresight, "two names are enough"
     assert "off" not in foresight.replace("off the", "")
 
 
@@ -235,31 +258,25 @@ def test_the_whole_counts_scenarios_by_verdict_and_leaves_out_those_off_the_head
 def test_the_whole_says_what_rivals_cost(champion_ends: Any, bound_ends: Any, says: str) -> None:
     int4 = rival("int4", 0.11, champion_ends, bound_ends)
     streaming = rival("streaming", 0.3, champion_ends, bound_ends)
-    other, *_, four = findings.overall(group(champion("tie"), int4, streaming))
+    other, *_, four = findings.overall(group(champion("undecided"), int4, streaming))
     for text in (four, other):
         assert f" {says} on 1 of 1 scenarios (`toy`)." in text
         assert ("has no point" in text) == (says == findings.BELOW_BOUND)
 
 
-def test_what_admission_alone_would_reach_stands_beside_adapting() -> None:
-    admitting = rival("partial-admission", 0.3, (0, 1), (0, 1))
-    _, adapting, _ = findings.overall(group(champion("tie"), admitting))
-    assert "75 to 75 (median 75) on that scale" in adapting, "from 0.9 to 0.1, 0.3 is at 75"
-
-
 def test_the_median_of_an_even_number_lies_between() -> None:
     entries = [
-        *named("one-v0", group(champion("tie"))),
-        *named("two-v0", [replace(e, adaptivity=60.0) for e in group(champion("tie"))]),
+        *named("one-v0", group(champion("undecided"))),
+        *named("two-v0", [replace(e, gain=60.0) for e in group(champion("undecided"))]),
     ]
     assert "(median 75) over 2 scenarios" in findings.overall(entries)[0]
 
 
 def test_scenarios_are_counted_and_named_only_where_they_are_one_or_two() -> None:
     names = ("one", "two", "three", "four")
-    entries = [each for name in names for each in named(f"{name}-v0", group(champion("tie")))]
+    entries = [each for name in names for each in named(f"{name}-v0", group(champion("undecided")))]
     _, foresight = findings.overall([*entries, *named("last-v0", group(champion("better")))])
-    assert "beats it on 1 of 5 scenarios (`last`) and ties with it on 4." in foresight
+    assert "beats it on 1 of 5 scenarios (`last`) and is not told from it on 4." in foresight
     assert not any(name in foresight for name in names[:2])
 
 

@@ -10,28 +10,51 @@ from rapgym.report import bench as bench_report
 
 
 def entry(policy: str, **more: Any) -> Score:
-    scores = {"kind": "reactive", "adaptivity": 50.0, "low": -1.0}
+    scores = {"kind": "reactive", "gain": 50.0, "verdict": "undecided"}
     return score_of(policy, **(scores | more))
 
 
-def test_a_row_shows_score_interval_p_terms_time_and_calibration() -> None:
-    line = bench_report.table(
-        [entry("mine", p_holm=0.0042, holm_tests=10, break_even_tokens=8.1249e6)]
-    ).splitlines()[2]
+def test_a_row_shows_cost_terms_scores_verdict_and_what_could_have_been_shown() -> None:
+    title, _, line, *_ = bench_report.table([entry("mine")]).splitlines()
+    assert line.split() == [
+        "mine", "0.1000", "0.0400", "0.0100", "0.0500", "0.0000", "50.0", "12.5", "undecided",
+        "0.0110",
+    ]  # fmt: skip
+    assert title == "toy-v0 (8 bursts: conditional on these rows)"
+    claimed = bench_report.table([entry("mine", unit="day", pieces=6, conditional=False)])
+    assert claimed.splitlines()[0] == "toy-v0 (6 days)"
+
+
+def test_the_table_fits_a_terminal() -> None:
+    names = ("static-best-repaired", "int4-int8-kv-admission")
+    listed = [entry(names[0], champion=("all",), tied_for_best=True), entry(names[1])]
+    assert max(map(len, bench_report.table(listed).splitlines())) <= 112
+
+
+def test_pages_show_intervals_p_time_and_calibration_too() -> None:
+    found = entry("mine", p_holm=0.0042, holm_tests=10, break_even_tokens=8.1249e6)
+    line = bench_report.markdown([found]).splitlines()[4]
     shown = [
-        "mine",
-        "50.0",
-        "12.5 [-1.0, 20.0]",
+        "50.0 [80.0, 95.0]",
+        "[-0.0200, -0.0030]",
         "0.004 of 10",
-        "0.1000",
-        "0.0400",
-        "0.0500",
         "40/81",
         "464",
         "8.12M",
         "2%",
     ]
-    assert all(text in line for text in shown)
+    assert all(f" {text} |" in line for text in shown)
+
+
+@pytest.mark.parametrize(("bits", "first"), [(16, "int8-int8-kv"), (8, "mine"), (4, "mine")])
+def test_rivals_of_8_bits_come_first_where_weights_have_16(bits: int, first: str) -> None:
+    listed = [
+        entry("mine", cost=0.1, bits=bits),
+        entry("int4-int8-kv", cost=0.15, kind="rival", bits=bits),
+        entry("int8-int8-kv", cost=0.2, kind="rival", bits=bits),
+    ]
+    assert bench_report.table(listed).splitlines()[2].split()[0] == first
+    assert [e.policy for e in bench_report.in_order(listed)][-1] != "mine"
 
 
 def test_ties_and_policies_that_did_not_answer_are_marked() -> None:
@@ -49,12 +72,12 @@ def test_champions_are_marked_and_those_of_all_kinds_twice() -> None:
     text = bench_report.table([ofall, entry("other", champion=("reactive",))])
     assert "best ++ =" in text
     assert "other + " in text
+    assert "other ++" not in text
 
 
 def test_what_has_no_score_shows_none() -> None:
-    oracle = entry("bound", adaptivity=None, foresight=None, decision_us_p50=None,
-                   decision_us_p99=None, calibration_passes=None)  # fmt: skip
-    assert bench_report.table([oracle]).splitlines()[2].split()[2:5] == ["-", "-", "-"]
+    oracle = entry("bound", gain=None, foresight=None, verdict=None, least_effect=None)
+    assert bench_report.table([oracle]).splitlines()[2].split()[6:] == ["-", "-", "-", "-"]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +96,8 @@ def test_a_p_value_is_not_rounded_to_the_limit() -> None:
 
 def test_a_scenario_outside_the_headline_says_so() -> None:
     aside = entry("mine", headline=False)
-    assert "toy-v0 (outside the headline)" in bench_report.table([aside])
-    assert "toy-v0 (outside the headline)" in bench_report.markdown([aside])
+    assert "toy-v0 (outside the headline; 8 bursts: " in bench_report.table([aside])
+    assert "toy-v0 (outside the headline; 8 bursts: " in bench_report.markdown([aside])
 
 
 def test_markdown_has_as_many_cells_as_titles() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from toy_world import least_cost
 
+from rapgym.bench.pieces import Pieces
 from rapgym.files import places
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, worlds
@@ -64,9 +65,10 @@ def test_the_controller_beats_its_base_and_nothing_beats_what_none_can(
 def test_shares_are_of_the_causal_score() -> None:
     output = np.full((60, 1), 10)
     base = np.random.default_rng(0).uniform(0.9, 1.1, (60, 1))
+    rows = Pieces("burst", np.arange(0, 60, 6), 60)
     names = {scores.LOOKUP: 1.0, scores.CAUSAL: 0.6, scores.BOUND: 0.2,
              "half-way": 0.8}  # fmt: skip
-    found = scores.scored({n: c * base for n, c in names.items()}, output, 7)
+    found = scores.scored({n: c * base for n, c in names.items()}, output, rows)
     assert found[scores.CAUSAL]["foresight"] == pytest.approx(50)
     assert found["half-way"]["foresight"] == pytest.approx(25)
     assert found["half-way"]["share"] == pytest.approx(50)

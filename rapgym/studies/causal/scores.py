@@ -9,6 +9,7 @@ import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.bench import score
+from rapgym.bench.pieces import Pieces
 from rapgym.policies import registry
 from rapgym.policies.policy import Policy, briefing
 from rapgym.policies.reference import frontier
@@ -112,20 +113,21 @@ def oracles(story: Scenario) -> dict[str, FloatArray]:
 
 
 def scored(
-    costs: Mapping[str, FloatArray], output: IntArray, window_s: int
+    costs: Mapping[str, FloatArray], output: IntArray, pieces: Pieces
 ) -> dict[str, dict[str, float]]:
     """Cost and foresight of each policy, and its share of the causal score where that is known.
 
     Args:
         costs: of each row, [T, K] each, those of the lookup and the bound among them.
         output: tokens of each row, [T, K].
+        pieces: of these rows, that a resample draws.
     """
     rows, lanes = output.shape
-    drawn = score.resamples(rows, np.arange(lanes) * rows // lanes, window_s)
+    drawn = score.resamples(pieces, np.arange(lanes) * rows // lanes)
     sums = dict(zip(costs, drawn.summed([*costs.values()], output), strict=True))
     found = {}
     for name, each in sums.items():
-        foresight = score.score(each, sums[LOOKUP], sums[BOUND], drawn.blocks)
+        foresight = score.score(each, sums[LOOKUP], sums[BOUND], pieces)
         found[name] = {
             "cost": each.total / float(output.sum()),
             "foresight": foresight.value,
@@ -133,6 +135,6 @@ def scored(
             "high": foresight.high,
         }
         if CAUSAL in sums and name not in (LOOKUP, CAUSAL, BOUND, BEST):
-            share = score.score(each, sums[LOOKUP], sums[CAUSAL], drawn.blocks)
+            share = score.score(each, sums[LOOKUP], sums[CAUSAL], pieces)
             found[name] |= {"share": share.value, "share_low": share.low, "share_high": share.high}
     return found

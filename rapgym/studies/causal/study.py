@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 import rapgym
+from rapgym.bench import pieces
 from rapgym.files import checked, places
 from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import Scenario
@@ -89,7 +90,7 @@ def of_twin(
         little = twin.write(source, twin.draw(source, short or 0, seed), folder)
         for name, make in makers.items():
             costs[_short(name, seed)] = served(make(little, seed), story, little)
-    found = scored(costs, output, story.window_s)
+    found = scored(costs, output, pieces.of_split(story))
     room = (found[LOOKUP]["cost"] - found[BOUND]["cost"]) * float(output.sum())
     return {
         "neighbours": drawn.rows.origin["neighbours"],

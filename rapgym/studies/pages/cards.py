@@ -11,6 +11,7 @@ from rapgym.bench.results import Results
 from rapgym.policies import registry, trained
 from rapgym.policies.registry import Entry
 from rapgym.policies.trained import TrainedPolicy
+from rapgym.report.bench import interval, interval_of
 from rapgym.report.markdown import table
 from rapgym.scenarios.catalogue import SCENARIOS
 
@@ -83,14 +84,17 @@ def results_of(judged: dict[str, Score]) -> str:
                 f"`{name}`",
                 f"{e.cost:.4f}",
                 f"{costs.min():.4f} to {costs.max():.4f}",
-                "-" if e.adaptivity is None else f"{e.adaptivity:.1f}",
-                "-" if e.foresight is None else f"{e.foresight:.1f} [{e.low:.1f}, {e.high:.1f}]",
+                interval(e.gain, e.gain_low, e.gain_high),
+                "-" if e.foresight is None else f"{e.foresight:.1f}",
+                interval_of(e.low, e.high),
+                e.verdict or "-",
                 f"{e.decision_us_p50:.0f}",
             ]
         )
-    heads = ("scenario", "cost", "of its seeds", "adaptivity", "foresight [95 %]", "us, p50")
+    heads = ("scenario", "cost", "of its seeds", "gain [95 %]", "foresight",
+             "from lookup [95 %]", "verdict", "us, p50")  # fmt: skip
     return (
-        "Nats an output token above the full model on test text; the interquartile mean of the seeds, "
-        "and the least and the most of them. The intervals are of rows, not of seeds.\n\n"
+        "Nats an output token above the full model on test text; the mean of the seeds, "
+        "and the least and the most of them. Intervals are of rows and of seeds.\n\n"
         + table(heads, rows)
     )

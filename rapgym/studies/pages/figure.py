@@ -92,11 +92,7 @@ def champion(group: Sequence[Score]) -> Score:
 
 def best_of_8_bits(group: Sequence[Score]) -> Score:
     """The cheapest rival that leaves the model whole, with 8 bits and none of 4."""
-    formats = [
-        entry
-        for entry in findings.unpruned(group)
-        if "int8" in entry.policy and findings.FOUR_BITS not in entry.policy
-    ]
+    formats = [e for e in findings.unpruned(group) if bench_report.is_of_8_bits(e)]
     return min(formats, key=lambda entry: entry.cost)
 
 

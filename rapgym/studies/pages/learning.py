@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rapgym.bench import score
 from rapgym.bench.records import Score
+from rapgym.bench.verdicts import LEAST_ROOM
 from rapgym.report import bench as bench_report
 from rapgym.report import learning as learning_findings
 from rapgym.report.markdown import table
@@ -65,8 +65,8 @@ def champions(entries: Sequence[Score]) -> str:
         )
     told = (
         "Both champions are chosen on validation. The lead is in points of foresight: a hundredth of what "
-        "the lookup costs above the bound; its 95 % interval is of rows and of the table's error, not of "
-        "training seeds, whose least and most stand beside. Validation stops no training: a policy that is "
+        "the lookup costs above the bound; its 95 % interval is of rows, of training seeds, of the choice "
+        "on validation and of the table's error. Validation stops no training: a policy that is "
         "judged there was stopped by rows before it."
     )
     heads = ("scenario", "learned champion", "of its seeds", "champion that does not learn",
@@ -104,7 +104,7 @@ def transfer(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> st
         cells = [f"`{learned}`"]
         for tested in names:
             some = [r for r in records if (r["variant"], r["scenario"]) == (learned, tested)]
-            points = foresight(_middle(some), ends[tested])
+            points = foresight(_mean(some), ends[tested])
             shown = "-" if points is None else f"{points:.0f}"
             cells.append(f"**{shown}**" if learned == tested else shown)
         rows.append(cells)
@@ -125,20 +125,20 @@ def finetune(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> st
     for variant in _in_order(records, "variant"):
         some = [r for r in records if r["variant"] == variant]
         test = [r["test_cost"] for r in some]
-        points = foresight(_middle(some), ends[name])
+        points = foresight(_mean(some), ends[name])
         rows.append(
             [
                 variant,
                 f"{np.mean([r['validation_cost'] for r in some]):.4f}",
-                f"{_middle(some):.4f} ({min(test):.4f} to {max(test):.4f})",
+                f"{_mean(some):.4f} ({min(test):.4f} to {max(test):.4f})",
                 "-" if points is None else f"{points:.0f}",
                 "-" if variant == "before" else f"{np.median([r['seconds'] for r in some]):.0f}",
             ]
         )
     told = (
         f"**On one's own recording.** `hindsight` of other traffic on `{name}`: before and after `rapgym "
-        "train hindsight --from`, and trained there from scratch (anew); the interquartile mean of five seeds, the least "
-        "and the most."
+        "train hindsight --from`, and trained there from scratch (anew); the mean of five seeds, the least and "
+        "the most."
     )
     heads = ("policy", "validation", "test", "foresight", "seconds of training")
     return told + "\n\n" + table(heads, rows)
@@ -147,11 +147,11 @@ def finetune(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> st
 def foresight(cost: float, ends: dict[str, float]) -> float | None:
     """Points of foresight of a cost; None where the lookup leaves nothing to win."""
     room = ends["frontier"] - ends["bound"]
-    return 100 * (ends["frontier"] - cost) / room if room >= learning_findings.LEAST_ROOM else None
+    return 100 * (ends["frontier"] - cost) / room if room >= LEAST_ROOM else None
 
 
-def _middle(records: Sequence[Record]) -> float:
-    return score.interquartile_mean([r["test_cost"] for r in records])
+def _mean(records: Sequence[Record]) -> float:
+    return float(np.mean([r["test_cost"] for r in records]))
 
 
 def _in_order(records: Iterable[Record], field: str) -> list[str]:

@@ -52,22 +52,26 @@ def points(entries: Sequence[Score]) -> str:
     """The same on the two scales."""
     rows = []
     for name, group in bench_report.by_scenario(entries).items():
-        by = {entry.policy: entry for entry in group}
+        lookup = next(entry for entry in group if entry.policy == "frontier")
         champion, lead = figure.champion(group), learning_findings.lead(group)
-        admitting, blind = findings.admitting(group), learning_findings.blind_share(group)
+        blind = learning_findings.blind_share(group)
+        choice = bench_report.interval_of(champion.champion_low, champion.champion_high)
         rows.append(
             [
                 _marked(name, champion),
-                f"{by['frontier'].adaptivity:.0f}",
-                "-" if admitting is None else f"{admitting:.0f}",
+                bench_report.interval(lookup.gain, lookup.gain_low, lookup.gain_high),
                 "-" if blind is None else f"{blind:.0%}",
-                f"{champion.foresight:.0f} [{champion.low:.0f}, {champion.high:.0f}]",
+                "-" if champion.foresight is None else f"{champion.foresight:.0f}",
+                choice,
                 "-" if champion.p_holm is None else bench_report.shown_p(champion.p_holm),
+                champion.verdict or "-",
+                "-" if champion.least_effect is None else f"{champion.least_effect:.4f}",
                 "-" if lead is None else f"{lead[0]:+.0f} [{lead[1]:.0f}, {lead[2]:.0f}]",
             ]
         )
-    heads = ("scenario", "adaptivity of the lookup", "of admission", "share of `dqn`",
-             "foresight of the champion", "Holm p", "lead of the learned one")  # fmt: skip
+    heads = ("scenario", "gain of the lookup", "share of `dqn`", "foresight of the champion",
+             "from lookup [95 %]", "Holm p", "verdict", "least effect",
+             "lead of the learned one")  # fmt: skip
     return table(heads, rows)
 
 

@@ -62,12 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.bench import entrants, scoreboard
     from rapgym.bench import run as bench_run
     from rapgym.report import bench as bench_report
-    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import scenario, shipped
 
     if any(entrants.entrant(name).is_own for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
     stories = [
-        scenario(name) for name in own_traces.names(arguments) or [s.name for s in SCENARIOS]
+        scenario(name) for name in own_traces.names(arguments) or [s.name for s in shipped()]
     ]
     names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:

@@ -60,9 +60,9 @@ def _list(arguments: argparse.Namespace) -> int:
 def _tune(arguments: argparse.Namespace) -> int:
     from rapgym.jobs.progress import Progress
     from rapgym.policies import registry, tuning
-    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import scenario, shipped
 
-    stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
+    stories = [scenario(name) for name in arguments.scenario or [s.name for s in shipped()]]
     entries = [registry.entry(name) for name in arguments.name] or list(registry.POLICIES)
     work = tuning.tasks(entries, stories, again=arguments.again)
     jobs, ray = workers.chosen(arguments)

@@ -60,13 +60,13 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rapgym.scenarios.catalogue import SCENARIOS
+    from rapgym.scenarios.catalogue import shipped
 
     if arguments.json:
-        print(json.dumps([{"id": s.id, "story": s.story} for s in SCENARIOS], indent=2))
+        print(json.dumps([{"id": s.id, "story": s.story} for s in shipped()], indent=2))
         return 0
-    width = max(len(story.name) for story in SCENARIOS)
-    for story in SCENARIOS:
+    width = max(len(story.name) for story in shipped())
+    for story in shipped():
         print(f"{story.name:<{width}} {story.story}")
     return 0
 
@@ -88,9 +88,9 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from rapgym.bench.suitability import check
-    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import scenario, shipped
 
-    for name in arguments.name or [story.name for story in SCENARIOS]:
+    for name in arguments.name or [story.name for story in shipped()]:
         print(f"{name}: {check(scenario(name))}")
     return 0
 
@@ -110,9 +110,9 @@ def _load(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from rapgym.bench.suitability import load
-    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import scenario, shipped
 
-    stories = [scenario(name) for name in arguments.name] or list(SCENARIOS)
+    stories = [scenario(name) for name in arguments.name] or list(shipped())
     found = {story.name: load(story) for story in stories}
     if arguments.json:
         each = {name: {s: asdict(part) for s, part in both.items()} for name, both in found.items()}
@@ -142,13 +142,13 @@ def _build(arguments: argparse.Namespace) -> int:
 
     from rapgym.bench import sensitivity
     from rapgym.scenarios import build as workloads
-    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import scenario, shipped
     from rapgym.workload import series
 
     if arguments.variants:
         stories = sensitivity.window_stories(arguments.name or sensitivity.SCENARIOS)
     else:
-        stories = [scenario(name) for name in arguments.name] or list(SCENARIOS)
+        stories = [scenario(name) for name in arguments.name] or list(shipped())
     for story in {story.workload: story for story in stories}.values():
         path = places.TRACES / f"{story.workload}.csv.gz"
         made = workloads.build(story)

@@ -97,20 +97,15 @@ def observation_of(layout: Layout) -> dict[str, Any]:
 
 
 def place(method: str, story: Scenario, told: Told, seed: int) -> str:
-    """The name of a run's file under `places.TRAINED`, or for a scenario on the user's traces in the cache."""
-    return f"{method}/{_folder(story)}/{told}-{seed}"
-
-
-def _folder(story: Scenario) -> str:
-    # The ids of scenarios on the user's own traces are paths.
-    return f"own-{story.workload}" if story.is_own else story.id
+    """The name of a run's file under `places.TRAINED`, or of the user's in the cache."""
+    return f"{method}/{story.key}/{told}-{seed}"
 
 
 def seeds(method: str, story: Scenario, told: Told) -> list[int]:
     """Seeds of the runs that are there, ascending."""
     found = set()
     for folder in _folders():
-        for path in (folder / method / _folder(story)).glob(f"{told}-*.npz"):
+        for path in (folder / method / story.key).glob(f"{told}-*.npz"):
             number = path.stem.removeprefix(f"{told}-")
             if number.isdecimal():
                 found.add(int(number))

@@ -13,7 +13,7 @@ from rapgym.files import checked, places
 from rapgym.model import memory
 from rapgym.model.shapes import ModelSpec, model_spec
 from rapgym.quality.columns import QualityColumns
-from rapgym.scenarios import tables
+from rapgym.scenarios import build, tables
 from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.scales import limit_bytes, limit_scaled, profile_of, scales
 from rapgym.scenarios.story import Recorded, Scenario, Split
@@ -31,11 +31,15 @@ def workload_file(story: Scenario) -> Path:
         DataUnavailable: a trace that it is made of is not there.
         InvalidTrace: one is not valid.
     """
-    if not (story.is_own and isinstance(story.tenant, Recorded)):
+    if not own_traces.is_own(story.workload):
         return places.TRACES / f"{story.workload}.csv.gz"
     path = checked.cache_folder() / "workloads" / f"{story.workload}.csv.gz"
     if not path.is_file():
-        made = own_traces.own(story.tenant.recording, story.trace, story.every, story.window_s)
+        if isinstance(story.tenant, Recorded):
+            memory = story.tenant.recording
+            made = own_traces.own(memory, story.trace, story.every, story.window_s)
+        else:
+            made = build.build(story)
         series.write(made, path)
     return path
 

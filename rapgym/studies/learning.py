@@ -23,7 +23,6 @@ from rapgym.policies import registry, trained
 from rapgym.policies.policy import Told, briefing
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue
-from rapgym.scenarios.catalogue import SCENARIOS
 
 METHOD = "hindsight"
 OUT, BENCH = places.RESULTS / "learning.json", places.RESULTS / "bench.csv.xz"
@@ -106,7 +105,7 @@ def ablations() -> list[Callable[[], Judged]]:
 
 def transfer() -> list[Callable[[], Judged]]:
     """What was trained on one scenario, tested on each: variant says on which."""
-    names = [story.name for story in SCENARIOS]
+    names = [story.name for story in catalogue.shipped()]
     return [
         partial(judged, tested, learned, shipped(learned, "train", seed))
         for learned in names

@@ -21,6 +21,7 @@ from rapgym.workload.trace import RequestTrace
 DEMAND_COLUMNS = ("batch", "prompt_tokens", "output_tokens", "longest_prompt_tokens")
 NOT_KEPT = "-"  # in place of a row's single requests
 SCHEMA = 2
+MOST_SECONDS = 1000  # of a row, exclusive
 MAX_BYTES = 64 << 20  # of a file, unpacked too: nine times the longest that is shipped
 
 TRAIN_SHARE, TEST_SHARE, VALIDATION_SHARE = 0.70, 0.25, 0.15
@@ -276,7 +277,11 @@ def read(path: Path) -> Series:
     try:
         header, lines = headed.unpack(checked.bounded(path, MAX_BYTES), MAX_BYTES)
         window = int(header["window_s"])
-        if header["schema"] != SCHEMA or not 0 < window < 1000 or lines[0] != _names(window):
+        if (
+            header["schema"] != SCHEMA
+            or not 0 < window < MOST_SECONDS
+            or lines[0] != _names(window)
+        ):
             raise ValueError("its columns are not the ones that its header implies")
         width = len(DEMAND_COLUMNS) + window
         parts = [line.rpartition(",") for line in lines[1:]]

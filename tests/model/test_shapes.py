@@ -99,11 +99,11 @@ def test_what_is_not_counted_is_refused_with_the_reason(
 def test_what_is_no_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec, match="is not there: give the path"):
         model_spec(str(tmp_path / "absent.json"))
-    with pytest.raises(InvalidSpec, match="no config.json that can be read"):
+    with pytest.raises(InvalidSpec, match=r"no config\.json that can be read"):
         model_spec(str(tmp_path) + "/\0.json")
     for content in ("{", "[" * 100_000, "\xff"):
         (tmp_path / "broken.json").write_text(content, encoding="latin-1")
-        with pytest.raises(InvalidSpec, match="no config.json that can be read"):
+        with pytest.raises(InvalidSpec, match=r"no config\.json that can be read"):
             model_spec(str(tmp_path / "broken.json"))
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(InvalidSpec, match="it holds no object"):

@@ -33,7 +33,7 @@ from rapgym.rivals import rivals
 from rapgym.rivals.rivals import PRUNED, Rival
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables, worlds
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import Scenario
 from rapgym.testing import model
 from rapgym.world.records import World
@@ -249,7 +249,7 @@ def test_tables_are_called_after_their_format() -> None:
         "smollm2-135m-int8-int8kv", "smollm2-135m-int4-int8kv",
     ]  # fmt: skip
     for name, form in zip(names, (BF16, *FORMATS), strict=True):
-        story = replace(SCENARIOS[0], table=name, form=form)
+        story = replace(catalogue.scenario("chat-beside-code"), table=name, form=form)
         assert tables.base_name(story) == "smollm2-135m"
 
 
@@ -279,7 +279,7 @@ def test_a_format_without_a_table_prunes_nothing(
 
 
 def test_rivals_that_prune_are_those_whose_table_is_shipped() -> None:
-    bases = {tables.base_name(story) for story in SCENARIOS}
+    bases = {tables.base_name(story) for story in shipped()}
     there = {tables.table_name(base, form): form for base in bases for form in FORMATS}
     for rival in PRUNED:
         wanted = {name for name, form in there.items() if form == rival.form}
@@ -296,7 +296,7 @@ def test_what_a_format_costs_dense_is_what_its_table_loses_more(form: Format) ->
     Where only the text is shared on which orders are found, and no format was measured there, both
     are estimates of it.
     """
-    story = SCENARIOS[0]
+    story = catalogue.scenario("chat-beside-code")
     base, own = tables.base_table(story), tables.format_table(story, form)
     assert (own.model, own.header.domains) == (base.model, base.header.domains)
     there = {each.name: each for each in base.header.samples}

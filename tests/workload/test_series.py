@@ -16,7 +16,7 @@ from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.files import headed, places
 from rapgym.scenarios import build as workloads
 from rapgym.scenarios import worlds
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GIB, Recorded, Scenario
 from rapgym.workload import own as own_traces
 from rapgym.workload import series
@@ -268,7 +268,7 @@ def test_columns_that_contradict_each_other_are_refused(change: dict[str, Any]) 
         replace(toy_series(20), **change)
 
 
-@pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
+@pytest.mark.parametrize("story", shipped(), ids=lambda story: story.name)
 def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
     found = worlds.workload(story)
     assert found.window_s == story.window_s
@@ -285,7 +285,7 @@ def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
     )
 
 
-@pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
+@pytest.mark.parametrize("story", shipped(), ids=lambda story: story.name)
 def test_the_committed_series_keep_the_single_requests_of_test_rows(story: Scenario) -> None:
     whole = worlds.workload(story)
     test = whole.part(series.split_rows(len(whole), "test"))
@@ -300,7 +300,7 @@ def test_no_committed_series_is_large(name: str) -> None:
 
 @pytest.mark.parametrize(
     "story",
-    [pytest.param(story, marks=pytest.mark.slow if story.synthetic else ()) for story in SCENARIOS],
+    [pytest.param(story, marks=pytest.mark.slow if story.synthetic else ()) for story in shipped()],
     ids=lambda story: story.name,
 )
 @pytest.mark.usefixtures("raw_data")

@@ -12,7 +12,7 @@ from rapgym.policies import registry, trained
 from rapgym.policies.registry import Entry
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.report.markdown import table
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios import catalogue
 
 
 def cards(found: Results) -> dict[str, str]:
@@ -31,7 +31,7 @@ def shipped(entry: Entry) -> list[tuple[str, TrainedPolicy]]:
         return []
     return [
         (story.name, trained.load(trained.place(entry.name, story, told, seed)))
-        for story in SCENARIOS
+        for story in catalogue.shipped()
         for told in trained.MAY_OPEN
         for seed in trained.seeds(entry.name, story, told)
     ]

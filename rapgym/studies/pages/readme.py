@@ -18,7 +18,7 @@ from rapgym.files import places
 from rapgym.policies import registry
 from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.lanes import Lanes
 from rapgym.studies.pages import cards, figure, front
 from rapgym.studies.pages import results as results_page
@@ -48,14 +48,14 @@ def commands() -> str:
 
 def scenarios() -> str:
     """The stories."""
-    rows = [[f"`{story.name}`", story.story, story.served] for story in SCENARIOS]
+    rows = [[f"`{story.name}`", story.story, story.served] for story in shipped()]
     return table(("scenario", "story", "served"), rows, left=3)
 
 
 def numbers() -> str:
     """What follows from the stories."""
     rows = []
-    for story in SCENARIOS:
+    for story in shipped():
         found = suitability.numbers(story)
         rows.append(
             [
@@ -73,7 +73,7 @@ def numbers() -> str:
 
 def observation() -> str:
     """Every part of the observation of RAP-v0."""
-    layout = Lanes(SCENARIOS[0], "train", 1, small_steps=True).layout
+    layout = Lanes(shipped()[0], "train", 1, small_steps=True).layout
     rows = ["| part | entries | range | what it is |", "| --- | ---: | --- | --- |"]
     rows += [
         f"| `{part.name}` | {part.size} | {part.low:g} to {part.high:g} | {part.meaning} |"

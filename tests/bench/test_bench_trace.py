@@ -73,7 +73,7 @@ def test_the_command_scores_policies_on_own_traces(found: Results) -> None:
 
 
 def test_results_say_which_files_they_are_of(found: Results) -> None:
-    files = found.header["traces"][f"{NAME}-v0"]
+    files = found.header["files"][f"{NAME}-v0"]
     assert files == {name: checked.sha256_of(Path(name)) for name in ("m.csv.gz", "r.csv")}
     story = catalogue.scenario(NAME)
     assert found.header["workloads"] == {

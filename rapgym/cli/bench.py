@@ -19,10 +19,21 @@ def add(subparsers: Subparsers) -> None:
         "and writes a results file that can be run again. A run that was stopped goes on where it "
         "stopped.",
         epilog="example: rapgym bench --scenario chat-beside-code --policy frontier-margin; your "
-        "own: rapgym bench --policy my_module:MyPolicy; your own traces: rapgym bench --trace "
+        "own: rapgym bench --policy my_module:MyPolicy; your own scenario: rapgym bench --scenario "
+        "my.toml; your own traces: rapgym bench --trace "
         "memory.csv.gz --requests requests.csv.gz --card 80 --policy frontier-margin",
     )
-    command.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
+    command.add_argument(
+        "--scenario",
+        action="append",
+        metavar="NAME",
+        help="of a scenario, or the path of a .toml file (see rapgym scenarios new); all unless named",
+    )
+    command.add_argument(
+        "--served",
+        metavar="MODEL",
+        help="serve another model: a shape by name or the path of a config.json",
+    )
     command.add_argument(
         "--trace",
         metavar="FILE",
@@ -35,7 +46,10 @@ def add(subparsers: Subparsers) -> None:
         help="with --trace: serve these requests, all of them, instead of the scenario's",
     )
     command.add_argument(
-        "--card", type=float, metavar="GIB", help="with --trace: all memory there is, GiB"
+        "--card",
+        type=float,
+        metavar="GIB",
+        help="with --trace or --served: all memory there is, GiB",
     )
     command.add_argument(
         "--every", type=at_least(1), metavar="K", help="with --trace: every K-th request only"

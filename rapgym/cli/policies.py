@@ -34,7 +34,9 @@ def add(subparsers: Subparsers) -> None:
     tune.add_argument(
         "name", nargs="*", metavar="NAME", help="all with free parameters unless named"
     )
-    tune.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
+    tune.add_argument(
+        "--scenario", action="append", metavar="NAME", help="or a .toml file; all unless named"
+    )
     tune.add_argument("--again", action="store_true", help="also what is tuned already")
     workers.add_options(tune)
     tune.add_argument("--quiet", action="store_true", help="no progress line")

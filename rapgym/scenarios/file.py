@@ -3,15 +3,16 @@
 import difflib
 import json
 import math
+import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
 from rapgym.errors import DataUnavailable, InvalidSpec
 from rapgym.files import checked
-from rapgym.model.shapes import BF16, CONFIG_SUFFIX, Format, KVFormat, WeightFormat
+from rapgym.model.shapes import BF16, CONFIG_SUFFIX, MODELS, Format, KVFormat, WeightFormat
 from rapgym.scenarios.story import (
     FILE_SUFFIX,
     GROUPS,
@@ -44,7 +45,7 @@ KEYS = {
     "claims": Key(FLAG, "false: its numbers carry no claim, as its story says"),
     "card_gib": Key(NUMBER, "all memory there is, GiB"),
     "served": Key(
-        TEXT, "the model that is served: a shape by name (rapgym models) or a config.json",
+        TEXT, "the model that is served: " + ", ".join(model.name for model in MODELS) + ", or a config.json",
         (CONFIG_SUFFIX,),
     ),
     "trace": Key(
@@ -196,8 +197,17 @@ def _tenant(where: str, told: object, folder: Path | None) -> Tenant | Recorded 
     return Recorded(path, own_traces.sha256(path))
 
 
-def written(story: Scenario) -> str:
-    """A file of the user's that states the same numbers, with comments; `read` gives them back."""
+def written(story: Scenario, folder: Path) -> str:
+    """A file of the user's in `folder` that states the same numbers, with comments; `read` gives them back.
+
+    Paths that the scenario names are written as they are seen from `folder`.
+    """
+
+    def literal(value: Any, key: Key) -> str:
+        if key.paths and value.endswith(key.paths) and not own_traces.is_shipped(value):
+            value = os.path.relpath(value, folder)
+        return _literal(value)
+
     lines = [
         "# A scenario of rapgym. Run it with: rapgym bench --scenario FILE",
         "# Paths start from the folder of this file. Keys that are left out are at their defaults.",
@@ -208,19 +218,21 @@ def written(story: Scenario) -> str:
         value = getattr(story, name)
         if name in ("group", "claims", "workload", "form", "tenant") or value == initial[name]:
             continue
-        lines += [f"# {_comment(key)}.", f"{name} = {_literal(value)}", ""]
+        lines += [f"# {_comment(key)}.", f"{name} = {literal(value, key)}", ""]
     if story.form != BF16:
-        lines += _table("form", FORM, story.form)
+        lines += _table("form", FORM, story.form, literal)
     if story.tenant is not None:
         recorded = isinstance(story.tenant, Recorded)
-        lines += _table("tenant", RECORDED if recorded else TENANT, story.tenant)
+        lines += _table("tenant", RECORDED if recorded else TENANT, story.tenant, literal)
     return "\n".join(lines)
 
 
-def _table(name: str, keys: Mapping[str, Key], record: object) -> list[str]:
+def _table(
+    name: str, keys: Mapping[str, Key], record: object, literal: Callable[[Any, Key], str]
+) -> list[str]:
     lines = [f"# {_comment(KEYS[name])}.", f"[{name}]"]
     for key, about in keys.items():
-        lines += [f"# {_comment(about)}.", f"{key} = {_literal(getattr(record, key))}"]
+        lines += [f"# {_comment(about)}.", f"{key} = {literal(getattr(record, key), about)}"]
     return [*lines, ""]
 
 

@@ -202,7 +202,7 @@ def run_bench(
         InvalidPolicy: there is no such policy, or it is not tuned or trained for a scenario.
 
     Example:
-        >>> scores = rapgym.run_bench(out, scenarios=["chat-alone"], policies=["gsi"], quiet=True)
+        >>> scores = rapgym.run_bench(out, scenarios=["laptop"], policies=["gsi"], quiet=True)
         >>> sorted(scores.policy)
         ['best-plan', 'bound', 'frontier', 'gsi', 'static-best']
     """

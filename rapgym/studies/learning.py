@@ -34,7 +34,7 @@ ABLATIONS = {
     "without KV share and demand": {"kv_share": "false"},
     "myopic": {"continuation": "false"},
 }
-ABLATED = ("chat-beside-code", "chat-mixed", "code-beside-chat", "servegen-days")
+ABLATED = ("chat-beside-code", "chat-mixed-8bit", "code-8bit", "servegen-days")
 ABLATION_SEEDS = 3
 FROM, TUNED_ON = "chat-beside-code", "laptop"  # where fine-tuning begins, and what it is for
 SEEDS, TRANSFER_SEEDS = 5, 1

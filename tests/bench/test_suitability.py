@@ -116,7 +116,7 @@ def test_the_share_of_a_replica_is_an_ordinal(toy_story: Scenario, every: int, s
 
 
 def test_a_tenants_share_is_an_ordinal_too() -> None:
-    tenant = suitability.numbers(catalogue.scenario("chat-mixed"))["tenant"]
+    tenant = suitability.numbers(catalogue.scenario("chat-mixed-8bit"))["tenant"]
     assert tenant.startswith("llama2-7b, every 2nd request of azure-code")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import stories
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from toy_table import kept_without, toy_nll
@@ -309,9 +310,7 @@ def test_the_spec_of_a_scenario_object_survives_json_pickling_and_copying(
     story = {
         "service": replace(toy_story, restore_s=2.0, ceiling=3.0),
         "recording": replace(catalogue.scenario("laptop"), card_gib=30.0),
-        "none": replace(
-            catalogue.scenario("chat-alone"), form=Format("int8"), table="smollm2-135m-int8"
-        ),
+        "none": replace(stories.alone(), form=Format("int8"), table="smollm2-135m-int8"),
     }[tenant]
     env = gymnasium.make(env_id, scenario=story, split="validation")
     assert env.spec is not None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shaped_table
+import stories
 import toy_table
 from plain_records import known
 from toy_table import ALL_SETS, CEILING, FLOOR
@@ -91,12 +92,12 @@ def toy_int4(toy: Scenario) -> Scenario:
     return replace(toy, name="toy-int4", form=INT4, table="toy-int4")
 
 
-@pytest.mark.parametrize("name", ["toy", "chat-beside-code", "chat-alone"])
+@pytest.mark.parametrize("name", ["toy", "chat-beside-code", "alone"])
 def test_in_the_scenarios_own_format_it_is_the_reference_policy(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     request.getfixturevalue("toy_story" if name == "toy" else "shaped")
-    story = catalogue.scenario(name)
+    story = stories.alone() if name == "alone" else catalogue.scenario(name)
     served = rollout.run(FrontierLookup, story, "test", briefing(story))
     for text in TEXTS:
         found = pruned_rivals.log(story, story.form, "test", text, 0.0)

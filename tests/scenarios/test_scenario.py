@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, astuple, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from reachable import snapshot, values
 from rapgym.bench import suitability
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
-from rapgym.model.shapes import BF16, WeightFormat, model_spec
+from rapgym.model.shapes import BF16, Format, WeightFormat, model_spec
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
-from rapgym.scenarios import catalogue, scales, worlds
+from rapgym.scenarios import catalogue, scales, tables, worlds
 from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GIB, Scenario, Split
 from rapgym.workload import residence, series
@@ -35,41 +35,39 @@ def test_numbers_are_frozen() -> None:
     """A change of any of them moves every score: it needs a new version of the scenario."""
     told = {
         story.id: (
-            story.card_gib, story.served, story.trace, story.every, story.restore_s, story.notice_s,
-            story.window_s, story.domain, story.table, story.offsets,
-            story.tenant and astuple(story.tenant),
+            story.group, story.card_gib, story.served, story.trace, story.every, story.restore_s,
+            story.window_s, story.offsets, story.tenant and astuple(story.tenant),
         )
         for story in shipped()
     }  # fmt: skip
     mha, gqa, conv, code = "llama2-7b", "llama3-8b", "azure-conv", "azure-code"
     ms_large, ms_mid = "servegen:language/m-large", "servegen:language/m-mid"
-    same = (None, "smollm2-135m", 16)  # text domain, table, pairings
-    beside = (mha, code, 2, 8)
+    recording = ("recordings/python-project.csv.gz", "")
     assert told == {
-        "chat-beside-code-v0": (44, mha, conv, 2, 0.5, 0, 7, *same, beside),
-        "chat-beside-code-disk-v0": (44, mha, conv, 2, 4.0, 0, 7, *same, beside),
-        "chat-beside-code-notice-v0": (44, mha, conv, 2, 0.5, 1, 7, *same, beside),
-        "chat-tight-v0": (40, mha, conv, 2, 0.5, 0, 7, *same, beside),
-        "chat-bursty-v0": (48, mha, conv, 2, 0.5, 0, 7, *same, (mha, code, 1, 16)),
-        "chat-gqa-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, (gqa, code, 1, 8)),
-        "chat-mixed-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, beside),
-        "code-beside-chat-v0": (44, mha, code, 2, 0.5, 0, 2, *same, (mha, conv, 2, 20)),
-        "chat-alone-v0": (32, mha, conv, 2, 0.5, 0, 7, None, "smollm2-135m", 1, None),
-        "chat-int4-v0": (35, mha, conv, 2, 0.13, 0, 7, None, "smollm2-135m-int4", 16, beside),
+        "chat-v0": ("8-bit", 40, mha, conv, 1, 0.25, 7, 16, (mha, code, 2, 8)),
+        "chat-bursty-8bit-v0": ("8-bit", 40, mha, conv, 2, 0.25, 7, 16, (mha, code, 1, 16)),
+        "chat-gqa-8bit-v0": ("8-bit", 34, gqa, conv, 1, 0.25, 7, 16, (gqa, code, 1, 8)),
+        "chat-mixed-8bit-v0": ("8-bit", 32, gqa, conv, 1, 0.25, 7, 16, (mha, code, 2, 8)),
+        "code-8bit-v0": ("8-bit", 41.5, mha, code, 2, 0.25, 2, 16, (mha, conv, 2, 20)),
+        "chat-beside-code-v0": ("16-bit", 44, mha, conv, 2, 0.5, 7, 16, (mha, code, 2, 8)),
+        "chat-gqa-v0": ("16-bit", 40, gqa, conv, 1, 0.5, 7, 16, (gqa, code, 1, 8)),
+        "laptop-v0": ("16-bit", 23.5, mha, conv, 4, 4.0, 7, 16, recording),
         "long-context-v0": (
-            72, gqa, "mooncake-conversation", 3, 0.5, 0, 18, *same, (gqa, "vllm-kvcache", 1, 32),
+            "16-bit", 72, gqa, "mooncake-conversation", 3, 0.5, 18, 16, (gqa, "vllm-kvcache", 1, 32),
         ),
-        "servegen-days-v0": (
-            40, gqa, ms_large, 25, 0.5, 0, 6, None, "smollm2-135m", 1, (gqa, ms_mid, 200, 8),
-        ),
-        "laptop-v0": (23.5, mha, conv, 4, 4.0, 0, 7, *same, ("recordings/python-project.csv.gz", "")),
+        "servegen-days-v0": ("days", 40, gqa, ms_large, 25, 0.5, 6, 1, (gqa, ms_mid, 200, 8)),
     }  # fmt: skip
     assert {story.name for story in shipped() if not story.claims} == {"long-context", "laptop"}
     assert {
-        (story.splits, story.told_domain, story.draw, story.ceiling) for story in shipped()
-    } == {("time", None, None, None)}, "what sensitivity tables vary"
+        (story.splits, story.domain, story.told_domain, story.draw, story.ceiling, story.notice_s)
+        for story in shipped()
+    } == {("time", None, None, None, None, 0)}, "what sensitivity tables vary"
     assert [story.name for story in shipped() if story.synthetic] == ["servegen-days"]
-    assert [story.name for story in shipped() if story.form != BF16] == ["chat-int4"]
+    for story in shipped():
+        in_8_bits = story.group == "8-bit"
+        assert story.headline == in_8_bits
+        assert story.form == (Format("int8", "int8") if in_8_bits else BF16)
+        assert story.table == tables.table_name("smollm2-135m", story.form)
     assert len(told) == len(shipped()), "no two of one id"
 
 
@@ -89,26 +87,16 @@ def test_scales_keep_the_ratios(served: str, dense_tokens: int) -> None:
     assert memory.weight_bytes(model_spec(served)) * scale.bytes == memory.weight_bytes(measured)
 
 
-@pytest.mark.usefixtures("shaped")
-def test_the_card_and_the_link_of_int4_follow_from_the_first_scenario() -> None:
-    """What 4 bits save is taken off the card: the whole model fits in the same rows, but for a few."""
-    first, int4 = catalogue.scenario("chat-beside-code"), catalogue.scenario("chat-int4")
-    served = model_spec(first.served)
-    saved = memory.weight_bytes(served) - memory.weight_bytes(served, int4.form)
-    assert int4.card_gib == round(first.card_gib - saved / GIB)
-    forms: tuple[WeightFormat, ...] = ("bf16", "int4")
-    blocks_bytes = [
-        memory.attention_bytes(served, form) + memory.ffn_bytes(served, form) for form in forms
-    ]
-    assert int4.restore_s == round(first.restore_s * blocks_bytes[1] / blocks_bytes[0], 2)
-    same = {"name", "story", "card_gib", "restore_s", "form", "table"}
-    assert {f for f in asdict(first) if getattr(first, f) != getattr(int4, f)} == same
-    exact = replace(int4, card_gib=first.card_gib - saved / GIB)
-    trained = [worlds.world(story, "train") for story in (first, exact, int4)]
-    whole = np.ones(60, dtype=bool)
-    fits = [suitability.fitting_share(world, whole) for world in trained]
-    assert fits[1] == pytest.approx(fits[0], abs=1e-9)
-    assert fits[2] == pytest.approx(fits[0], abs=0.02)
+def test_the_link_of_8_bits_follows_from_that_of_16() -> None:
+    """Half the bytes cross the same link in half the time, but for scales."""
+    for name in ("llama2-7b", "llama3-8b"):
+        served = model_spec(name)
+        forms: tuple[WeightFormat, ...] = ("bf16", "int8")
+        whole, half = (
+            memory.attention_bytes(served, form) + memory.ffn_bytes(served, form) for form in forms
+        )
+        restore_s = {each.restore_s for each in shipped() if each.headline and each.served == name}
+        assert restore_s == {round(0.5 * half / whole, 2)}
 
 
 @pytest.mark.usefixtures("raw_data")

@@ -200,6 +200,7 @@ def _build(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from rapgym.bench import sensitivity
+    from rapgym.errors import InvalidSpec
     from rapgym.scenarios import build as workloads
     from rapgym.scenarios.catalogue import scenario, shipped
     from rapgym.workload import series
@@ -208,6 +209,10 @@ def _build(arguments: argparse.Namespace) -> int:
         stories = sensitivity.window_stories(arguments.name or sensitivity.SCENARIOS)
     else:
         stories = [scenario(name) for name in arguments.name] or list(shipped())
+    if own := [story.name for story in stories if story.is_own]:
+        raise InvalidSpec(
+            f"{own[0]} needs no build: the series of your own is made at its first use"
+        )
     for story in {story.workload: story for story in stories}.values():
         path = places.TRACES / f"{story.workload}.csv.gz"
         made = workloads.build(story)

@@ -47,6 +47,16 @@ def test_the_card_that_is_advised_passes(toy_story: Scenario, card_bytes: int, s
     assert "above the bound" in suitability.check(replace(refused, card_gib=advised))
 
 
+@pytest.mark.parametrize("story", shipped(), ids=lambda story: story.name)
+@pytest.mark.usefixtures("shaped")
+def test_no_card_of_the_list_is_far_too_large_or_small(story: Scenario) -> None:
+    """The rest of the check takes as long as the lookup does: `rapgym scenarios check`."""
+    world = worlds.world(story, "train")
+    whole = np.ones(world.blocks, dtype=bool)
+    assert suitability.fitting_share(world, whole) < suitability.EASY_SHARE
+    assert 1 - suitability.fitting_share(world, world.floor) < suitability.HARD_SHARE
+
+
 def test_where_no_card_helps_the_message_says_so(
     toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:

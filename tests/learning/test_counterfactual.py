@@ -1,5 +1,6 @@
 """Counterfactual costs: those of the simulator, for any pair of a second and a demand of the record."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np

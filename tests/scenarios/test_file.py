@@ -333,6 +333,15 @@ def test_new_writes_a_file_and_overwrites_none(capsys: pytest.CaptureFixture[str
     assert not Path("other.toml").exists()
 
 
+def test_a_file_of_ones_own_is_not_built_among_the_series_of_the_package(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = sorted(places.TRACES.iterdir())
+    assert cli.main(["scenarios", "build", written(TENANT, every="5")]) == 2
+    assert "my.toml needs no build" in capsys.readouterr().err
+    assert sorted(places.TRACES.iterdir()) == before
+
+
 @pytest.mark.usefixtures("shaped")
 def test_show_and_list_print_groups_and_units_of_the_story(
     capsys: pytest.CaptureFixture[str],

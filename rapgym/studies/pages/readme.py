@@ -48,8 +48,8 @@ def commands() -> str:
 
 def scenarios() -> str:
     """The stories."""
-    rows = [[f"`{story.name}`", story.story, story.served] for story in shipped()]
-    return table(("scenario", "story", "served"), rows, left=3)
+    rows = [[story.group, f"`{story.name}`", story.story, story.served] for story in shipped()]
+    return table(("group", "scenario", "story", "served"), rows, left=4)
 
 
 def numbers() -> str:
@@ -62,12 +62,15 @@ def numbers() -> str:
                 f"`{story.name}`",
                 f"{story.card_gib:g}",
                 f"{story.window_s}",
+                f"{found['weights_gib']:.1f}",
+                f"{found['kv_kib_a_token']:.0f}",
+                f"{found['limit_gib_mean']:.1f}",
+                f"{found['tokens_in_flight_mean']:,.0f}",
                 f"{found['train_rows_where_dense_fits']:.0%}",
-                f"{found['token_scale']:.4f}",
-                f"{found['byte_scale']:.4f}",
             ]
         )
-    heads = ("scenario", "card, GiB", "W, s", "dense fits, train", "token scale", "byte scale")
+    heads = ("scenario", "card, GiB", "W, s", "weights, GiB", "KV a token, KiB", "limit, GiB",
+             "tokens in flight", "dense fits, train")  # fmt: skip
     return table(heads, rows)
 
 

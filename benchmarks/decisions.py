@@ -27,7 +27,7 @@ from rapgym.world import shield
 from rapgym.world.simulator import Row
 
 NAMES = ("keep-all", "frontier", "forecast", "hindsight", "dqn", "maskable_ppo", "ppo_counts")
-SCENARIOS, ROUNDS = ("chat-beside-code", "chat-tight", "code-beside-chat"), 6
+SCENARIOS, ROUNDS = ("chat-beside-code", "chat", "code-8bit"), 6
 
 
 def opened(name: str, told: Briefing, lanes: Lanes) -> Guard:

@@ -53,19 +53,19 @@ class Lanes(WorldMachine):
 class Environment(EnvMachine):
     """A single environment on a shipped scenario."""
 
-    scenario = "chat-tight"
+    scenario = "chat"
 
 
 class Vector(EnvMachine):
     """The native vector form."""
 
-    scenario, lanes = "code-beside-chat", 16
+    scenario, lanes = "code-8bit", 16
 
 
 class Guarded(GuardMachine):
     """A guarded policy, its watchdog and its operator."""
 
-    scenario = "chat-tight"
+    scenario = "chat"
 
 
 MACHINES: dict[type[Any], int] = {  # and how many examples one seed tries of each

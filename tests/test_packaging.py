@@ -371,7 +371,7 @@ def test_each_way_has_a_command_line(uses: dict[str, Use], way: str, tmp_path: P
     assert "commands" in outside(*rapgym, "--help", folder=use.folder)
     assert "chat-beside-code" in outside(*rapgym, "scenarios", "list", folder=use.folder)
     assert "forecast" in outside(*rapgym, "policies", "list", folder=use.folder)
-    wanted = ("--scenario", "chat-alone", "--policy", "static-best", "--quiet")
+    wanted = ("--scenario", "laptop", "--policy", "static-best", "--quiet")
     outside(*rapgym, "bench", *wanted, "--out", tmp_path / "bench.csv.gz", folder=use.folder)
     assert (tmp_path / "bench.csv.gz").is_file()
 

@@ -85,6 +85,7 @@ STORY = Scenario(
     workload="toy",
     table="toy",
     offsets=4,
+    group="8-bit",
 )
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from rapgym.files import checked, places, provenance
 from rapgym.rivals import rivals
-from rapgym.scenarios import worlds
-from rapgym.scenarios.story import Recorded, Scenario, described
+from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios.story import Scenario, described
 from rapgym.workload import own as own_traces
 
 
 def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
     """What a result depends on: two runs of one origin give the same rows."""
     own = [story for story in stories if story.is_own]
-    return ({"traces": {story.id: trace_sha256(story) for story in own}} if own else {}) | {
+    return ({"files": {story.id: files_sha256(story) for story in own}} if own else {}) | {
         "rapgym": provenance.VERSION,
         "code_sha256": code_sha256(),
         "numpy": importlib.metadata.version("numpy"),
@@ -30,16 +30,13 @@ def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def trace_sha256(story: Scenario) -> dict[str, str]:
-    """The traces that a scenario on the user's own is made of, and their content: path -> sha256.
+def files_sha256(story: Scenario) -> dict[str, str]:
+    """The files that a scenario of the user's is made of, and their content: path -> sha256.
 
     Raises:
         DataUnavailable: one is not there.
     """
-    names = [story.trace]
-    if isinstance(story.tenant, Recorded):
-        names.append(story.tenant.recording)
-    return {name: own_traces.sha256(name) for name in names}
+    return {name: own_traces.sha256(name) for name in catalogue.files_of(story)}
 
 
 @cache

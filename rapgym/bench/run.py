@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapgym.bench import entrants, results, scoreboard
+from rapgym.bench import entrants, results, scoreboard, suitability
 from rapgym.bench.entrants import Entrant, PolicyEntrant
 from rapgym.bench.origin import code_sha256, origin, surroundings
 from rapgym.bench.results import Cell, Results
@@ -132,10 +132,14 @@ def run(
         jobs: processes that run cells side by side; None for one a processor.
         ray: where cells run on Ray instead, see `parallel.results`.
         summary: adds what follows from the rows: `scoreboard.summed_up` adds scores and rankings.
+
+    Raises:
+        InvalidSpec: a scenario is too easy or too hard, which is found before anything is run.
     """
-    origin_here = origin(stories, seeds)
     if out.is_dir():
         raise InvalidSpec(f"{out} is a folder; --out names a file")
+    suitability.check_all(stories, jobs=jobs, ray=ray, quiet=quiet)
+    origin_here = origin(stories, seeds)
     parts = out.with_name(f"{out.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)  # says at once where nothing can be written
     tune_own(stories, names, jobs=jobs, ray=ray, quiet=quiet)
@@ -199,7 +203,7 @@ def run_bench(
         InvalidPolicy: there is no such policy, or it is not tuned or trained for a scenario.
 
     Example:
-        >>> scores = rapgym.run_bench(out, scenarios=["chat-alone"], policies=["gsi"], quiet=True)
+        >>> scores = rapgym.run_bench(out, scenarios=["laptop"], policies=["gsi"], quiet=True)
         >>> sorted(scores.policy)
         ['best-plan', 'bound', 'frontier', 'gsi', 'keep-all', 'partial-admission', 'static-best-repaired']
     """

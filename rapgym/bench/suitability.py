@@ -3,7 +3,9 @@
 The report of how train and test differ in load looks at both; nothing is decided by it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,13 +14,17 @@ from rapgym.arrays import BoolArray
 from rapgym.bench import cells
 from rapgym.bench.pieces import fitting_rows
 from rapgym.errors import InvalidSpec
+from rapgym.jobs import parallel
+from rapgym.jobs.progress import Progress
+from rapgym.model import memory
+from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import tuning as rollout_tuning
 from rapgym.rollout.log import weighted_mean
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.card import card_bytes
-from rapgym.scenarios.story import Recorded, Scenario, Tenant
+from rapgym.scenarios.story import GIB, Recorded, Scenario, Tenant
 from rapgym.workload import series
 from rapgym.world import bound
 from rapgym.world.records import World
@@ -40,12 +46,23 @@ def numbers(story: Scenario) -> dict[str, Any]:
     rows = {
         split: len(worlds.world(story, split).rows) for split in ("train", "validation", "test")
     }
-    dense = np.ones(world.blocks, dtype=bool)
+    dense, floor = _shares(story)
     credited = whole.origin.get("sources", {})
+    served = model_spec(story.served)
+    train = _load(story, "train")
     return {
+        "group": story.group,
+        "claims": story.claims,
         "card_gib": story.card_gib,
         "served": f"{story.served}, {_requests(story.every)} of {story.trace}",
+        "form": f"weights {story.form.weights}, KV {story.form.kv}",
+        "weights_gib": memory.weight_bytes(served, story.form) / GIB,
+        "kv_kib_a_token": memory.model_kv_token_bytes(served, story.form.kv) / 1024,
         "tenant": _tenant(story),
+        "limit_gib_mean": train.left * story.card_gib,
+        "limit_gib_p5": train.left_p5 * story.card_gib,
+        "tokens_in_flight_mean": train.tokens,
+        "tokens_in_flight_p95": train.tokens_p95,
         "window_s": whole.window_s,
         "reserved_output_tokens": whole.reserve_tokens,
         "restore_s": story.restore_s,
@@ -55,11 +72,13 @@ def numbers(story: Scenario) -> dict[str, Any]:
         "ceiling_nats": world.ceiling,
         "rows": rows,
         "pairings_of_test": story.offsets,
-        "train_rows_where_dense_fits": fitting_share(world, dense),
-        "train_rows_where_the_floor_fits": fitting_share(world, world.floor),
+        "train_rows_where_dense_fits": dense,
+        "train_rows_where_the_floor_fits": floor,
         "synthetic": story.synthetic,
         "origin": {k: v for k, v in whole.origin.items() if k != "sources"},
-        "attribution": sorted({source["attribution"] for source in credited.values()}),
+        "attribution": sorted(
+            {source["attribution"] for source in credited.values() if "attribution" in source}
+        ),
     }
 
 
@@ -75,7 +94,11 @@ def _requests(every: int) -> str:
 def _tenant(story: Scenario) -> str | None:
     match story.tenant:
         case Tenant(model, trace, every, pool_gib):
-            return f"{model}, {_requests(every)} of {trace}, KV pool of {pool_gib} GiB"
+            weights_gib = memory.weight_bytes(model_spec(model)) / GIB
+            return (
+                f"{model}, {_requests(every)} of {trace}, KV pool of {pool_gib} GiB beside "
+                f"{weights_gib:.1f} GiB of weights"
+            )
         case Recorded(recording):
             return f"memory in use as recorded in {recording}"
     return None
@@ -130,30 +153,110 @@ def _load(story: Scenario, split: Literal["train", "test"]) -> Load:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a scenario's train rows say of it; `fault` is "" where it is worth benchmarking."""
+
+    fault: Literal["", "too easy", "too hard", "settled"]
+    says: str
+
+
 def check(story: Scenario) -> str:
     """Say why a scenario is neither too easy nor too hard, by its train split.
 
     Raises:
         InvalidSpec: dense nearly always fits, nothing fits too often, or a reactive policy is at
-            the bound already.
+            the bound already; the message says which card would do.
     """
+    found = _judged(story)
+    if found.fault:
+        raise InvalidSpec(f"{story.name} {found.says}; {_advice(story, found)}")
+    return found.says
+
+
+def check_all(
+    stories: Sequence[Scenario],
+    *,
+    jobs: int | None = 1,
+    ray: str | None = None,
+    quiet: bool = False,
+) -> None:
+    """Check scenarios side by side; raises as `check` does for the first that is refused."""
+    calls = [partial(check, story) for story in stories]
+    with Progress("check", len(calls), quiet=quiet) as progress:
+        for place, _ in parallel.results(calls, jobs, ray=ray):
+            progress.advance(note=stories[place].name)
+
+
+def _judged(story: Scenario) -> Verdict:
     world, told = worlds.world(story, "train"), briefing(story)
-    dense = fitting_share(world, np.ones(world.blocks, dtype=bool))
-    floor = fitting_share(world, world.floor)
+    dense, floor = _shares(story)
     if dense >= EASY_SHARE:
-        raise InvalidSpec(f"{story.name} is too easy: dense fits in {dense:.0%} of train rows")
+        return Verdict("too easy", f"is too easy: dense fits in {dense:.0%} of train rows")
     if 1 - floor >= HARD_SHARE:
-        raise InvalidSpec(f"{story.name} is too hard: the floor fits in {floor:.0%} of train rows")
+        return Verdict("too hard", f"is too hard: the floor fits in {floor:.0%} of train rows")
     start = cells.test_start(world, story)
     least, output = bound.least_cost_rows(world, told.quality.at_counts, start, len(world.rows))
     lookup = rollout_tuning.train_cost(FrontierLookup, told)
     room = 1 - weighted_mean(least, output) / lookup
     if room < LEAST_ROOM:
-        raise InvalidSpec(
-            f"{story.name} leaves nothing to decide: the lookup costs {lookup:.4f} nats on train, "
-            f"{room:.1%} above the bound"
+        return Verdict(
+            "settled",
+            f"leaves nothing to decide: the lookup costs {lookup:.4f} nats on train, {room:.1%} above "
+            "the bound",
         )
-    return (
+    return Verdict(
+        "",
         f"dense fits in {dense:.0%} of train rows, the floor in {floor:.0%}; {room:.0%} of the "
-        "lookup's cost lies above the bound"
+        "lookup's cost lies above the bound",
     )
+
+
+def _shares(story: Scenario) -> tuple[float, float]:
+    """Of train rows, those in which dense and those in which the floor fits in every second."""
+    world = worlds.world(story, "train")
+    dense = np.ones(world.blocks, dtype=bool)
+    return fitting_share(world, dense), fitting_share(world, world.floor)
+
+
+CARDS = 5  # that are tried in the range between too hard and too easy
+WIDEST = 4096.0  # times the stated card, and that part of it: where a better one is looked for
+HALVINGS = 20
+
+
+def _advice(story: Scenario, found: Verdict) -> str:
+    """Which card would make the scenario worth benchmarking, by its train split: the nearest tried."""
+    hardest, easiest = _edge(story, _is_hard), _edge(story, lambda each: not _is_easy(each))
+    tried = np.geomspace(hardest, easiest, CARDS + 2)[1:-1]
+    for card_gib in sorted(
+        map(_rounded, tried), key=lambda each: abs(np.log(each / story.card_gib))
+    ):
+        if not _judged(replace(story, card_gib=card_gib)).fault:
+            word = "lower" if card_gib < story.card_gib else "raise"
+            return f"{word} card_gib from {story.card_gib:g} to {card_gib:g}"
+    return (
+        f"no card_gib between {hardest:.3g} and {easiest:.3g} leaves anything to decide: change the load "
+        "(every, trace, tenant) or the format (form, table)"
+    )
+
+
+def _is_hard(story: Scenario) -> bool:
+    return 1 - _shares(story)[1] >= HARD_SHARE
+
+
+def _is_easy(story: Scenario) -> bool:
+    return _shares(story)[0] >= EASY_SHARE
+
+
+def _edge(story: Scenario, below: Callable[[Scenario], bool]) -> float:
+    """The card, GiB, up to which `below` holds of the scenario, and above which it does not."""
+    low, high = story.card_gib / WIDEST, story.card_gib * WIDEST
+    for _ in range(HALVINGS):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if below(replace(story, card_gib=middle)) else (low, middle)
+    return float(np.sqrt(low * high))
+
+
+def _rounded(card_gib: float) -> float:
+    """Three digits, as one would write them in a file."""
+    return float(f"{card_gib:.3g}")

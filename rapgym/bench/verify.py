@@ -171,10 +171,10 @@ def _same(one: Any, other: Any) -> bool:
 def _check_origin(found: Results, name: str) -> None:
     story = catalogue.scenario(name)
     if story.is_own:
-        for path, sha256 in bench_origin.trace_sha256(story).items():
-            if found.header.get("traces", {}).get(name, {}).get(path) != sha256:
+        for path, sha256 in bench_origin.files_sha256(story).items():
+            if found.header.get("files", {}).get(name, {}).get(path) != sha256:
                 raise InvalidResult(
-                    f"the trace {path} has changed since the results were made: they cannot be replayed"
+                    f"{path} has changed since the results were made: they cannot be replayed"
                 )
     tables = found.header["tables"]
     here = {

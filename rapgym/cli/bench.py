@@ -19,10 +19,21 @@ def add(subparsers: Subparsers) -> None:
         "and writes a results file that can be run again. A run that was stopped goes on where it "
         "stopped.",
         epilog="example: rapgym bench --scenario chat-beside-code --policy frontier-margin; your "
-        "own: rapgym bench --policy my_module:MyPolicy; your own traces: rapgym bench --trace "
+        "own: rapgym bench --policy my_module:MyPolicy; your own scenario: rapgym bench --scenario "
+        "my.toml; your own traces: rapgym bench --trace "
         "memory.csv.gz --requests requests.csv.gz --card 80 --policy frontier-margin",
     )
-    command.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
+    command.add_argument(
+        "--scenario",
+        action="append",
+        metavar="NAME",
+        help="of a scenario, or the path of a .toml file (see rapgym scenarios new); all unless named",
+    )
+    command.add_argument(
+        "--served",
+        metavar="MODEL",
+        help="serve another model: a shape by name or the path of a config.json",
+    )
     command.add_argument(
         "--trace",
         metavar="FILE",
@@ -35,7 +46,10 @@ def add(subparsers: Subparsers) -> None:
         help="with --trace: serve these requests, all of them, instead of the scenario's",
     )
     command.add_argument(
-        "--card", type=float, metavar="GIB", help="with --trace: all memory there is, GiB"
+        "--card",
+        type=float,
+        metavar="GIB",
+        help="with --trace or --served: all memory there is, GiB",
     )
     command.add_argument(
         "--every", type=at_least(1), metavar="K", help="with --trace: every K-th request only"
@@ -62,12 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.bench import entrants, scoreboard
     from rapgym.bench import run as bench_run
     from rapgym.report import bench as bench_report
-    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import scenario, shipped
 
     if any(entrants.entrant(name).is_own for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
     stories = [
-        scenario(name) for name in own_traces.names(arguments) or [s.name for s in SCENARIOS]
+        scenario(name) for name in own_traces.names(arguments) or [s.name for s in shipped()]
     ]
     names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:

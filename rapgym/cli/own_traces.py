@@ -1,4 +1,4 @@
-"""Scenarios on the user's own traces, as several commands name them: `--trace` and its options."""
+"""Scenarios that are changed on the command line: `--trace` and its options, and `--served`."""
 
 import argparse
 
@@ -14,13 +14,22 @@ def names(arguments: argparse.Namespace) -> list[str] | None:
     from rapgym.errors import InvalidSpec
     from rapgym.scenarios import catalogue
 
-    told = {name: getattr(arguments, name) for name in ("requests", "card", "every")}
-    told = {name: f"{value:g}" if name == "card" else str(value) for name, value in told.items()
+    stated = {
+        name: getattr(arguments, name, None) for name in ("requests", "card", "every", "served")
+    }
+    told = {name: f"{value:g}" if name == "card" else str(value) for name, value in stated.items()
             if value is not None}  # fmt: skip
-    if arguments.trace is None:
-        if told:
-            raise InvalidSpec(f"--{next(iter(told))} needs --trace, a recording of memory")
-        named: list[str] | None = arguments.scenario
-        return named
-    options = {"memory": arguments.trace, **told}
-    return [catalogue.name_of(base, options) for base in arguments.scenario or [OWN_BASE]]
+    if arguments.trace is not None:
+        options = {"memory": arguments.trace, **told}
+        return [catalogue.name_of(base, options) for base in arguments.scenario or [OWN_BASE]]
+    if "served" in told:
+        if alone := sorted(told.keys() & catalogue.OF_MEMORY):
+            raise InvalidSpec(f"--{alone[0]} needs --trace, a recording of memory")
+        return [
+            catalogue.name_of(base, told)
+            for base in arguments.scenario or catalogue.list_scenarios()
+        ]
+    if told:
+        raise InvalidSpec(f"--{next(iter(told))} needs --trace, a recording of memory")
+    named: list[str] | None = arguments.scenario
+    return named

@@ -34,7 +34,9 @@ def add(subparsers: Subparsers) -> None:
     tune.add_argument(
         "name", nargs="*", metavar="NAME", help="all with free parameters unless named"
     )
-    tune.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
+    tune.add_argument(
+        "--scenario", action="append", metavar="NAME", help="or a .toml file; all unless named"
+    )
     tune.add_argument("--again", action="store_true", help="also what is tuned already")
     workers.add_options(tune)
     tune.add_argument("--quiet", action="store_true", help="no progress line")
@@ -60,9 +62,9 @@ def _list(arguments: argparse.Namespace) -> int:
 def _tune(arguments: argparse.Namespace) -> int:
     from rapgym.jobs.progress import Progress
     from rapgym.policies import registry, tuning
-    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import scenario, shipped
 
-    stories = [scenario(name) for name in arguments.scenario or [s.name for s in SCENARIOS]]
+    stories = [scenario(name) for name in arguments.scenario or [s.name for s in shipped()]]
     entries = [registry.entry(name) for name in arguments.name] or list(registry.POLICIES)
     work = tuning.tasks(entries, stories, again=arguments.again)
     jobs, ray = workers.chosen(arguments)

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import shlex
+from pathlib import Path
 from typing import Any
 
 from rapgym.cli import Subparsers
@@ -9,7 +11,7 @@ from rapgym.files import places
 
 
 def add(subparsers: Subparsers) -> None:
-    """Register `scenarios list | show | check | load | build`."""
+    """Register `scenarios list | show | new | check | load | build`."""
     command = subparsers.add_parser(
         "scenarios",
         help="physical stories and their numbers",
@@ -25,9 +27,28 @@ def add(subparsers: Subparsers) -> None:
     show = actions.add_parser(
         "show", help="one in full", epilog="example: rapgym scenarios show chat-beside-code"
     )
-    show.add_argument("name", metavar="NAME")
+    show.add_argument("name", metavar="NAME", help="of a scenario, or the path of a .toml file")
+    show.add_argument(
+        "--served", metavar="MODEL", help="another model served: a shape, or a config.json"
+    )
     show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(run=_show)
+    new = actions.add_parser(
+        "new",
+        help="write a file of your own",
+        description="Writes the numbers of a scenario with what each means, to be changed. Whatever takes "
+        "the name of a scenario takes the file.",
+        epilog="example: rapgym scenarios new my.toml --like chat-beside-code",
+    )
+    new.add_argument("file", type=Path, metavar="FILE", help="its name ends in .toml")
+    new.add_argument(
+        "--like",
+        default="chat-beside-code",
+        metavar="NAME",
+        help="start from this one (%(default)s)",
+    )
+    new.add_argument("--force", action="store_true", help="overwrite a file that is there")
+    new.set_defaults(run=_new)
     check = actions.add_parser(
         "check",
         help="refuse one that is too easy or too hard, by its train split",
@@ -65,39 +86,76 @@ def add(subparsers: Subparsers) -> None:
     build.set_defaults(run=_build)
 
 
-def _list(arguments: argparse.Namespace) -> int:
-    from rapgym.scenarios.catalogue import DAYS, SCENARIOS
+GROUP_TITLES = {
+    "8-bit": "8-bit: what one would deploy first; the headline",
+    "16-bit": "16-bit: the paper's setting",
+    "days": "days: long ones",
+    "own": "own",
+}
 
-    every = (*SCENARIOS, *DAYS)
+
+def _list(arguments: argparse.Namespace) -> int:
+    from rapgym.scenarios.catalogue import shipped
+
     if arguments.json:
-        print(json.dumps([{"id": s.id, "story": s.story} for s in every], indent=2))
+        keys = ("id", "group", "claims", "story")
+        print(json.dumps([{k: getattr(s, k) for k in keys} for s in shipped()], indent=2))
         return 0
-    width = max(len(story.name) for story in every)
-    for story in every:
-        print(f"{story.name:<{width}} {story.story}")
+    width = max(len(story.name) for story in shipped())
+    group = None
+    for story in shipped():
+        if story.group != group:
+            group = story.group
+            print(f"{GROUP_TITLES[group]}")
+        print(f"  {story.name:<{width}} {story.story}")
+    return 0
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    from rapgym.errors import InvalidSpec
+    from rapgym.files import checked
+    from rapgym.scenarios import file
+    from rapgym.scenarios.catalogue import scenario
+    from rapgym.scenarios.story import FILE_SUFFIX
+
+    path: Path = arguments.file
+    if path.suffix != FILE_SUFFIX:
+        raise InvalidSpec(f"{path}: the name of a scenario's file ends in {FILE_SUFFIX}")
+    if path.exists() and not arguments.force:
+        raise InvalidSpec(f"{path} is there already: name another file, or add --force")
+    text = file.written(scenario(arguments.like), path.parent)
+    with checked.written_aside(path) as aside:
+        aside.write(text.encode())
+    print(f"wrote {path}; check it with: rapgym scenarios check {shlex.quote(str(path))}")
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
     from rapgym.bench.suitability import numbers
-    from rapgym.scenarios.catalogue import scenario
+    from rapgym.scenarios.catalogue import name_of, scenario
 
-    story = scenario(arguments.name)
+    name = arguments.name
+    if arguments.served is not None:
+        name = name_of(name, {"served": arguments.served})
+    story = scenario(name)
     found: dict[str, Any] = numbers(story)
     if arguments.json:
         print(json.dumps(found, indent=2))
         return 0
     print(f"{story.id}: {story.story}")
     for name, value in found.items():
-        print(f"  {name.replace('_', ' '):<34} {value}")
+        shown = value
+        if isinstance(value, float):
+            shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        print(f"  {name.replace('_', ' '):<34} {shown}")
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from rapgym.bench.suitability import check
-    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import scenario, shipped
 
-    for name in arguments.name or [story.name for story in SCENARIOS]:
+    for name in arguments.name or [story.name for story in shipped()]:
         print(f"{name}: {check(scenario(name))}")
     return 0
 
@@ -117,9 +175,9 @@ def _load(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from rapgym.bench.suitability import load
-    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import scenario, shipped
 
-    stories = [scenario(name) for name in arguments.name] or list(SCENARIOS)
+    stories = [scenario(name) for name in arguments.name] or list(shipped())
     found = {story.name: load(story) for story in stories}
     if arguments.json:
         each = {name: {s: asdict(part) for s, part in both.items()} for name, both in found.items()}
@@ -150,10 +208,11 @@ def _build(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from rapgym.bench import sensitivity
+    from rapgym.errors import InvalidSpec
     from rapgym.files import checked
     from rapgym.scenarios import build as workloads
     from rapgym.scenarios import worlds
-    from rapgym.scenarios.catalogue import SCENARIOS, scenario
+    from rapgym.scenarios.catalogue import scenario, shipped
     from rapgym.workload import series, servegen
 
     if arguments.statistics:
@@ -163,7 +222,11 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.variants:
         stories = sensitivity.window_stories(arguments.name or sensitivity.SCENARIOS)
     else:
-        stories = [scenario(name) for name in arguments.name] or list(SCENARIOS)
+        stories = [scenario(name) for name in arguments.name] or list(shipped())
+    if own := [story.name for story in stories if story.is_own]:
+        raise InvalidSpec(
+            f"{own[0]} needs no build: the series of your own is made at its first use"
+        )
     for story in {story.workload: story for story in stories}.values():
         if story.is_drawn:
             path = worlds.workload_file(replace(story, series_sha256=""))

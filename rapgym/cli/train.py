@@ -31,7 +31,9 @@ def add(subparsers: Subparsers) -> None:
         "dqn/laptop-v0/fit-0",
     )
     command.add_argument("method", metavar="METHOD", help="dqn, maskable_ppo, ppo_counts, ...")
-    command.add_argument("--scenario", action="append", metavar="NAME", help="all unless named")
+    command.add_argument(
+        "--scenario", action="append", metavar="NAME", help="or a .toml file; all unless named"
+    )
     command.add_argument(
         "--seeds", type=at_least(1, 1000), default=5, metavar="N", help="seeds 0 to N - 1 (5)"
     )

@@ -26,7 +26,7 @@ def add(subparsers: Subparsers) -> None:
         "Prints bytes, nats and seconds as the simulator predicts and as they are measured. Texts "
         "are read from the folder that RAPGYM_DATA names. A run that was stopped goes on where it "
         "stopped.",
-        epilog="example: rapgym validate --scenario chat-tight --rows 8 --length-share 0.2",
+        epilog="example: rapgym validate --scenario chat-beside-code --rows 8 --length-share 0.2",
     )
     command.add_argument("--scenario", default="chat-beside-code", metavar="NAME")
     command.add_argument("--split", choices=("test", "validation"), default="test")

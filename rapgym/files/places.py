@@ -22,6 +22,7 @@ RESULTS = BASELINES / "results"
 TRACES = HOLDER / "traces"
 # Of the world itself, and pages: in a clone alone.
 STUDIES = PACKAGE / "studies"
+STORIES = PACKAGE / "stories"
 TABLES = PACKAGE / "tables"
 PROFILES = PACKAGE / "profiles"
 TRAINED = PACKAGE / "trained"

@@ -43,7 +43,7 @@ class PolicyProcess:
 
     Example:
         >>> with rapgym.PolicyProcess("rapgym.baselines.gsi:GreedyOrder") as policy:
-        ...     log = rapgym.run_policy(policy, "chat-alone", "check")
+        ...     log = rapgym.run_policy(policy, "laptop", "check")
         ...     policy.faults
         []
     """

@@ -70,6 +70,7 @@ def embedding_bytes(model: ModelSpec) -> int:
     """What is never dropped: embeddings, head, norms and biases, in bf16 in every format."""
     matrices = 1 if model.tied else 2
     norms = (2 * model.layers + 1) * model.hidden
+    norms += 2 * model.head_dim * model.layers * model.qk_norm
     biases = (model.query_heads + 2 * model.kv_heads) * model.head_dim * model.layers
     count = matrices * model.vocabulary * model.hidden + norms + biases * model.qkv_bias
     return BF16_BYTES * count

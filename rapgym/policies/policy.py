@@ -106,7 +106,7 @@ class Policy(Protocol):
         ...
         ...     def propose(self, observation, rng):
         ...         return np.ones(self.shape, dtype=bool)
-        >>> log = rapgym.run_policy(KeepAll, "chat-alone", "check")
+        >>> log = rapgym.run_policy(KeepAll, "laptop", "check")
         >>> bool(log.proposal.all()), bool(log.kept.all())
         (True, False)
     """

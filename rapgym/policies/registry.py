@@ -223,13 +223,8 @@ def own_tuned() -> dict[str, Any]:
 def kept_for(found: Entry, story: Scenario) -> dict[str, Any] | None:
     """What was found for an entry on a scenario, each split's settings and their basis; or nothing."""
     every = own_tuned() if story.is_own else tuned()
-    kept: dict[str, Any] | None = every.get(found.name, {}).get(settings_key(story))
+    kept: dict[str, Any] | None = every.get(found.name, {}).get(story.key)
     return kept
-
-
-def settings_key(story: Scenario) -> str:
-    """What settings are kept under: of the user's traces, what is in them counts as well."""
-    return f"{story.id} {story.workload}" if story.is_own else story.id
 
 
 def settings(found: Entry, briefing: Briefing, table_sha256: str, seed: int = 0) -> dict[str, Any]:
@@ -273,9 +268,7 @@ def trained_seeds(found: Entry, story: Scenario) -> list[int]:
     """The seeds of an entry that learns whose runs for a scenario are there, ascending."""
     if found.file:
         return [trained.load(found.file).seed]
-    return trained.seeds(
-        found.reads, story, told(found, "train"), untrained=bool(found.start_of)
-    )
+    return trained.seeds(found.reads, story, told(found, "train"), untrained=bool(found.start_of))
 
 
 def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:

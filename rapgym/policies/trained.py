@@ -97,21 +97,16 @@ def observation_of(layout: Layout) -> dict[str, Any]:
 
 
 def place(method: str, story: Scenario, told: Told, seed: int, *, untrained: bool = False) -> str:
-    """The name of a run's file under `places.TRAINED`, or for a scenario on the user's traces in the cache.
+    """The name of a run's file under `places.TRAINED`, or of the user's in the cache.
 
     Args:
         untrained: of the network as it was before the first step.
     """
-    return f"{method}/{_folder(story)}/{_stage(untrained)}{told}-{seed}"
+    return f"{method}/{story.key}/{_stage(untrained)}{told}-{seed}"
 
 
 def _stage(untrained: bool) -> str:
     return "untrained-" if untrained else ""
-
-
-def _folder(story: Scenario) -> str:
-    # The ids of scenarios on the user's own traces are paths.
-    return f"own-{story.workload}" if story.is_own else story.id
 
 
 def seeds(method: str, story: Scenario, told: Told, *, untrained: bool = False) -> list[int]:
@@ -119,7 +114,7 @@ def seeds(method: str, story: Scenario, told: Told, *, untrained: bool = False) 
     found = set()
     for folder in _folders():
         before = f"{_stage(untrained)}{told}-"
-        for path in (folder / method / _folder(story)).glob(f"{before}*.npz"):
+        for path in (folder / method / story.key).glob(f"{before}*.npz"):
             number = path.stem.removeprefix(before)
             if number.isdecimal():
                 found.add(int(number))

@@ -97,8 +97,7 @@ def _kept(task: Task, found: Tuned) -> Tuned:
     if not found.fault:
         is_own = task.story.is_own
         kept = registry.own_tuned() if is_own else registry.tuned()
-        key = registry.settings_key(task.story)
-        kept.setdefault(found.policy, {})[key] = {**found.settings, **task.basis}
+        kept.setdefault(found.policy, {})[task.story.key] = {**found.settings, **task.basis}
         path = registry.own_file() if is_own else places.TUNED
         with checked.written_aside(path) as file:
             file.write((json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())

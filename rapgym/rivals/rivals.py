@@ -26,7 +26,7 @@ from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import card, worlds
 from rapgym.scenarios import tables as scenarios_tables
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.workload import series
 from rapgym.world.records import World
@@ -91,7 +91,7 @@ def _needed(rival: Rival) -> set[str]:
     """The quality tables with which a rival that prunes serves every scenario."""
     return {
         scenarios_tables.table_name(scenarios_tables.base_name(s), rival.form_on(s))
-        for s in SCENARIOS
+        for s in shipped()
     }
 
 

@@ -1,6 +1,7 @@
 """Make the committed series of scenarios from raw traces: the command behind `traces/`."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,19 @@ import numpy as np
 from rapgym.errors import InvalidTrace
 from rapgym.scenarios.story import Recorded, Scenario, Tenant
 from rapgym.workload import series, servegen, sources
-from rapgym.workload.loaders import load_requests, vllm_kvcache
-from rapgym.workload.own import beside, path_of, sha256
+from rapgym.workload.loaders import is_path, load_requests, vllm_kvcache
+from rapgym.workload.own import (
+    RECORDED_POOL,
+    beside,
+    path_of,
+    sha256,
+)
 from rapgym.workload.series import Series
 from rapgym.workload.trace import RequestTrace, read_memory
 
 OURS = "recorded with `rapgym record` by the authors of rapgym"
 CONTEXT_TOKENS = 8192  # of Llama-3-8B, which both services of the synthetic scenarios serve
 
-RECORDED = "vllm-kvcache"  # a recording of a KV pool in place of a tenant's requests
 RECORDED_STEP_S = 0.5  # between its samples
 # Its replays at 100 to 2,000 times the speed, slow and fast in turn, so that load does not just rise.
 RECORDED_RUNS = (100, 2000, 200, 1500, 300, 1000, 400, 900, 500, 800, 600, 700)
@@ -38,7 +43,10 @@ def paired(story: Scenario) -> Series:
         tenant = load_requests(story.tenant.trace).every(story.tenant.every)
         offset_s = served.start_wall_s - tenant.start_wall_s
         if math.isnan(offset_s):
-            raise InvalidTrace(f"{story.trace} and {story.tenant.trace} share no wall clock")
+            raise InvalidTrace(
+                f"{story.trace} and {story.tenant.trace} share no wall clock: begin each file with a "
+                "line `# start_wall_s=SECONDS`"
+            )
         start_s = max(start_s, -offset_s)
         stop_s = min(stop_s, float(tenant.arrival_s[-1]) - offset_s)
         if stop_s <= start_s:
@@ -81,7 +89,7 @@ def recorded(story: Scenario) -> Series:
         window=story.window_s,
         start_s=0.0,
         stop_s=stop_s,
-        origin=_origin(story, served.name, RECORDED)
+        origin=_origin(story, served.name, RECORDED_POOL)
         | {"recorded_runs": list(RECORDED_RUNS), "time_stretch": round(stretch, 4)},
     )
 
@@ -145,31 +153,36 @@ def _servegen(trace: str, every: int, seed: int, quiet: bool) -> RequestTrace:
 
 def _origin(story: Scenario, served: str, tenant: str | None) -> dict[str, Any]:
     if story.trace.startswith(servegen.PREFIX):
-        names = ["servegen-clients", "servegen-lengths"]
+        names = list(servegen.SOURCES)
     else:
         names = [story.trace] + ([story.tenant.trace] if isinstance(story.tenant, Tenant) else [])
-    found = [sources.source_of(name) for name in names]
     return {
         "served": served,
         "tenant": tenant,
         "pool_tokens": story.pool_tokens,
-        "sources": {
-            source.name: {
-                "sha256": source.sha256,
-                "licence": source.licence,
-                "attribution": source.attribution,
-            }
-            for source in found
-        },
+        "sources": dict(map(_credit, names)),
+    }
+
+
+def _credit(name: str) -> tuple[str, dict[str, str]]:
+    """A trace's name and what is said of it; of a file of the user's its content alone."""
+    if is_path(name):
+        # No path: the same content gives the same series, wherever it lies.
+        return Path(name).name, {"sha256": sha256(name)}
+    source = sources.source_of(name)
+    return source.name, {
+        "sha256": source.sha256,
+        "licence": source.licence,
+        "attribution": source.attribution,
     }
 
 
 def build(story: Scenario) -> Series:
-    """The series of any scenario of the list, from raw traces or statistics."""
-    if story.trace.startswith(servegen.PREFIX):
+    """The series of any scenario, from raw traces, files of the user's or statistics."""
+    if story.is_drawn:
         return drawn(story)
     if isinstance(story.tenant, Recorded):
         return beside_memory(story)
-    if story.tenant is not None and story.tenant.trace == RECORDED:
+    if story.tenant is not None and story.tenant.trace == RECORDED_POOL:
         return recorded(story)
     return paired(story)

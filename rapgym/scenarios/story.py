@@ -1,9 +1,11 @@
-"""Scenarios: physical stories from which every number of a world follows; and the list of them."""
+"""Scenarios: physical stories from which every number of a world follows."""
 
+import hashlib
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
@@ -11,7 +13,21 @@ from rapgym.model.shapes import BF16, Format, model_spec
 from rapgym.workload import series, servegen
 
 GIB = 1 << 30
+# What results are told apart by: "8-bit" is the headline; "own" are scenarios of the user's.
+Group = Literal["8-bit", "16-bit", "days", "own"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+HEADLINE: Group = "8-bit"
+FILE_SUFFIX = ".toml"  # how the name of a scenario ends that is a file of the user's
 Split = Literal["train", "fit", "validation", "learn", "check", "test"]
+
+
+def _require(name: str, value: object, fine: bool, wanted: str) -> None:
+    if not fine:
+        raise InvalidSpec(f"{name} {wanted}, not {value}")
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +38,10 @@ class Tenant:
     trace: str
     every: int  # it serves every k-th request of its trace
     pool_gib: float  # of KV cache, behind a first-come-first-served queue
+
+    def __post_init__(self) -> None:
+        _require("tenant.every", self.every, self.every >= 1, "is at least 1")
+        _require("tenant.pool_gib", self.pool_gib, _positive(self.pool_gib), "is above 0")
 
     @property
     def pool_tokens(self) -> int:
@@ -34,6 +54,11 @@ class Recorded:
 
     recording: str  # a file under traces/, or any other's path
     sha256: str = ""  # of a file that is not part of rapgym
+
+
+def _shape(model: str) -> dict[str, Any]:
+    """What a model's name, which may be a path, stands for."""
+    return asdict(model_spec(model)) | {"name": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +74,7 @@ class Scenario:
     tenant: Tenant | Recorded | None
     restore_s: float  # what the host link takes to bring every block back
     window_s: int  # W; see residence.window_s
-    workload: str  # name of the series under traces/, or in the cache where it is drawn
+    workload: str  # name of the series: one of traces/, drawn, or made of the user's traces
     notice_s: int = 0  # by how much the tenant announces what it takes
     # How long serving pauses while blocks leave after memory was taken: one engine step and the release,
     # unless the device profile has measured it. At most one second of it counts.
@@ -65,7 +90,8 @@ class Scenario:
     offsets: int = 16
     splits: series.Scheme = "time"
     ceiling: float | None = None  # C, nats; what follows from the table unless stated
-    headline: bool = True  # False: its numbers do not carry a claim, as its story says
+    group: Group = "own"
+    claims: bool = True  # False: its numbers carry no claim, as its story says
     # The model of the quality table serves in the place of `served`, on a card as much smaller: on a
     # device, where it really runs.
     stand_in: bool = False
@@ -77,24 +103,29 @@ class Scenario:
     version: int = 0
 
     def __post_init__(self) -> None:
-        if self.card_gib <= 0 or self.restore_s <= 0 or self.every < 1 or self.offsets < 1:
-            raise InvalidSpec(f"{self.name}: card, restore time, every and offsets are positive")
-        if self.ceiling is not None and self.ceiling <= 0:
-            raise InvalidSpec(f"{self.name}: a token that is not served costs more than nothing")
-        if self.tenant is None and self.offsets != 1:
-            raise InvalidSpec(f"{self.name}: without a tenant all pairings are the same: offsets=1")
-        if self.notice_s < 0:
-            raise InvalidSpec(f"{self.name}: notice_s cannot be negative")
-        if not 0 <= self.reaction_s < float("inf"):
-            raise InvalidSpec(
-                f"{self.name}: reaction_s is 0 or more seconds, not {self.reaction_s}"
+        def require(name: str, fine: bool, wanted: str) -> None:
+            _require(f"{self.name}: {name}", getattr(self, name), fine, wanted)
+
+        require("card_gib", _positive(self.card_gib), "is above 0 GiB")
+        require("restore_s", _positive(self.restore_s), "is above 0 s")
+        require("every", self.every >= 1, "is at least 1")
+        require("window_s", 1 <= self.window_s <= series.MOST_WINDOW_S, "is 1 to 999 whole seconds")
+        require("offsets", self.offsets >= 1, "is at least 1")
+        if self.tenant is None:
+            require(
+                "offsets", self.offsets == 1, "is 1 without a tenant: all pairings are the same"
             )
-        if not 0 < self.length_share <= 1:
-            raise InvalidSpec(f"{self.name}: length_share is above 0, at most 1")
-        if self.length_share != 1 and not self.stand_in:
-            raise InvalidSpec(
-                f"{self.name}: length_share shortens what a live model serves: it needs stand_in"
-            )
+        require("notice_s", self.notice_s >= 0, "cannot be negative")
+        require("reaction_s", 0 <= self.reaction_s < math.inf, "is 0 or more seconds")
+        require("ceiling", self.ceiling is None or _positive(self.ceiling), "is above 0 nats")
+        require("length_share", 0 < self.length_share <= 1, "is above 0, at most 1")
+        require(
+            "length_share",
+            self.length_share == 1 or self.stand_in,
+            "shortens what a live model serves: it needs stand_in",
+        )
+        require("version", self.version >= 0, "is at least 0")
+        require("group", self.group in GROUPS, f"is one of {', '.join(GROUPS)}")
 
     @property
     def id(self) -> str:
@@ -108,12 +139,36 @@ class Scenario:
     @property
     def is_drawn(self) -> bool:
         """Whether its series is drawn where it is first needed, not shipped."""
-        return self.trace.startswith(servegen.PREFIX) and not Path(self.workload).is_absolute()
+        return self.trace.startswith(servegen.PREFIX)
+
+    @property
+    def headline(self) -> bool:
+        """Whether it counts in what is said over all scenarios."""
+        return self.group == HEADLINE
 
     @property
     def is_own(self) -> bool:
-        """Whether it is made of traces of the user's, as `BASE[memory=FILE]`: see `scenario`."""
-        return "[" in self.name
+        """Whether it is the user's: a file, or one of the list changed as `BASE[memory=FILE]` says."""
+        return "[" in self.name or self.name.endswith(FILE_SUFFIX)
+
+    @property
+    def key(self) -> str:
+        """What settings and trained policies are kept under.
+
+        Of the user's own scenarios, whose names are paths: what is in them, wherever they lie.
+        """
+        if not self.is_own:
+            return self.id
+        told = described(self)
+        for name in ("name", "story", "trace", "group", "claims"):
+            del told[name]
+        told["served"] = _shape(self.served)
+        if isinstance(self.tenant, Recorded):
+            del told["tenant"]["recording"]  # its sha256 stays
+        elif self.tenant is not None:
+            told["tenant"] |= {"model": _shape(self.tenant.model), "trace": None}
+        text = json.dumps(told, sort_keys=True)
+        return f"own-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 # Fields that came after results were stored: at their defaults they are not recorded.

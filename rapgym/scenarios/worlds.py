@@ -30,19 +30,23 @@ def workload_file(story: Scenario) -> Path:
         WrongChecksum: this machine draws another series than the scenario states.
     """
     folder = checked.cache_folder() / "workloads"
-    if story.is_own and isinstance(story.tenant, Recorded):
-        path = folder / f"{story.workload}.csv.gz"
-        if not path.is_file():
-            made = own_traces.own(story.tenant.recording, story.trace, story.every, story.window_s)
-            series.write(made, path)
-        return path
     if story.is_drawn:
         return _drawn_file(story, folder)
-    return places.TRACES / f"{story.workload}.csv.gz"
+    if not own_traces.is_own(story.workload):
+        return places.TRACES / f"{story.workload}.csv.gz"
+    path = folder / f"{story.workload}.csv.gz"
+    if not path.is_file():
+        if isinstance(story.tenant, Recorded):
+            memory = story.tenant.recording
+            made = own_traces.own(memory, story.trace, story.every, story.window_s)
+        else:
+            made = build.build(story)
+        series.write(made, path)
+    return path
 
 
 def _drawn_file(story: Scenario, folder: Path) -> Path:
-    """The same of a series that is drawn; two processes at once draw it once."""
+    """The file of a series that is drawn; two processes at once draw it once."""
     known = story.series_sha256
     path = folder / f"{story.workload}-{known[:12] or 'unchecked'}{series.BLOCKS}"
     if not path.is_file():

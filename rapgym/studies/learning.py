@@ -23,7 +23,6 @@ from rapgym.policies import registry, trained
 from rapgym.policies.policy import Told, briefing
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue
-from rapgym.scenarios.catalogue import SCENARIOS
 
 METHOD = "hindsight"
 OUT, BENCH = places.RESULTS / "learning.json", places.RESULTS / "bench.csv.xz"
@@ -35,7 +34,7 @@ ABLATIONS = {
     "without KV share and demand": {"kv_share": "false"},
     "myopic": {"continuation": "false"},
 }
-ABLATED = ("chat-beside-code", "chat-mixed", "code-beside-chat", "days-large")
+ABLATED = ("chat-beside-code", "chat-mixed-8bit", "code-8bit", "days-large")
 ABLATION_SEEDS = 3
 FROM, TUNED_ON = "chat-beside-code", "laptop"  # where fine-tuning begins, and what it is for
 SEEDS, TRANSFER_SEEDS = 5, 1
@@ -106,7 +105,7 @@ def ablations() -> list[Callable[[], Judged]]:
 
 def transfer() -> list[Callable[[], Judged]]:
     """What was trained on one scenario, tested on each: variant says on which."""
-    names = [story.name for story in SCENARIOS]
+    names = [story.name for story in catalogue.shipped()]
     return [
         partial(judged, tested, learned, shipped(learned, "train", seed))
         for learned in names

@@ -36,13 +36,13 @@ from rapgym.scenarios.story import Scenario, Split
 
 # Scenarios, and for each the one whose policy is the foreigner: the same length of observations.
 SCENARIOS = {
+    "chat": "chat-gqa-8bit",
+    "chat-bursty-8bit": "chat-gqa-8bit",
+    "chat-gqa-8bit": "chat",
+    "chat-mixed-8bit": "chat",
     "chat-beside-code": "chat-gqa",
-    "chat-beside-code-disk": "chat-gqa",
     "chat-gqa": "chat-beside-code",
-    "chat-tight": "chat-gqa",
-    "chat-bursty": "chat-gqa",
-    "chat-int4": "chat-beside-code",
-    "code-beside-chat": "",  # none other has rows of two seconds
+    "code-8bit": "",  # none other has rows of two seconds
     "laptop": "chat-beside-code",
 }
 GOOD = "forecast"

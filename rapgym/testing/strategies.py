@@ -46,6 +46,7 @@ def tiny_worlds(draw: st.DrawFn, most_rows: int = 6, most_seconds: int = 4) -> W
         number,
         margin=draw(st.sampled_from(made.MARGINS)),
         activation=draw(st.sampled_from(made.ACTIVATIONS)),
+        odd_bytes=draw(st.integers(0, 1)),
     )
     rows, seconds = draw(st.integers(1, most_rows)), draw(st.integers(1, most_seconds))
     prompt, reserved, output = (

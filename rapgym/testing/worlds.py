@@ -104,11 +104,24 @@ def tiny_table(number: int) -> QualityTable:
     return QualityTable(f"tiny-{number}", table_file.unpacked(content, f"tiny-{number}"))
 
 
-def tiny_footprint(number: int, *, margin: int = 0, activation: float = 0.0) -> Footprint:
-    """Bytes of the tiny model of this number: small enough to count by hand."""
+def tiny_footprint(
+    number: int, *, margin: int = 0, activation: float = 0.0, odd_bytes: int = 0
+) -> Footprint:
+    """Bytes of the tiny model of this number: small enough to count by hand.
+
+    Args:
+        odd_bytes: of a token's KV cache, which its layers cannot share evenly.
+    """
     layers = 2 + number % 3
-    return Footprint(layers, attention_bytes=40, ffn_bytes=60, model_kv_token_bytes=4 * layers + 1, fixed_bytes=100,
-                     activation_bytes_per_token=activation, margin_bytes=margin)  # fmt: skip
+    return Footprint(
+        layers,
+        attention_bytes=40,
+        ffn_bytes=60,
+        model_kv_token_bytes=4 * layers + odd_bytes,
+        fixed_bytes=100,
+        activation_bytes_per_token=activation,
+        margin_bytes=margin,
+    )
 
 
 def bytes_of(world: World, attention: int, ffn: int, prompt: int, reserved: int) -> int:

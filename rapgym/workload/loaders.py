@@ -67,6 +67,11 @@ REQUEST_TRACES: dict[str, Callable[[], RequestTrace]] = {
 }
 
 
+def is_path(trace: str) -> bool:
+    """Whether the name of a request trace is the path of a file."""
+    return trace.endswith((".csv", ".csv.gz"))
+
+
 def load_requests(name_or_path: str) -> RequestTrace:
     """A known request trace by name, or one in rapgym's own format by path (.csv or .csv.gz).
 
@@ -76,7 +81,7 @@ def load_requests(name_or_path: str) -> RequestTrace:
     """
     if name_or_path in REQUEST_TRACES:
         return REQUEST_TRACES[name_or_path]()
-    if not name_or_path.endswith((".csv", ".csv.gz")):
+    if not is_path(name_or_path):
         raise DataUnavailable(
             f"no request trace is called {name_or_path!r}; there are {', '.join(REQUEST_TRACES)}, "
             "or give the path of a .csv or .csv.gz file"

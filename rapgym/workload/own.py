@@ -13,24 +13,28 @@ import numpy as np
 from rapgym.arrays import IntArray
 from rapgym.errors import DataUnavailable, InvalidTrace
 from rapgym.files import checked, places
-from rapgym.workload import loaders, series, sources, trace
+from rapgym.workload import loaders, series, servegen, sources, trace
 from rapgym.workload.series import Series
 from rapgym.workload.trace import MemoryTrace, RequestTrace
 
 UNIT_BYTES = 1 << 20
 SMALLEST_ROWS = 64  # of which 16 are test: as many as there are pairings
 RULES = 1  # of this module: a change gives every workload that was made by it another name
+PREFIX = "own-"  # how the name of a workload begins that was made on this machine
+RECORDED_POOL = "vllm-kvcache"  # how full a KV pool was, in place of a tenant's requests
+
+
+def is_shipped(recording: str) -> bool:
+    """Whether a recording is one of rapgym's, by its name under traces/."""
+    try:
+        return (places.TRACES / recording).is_file()
+    except (OSError, ValueError):  # too long for the name of a file of ours, or none at all
+        return False
 
 
 def path_of(recording: str) -> Path:
     """The file of a recording: one of rapgym's by its name under traces/, any other by its path."""
-    shipped = places.TRACES / recording
-    try:
-        return shipped if shipped.is_file() else Path(recording)
-    except (
-        OSError
-    ):  # too long for the name of a file of ours; whether it is a path, its reader sees
-        return Path(recording)
+    return places.TRACES / recording if is_shipped(recording) else Path(recording)
 
 
 def held_units(memory: MemoryTrace, start_s: float, seconds: int) -> IntArray:
@@ -110,10 +114,22 @@ def own(memory: str, served: str, every: int, window: int) -> Series:
     return beside(requests, found, window=window, origin=origin)
 
 
-def own_name(memory: str, served: str, every: int, window: int) -> str:
-    """What the series of such traces is called: by what is in the files, not by where they are."""
-    text = f"{RULES} {sha256(memory)} {sha256(served)} {every} {window}"
-    return f"own-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+def own_name(served: str, every: int, window: int, others: tuple[object, ...]) -> str:
+    """What the series of the user's traffic is called: by what is in the files, not by where they are.
+
+    Args:
+        others: what identifies the series of those who share the card.
+
+    Raises:
+        DataUnavailable: a trace is not there.
+    """
+    text = f"{RULES} {sha256(served)} {every} {window} {others}"
+    return PREFIX + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_own(workload: str) -> bool:
+    """Whether a workload was made on this machine, by its name."""
+    return workload.startswith(PREFIX)
 
 
 def sha256(name: str) -> str:
@@ -122,7 +138,10 @@ def sha256(name: str) -> str:
     Raises:
         DataUnavailable: it is not there; the message says what to do.
     """
-    if name in loaders.REQUEST_TRACES:
+    if name.startswith(servegen.PREFIX):
+        drawn_from = [sources.source_of(each).sha256 for each in servegen.SOURCES]
+        return hashlib.sha256(" ".join([name, *drawn_from]).encode()).hexdigest()
+    if name in {source.name for source in sources.SOURCES}:
         return sources.source_of(name).sha256
     path = path_of(name)
     try:

@@ -28,6 +28,7 @@ MOST_A_WINDOW = 3_000_000  # requests of one client, so that places in microseco
 LARGEST_CV = 1050.0  # of the smallest shape that `stream.gamma_quantile` knows
 STATISTICS = places.TRACES / "servegen-statistics.csv.xz"
 PREFIX = "servegen:"  # how a trace that is drawn from a workload's statistics is named
+SOURCES = ("servegen-clients", "servegen-lengths")
 WORKLOADS = ("language/m-large", "language/m-mid", "language/m-small")  # those shipped
 LARGEST_DRAW = 50_000_000  # requests; more would not fit in the memory of a small machine
 LARGEST_TOKENS = {"prompt": 262_144, "output": 32_768}  # no tail of lengths goes beyond

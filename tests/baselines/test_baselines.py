@@ -37,7 +37,7 @@ from rapgym.quality.columns import QualityColumns
 from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding, simulator
 from rapgym.world.shield import Reason
@@ -56,7 +56,7 @@ CAREFUL: dict[str, Callable[[], Policy]] = {
 
 @pytest.mark.parametrize("make", CAREFUL.values(), ids=CAREFUL)
 @pytest.mark.parametrize(
-    "name", ["toy", *(story.name for story in SCENARIOS if not story.synthetic)]
+    "name", ["toy", *(story.name for story in shipped() if not story.synthetic)]
 )
 @pytest.mark.usefixtures("shaped", "toy_story")
 def test_careful_policies_propose_what_fits(make: Callable[[], Policy], name: str) -> None:

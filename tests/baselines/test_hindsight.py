@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stories
 
 torch = pytest.importorskip("torch")
 
@@ -23,7 +24,6 @@ from rapgym.policies.reference import FrontierLookup  # noqa: E402
 from rapgym.policies.trained import TrainedPolicy  # noqa: E402
 from rapgym.quality import table as quality_table  # noqa: E402
 from rapgym.scenarios import (  # noqa: E402
-    catalogue,
     tables,
     worlds,
 )
@@ -102,7 +102,7 @@ def torch_costs(task: Training, arrays: dict[str, np.ndarray], seen: FloatArray)
 
 @pytest.mark.usefixtures("shaped")
 def test_it_chooses_as_the_torch_network_on_10_000_observations(begin: Begin) -> None:
-    task = begin(catalogue.scenario("chat-mixed"))
+    task = begin(stories.mixed())
     arrays = learner(task).arrays()
     rng = np.random.default_rng(0)  # curves that matter, as those of a network that has learnt
     for name in ("b1", "b2", "b3"):
@@ -144,7 +144,7 @@ def test_it_learns_to_cost_less_than_the_lookup(toy_story: Scenario, begin: Begi
 
 @pytest.mark.usefixtures("shaped")
 def test_the_shipped_size_chooses_as_its_torch_network(begin: Begin) -> None:
-    task = begin(catalogue.scenario("chat-mixed"))
+    task = begin(stories.mixed())
     whole = Settings()
     arrays = learner(task, members=whole.members, width=whole.width, knots=whole.knots).arrays()
     rng = np.random.default_rng(0)

@@ -74,7 +74,7 @@ def test_the_command_scores_policies_on_own_traces(found: Results) -> None:
 
 
 def test_results_say_which_files_they_are_of(found: Results) -> None:
-    files = found.header["traces"][f"{NAME}-v0"]
+    files = found.header["files"][f"{NAME}-v0"]
     assert files == {name: checked.sha256_of(Path(name)) for name in ("m.csv.gz", "r.csv")}
     story = catalogue.scenario(NAME)
     assert found.header["workloads"] == {
@@ -129,6 +129,36 @@ def test_verify_refuses_where_the_traces_are_not_what_they_were(
     assert list(verify.differences(found)) == []
 
 
+def test_a_file_of_ones_own_is_benched_and_verified(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["scenarios", "new", "mine.toml", "--like", "laptop", "--force"]) == 0
+    path = Path("mine.toml")
+    told = path.read_text("utf-8")
+    told = told.replace('"azure-conv"', '"r.csv"').replace("every = 4", "every = 1")
+    told = told.replace("recordings/python-project.csv.gz", "m.csv.gz")
+    path.write_text(told, encoding="utf-8")
+    command = ["bench", "--scenario", "mine.toml", "--policy", "frontier-margin", "--jobs", "1"]
+    assert cli.main([*command, "--quiet", "--out", "mine.csv.gz"]) == 0
+    found = results.read(folder / "mine.csv.gz")
+    assert {cell.about.scenario for cell in found.cells} == {"mine.toml-v0"}
+    files = found.header["files"]["mine.toml-v0"]
+    assert files == {
+        name: checked.sha256_of(Path(name)) for name in ("mine.toml", "r.csv", "m.csv.gz")
+    }
+    same = catalogue.scenario(NAME)
+    assert catalogue.scenario("mine.toml").workload == same.workload, "made once, of its content"
+    assert list(verify.differences(found)) == []
+    capsys.readouterr()
+    path.write_text(told.replace("card_gib = 23.5", "card_gib = 23"), encoding="utf-8")
+    assert cli.main(["verify", "mine.csv.gz", "--jobs", "1"]) == 1
+    assert "mine.toml has changed since the results were made" in capsys.readouterr().err
+    path.write_text(told.replace("card_gib = 23.5", "card_gib = 2000"), encoding="utf-8")
+    assert cli.main([*command, "--quiet", "--out", "no.csv.gz"]) == 2
+    assert "mine.toml is too easy" in capsys.readouterr().err
+    assert not list(folder.glob("no.csv.gz*"))
+
+
 def test_a_forged_cell_on_own_traces_is_noticed(found: Results) -> None:
     forged = [
         replace(cell, about=replace(cell.about, settings={"margin": 0.123}))
@@ -171,6 +201,10 @@ def test_a_stopped_run_goes_on_and_parts_of_long_paths_have_names(
     ("arguments", "says"),
     [
         (["--requests", "r.csv"], "--requests needs --trace"),
+        (["--every", "2", "--served", "mistral-7b"], "--every needs --trace"),
+        (["--card", "30"], "--card needs --trace"),
+        (["--served", "llama9", "--scenario", "laptop"], "no model shape is called 'llama9'"),
+        (["--scenario", "absent.toml"], "absent.toml is not there"),
         (["--trace", "absent.csv"], "put the trace back"),
         (["--trace", "r.csv", "--requests", "r.csv"], "no column 't_s'"),
         (["--trace", "m.csv.gz", "--requests", "m.csv.gz"], "no column 'arrival_s'"),

@@ -6,16 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_world
 
 from rapgym import cli
+from rapgym.bench import run as bench_run
 from rapgym.bench import suitability
 from rapgym.bench.suitability import Load
 from rapgym.errors import InvalidSpec
+from rapgym.model import memory
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios.catalogue import SCENARIOS
-from rapgym.scenarios.story import GIB, Scenario
+from rapgym.scenarios.catalogue import shipped
+from rapgym.scenarios.story import GIB, Scenario, Split
 from rapgym.workload import series
 from rapgym.workload.series import Series
+from rapgym.world.records import World
 
 
 def test_a_fair_scenario_says_why(toy_story: Scenario) -> None:
@@ -30,6 +34,58 @@ def test_one_in_which_dense_always_fits_is_too_easy(toy_story: Scenario) -> None
 def test_one_in_which_nothing_fits_is_too_hard(toy_story: Scenario) -> None:
     with pytest.raises(InvalidSpec, match="too hard: the floor fits in 0%"):
         suitability.check(replace(toy_story, card_gib=520 / GIB))
+
+
+@pytest.mark.parametrize(
+    ("card_bytes", "says"), [(100_000, "too easy.*; lower"), (520, "too hard.*; raise")]
+)
+def test_the_card_that_is_advised_passes(toy_story: Scenario, card_bytes: int, says: str) -> None:
+    refused = replace(toy_story, card_gib=card_bytes / GIB)
+    with pytest.raises(InvalidSpec, match=says) as caught:
+        suitability.check(refused)
+    advised = float(str(caught.value).rpartition(" to ")[2])
+    assert "above the bound" in suitability.check(replace(refused, card_gib=advised))
+
+
+@pytest.mark.parametrize("story", shipped(), ids=lambda story: story.name)
+@pytest.mark.usefixtures("shaped")
+def test_no_card_of_the_list_is_far_too_large_or_small(story: Scenario) -> None:
+    """The rest of the check takes as long as the lookup does: `rapgym scenarios check`."""
+    world = worlds.world(story, "train")
+    whole = np.ones(world.blocks, dtype=bool)
+    assert suitability.fitting_share(world, whole) < suitability.EASY_SHARE
+    assert 1 - suitability.fitting_share(world, world.floor) < suitability.HARD_SHARE
+
+
+def test_where_no_card_helps_the_message_says_so(
+    toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suitability, "LEAST_ROOM", 1.1)
+    with pytest.raises(
+        InvalidSpec, match=r"leaves nothing to decide.*no card_gib between .* change"
+    ):
+        suitability.check(toy_story)
+
+
+def test_advice_looks_at_train_alone(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, world = set(), worlds.world
+
+    def noted(story: Scenario, split: Split) -> World:
+        asked.add(split)
+        return world(story, split)
+
+    monkeypatch.setattr(worlds, "world", noted)
+    with pytest.raises(InvalidSpec):
+        suitability.check(replace(toy_story, card_gib=520 / GIB))
+    assert asked == {"train"}
+
+
+def test_a_bench_refuses_before_anything_else(toy_story: Scenario, tmp_path: Path) -> None:
+    easy = replace(toy_story, card_gib=100_000 / GIB)
+    out = tmp_path / "found.csv.gz"
+    with pytest.raises(InvalidSpec, match="too easy"):
+        bench_run.run([toy_story, easy], ["frontier"], out, quiet=True)
+    assert not list(tmp_path.iterdir()), "nothing is written, nothing is run"
 
 
 def test_shares_of_fitting_rows_equal_a_plain_count(toy_story: Scenario) -> None:
@@ -50,7 +106,11 @@ def test_shares_of_fitting_rows_equal_a_plain_count(toy_story: Scenario) -> None
 def test_numbers_are_those_that_the_story_implies(toy_story: Scenario) -> None:
     found = suitability.numbers(replace(toy_story))
     assert found["window_s"] == toy_story.window_s
-    assert found["byte_scale"] == found["token_scale"] == 1, "the toy model stands for itself"
+    assert found["weights_gib"] * GIB == memory.weight_bytes(toy_world.MODEL)
+    assert found["kv_kib_a_token"] * 1024 == memory.model_kv_token_bytes(toy_world.MODEL)
+    train = suitability.load(toy_story)["train"]
+    assert found["limit_gib_mean"] == pytest.approx(train.left * toy_story.card_gib)
+    assert found["tokens_in_flight_p95"] == train.tokens_p95
     assert found["rows"]["train"] + found["rows"]["test"] < 200
 
 
@@ -66,7 +126,7 @@ def test_the_share_of_a_replica_is_an_ordinal(toy_story: Scenario, every: int, s
 
 
 def test_a_tenants_share_is_an_ordinal_too() -> None:
-    tenant = suitability.numbers(catalogue.scenario("chat-mixed"))["tenant"]
+    tenant = suitability.numbers(catalogue.scenario("chat-mixed-8bit"))["tenant"]
     assert tenant.startswith("llama2-7b, every 2nd request of azure-code")
 
 
@@ -146,7 +206,7 @@ def test_load_without_a_fall_says_zero(small_story: Scenario) -> None:
 def test_the_command_prints_the_load_of_every_scenario(
     shaped: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hours = [story.name for story in SCENARIOS if not story.synthetic]
+    hours = [story.name for story in shipped() if not story.synthetic]
     assert cli.main(["scenarios", "load", *hours, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [*found] == hours

@@ -32,7 +32,7 @@ def test_the_folders_are_those_at_the_top() -> None:
     assert (places.BASELINES, places.TRACES) == (CLONE / "baselines", CLONE / "traces")
     assert Path(rapgym.baselines.keep_all.__file__) == CLONE / "baselines" / "keep_all.py"
     names = {entry.name for entry in importlib.resources.files("rapgym.traces").iterdir()}
-    assert {"README.md", "azure-conv2-alone.csv.gz"} <= names
+    assert {"README.md", "azure-conv1-code2-pool8.csv.gz"} <= names
 
 
 @pytest.mark.parametrize("name", ["tests", "benchmarks", "docs", "rapgym", "traces.nothing"])
@@ -76,7 +76,8 @@ def test_an_installed_package_holds_its_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "of_code"), [("baselines/gsi.py", True), ("traces/azure-conv2-alone.csv.gz", False)]
+    ("file", "of_code"),
+    [("baselines/gsi.py", True), ("traces/azure-conv1-code2-pool8.csv.gz", False)],
 )
 def test_the_digests_cover_both_folders(elsewhere: Path, file: str, of_code: bool) -> None:
     def digests() -> tuple[str, str]:

@@ -22,6 +22,7 @@ def test_every_place_exists_and_holds_what_its_name_says() -> None:
         "RESULTS": "bench.csv.xz",
         "TRACES": "*.csv.gz",
         "STUDIES": "pages/readme.py",
+        "STORIES": "*.toml",
         "TABLES": "*.csv.gz",
         "PROFILES": "*.json",
         "TRAINED": "hindsight/*/*.npz",

@@ -1,9 +1,11 @@
 """Counterfactual costs: those of the simulator, for any pair of a second and a demand of the record."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import stories
 import toy_world
 from toy_table import ALL_SETS
 
@@ -13,7 +15,7 @@ from rapgym.learning.hindsight import counterfactual
 from rapgym.learning.hindsight.counterfactual import Recorded, Remains
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import frontier
-from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios import worlds
 from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding, simulator
@@ -44,11 +46,11 @@ def simulated(world: World, d: IntArray, at: IntArray, kept: np.ndarray) -> Floa
     return found
 
 
-@pytest.mark.parametrize("name", ["chat-mixed", "chat-beside-code-notice", "code-beside-chat"])
+@pytest.mark.parametrize("made", [stories.mixed, stories.noticed, stories.code])
 @pytest.mark.usefixtures("shaped")
-def test_costs_are_the_simulators(name: str) -> None:
+def test_costs_are_the_simulators(made: Callable[[], Scenario]) -> None:
     """But for what the shield gives back, which few rows have and which is a block or so."""
-    story = catalogue.scenario(name)
+    story = made()
     world = worlds.world(story, "learn")
     found, window_s = recorded(world, story), world.window_s
     known_s = counterfactual.known_seconds(world)
@@ -100,7 +102,7 @@ def test_what_returns_is_what_is_missing() -> None:
 @pytest.mark.usefixtures("shaped")
 def test_observations_are_those_of_the_world() -> None:
     """A pair that was really served looks as it did then, the rows before and after it too."""
-    story = catalogue.scenario("chat-mixed")
+    story = stories.mixed()
     world = worlds.world(story, "learn")
     found = recorded(world, story)
     begins = np.flatnonzero(found.second % world.window_s == 0)

@@ -17,8 +17,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.model import memory, profiles
 from rapgym.model.profiles import DeviceProfile, Latency, Stored, Work
 from rapgym.model.shapes import model_spec
-from rapgym.scenarios import card, lanes, story, worlds
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios import card, catalogue, lanes, story, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.world import simulator
 from rapgym.world.records import World
@@ -28,7 +27,7 @@ PROFILE = DeviceProfile(
     "bench", context_bytes=5_000_000, activation_bytes_per_token=100.5, margin_bytes=70_000,
     restore_bytes_per_s=1e9, reaction_s=0.02, latency=Latency(WORK, WORK, WORK, drop_block_s=0.0004),
 )  # fmt: skip
-BESIDE_CODE = SCENARIOS[0]
+BESIDE_CODE = catalogue.scenario("chat-beside-code")
 
 
 @pytest.fixture

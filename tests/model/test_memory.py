@@ -14,8 +14,9 @@ from rapgym.model.profiles import DeviceProfile
 from rapgym.model.shapes import MODELS, Format, KVFormat, ModelSpec, WeightFormat, model_spec
 
 MIB = 1 << 20
-LLAMA2, LLAMA3, QWEN, SMOL = map(
-    model_spec, ("llama2-7b", "llama3-8b", "qwen2.5-7b", "smollm2-135m")
+LLAMA2, LLAMA3, QWEN, SMOL, MISTRAL, QWEN_14B = map(
+    model_spec,
+    ("llama2-7b", "llama3-8b", "qwen2.5-7b", "smollm2-135m", "mistral-7b", "qwen2.5-14b"),
 )
 
 
@@ -34,9 +35,10 @@ def test_check_points_of_the_reference_model() -> None:
 # The parameter counts of the models' published checkpoints.
 @pytest.mark.parametrize(
     ("model", "parameters"),
-    [(SMOL, 134_515_008), (LLAMA2, 6_738_415_616), (LLAMA3, 8_030_261_248), (QWEN, 7_615_616_512)],
+    [(SMOL, 134_515_008), (LLAMA2, 6_738_415_616), (LLAMA3, 8_030_261_248), (QWEN, 7_615_616_512),
+     (MISTRAL, 7_248_023_552), (QWEN_14B, 14_770_033_664)],
     ids=lambda value: getattr(value, "name", ""),
-)
+)  # fmt: skip
 def test_all_weights_are_counted(model: ModelSpec, parameters: int) -> None:
     assert memory.weight_bytes(model) == 2 * parameters
 

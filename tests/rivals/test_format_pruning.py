@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shaped_table
+import stories
 import toy_table
 from plain_records import known
 from toy_table import ALL_SETS, CEILING, FLOOR
@@ -33,7 +34,7 @@ from rapgym.rivals import rivals
 from rapgym.rivals.rivals import PRUNED, Rival
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables, worlds
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import Scenario
 from rapgym.testing import model
 from rapgym.world.records import World
@@ -91,12 +92,12 @@ def toy_int4(toy: Scenario) -> Scenario:
     return replace(toy, name="toy-int4", form=INT4, table="toy-int4")
 
 
-@pytest.mark.parametrize("name", ["toy", "chat-beside-code", "chat-alone"])
+@pytest.mark.parametrize("name", ["toy", "chat-beside-code", "alone"])
 def test_in_the_scenarios_own_format_it_is_the_reference_policy(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     request.getfixturevalue("toy_story" if name == "toy" else "shaped")
-    story = catalogue.scenario(name)
+    story = stories.alone() if name == "alone" else catalogue.scenario(name)
     served = rollout.run(FrontierLookup, story, "test", briefing(story))
     for text in TEXTS:
         found = pruned_rivals.log(story, story.form, "test", text)
@@ -263,7 +264,7 @@ def test_tables_are_called_after_their_format() -> None:
         "smollm2-135m-int8-int8kv", "smollm2-135m-int4-int8kv",
     ]  # fmt: skip
     for name, form in zip(names, (BF16, *FORMATS), strict=True):
-        story = replace(SCENARIOS[0], table=name, form=form)
+        story = replace(catalogue.scenario("chat-beside-code"), table=name, form=form)
         assert tables.base_name(story) == "smollm2-135m"
 
 
@@ -293,7 +294,7 @@ def test_a_format_without_a_table_prunes_nothing(
 
 
 def test_rivals_that_prune_are_those_whose_table_is_shipped() -> None:
-    bases = {tables.base_name(story) for story in SCENARIOS}
+    bases = {tables.base_name(story) for story in shipped()}
     there = {tables.table_name(base, form): form for base in bases for form in FORMATS}
     for rival in PRUNED:
         wanted = {name for name, form in there.items() if form == rival.form}
@@ -310,7 +311,7 @@ def test_what_a_format_costs_dense_is_what_its_table_loses_more(form: Format) ->
     Where only the text is shared on which orders are found, and no format was measured there, both
     are estimates of it.
     """
-    story = SCENARIOS[0]
+    story = catalogue.scenario("chat-beside-code")
     base, own = tables.base_table(story), tables.format_table(story, form)
     assert (own.model, own.header.domains) == (base.model, base.header.domains)
     there = {each.name: each for each in base.header.samples}

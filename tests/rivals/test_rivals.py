@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stories
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_table import CEILING
@@ -402,13 +403,13 @@ def test_admitting_everybody_is_keeping_every_block(case: Case) -> None:
 # On whole scenarios.
 
 
-@pytest.fixture(params=["toy", "chat-beside-code", "chat-alone"])
+@pytest.fixture(params=["toy", "chat-beside-code", "alone"])
 def story(request: pytest.FixtureRequest) -> Scenario:
     if request.param == "toy":
         found: Scenario = request.getfixturevalue("toy_story")
         return found
     request.getfixturevalue("shaped")
-    return catalogue.scenario(request.param)
+    return stories.alone() if request.param == "alone" else catalogue.scenario(request.param)
 
 
 def total(log: EpisodeLog) -> Any:
@@ -471,7 +472,7 @@ def test_static_dense_is_the_policy_that_keeps_every_block_and_refuses(
     shaped: QualityTable,
 ) -> None:
     """But for the floor that a policy falls back to: the scenario never evicts dense weights."""
-    story = catalogue.scenario("chat-alone")
+    story = stories.alone()
     world = scenarios_worlds.world(story, "test")
     whole = np.ones((1, world.blocks), dtype=bool)
     log = rivals.played(story, DENSE, "test", 0.0)

@@ -21,7 +21,7 @@ from rapgym.scenarios.story import Scenario, Split
 from rapgym.workload import series
 
 TOKENIZER = tiny_llama.tokenizer()
-STORIES = ("chat-beside-code", "chat-gqa", "code-beside-chat", "long-context")
+STORIES = ("chat-beside-code", "chat-gqa", "code-8bit", "long-context")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,11 +136,13 @@ def test_only_the_test_split_reads_test_text() -> None:
 
 
 def test_scenario_and_row_decide_the_text() -> None:
-    def prompts(name: str, row: int) -> list[list[int]]:
-        return [request.prompt.tolist() for request in source(name).at(row)]
+    def prompts(name: str, row: int, **changed: Any) -> list[list[int]]:
+        return [request.prompt.tolist() for request in source(name, **changed).at(row)]
 
     assert prompts("chat-gqa", 3) == prompts("chat-gqa", 3)
-    assert prompts("chat-gqa", 3) != prompts("chat-mixed", 3), "the same lengths, other text"
+    assert prompts("chat-gqa", 3) != prompts("chat-gqa", 3, name="other"), (
+        "the same lengths, other text"
+    )
     assert prompts("chat-gqa", 3) != prompts("chat-gqa", 4)
 
 

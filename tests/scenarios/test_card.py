@@ -9,7 +9,7 @@ from rapgym.arrays import BoolArray
 from rapgym.model import memory
 from rapgym.model.shapes import BF16, FORMATS, Format, model_spec
 from rapgym.scenarios import card, tables, worlds
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GIB, Scenario, Split
 from rapgym.workload import series
 
@@ -24,7 +24,11 @@ def seconds_that_fit(story: Scenario, form: Format, split: Split) -> BoolArray:
     return fits
 
 
-@pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
+@pytest.mark.parametrize(
+    "story",
+    [pytest.param(story, marks=pytest.mark.slow if story.is_drawn else ()) for story in shipped()],
+    ids=lambda story: story.name,
+)
 @pytest.mark.usefixtures("shaped")
 def test_the_full_model_fits_as_often_as_its_own_formula_says(story: Scenario) -> None:
     """In every format, second by second, although its layers are spread over the table's."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, astuple, replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,94 +16,88 @@ from reachable import snapshot, values
 from rapgym.bench import suitability
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
-from rapgym.model.shapes import BF16, WeightFormat, model_spec
+from rapgym.model.shapes import BF16, Format, WeightFormat, model_spec
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
-from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios.catalogue import DAYS, SCENARIOS
+from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GIB, Scenario, Split
 from rapgym.workload import residence, series
 from rapgym.workload.loaders import load_requests
 from rapgym.workload.series import Series
 from rapgym.world import encoding
 
-every_story = pytest.mark.parametrize("story", SCENARIOS, ids=lambda story: story.name)
+every_story = pytest.mark.parametrize("story", shipped(), ids=lambda story: story.name)
 
 
 def test_numbers_are_frozen() -> None:
     """A change of any of them moves every score: it needs a new version of the scenario."""
     told = {
         story.id: (
-            story.card_gib, story.served, story.trace, story.every, story.restore_s, story.notice_s,
-            story.window_s, story.domain, story.table, story.offsets,
-            story.tenant and astuple(story.tenant),
+            story.group, story.card_gib, story.served, story.trace, story.every, story.restore_s,
+            story.window_s, story.offsets, story.tenant and astuple(story.tenant),
         )
-        for story in (*SCENARIOS, *DAYS)
+        for story in shipped()
     }  # fmt: skip
     mha, gqa, conv, code = "llama2-7b", "llama3-8b", "azure-conv", "azure-code"
     large, mid, small = (f"servegen:language/m-{size}" for size in ("large", "mid", "small"))
-    eight_bits = (None, "smollm2-135m-int8-int8kv", 1)
-    same = (None, "smollm2-135m", 16)  # text domain, table, pairings
-    beside = (mha, code, 2, 8)
+    recording = ("recordings/python-project.csv.gz", "")
     assert told == {
-        "chat-beside-code-v0": (44, mha, conv, 2, 0.5, 0, 7, *same, beside),
-        "chat-beside-code-disk-v0": (44, mha, conv, 2, 4.0, 0, 7, *same, beside),
-        "chat-beside-code-notice-v0": (44, mha, conv, 2, 0.5, 1, 7, *same, beside),
-        "chat-tight-v0": (40, mha, conv, 2, 0.5, 0, 7, *same, beside),
-        "chat-bursty-v0": (48, mha, conv, 2, 0.5, 0, 7, *same, (mha, code, 1, 16)),
-        "chat-gqa-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, (gqa, code, 1, 8)),
-        "chat-mixed-v0": (40, gqa, conv, 1, 0.5, 0, 7, *same, beside),
-        "code-beside-chat-v0": (44, mha, code, 2, 0.5, 0, 2, *same, (mha, conv, 2, 20)),
-        "chat-alone-v0": (32, mha, conv, 2, 0.5, 0, 7, None, "smollm2-135m", 1, None),
-        "chat-int4-v0": (35, mha, conv, 2, 0.13, 0, 7, None, "smollm2-135m-int4", 16, beside),
+        "chat-v0": ("8-bit", 40, mha, conv, 1, 0.25, 7, 16, (mha, code, 2, 8)),
+        "chat-bursty-8bit-v0": ("8-bit", 40, mha, conv, 2, 0.25, 7, 16, (mha, code, 1, 16)),
+        "chat-gqa-8bit-v0": ("8-bit", 34, gqa, conv, 1, 0.25, 7, 16, (gqa, code, 1, 8)),
+        "chat-mixed-8bit-v0": ("8-bit", 32, gqa, conv, 1, 0.25, 7, 16, (mha, code, 2, 8)),
+        "code-8bit-v0": ("8-bit", 41.5, mha, code, 2, 0.25, 2, 16, (mha, conv, 2, 20)),
+        "chat-beside-code-v0": ("16-bit", 44, mha, conv, 2, 0.5, 7, 16, (mha, code, 2, 8)),
+        "chat-gqa-v0": ("16-bit", 40, gqa, conv, 1, 0.5, 7, 16, (gqa, code, 1, 8)),
+        "laptop-v0": ("16-bit", 23.5, mha, conv, 4, 4.0, 7, 16, recording),
         "long-context-v0": (
-            72, gqa, "mooncake-conversation", 3, 0.5, 0, 18, *same, (gqa, "vllm-kvcache", 1, 32),
+            "16-bit", 72, gqa, "mooncake-conversation", 3, 0.5, 18, 16, (gqa, "vllm-kvcache", 1, 32),
         ),
-        "days-large-v0": (32, gqa, large, 25, 0.25, 0, 7, *eight_bits, (gqa, mid, 200, 8)),
-        "days-mid-v0": (29, gqa, mid, 200, 0.25, 0, 3, *eight_bits, (gqa, large, 60, 8)),
-        "days-small-v0": (28, gqa, small, 150, 0.25, 0, 2, *eight_bits, (gqa, large, 75, 8)),
-        "laptop-v0": (23.5, mha, conv, 4, 4.0, 0, 7, *same, ("recordings/python-project.csv.gz", "")),
+        "days-large-v0": ("days", 32, gqa, large, 25, 0.25, 7, 1, (gqa, mid, 200, 8)),
+        "days-mid-v0": ("days", 29, gqa, mid, 200, 0.25, 3, 1, (gqa, large, 60, 8)),
+        "days-small-v0": ("days", 28, gqa, small, 150, 0.25, 2, 1, (gqa, large, 75, 8)),
     }  # fmt: skip
-    assert [story.name for story in SCENARIOS if not story.headline] == ["long-context", "laptop"]
+    assert {story.name for story in shipped() if not story.claims} == {"long-context", "laptop"}
     assert {
-        (story.splits, story.told_domain, story.draw, story.ceiling) for story in SCENARIOS
-    } == {("time", None, None, None)}, "what sensitivity tables vary"
-    assert {(story.splits, story.synthetic, story.is_drawn) for story in DAYS} == {
-        ("days", True, True)
-    }
-    assert not any(story.synthetic or story.is_drawn for story in SCENARIOS)
-    assert [story.name for story in SCENARIOS if story.form != BF16] == ["chat-int4"]
-    assert len(told) == len(SCENARIOS) + len(DAYS), "no two of one id"
+        (
+            story.domain,
+            story.told_domain,
+            story.draw,
+            story.ceiling,
+            story.notice_s,
+            story.reaction_s,
+        )
+        for story in shipped()
+    } == {(None, None, None, None, 0, 0.1)}, "what sensitivity tables vary"
+    for story in shipped():
+        is_long = story.group == "days"
+        assert (story.splits == "days") == story.synthetic == story.is_drawn == is_long
+        in_8_bits = story.group in ("8-bit", "days")
+        assert story.headline == (story.group == "8-bit")
+        assert story.form == (Format("int8", "int8") if in_8_bits else BF16)
+        assert story.table == tables.table_name("smollm2-135m", story.form)
+    assert len(told) == len(shipped()), "no two of one id"
 
 
-@pytest.mark.usefixtures("shaped")
-def test_the_card_and_the_link_of_int4_follow_from_the_first_scenario() -> None:
-    """What 4 bits save is taken off the card: the whole model fits in the same rows, but for a few."""
-    first, int4 = catalogue.scenario("chat-beside-code"), catalogue.scenario("chat-int4")
-    served = model_spec(first.served)
-    saved = memory.weight_bytes(served) - memory.weight_bytes(served, int4.form)
-    assert int4.card_gib == round(first.card_gib - saved / GIB)
-    forms: tuple[WeightFormat, ...] = ("bf16", "int4")
-    blocks_bytes = [
-        memory.attention_bytes(served, form) + memory.ffn_bytes(served, form) for form in forms
-    ]
-    assert int4.restore_s == round(first.restore_s * blocks_bytes[1] / blocks_bytes[0], 2)
-    same = {"name", "story", "card_gib", "restore_s", "form", "table"}
-    assert {f for f in asdict(first) if getattr(first, f) != getattr(int4, f)} == same
-    exact = replace(int4, card_gib=first.card_gib - saved / GIB)
-    trained = [worlds.world(story, "train") for story in (first, exact, int4)]
-    whole = np.ones(60, dtype=bool)
-    fits = [suitability.fitting_share(world, whole) for world in trained]
-    assert fits[1] == pytest.approx(fits[0], abs=1e-9)
-    assert fits[2] == pytest.approx(fits[0], abs=0.02)
+def test_the_link_of_8_bits_follows_from_that_of_16() -> None:
+    """Half the bytes cross the same link in half the time, but for scales."""
+    for name in ("llama2-7b", "llama3-8b"):
+        served = model_spec(name)
+        forms: tuple[WeightFormat, ...] = ("bf16", "int8")
+        whole, half = (
+            memory.attention_bytes(served, form) + memory.ffn_bytes(served, form) for form in forms
+        )
+        restore_s = {each.restore_s for each in shipped() if each.headline and each.served == name}
+        assert restore_s == {round(0.5 * half / whole, 2)}
 
 
 @pytest.mark.usefixtures("raw_data")
 def test_the_window_is_the_mean_residence_of_the_hour() -> None:
     hour = load_requests("azure-conv")
     assert residence.window_s(hour.prompt_tokens, hour.output_tokens) == 7
-    for story in SCENARIOS:
+    for story in shipped():
         if story.trace == "azure-conv":
             assert story.window_s == 7
 
@@ -149,19 +143,19 @@ def test_only_the_scorers_world_has_test_columns(story: Scenario) -> None:
 
 @pytest.mark.parametrize("name", ["chat-beside-code", "chat-beside-code-v0"])
 def test_a_scenario_answers_to_its_name_with_and_without_version(name: str) -> None:
-    assert catalogue.scenario(name) is SCENARIOS[0]
+    assert catalogue.scenario(name) is catalogue.scenario("chat-beside-code")
 
 
 def test_unknown_scenarios_and_impossible_numbers_are_refused() -> None:
-    with pytest.raises(InvalidSpec, match="there are chat-beside-code, chat-gqa"):
-        catalogue.scenario("chat")
+    with pytest.raises(InvalidSpec, match=r"there are chat-.*, or give the path of a \.toml file"):
+        catalogue.scenario("chatter")
     impossible: list[dict[str, Any]] = [
         {"card_gib": 0}, {"restore_s": 0}, {"every": 0}, {"offsets": 0}, {"notice_s": -1},
         {"reaction_s": -0.1}, {"reaction_s": float("nan")}, {"reaction_s": float("inf")},
     ]  # fmt: skip
     for change in impossible:
         with pytest.raises(InvalidSpec, match="chat-beside-code"):
-            replace(SCENARIOS[0], **change)
+            replace(catalogue.scenario("chat-beside-code"), **change)
 
 
 def other_test_columns() -> QualityTable:
@@ -241,7 +235,7 @@ def test_a_stated_price_of_tokens_that_are_not_served_counts_everywhere(
 ) -> None:
     story = replace(toy_story, ceiling=1.5)
     assert worlds.world(story, "test").ceiling == worlds.scoring_world(story).ceiling == 1.5
-    with pytest.raises(InvalidSpec, match="more than nothing"):
+    with pytest.raises(InvalidSpec, match="ceiling is above 0 nats"):
         replace(toy_story, ceiling=0.0)
 
 

@@ -9,9 +9,9 @@ from rapgym.errors import InvalidSpec
 from rapgym.model import memory
 from rapgym.model.shapes import model_spec
 from rapgym.scenarios import card, catalogue, stand_in, worlds
-from rapgym.scenarios.catalogue import SCENARIOS
 
-STORY = replace(SCENARIOS[0], stand_in=True)
+SERVED = catalogue.scenario("chat-beside-code")
+STORY = replace(SERVED, stand_in=True)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_scales_keep_the_ratios(served: str, dense_tokens: int) -> None:
 def test_the_measured_model_fits_as_often_as_the_one_it_stands_for() -> None:
     whole = np.ones(60, dtype=bool)
     fits = []
-    for story in (SCENARIOS[0], STORY, replace(STORY, length_share=0.2)):
+    for story in (SERVED, STORY, replace(STORY, length_share=0.2)):
         world = worlds.world(story, "train")
         rows, foot = world.rows, world.footprint
         used = foot.used_bytes(whole, rows.prompt_tokens + rows.reserved_tokens, rows.prompt_tokens)
@@ -46,15 +46,15 @@ def test_bytes_are_those_of_the_measured_model() -> None:
     world = worlds.world(STORY, "train")
     assert world.footprint == memory.footprint(measured)
     scale = float(stand_in.scales(STORY).bytes)
-    assert card.card_bytes(STORY) == int(card.card_bytes(SCENARIOS[0]) * scale)
-    served = worlds.world(SCENARIOS[0], "train").rows
+    assert card.card_bytes(STORY) == int(card.card_bytes(SERVED) * scale)
+    served = worlds.world(SERVED, "train").rows
     assert (world.rows.limit_bytes == np.floor(served.limit_bytes * scale)).all()
     assert (world.rows.output_tokens == served.output_tokens).all(), "outputs only weigh rows"
 
 
 def test_lengths_are_cut_for_a_stand_in_alone() -> None:
     with pytest.raises(InvalidSpec, match="stand_in"):
-        replace(SCENARIOS[0], length_share=0.5)
+        replace(SERVED, length_share=0.5)
     assert catalogue.story_of("chat-beside-code", 0.5).stand_in, "a share below 1 is a stand-in's"
     assert catalogue.story_of("chat-beside-code", stand_in=True) == STORY
     assert not catalogue.story_of("chat-beside-code").stand_in

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stories
 from toy_world import least_cost
 
 from rapgym.bench.pieces import Pieces
 from rapgym.files import places
 from rapgym.rollout import rollout
-from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios import worlds
 from rapgym.studies.causal import controller, page, scores, states, twin
 from rapgym.studies.causal.twin import Drawn, Twin
 
@@ -19,7 +20,7 @@ ROWS = 160
 
 @pytest.fixture(scope="module")
 def drawn_twin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Twin, Drawn, Any]:
-    source = twin.fit(catalogue.scenario("chat-mixed"), neighbours=8)
+    source = twin.fit(stories.mixed(), neighbours=8)
     drawn = twin.draw(source, ROWS, seed=0)
     return source, drawn, twin.write(source, drawn, tmp_path_factory.mktemp("twin"))
 

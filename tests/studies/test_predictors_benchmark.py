@@ -192,7 +192,7 @@ def test_resampled_errors_are_those_of_the_drawn_sets() -> None:
 
 def test_what_is_committed_is_of_the_table_here() -> None:
     found: dict[str, Any] = json.loads(FOUND.read_text())
-    table = tables.table(catalogue.SCENARIOS[0])
+    table = tables.table(catalogue.scenario("chat-beside-code"))
     assert found["table"] == {"name": table.name, "sha256": table.sha256}
     named = [*kinds.KINDS, study.MEAN]
     assert {*found["splits"]["calib"]["kinds"]} == {*named}

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stories
 
 from rapgym.errors import InvalidSpec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import rollout
-from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios import worlds
 from rapgym.studies.causal import twin
 from rapgym.studies.causal.twin import Chain, Twin
 from rapgym.workload import series
@@ -17,7 +18,7 @@ from rapgym.workload import series
 
 @pytest.fixture(scope="module")
 def source() -> Twin:
-    return twin.fit(catalogue.scenario("chat-mixed"), neighbours=8)
+    return twin.fit(stories.mixed(), neighbours=8)
 
 
 def test_a_walk_goes_on_with_the_stated_chances() -> None:
@@ -87,7 +88,6 @@ def test_a_seed_fixes_a_twin_and_policies_run_on_it(source: Twin, tmp_path: Path
     assert np.isfinite(log.mean_cost)
 
 
-@pytest.mark.parametrize("name", ["chat-beside-code-notice"])
-def test_what_has_no_twin_says_so(name: str) -> None:
+def test_what_has_no_twin_says_so() -> None:
     with pytest.raises(InvalidSpec, match="without notice"):
-        twin.fit(catalogue.scenario(name))
+        twin.fit(stories.noticed())

@@ -370,7 +370,7 @@ def write(twin: Twin, drawn: Drawn, folder: Path) -> Scenario:
         story=f"Drawn from what the train rows of {twin.story.name} were like.",
         workload=str(path).removesuffix(".csv.gz"),  # an absolute path: not one of traces/
         synthetic=True,
-        headline=False,
+        group="own",
         offsets=1,  # further rows are drawn, not paired anew
         splits="time",
         series_sha256="",

@@ -13,7 +13,7 @@ from rapgym.policies.registry import Entry
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.report.bench import interval, interval_of
 from rapgym.report.markdown import table
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios import catalogue
 
 
 def cards(found: Results) -> dict[str, str]:
@@ -32,7 +32,7 @@ def shipped(entry: Entry) -> list[tuple[str, TrainedPolicy]]:
         return []
     return [
         (story.name, trained.load(trained.place(entry.name, story, told, seed)))
-        for story in SCENARIOS
+        for story in catalogue.shipped()
         for told in trained.MAY_OPEN
         for seed in trained.seeds(entry.name, story, told)
     ]

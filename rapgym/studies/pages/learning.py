@@ -10,7 +10,7 @@ from rapgym.bench.verdicts import LEAST_ROOM
 from rapgym.report import bench as bench_report
 from rapgym.report import learning as learning_findings
 from rapgym.report.markdown import table
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import shipped
 
 Record = dict[str, Any]
 
@@ -156,5 +156,5 @@ def _mean(records: Sequence[Record]) -> float:
 
 def _in_order(records: Iterable[Record], field: str) -> list[str]:
     names = dict.fromkeys(r[field] for r in records)
-    order = [story.name for story in SCENARIOS]
+    order = [story.name for story in shipped()]
     return sorted(names, key=order.index) if field == "scenario" else [*names]

@@ -18,7 +18,7 @@ from rapgym.files import places
 from rapgym.policies import registry
 from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.lanes import Lanes
 from rapgym.studies.pages import cards, figure, front
 from rapgym.studies.pages import results as results_page
@@ -48,32 +48,35 @@ def commands() -> str:
 
 def scenarios() -> str:
     """The stories."""
-    rows = [[f"`{story.name}`", story.story, story.served] for story in SCENARIOS]
-    return table(("scenario", "story", "served"), rows, left=3)
+    rows = [[story.group, f"`{story.name}`", story.story, story.served] for story in shipped()]
+    return table(("group", "scenario", "story", "served"), rows, left=4)
 
 
 def numbers() -> str:
     """What follows from the stories."""
     rows = []
-    for story in SCENARIOS:
+    for story in shipped():
         found = suitability.numbers(story)
         rows.append(
             [
                 f"`{story.name}`",
                 f"{story.card_gib:g}",
                 f"{story.window_s}",
+                f"{found['weights_gib']:.1f}",
+                f"{found['kv_kib_a_token']:.0f}",
+                f"{found['limit_gib_mean']:.1f}",
+                f"{found['tokens_in_flight_mean']:,.0f}",
                 f"{found['train_rows_where_dense_fits']:.0%}",
-                f"{found['token_scale']:.4f}",
-                f"{found['byte_scale']:.4f}",
             ]
         )
-    heads = ("scenario", "card, GiB", "W, s", "dense fits, train", "token scale", "byte scale")
+    heads = ("scenario", "card, GiB", "W, s", "weights, GiB", "KV a token, KiB", "limit, GiB",
+             "tokens in flight", "dense fits, train")  # fmt: skip
     return table(heads, rows)
 
 
 def observation() -> str:
     """Every part of the observation of RAP-v0."""
-    layout = Lanes(SCENARIOS[0], "train", 1, small_steps=True).layout
+    layout = Lanes(shipped()[0], "train", 1, small_steps=True).layout
     rows = ["| part | entries | range | what it is |", "| --- | ---: | --- | --- |"]
     rows += [
         f"| `{part.name}` | {part.size} | {part.low:g} to {part.high:g} | {part.meaning} |"

@@ -14,10 +14,10 @@ def names(arguments: argparse.Namespace) -> list[str] | None:
     from rapgym.errors import InvalidSpec
     from rapgym.scenarios import catalogue
 
-    told = {
+    stated = {
         name: getattr(arguments, name, None) for name in ("requests", "card", "every", "served")
     }
-    told = {name: f"{value:g}" if name == "card" else str(value) for name, value in told.items()
+    told = {name: f"{value:g}" if name == "card" else str(value) for name, value in stated.items()
             if value is not None}  # fmt: skip
     if arguments.trace is not None:
         options = {"memory": arguments.trace, **told}

@@ -86,7 +86,7 @@ def toy_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     folder: Path = tmp_path_factory.mktemp("traces")
     story = replace(toy_world.STORY, workload=str(folder / "toy"))
     series.write(toy_world.toy_series(), folder / "toy.csv.gz")
-    listed = (*catalogue.shipped(), story)
+    listed = tuple(sorted((*catalogue.shipped(), story), key=catalogue.place))
     with _tables(toy=toy_table.toy_table()) as patch:
         patch.setattr(shapes, "MODELS", (*shapes.MODELS, toy_world.MODEL))
         patch.setattr(catalogue, "shipped", lambda: listed)

@@ -68,7 +68,7 @@ def toy_alone(folder: Path) -> Iterator[Scenario]:
     from rapgym.scenarios import catalogue
 
     story = replace(toy_world.STORY, workload=str(folder / "toy"))
-    listed = (*catalogue.shipped(), story)
+    listed = tuple(sorted((*catalogue.shipped(), story), key=catalogue.place))
     with conftest._tables(toy=toy_table.toy_table()) as patch:
         patch.setattr(shapes, "MODELS", (*shapes.MODELS, toy_world.MODEL))
         patch.setattr(catalogue, "shipped", lambda: listed)

@@ -237,7 +237,7 @@ class TestWorlds:
         )
         larger = replace(toy_story, card_gib=2 * toy_story.card_gib)
         assert (rapgym.make_world(larger, "test").rows.limit_bytes > world.rows.limit_bytes).all()
-        with pytest.raises(InvalidSpec, match="there are chat-beside-code"):
+        with pytest.raises(InvalidSpec, match="there are chat, "):
             rapgym.make_world("nowhere")
         with pytest.raises(InvalidSpec, match="no split 'tests'"):
             rapgym.run_policy("gsi", "toy", "tests")  # type: ignore[arg-type]

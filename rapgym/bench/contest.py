@@ -227,8 +227,8 @@ class Contest:
     def points(self, policy: str, reference: str) -> Estimate:
         """Score of a policy, 0 being the reference and 100 the bound."""
         error = (self.error(policy, reference) or 0.0) * self.output.total
-        sums = (self.summed[name] for name in (policy, reference, BOUND))
-        return score.score(*sums, self.pieces, error)
+        own, zero, bound = (self.summed[name] for name in (policy, reference, BOUND))
+        return score.score(own, zero, bound, self.pieces, error)
 
 
 def contest_of(cells: list[Cell]) -> Contest:

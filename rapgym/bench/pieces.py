@@ -90,7 +90,7 @@ def fitting_rows(world: World, kept: BoolArray) -> BoolArray:
     rows, footprint = world.rows, world.footprint
     tokens = rows.prompt_tokens + rows.reserved_tokens
     used = footprint.used_bytes(kept, tokens, rows.prompt_tokens) + footprint.margin_bytes
-    fits: BoolArray = (used[:, None] <= rows.limit_bytes).all(axis=1)
+    fits: BoolArray = np.all(used[:, None] <= rows.limit_bytes, axis=1)
     return fits
 
 

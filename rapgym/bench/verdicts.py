@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from rapgym.bench import score
+from rapgym.bench.pieces import LEAST_PIECES
 from rapgym.bench.records import Score, Unit, Verdict
 from rapgym.bench.score import Estimate
 
@@ -27,7 +28,7 @@ CONDITIONAL = "conditional on these rows"
 
 def is_conditional(unit: Unit, pieces: int) -> bool:
     """Whether what is said of so many pieces speaks of these rows alone."""
-    return not HOLDS_BEYOND[unit] or pieces < score.LEAST_PIECES
+    return not HOLDS_BEYOND[unit] or pieces < LEAST_PIECES
 
 
 def margin(lookup_cost: float, bound_cost: float) -> float:

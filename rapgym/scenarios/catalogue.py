@@ -23,7 +23,12 @@ def shipped() -> tuple[Scenario, ...]:
         InvalidSpec: a file of them is damaged.
     """
     found = [file.read(path, path.stem) for path in places.STORIES.glob(f"*{FILE_SUFFIX}")]
-    return tuple(sorted(found, key=lambda story: (GROUPS.index(story.group), story.name)))
+    return tuple(sorted(found, key=place))
+
+
+def place(story: Scenario) -> tuple[int, str]:
+    """Where a scenario stands in the list."""
+    return GROUPS.index(story.group), story.name
 
 
 def scenario(name: str) -> Scenario:

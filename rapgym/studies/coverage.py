@@ -62,7 +62,7 @@ def bursts(
         alike: correlation of neighbouring rows of a burst's noise (AR(1)).
         heavy: whether a few bursts cost most: a lognormal severity each, drawn anew for both.
     """
-    first, lengths = [0], []
+    lengths = list[int]()
     while sum(lengths) < rows:
         lengths.append(int(2 + rng.geometric(1 / 6) + rng.geometric(1 / 8)))
     first = np.cumsum([0, *lengths[:-1]])

@@ -310,7 +310,7 @@ def test_the_choice_of_champion_is_made_again_in_every_resample(toy_story: Scena
         cells = world_of(toy_story, {})
         base = cells[1].test_cost
         for name, lead, parts in (("good", 0.3, good), ("bad", -0.3, bad)):
-            validation = {"validation_cost": sum(parts), "validation_parts": parts}
+            validation: dict[str, Any] = {"validation_cost": sum(parts), "validation_parts": parts}
             cells.append(cell(toy_story, name, "heuristic", base - lead, **validation))
         found = entries_of(cells)["good"]
         assert found.champion == ("heuristic", "all")

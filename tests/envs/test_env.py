@@ -357,7 +357,7 @@ def test_registering_twice_does_no_harm() -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"scenario": "nowhere"}, "there are chat-beside-code"),
+        ({"scenario": "nowhere"}, "there are chat, "),
         ({"split": "tests"}, "train, fit, validation, learn, check, test"),
         ({"observation": "image"}, "flat, dict"),
         ({"backend": "tpu"}, "sim"),

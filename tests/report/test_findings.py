@@ -34,7 +34,7 @@ def changed(entries: list[Score], policy: str, **more: Any) -> list[Score]:
 
 def champion(verdict: str | None, **more: Any) -> Score:
     p = {"better": 0.012, "worse": 0.012, "equal": 0.02, "undecided": 0.34, None: None}[verdict]
-    named = {
+    named: dict[str, Any] = {
         "champion": ("heuristic", "all"), "champion_p": (p, p), "champion_low": -0.06,
         "champion_high": -0.01, "verdict": verdict, "p_holm": p,
     }  # fmt: skip

@@ -136,14 +136,17 @@ def test_only_the_test_split_reads_test_text() -> None:
 
 
 def test_scenario_and_row_decide_the_text() -> None:
-    def prompts(name: str, row: int, **changed: Any) -> list[list[int]]:
-        return [request.prompt.tolist() for request in source(name, **changed).at(row)]
+    def prompts(found: RowRequests, row: int) -> list[list[int]]:
+        return [request.prompt.tolist() for request in found.at(row)]
 
-    assert prompts("chat-gqa", 3) == prompts("chat-gqa", 3)
-    assert prompts("chat-gqa", 3) != prompts("chat-gqa", 3, name="other"), (
-        "the same lengths, other text"
+    story = catalogue.scenario("chat-gqa")
+    found, same, other = (
+        RowRequests(each, "test", TOKENIZER)
+        for each in (story, story, replace(story, name="other"))
     )
-    assert prompts("chat-gqa", 3) != prompts("chat-gqa", 4)
+    assert prompts(found, 3) == prompts(same, 3)
+    assert prompts(found, 3) != prompts(other, 3), "the same lengths, other text"
+    assert prompts(found, 3) != prompts(found, 4)
 
 
 def test_a_row_whose_requests_are_not_kept_says_so() -> None:

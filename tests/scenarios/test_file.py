@@ -66,8 +66,8 @@ def test_the_list_is_read_from_its_files() -> None:
     assert {story.name for story in shipped()} == {
         path.stem for path in places.STORIES.glob("*.toml")
     }
-    places_in_list = [(GROUPS.index(story.group), story.name) for story in shipped()]
-    assert places_in_list == sorted(places_in_list)
+    order = [(GROUPS.index(story.group), story.name) for story in shipped()]
+    assert order == sorted(order)
     for story in shipped():
         assert worlds.workload_file(story).is_file()
         assert not story.is_own

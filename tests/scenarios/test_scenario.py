@@ -147,7 +147,9 @@ def test_a_scenario_answers_to_its_name_with_and_without_version(name: str) -> N
 
 
 def test_unknown_scenarios_and_impossible_numbers_are_refused() -> None:
-    with pytest.raises(InvalidSpec, match=r"there are chat-.*, or give the path of a \.toml file"):
+    with pytest.raises(
+        InvalidSpec, match=r"there are chat, chat-.*, or give the path of a \.toml file"
+    ):
         catalogue.scenario("chatter")
     impossible: list[dict[str, Any]] = [
         {"card_gib": 0}, {"restore_s": 0}, {"every": 0}, {"offsets": 0}, {"notice_s": -1},

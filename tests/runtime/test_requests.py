@@ -34,7 +34,7 @@ def _texts(shaped: QualityTable) -> Iterator[None]:
 
 
 @lru_cache
-def source(name: str = "chat-gqa", split: Split = "test", **changed: Any) -> RowRequests:
+def source(name: str = "chat-gqa", /, split: Split = "test", **changed: Any) -> RowRequests:
     return RowRequests(replace(live(name), **changed), split, TOKENIZER)
 
 

@@ -103,13 +103,12 @@ def reaction(records: Sequence[Record]) -> Record:
     steps = sum(part["decode_steps"] for part in segments(records))
     step_s = sum(part["decode_s"] for part in segments(records)) / steps if steps else None
     release_s = sum(releases) / len(releases) if releases else None
-    known = release_s is not None and step_s is not None
     return {
         "emergencies": len(releases),
         "release_s": release_s,
         "longest_release_s": max(releases, default=None),
         "step_s": step_s,
-        "reaction_s": release_s + step_s if known else None,
+        "reaction_s": None if release_s is None or step_s is None else release_s + step_s,
     }
 
 

@@ -25,6 +25,14 @@ def rate_reads(tree: ast.AST) -> Iterator[ast.AST]:
             yield node
 
 
+def reaction_reads(tree: ast.AST) -> Iterator[ast.AST]:
+    """How long a world takes to react is read."""
+    for node in ast.walk(tree):
+        is_read = isinstance(node, ast.Attribute) and node.attr == "reaction_s"
+        if is_read and _last_name(node.value).endswith("world"):  # type: ignore[attr-defined]
+            yield node
+
+
 def floors(tree: ast.AST) -> Iterator[ast.AST]:
     """All that an order names is taken out of a set: the floor is left."""
     for node in ast.walk(tree):
@@ -102,6 +110,14 @@ RULES = {
          "row_bytes = self._world.restore_bytes_per_s * self._world.window_s",
          'rate = getattr(world, "restore_bytes_per_s")'),
         "world = replace(world, restore_bytes_per_s=40.0)",
+    ),
+    "what an emergency loses of its second": Rule(
+        reaction_reads,
+        # Beside its home: scenarios and reports of validation state it, made worlds hand it on.
+        ("rapgym/world/stall.py", "rapgym/bench/suitability.py",
+         "rapgym/runtime/validate/validate.py", "rapgym/testing/worlds.py"),
+        ("lost = min(world.reaction_s, 1)", "able_s = 1 - self._world.reaction_s"),
+        "quick = replace(world, reaction_s=0.1)\nstory.reaction_s",
     ),
     "which blocks always stay": Rule(
         floors,

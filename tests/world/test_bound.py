@@ -91,6 +91,19 @@ def test_no_sequence_of_its_candidates_beats_the_best_plan(world: World) -> None
     assert found[0] <= best + SLACK
 
 
+def test_planning_knows_that_a_reload_rests_while_blocks_leave() -> None:
+    # From the floor everything returns at 50 B/s, in 4 s: one of row 1, whose other is lost. Nothing of
+    # it is left for row 2, in which a1 and f1 are gone and the rest serves at 0.35. Who stays with the
+    # floor in row 1 (0.65) pays a whole row for that later, and row 3 has forty times the output.
+    limits = [[220] * 2, [460, 340], [340] * 2, [340] * 2]
+    rows = toy_rows([5] * 4, limits, [10, 10, 10, 400])
+    world = toy_world(rows, restore_bytes_per_s=50.0)
+    start = lanes_at(world, [0])
+    proposals = plan.best_plan(world, ABOVE_FLOOR[[0, -1]], start, 4)
+    found = cost(world, start, proposals, np.zeros(1, dtype=bool))
+    assert found == pytest.approx((0.65 + 4 + 0.35 + 40 * 0.35) / 43)
+
+
 def relaxed_optimum(world: World, rows: int) -> float:
     """The bound's own problem by plain recursion over counts of dropped blocks, dense start free.
 

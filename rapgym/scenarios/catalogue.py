@@ -147,6 +147,7 @@ _LARGE_DAYS = Scenario(
     restore_s=0.25,
     window_s=7,
     workload="servegen-large25-mid200-pool8",
+    series_sha256="2bd789cdde2915ac18b144e3913bfb64690eac79ec53b9cc1c1c4cf83a607b65",
     table="smollm2-135m-int8-int8kv",
     form=Format("int8", "int8"),
     synthetic=True,
@@ -170,6 +171,7 @@ DAYS = (
         tenant=Tenant("llama3-8b", "servegen:language/m-large", every=60, pool_gib=8),
         window_s=3,
         workload="servegen-mid200-large60-pool8",
+        series_sha256="d5beb2ad6972bebdd963a8311a3cd4ae4ed2840a38eca4adcf316830a265c1f2",
     ),
     replace(
         _LARGE_DAYS,
@@ -182,6 +184,7 @@ DAYS = (
         tenant=Tenant("llama3-8b", "servegen:language/m-large", every=75, pool_gib=8),
         window_s=2,
         workload="servegen-small150-large75-pool8",
+        series_sha256="eea8631b60d6e8550135d89d0b717eef53e239fc8f3629eeb9942dec7d39fb49",
     ),
 )
 

@@ -18,7 +18,7 @@ from rapgym.files import places
 from rapgym.policies import registry
 from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
-from rapgym.scenarios.catalogue import SCENARIOS
+from rapgym.scenarios.catalogue import DAYS, SCENARIOS
 from rapgym.scenarios.lanes import Lanes
 from rapgym.studies.pages import cards, figure, front
 from rapgym.studies.pages import results as results_page
@@ -48,7 +48,7 @@ def commands() -> str:
 
 def scenarios() -> str:
     """The stories."""
-    rows = [[f"`{story.name}`", story.story, story.served] for story in SCENARIOS]
+    rows = [[f"`{story.name}`", story.story, story.served] for story in (*SCENARIOS, *DAYS)]
     return table(("scenario", "story", "served"), rows, left=3)
 
 

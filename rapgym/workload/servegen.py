@@ -500,10 +500,11 @@ class _Lengths:
             shares = self.shares[pool]
             at = clocks.uniform("pool", row[pooled], number[pooled]) * shares[-1]
             record[pooled] = self.pools[pool][np.searchsorted(shares, at, side="right")]
-        return tuple(
+        prompt, output = (
             self._tokens(side, record, clocks.uniform(side, row, number))
             for side in ("prompt", "output")
         )
+        return prompt, output
 
     def _tokens(self, side: str, record: IntArray, at: FloatArray) -> IntArray:
         segment = np.searchsorted(_AT, at, side="right") - 1

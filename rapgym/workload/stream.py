@@ -40,7 +40,7 @@ def key(*names: object) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
 
 
-def uniform(keys: KeyArray, index: IntArray) -> FloatArray:
+def uniform(keys: KeyArray | np.uint64, index: IntArray) -> FloatArray:
     """Numbers in (0, 1): of each key, uint64 [...], the one of this index; both broadcast."""
     with np.errstate(over="ignore"):
         return _hashed(keys + (index.astype(np.uint64) + np.uint64(1)) * _GOLDEN)

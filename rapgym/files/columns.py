@@ -2,11 +2,11 @@
 
 import csv
 import gzip
-import io
 import re
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,9 @@ Columns = dict[str, NDArray[Any]]  # int64, float64 or str, all of one length
 
 MOST_CELLS = 32_000_000  # what a text of `LIMIT_BYTES` may hold, so that memory holds it too
 LIMIT_BYTES = 256 << 20  # unpacked; a larger file is not one of ours
+
+_ROWS_AT_ONCE = 1 << 17
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 _NUMBERS: dict[str, tuple[re.Pattern[str], str, type, type[np.generic]]] = {
     "int": (re.compile(r"-?\d{1,18}", re.ASCII), "a whole number", int, np.int64),
@@ -62,24 +65,44 @@ def parse(text: str, name: str, kinds: Mapping[str, Kind]) -> Columns:
     """
     if text.count("\n") + text.count(",") > MOST_CELLS:
         raise InvalidTrace(f"{name} holds more than {MOST_CELLS} cells: cut it in parts")
+    # A part after the other: of millions of rows, their texts would take gigabytes.
+    lines = csv.reader((found[0] for found in _LINE.finditer(text)), strict=True)
+    header: list[str] = []
+    parts: list[Columns] = []
+    done = 0
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        header = next(lines, [])
+        _check_header(header, name, kinds)
+        while rows := list(islice(lines, _ROWS_AT_ONCE)):
+            parts.append(_part(rows, header, name, kinds, done))
+            done += len(rows)
     except csv.Error as error:
         raise InvalidTrace(f"{name} is not a CSV file ({error})") from error
-    header, rows = (lines[0], lines[1:]) if lines else ([], [])
+    if not parts:
+        raise InvalidTrace(f"{name} has no rows")
+    return {column: np.concatenate([part[column] for part in parts]) for column in kinds}
+
+
+def _check_header(header: list[str], name: str, kinds: Mapping[str, Kind]) -> None:
     for column in kinds:
         if header.count(column) != 1:
             fault = "two columns" if column in header else "no column"
             raise InvalidTrace(f"{name} has {fault} {column!r}; it needs {', '.join(kinds)}")
-    if not rows:
-        raise InvalidTrace(f"{name} has no rows")
+
+
+def _part(
+    rows: list[list[str]], header: list[str], name: str, kinds: Mapping[str, Kind], done: int
+) -> Columns:
+    """The columns of some rows, `done` of which came before them."""
     for index, row in enumerate(rows):
         if len(row) != len(header):
             raise InvalidTrace(
-                f"{name}: row {index + 1} has {len(row)} fields, its header {len(header)}"
+                f"{name}: row {done + index + 1} has {len(row)} fields, its header {len(header)}"
             )
     cells = dict(zip(header, zip(*rows, strict=True), strict=True))
-    return {column: _array(cells[column], name, column, kind) for column, kind in kinds.items()}
+    return {
+        column: _array(cells[column], name, column, kind, done) for column, kind in kinds.items()
+    }
 
 
 def read(path: Path, name: str, kinds: Mapping[str, Kind]) -> Columns:
@@ -87,14 +110,14 @@ def read(path: Path, name: str, kinds: Mapping[str, Kind]) -> Columns:
     return parse(text_of(path, name), name, kinds)
 
 
-def _array(cells: tuple[str, ...], name: str, column: str, kind: Kind) -> NDArray[Any]:
+def _array(cells: tuple[str, ...], name: str, column: str, kind: Kind, done: int) -> NDArray[Any]:
     if kind == "text":
         return np.array(cells)
     pattern, meaning, number, dtype = _NUMBERS[kind]
     if not all(map(pattern.fullmatch, cells)):
         index = next(i for i, cell in enumerate(cells) if not pattern.fullmatch(cell))
         raise InvalidTrace(
-            f"{name}: row {index + 1} of column {column!r} is not {meaning}: {cells[index][:40]!r}"
+            f"{name}: row {done + index + 1} of column {column!r} is not {meaning}: {cells[index][:40]!r}"
         )
     array: NDArray[Any] = np.array(list(map(number, cells)), dtype=dtype)
     if not np.isfinite(array).all():

@@ -6,10 +6,9 @@ first line `# start_wall_s=...` carries it.
 """
 
 import gzip
-import io
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from rapgym.files import checked, columns
 REQUEST_COLUMNS: dict[str, columns.Kind] = {
     "arrival_s": "float", "prompt_tokens": "int", "output_tokens": "int"}  # fmt: skip
 MEMORY_COLUMNS: dict[str, columns.Kind] = {"t_s": "float", "used_bytes": "int"}
+_ROWS_AT_ONCE = 1 << 17
 LARGEST = {"tokens": 1 << 31, "used_bytes": 1 << 53, "seconds": 1e11}  # keeps sums exact
 
 
@@ -170,17 +170,22 @@ def _note(trace: RequestTrace | MemoryTrace) -> str:
 
 
 def _write(path: Path, note: str, header: Iterable[str], *arrays: NDArray[Any]) -> None:
-    rows = zip(*(map(repr, array.tolist()) for array in arrays), strict=True)
-    text = note + ",".join(header) + "\n" + "".join(",".join(row) + "\n" for row in rows)
     with checked.written_aside(path) as file:
         if path.suffix == ".gz":
-            packed = io.BytesIO()
             # No name and no time of writing: bytes depend on the trace alone.
-            with gzip.GzipFile("", "wb", compresslevel=9, fileobj=packed, mtime=0) as stream:
-                stream.write(text.encode())
-            file.write(packed.getvalue())
+            with gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0) as stream:
+                stream.writelines(_texts(note, header, arrays))
         else:
-            file.write(text.encode())
+            file.writelines(_texts(note, header, arrays))
+
+
+def _texts(note: str, header: Iterable[str], arrays: tuple[NDArray[Any], ...]) -> Iterator[bytes]:
+    """A file's text, part by part: of millions of rows, all at once would take gigabytes."""
+    yield f"{note}{','.join(header)}\n".encode()
+    for start in range(0, len(arrays[0]), _ROWS_AT_ONCE):
+        parts = (array[start : start + _ROWS_AT_ONCE].tolist() for array in arrays)
+        rows = zip(*(map(repr, part) for part in parts), strict=True)
+        yield "".join(",".join(row) + "\n" for row in rows).encode()
 
 
 def _freeze(trace: RequestTrace | MemoryTrace, time: str, *counts: str) -> None:

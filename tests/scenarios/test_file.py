@@ -1,7 +1,7 @@
 """Scenarios as files: the list, a user's own, and errors that name file and key."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAPGYM_CACHE", str(tmp_path / "cache"))
 
 
-def written(*more: str, path: str = "my.toml", **change: str | None) -> str:
-    """A file with these lines; None leaves a key out."""
-    lines = [f"{key} = {value}" for key, value in (NUMBERS | change).items() if value is not None]
+def written(*more: str, path: str = "my.toml", without: Collection[str] = (), **change: str) -> str:
+    """A file with these lines, and without those of some keys."""
+    told = NUMBERS | change
+    lines = [f"{key} = {value}" for key, value in told.items() if key not in without]
     Path(path).parent.mkdir(exist_ok=True)
     Path(path).write_text("\n".join([*lines, *more]), encoding="utf-8")
     return path
@@ -100,7 +101,7 @@ def test_keys_are_the_fields_of_a_scenario() -> None:
 
 
 def test_what_a_file_leaves_out_is_at_its_default() -> None:
-    found = catalogue.scenario(written(TENANT, every=None))
+    found = catalogue.scenario(written(TENANT, without=["every"]))
     stated = replace(catalogue.scenario("chat-beside-code"), name="my.toml", story="", every=1)
     assert replace(found, workload="", group="own") == replace(stated, workload="", group="own")
     assert found.group == "own"
@@ -113,7 +114,7 @@ def test_what_a_file_leaves_out_is_at_its_default() -> None:
         (["card_gb = 40"], {}, r"no key 'card_gb'; did you mean card_gib\? Keys are story, "),
         (["zzz = 40"], {}, r"no key 'zzz'\. Keys are"),
         (["name = 'x'"], {}, r"no key 'name'"),
-        ([], {"card_gib": None}, r"card_gib is missing \(all memory there is, GiB\)"),
+        ([], {"without": ["card_gib"]}, r"card_gib is missing \(all memory there is, GiB\)"),
         ([], {"card_gib": '"44"'}, r"card_gib is a number, not '44'"),
         ([], {"card_gib": "true"}, r"card_gib is a number, not True"),
         ([], {"card_gib": "inf"}, r"card_gib is a number, not inf"),
@@ -142,7 +143,7 @@ def test_what_a_file_leaves_out_is_at_its_default() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_file_and_key(
-    lines: list[str], change: dict[str, str | None], says: str
+    lines: list[str], change: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InvalidSpec, match=rf"^my\.toml: .*{says}"):
         catalogue.scenario(written("offsets = 1", *lines, **change))
@@ -212,7 +213,7 @@ def test_no_value_gives_a_traceback(values: dict[str, Any], tenant: dict[str, An
 
     lines = [f"{key} = {literal(value)}" for key, value in values.items() if key != "tenant"]
     lines += ["[tenant]", *(f"{key} = {literal(value)}" for key, value in tenant.items())]
-    path = written(*lines, **{key: None for key in NUMBERS if key in values})
+    path = written(*lines, without=values)
     try:
         assert catalogue.scenario(path).name == "my.toml"
     except DataUnavailable:
@@ -272,7 +273,7 @@ def test_the_same_numbers_elsewhere_share_what_was_tuned_and_others_do_not() -> 
     traces()
     Path("c.json").write_text(json.dumps(SHAPE))
     lines = ['tenant = {recording = "m.csv.gz"}']
-    change: dict[str, str | None] = {"trace": '"r.csv"', "served": '"c.json"'}
+    change: dict[str, Any] = {"trace": '"r.csv"', "served": '"c.json"'}
     first = catalogue.scenario(written(*lines, **change))
     Path("deep").mkdir()
     for name in ("m.csv.gz", "r.csv", "c.json"):

@@ -4,6 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rapgym.bench.pieces import LEAST_PIECES
 from rapgym.bench.records import Score
 from rapgym.bench.verdicts import CONDITIONAL, EQUAL_POINTS, EQUAL_SHARE, LEAST_ROOM
 
@@ -137,10 +138,22 @@ def counted(said: Mapping[str, Sequence[str]]) -> str:
 
 def _title(name: str, group: Sequence[Score]) -> str:
     """A scenario's name, what its intervals rest on, and whether they speak of these rows alone."""
-    first, said = group[0], [] if group[0].headline else ["outside the headline"]
-    count = f"{first.pieces} {first.unit}{'s' if first.pieces != 1 else ''}"
-    said.append(f"{count}: {CONDITIONAL}" if first.conditional else count)
-    return f"{name} ({'; '.join(said)})"
+    said = [] if group[0].headline else ["outside the headline"]
+    return f"{name} ({'; '.join([*said, rests_on(group[0])])})"
+
+
+def rests_on(entry: Score) -> str:
+    """What an entry's intervals rest on: "8 bursts: conditional on these rows"."""
+    count = f"{entry.pieces} {entry.unit}{'s' if entry.pieces != 1 else ''}"
+    return f"{count}: {CONDITIONAL}" if entry.conditional else count
+
+
+def beyond(groups: Sequence[Sequence[Score]]) -> str:
+    """What is added to a sentence over scenarios some of which speak of their rows alone; or nothing."""
+    count = sum(group[0].conditional for group in groups)
+    if not count:
+        return ""
+    return f" On {count} of {len(groups)} scenarios this is {CONDITIONAL}."
 
 
 def in_order(group: Sequence[Score]) -> list[Score]:
@@ -180,7 +193,8 @@ gain: 0 is not pruning (the full model, newest requests refused first), 100 the 
 foresight: 0 is the frontier lookup, 100 the bound; "-" where less than {LEAST_ROOM} nats lie between.
 verdict: beside the lookup; "equal" is within {EQUAL_POINTS:g} points of foresight or {EQUAL_SHARE:.0%} of its cost.
 least effect: nats from the lookup that these rows could have shown with 80 % power.
-"{CONDITIONAL}": intervals of these pieces need not hold for another hour or day.
+"{CONDITIONAL}": intervals of these pieces need not hold for another hour or day; of fewer
+than {LEAST_PIECES} pieces nothing is claimed.
 '+': champion of its kind by cost on the validation part of train, '++': of all that do not learn: their
 verdict is of the choice, corrected for the scenarios of the same traffic (Holm).
 '=': not told from the lowest cost on test (95 %, the quality table's error included).

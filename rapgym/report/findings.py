@@ -14,6 +14,7 @@ from rapgym.report import learning as learning_findings
 from rapgym.report.bench import (
     above,
     below,
+    beyond,
     by_scenario,
     counted,
     interval_of,
@@ -61,7 +62,7 @@ def worth(groups: Sequence[Sequence[Score]]) -> str:
         f"**Adapting at all** is worth {_span(points)} of 100 points of gain (median {median(points):.0f}) over "
         f"{len(points)} scenarios, most of them variants of one hour of traffic. That is what the frontier "
         "lookup, which looks neither back nor ahead, wins over the full model that only refuses the newest "
-        "requests."
+        "requests." + beyond(groups)
     )
 
 
@@ -77,22 +78,16 @@ def beside_lookup(groups: Sequence[Sequence[Score]]) -> str:
         "undecided": "is not told from it",
     }
     said: dict[str, list[str]] = {what: [] for what in does.values()}
-    conditional = 0
     for group in groups:
         champion = next((entry for entry in group if "all" in entry.champion), None)
         if champion and champion.verdict is not None:
             said[does[champion.verdict]].append(plain(champion.scenario))
-            conditional += champion.conditional
     if not any(said.values()):
         return ""
     return (
         "**Deciding better than the lookup**: the champion, which validation chooses among policies that "
-        f"do not learn, {counted(said)}." + (_beyond(conditional) if conditional else "")
+        f"do not learn, {counted(said)}." + beyond(groups)
     )
-
-
-def _beyond(count: int) -> str:
-    return f" Of {count} scenarios this is {CONDITIONAL}: another hour or day may say otherwise."
 
 
 def _beside(groups: Sequence[Sequence[Score]], told: str, part: str = "") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rapgym.bench.records import Score
 from rapgym.bench.verdicts import LEAST_ROOM
-from rapgym.report.bench import above, below, by_scenario, counted, plain
+from rapgym.report.bench import above, below, beyond, by_scenario, counted, plain
 
 BLIND = "dqn"  # sees no table beyond each block's greedy importance
 ENOUGH = 0.95  # of the lookup's gain
@@ -85,7 +85,7 @@ def beside_unlearned(groups: Sequence[Sequence[Score]]) -> str:
         "**Learning**: validation also chooses a champion among trained policies. Beside the champion of "
         f"those that do not learn, the trained one {counted(said)}. Intervals of 95 % hold the table's "
         "error, training seeds and the choice on validation, and are not corrected for the number of "
-        "scenarios."
+        "scenarios." + beyond(groups)
     )
 
 

@@ -249,7 +249,7 @@ def test_the_whole_counts_scenarios_by_verdict_and_leaves_out_those_off_the_head
     assert "60 to 90 of 100 points of gain (median 90) over 3 scenarios" in adapting
     assert "beats it on 1 of 3 scenarios (`one`)" in foresight
     assert "is worse on 1 (`three`)" in foresight
-    assert "is not told from it on 1. Of 3 scenarios this is conditional" in foresight
+    assert "is not told from it on 1. On 3 of 3 scenarios this is conditional" in foresight
     assert "`two`" not in foresight, "two names are enough"
     assert "off" not in foresight.replace("off the", "")
 

@@ -11,7 +11,7 @@ from rapgym.bench.results import Results
 from rapgym.policies import registry, trained
 from rapgym.policies.registry import Entry
 from rapgym.policies.trained import TrainedPolicy
-from rapgym.report.bench import interval, interval_of
+from rapgym.report.bench import interval, interval_of, rests_on
 from rapgym.report.markdown import table
 from rapgym.scenarios import catalogue
 
@@ -88,11 +88,12 @@ def results_of(judged: dict[str, Score]) -> str:
                 "-" if e.foresight is None else f"{e.foresight:.1f}",
                 interval_of(e.low, e.high),
                 e.verdict or "-",
+                rests_on(e),
                 f"{e.decision_us_p50:.0f}",
             ]
         )
     heads = ("scenario", "cost", "of its seeds", "gain [95 %]", "foresight",
-             "from lookup [95 %]", "verdict", "us, p50")  # fmt: skip
+             "from lookup [95 %]", "verdict", "rests on", "us, p50")  # fmt: skip
     return (
         "Nats an output token above the full model on test text; the mean of the seeds, "
         "and the least and the most of them. Intervals are of rows and of seeds.\n\n"

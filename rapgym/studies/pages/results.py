@@ -66,11 +66,12 @@ def points(entries: Sequence[Score]) -> str:
                 "-" if champion.p_holm is None else bench_report.shown_p(champion.p_holm),
                 champion.verdict or "-",
                 "-" if champion.least_effect is None else f"{champion.least_effect:.4f}",
+                bench_report.rests_on(champion),
                 "-" if lead is None else f"{lead[0]:+.0f} [{lead[1]:.0f}, {lead[2]:.0f}]",
             ]
         )
     heads = ("scenario", "gain of the lookup", "share of `dqn`", "foresight of the champion",
-             "from lookup [95 %]", "Holm p", "verdict", "least effect",
+             "from lookup [95 %]", "Holm p", "verdict", "least effect", "rests on",
              "lead of the learned one")  # fmt: skip
     return table(heads, rows)
 

@@ -121,7 +121,7 @@ def _with_series(story: Scenario) -> Scenario:
         return replace(story, workload=here[0])
     others = _others(story, own_traces.sha256)
     name = own_traces.own_name(story.trace, story.every, story.window_s, others)
-    return replace(story, workload=name)
+    return replace(story, workload=name, series_sha256="")
 
 
 def files_of(story: Scenario) -> tuple[str, ...]:
@@ -229,6 +229,7 @@ def _changed(base_name: str, options: dict[str, str]) -> Scenario:
         workload="",
         group="own",
         synthetic=base.synthetic and memory is None,
+        splits=base.splits if memory is None else "time",
     )
     return _with_series(changed)
 

@@ -183,7 +183,7 @@ def run_bench(
     Args:
         out: the results file to write, such as "bench.csv.gz" or "bench.csv.xz". A run that was
             stopped goes on where it stopped.
-        scenarios: names; all of `list_scenarios()` where None.
+        scenarios: names; all of `list_scenarios()` but those that are drawn where None.
         policies: names of policies and rivals (`rapgym policies list`), or "module:Class" for yours;
             everything that can be run where None. Between some of them scores are
             measured, so these are run anyway: the lookup, partial admission, everything and the best
@@ -212,7 +212,7 @@ def run_bench(
     path = Path(out)
     if path.exists():
         raise InvalidSpec(f"{path} is there already; name another file, or remove it first")
-    named = catalogue.list_scenarios() if scenarios is None else scenarios
+    named = [story.name for story in catalogue.by_default()] if scenarios is None else scenarios
     stories = [catalogue.scenario(name) for name in named]
     names, _ = runnable(stories, policies)
     found = run(

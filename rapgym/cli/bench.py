@@ -27,7 +27,7 @@ def add(subparsers: Subparsers) -> None:
         "--scenario",
         action="append",
         metavar="NAME",
-        help="of a scenario, or the path of a .toml file (see rapgym scenarios new); all unless named",
+        help="of a scenario, or the path of a .toml file (see rapgym scenarios new); all but those of days unless named",
     )
     command.add_argument(
         "--served",
@@ -76,12 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.bench import entrants, scoreboard
     from rapgym.bench import run as bench_run
     from rapgym.report import bench as bench_report
-    from rapgym.scenarios.catalogue import scenario, shipped
+    from rapgym.scenarios.catalogue import by_default, scenario
 
     if any(entrants.entrant(name).is_own for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
     stories = [
-        scenario(name) for name in own_traces.names(arguments) or [s.name for s in shipped()]
+        scenario(name) for name in own_traces.names(arguments) or [s.name for s in by_default()]
     ]
     names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:

@@ -172,8 +172,13 @@ def scenarios() -> Iterator[Finding]:
             yield Finding(f"table {name}", "wrong", str(error), remedy)
     for story in catalogue.shipped():
         try:
-            rows = len(worlds.workload(story))
             tables.table(story)
+            if story.is_drawn:
+                yield Finding(
+                    f"scenario {story.name}", "ok", "drawn at first use, which takes minutes"
+                )
+                continue
+            rows = len(worlds.workload(story))
         except RapgymError as error:
             yield Finding(f"scenario {story.name}", "wrong", str(error), remedy)
         else:

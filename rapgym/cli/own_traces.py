@@ -27,7 +27,7 @@ def names(arguments: argparse.Namespace) -> list[str] | None:
             raise InvalidSpec(f"--{alone[0]} needs --trace, a recording of memory")
         return [
             catalogue.name_of(base, told)
-            for base in arguments.scenario or catalogue.list_scenarios()
+            for base in arguments.scenario or [story.name for story in catalogue.by_default()]
         ]
     if told:
         raise InvalidSpec(f"--{next(iter(told))} needs --trace, a recording of memory")

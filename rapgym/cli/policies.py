@@ -35,7 +35,10 @@ def add(subparsers: Subparsers) -> None:
         "name", nargs="*", metavar="NAME", help="all with free parameters unless named"
     )
     tune.add_argument(
-        "--scenario", action="append", metavar="NAME", help="or a .toml file; all unless named"
+        "--scenario",
+        action="append",
+        metavar="NAME",
+        help="or a .toml file; all but those of days unless named",
     )
     tune.add_argument("--again", action="store_true", help="also what is tuned already")
     workers.add_options(tune)
@@ -62,9 +65,9 @@ def _list(arguments: argparse.Namespace) -> int:
 def _tune(arguments: argparse.Namespace) -> int:
     from rapgym.jobs.progress import Progress
     from rapgym.policies import registry, tuning
-    from rapgym.scenarios.catalogue import scenario, shipped
+    from rapgym.scenarios.catalogue import by_default, scenario
 
-    stories = [scenario(name) for name in arguments.scenario or [s.name for s in shipped()]]
+    stories = [scenario(name) for name in arguments.scenario or [s.name for s in by_default()]]
     entries = [registry.entry(name) for name in arguments.name] or list(registry.POLICIES)
     work = tuning.tasks(entries, stories, again=arguments.again)
     jobs, ray = workers.chosen(arguments)

@@ -54,7 +54,7 @@ def add(subparsers: Subparsers) -> None:
         help="refuse one that is too easy or too hard, by its train split",
         epilog="example: rapgym scenarios check chat-beside-code",
     )
-    check.add_argument("name", nargs="*", metavar="NAME", help="all unless named")
+    check.add_argument("name", nargs="*", metavar="NAME", help="all but those of days unless named")
     check.set_defaults(run=_check)
     load = actions.add_parser(
         "load",
@@ -62,7 +62,7 @@ def add(subparsers: Subparsers) -> None:
         description="For readers: it looks at test, so nothing may be chosen by it.",
         epilog="example: rapgym scenarios load chat-beside-code",
     )
-    load.add_argument("name", nargs="*", metavar="NAME", help="all unless named")
+    load.add_argument("name", nargs="*", metavar="NAME", help="all but those of days unless named")
     load.add_argument("--json", action="store_true", help="print JSON")
     load.set_defaults(run=_load)
     build = actions.add_parser(
@@ -153,9 +153,9 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from rapgym.bench.suitability import check
-    from rapgym.scenarios.catalogue import scenario, shipped
+    from rapgym.scenarios.catalogue import by_default, scenario
 
-    for name in arguments.name or [story.name for story in shipped()]:
+    for name in arguments.name or [story.name for story in by_default()]:
         print(f"{name}: {check(scenario(name))}")
     return 0
 
@@ -175,9 +175,9 @@ def _load(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from rapgym.bench.suitability import load
-    from rapgym.scenarios.catalogue import scenario, shipped
+    from rapgym.scenarios.catalogue import by_default, scenario
 
-    stories = [scenario(name) for name in arguments.name] or list(shipped())
+    stories = [scenario(name) for name in arguments.name] or list(by_default())
     found = {story.name: load(story) for story in stories}
     if arguments.json:
         each = {name: {s: asdict(part) for s, part in both.items()} for name, both in found.items()}
@@ -212,7 +212,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from rapgym.files import checked
     from rapgym.scenarios import build as workloads
     from rapgym.scenarios import worlds
-    from rapgym.scenarios.catalogue import scenario, shipped
+    from rapgym.scenarios.catalogue import by_default, scenario
     from rapgym.workload import series, servegen
 
     if arguments.statistics:
@@ -222,7 +222,7 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.variants:
         stories = sensitivity.window_stories(arguments.name or sensitivity.SCENARIOS)
     else:
-        stories = [scenario(name) for name in arguments.name] or list(shipped())
+        stories = [scenario(name) for name in arguments.name] or list(by_default())
     if own := [story.name for story in stories if story.is_own]:
         raise InvalidSpec(
             f"{own[0]} needs no build: the series of your own is made at its first use"

@@ -32,7 +32,10 @@ def add(subparsers: Subparsers) -> None:
     )
     command.add_argument("method", metavar="METHOD", help="dqn, maskable_ppo, ppo_counts, ...")
     command.add_argument(
-        "--scenario", action="append", metavar="NAME", help="or a .toml file; all unless named"
+        "--scenario",
+        action="append",
+        metavar="NAME",
+        help="or a .toml file; all but those of days unless named",
     )
     command.add_argument(
         "--seeds", type=at_least(1, 1000), default=5, metavar="N", help="seeds 0 to N - 1 (5)"

@@ -233,4 +233,4 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 def stories(names: list[str] | None) -> list[Scenario]:
     """The scenarios of these names; the whole list without any."""
-    return [catalogue.scenario(name) for name in names] if names else list(catalogue.shipped())
+    return [catalogue.scenario(name) for name in names] if names else list(catalogue.by_default())

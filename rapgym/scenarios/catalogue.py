@@ -31,6 +31,11 @@ def place(story: Scenario) -> tuple[int, str]:
     return GROUPS.index(story.group), story.name
 
 
+def by_default() -> tuple[Scenario, ...]:
+    """What a command means that is given no name: all but those that are drawn, which take hours."""
+    return tuple(story for story in shipped() if not story.is_drawn)
+
+
 def scenario(name: str) -> Scenario:
     """The scenario of this name, with or without its version.
 

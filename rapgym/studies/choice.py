@@ -105,7 +105,7 @@ def main() -> None:
     arguments = parser.parse_args()
     stories = [
         replace(catalogue.scenario(name), card_gib=card)
-        for name in arguments.scenario or catalogue.list_scenarios()
+        for name in arguments.scenario or [story.name for story in catalogue.by_default()]
         for card in cards(catalogue.scenario(name))
     ]
     for story in stories:

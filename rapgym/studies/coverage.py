@@ -32,7 +32,7 @@ from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, worlds
 
 OUT = places.RESULTS / "coverage.json"
-SCENARIO = "servegen-days"
+SCENARIO = "days-large"
 # Cheap policies beside the lookup, with settings that nobody tuned on these rows.
 OTHERS: tuple[tuple[str, dict[str, float]], ...] = (
     ("frontier-margin", {"margin": 0.05}), ("keep-all", {}), ("gsi", {}),

@@ -105,7 +105,7 @@ def ablations() -> list[Callable[[], Judged]]:
 
 def transfer() -> list[Callable[[], Judged]]:
     """What was trained on one scenario, tested on each: variant says on which."""
-    names = [story.name for story in catalogue.shipped()]
+    names = [story.name for story in catalogue.by_default()]
     return [
         partial(judged, tested, learned, shipped(learned, "train", seed))
         for learned in names

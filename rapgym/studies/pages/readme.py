@@ -18,7 +18,7 @@ from rapgym.files import places
 from rapgym.policies import registry
 from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
-from rapgym.scenarios.catalogue import shipped
+from rapgym.scenarios.catalogue import by_default, shipped
 from rapgym.scenarios.lanes import Lanes
 from rapgym.studies.pages import cards, figure, front
 from rapgym.studies.pages import results as results_page
@@ -55,7 +55,7 @@ def scenarios() -> str:
 def numbers() -> str:
     """What follows from the stories."""
     rows = []
-    for story in shipped():
+    for story in by_default():
         found = suitability.numbers(story)
         rows.append(
             [

@@ -16,7 +16,7 @@ def about_of(policy: str = "mine", **more: Any) -> About:
 def score_of(policy: str = "mine", **more: Any) -> Score:
     """A policy that lies between the lookup and the bound."""
     plain: dict[str, Any] = {
-        "scenario": "toy-v0", "headline": True, "bits": 16, "traffic": "toy", "policy": policy,
+        "scenario": "toy-v0", "group": "8-bit", "claims": True, "bits": 16, "traffic": "toy", "policy": policy,
         "kind": "heuristic", "action_space": "kept set", "gain": 90.0, "gain_low": 80.0,
         "gain_high": 95.0, "foresight": 12.5, "low": -0.02, "high": -0.003, "p_value": None,
         "least_effect": 0.011, "least_effect_points": 11.0, "unit": "burst", "pieces": 8,

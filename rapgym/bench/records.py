@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from rapgym.errors import InvalidResult
 from rapgym.policies.registry import Kind
+from rapgym.scenarios.story import HEADLINE, Group
 
 RIVAL: Kind = (
     "rival"  # another format, or no pruning at all: it has a cost, and no place on the scales
@@ -120,13 +121,14 @@ class About:
 class Score:
     """One entry of a scoreboard: a policy, rival or oracle on one scenario, seeds taken together.
 
-    Costs are nats an output token above the dense model in the scenario's own format, on test text,
+    Costs are nats an output token above the full bf16 model, on test text,
     the mean over seeds. Ends of intervals are of 95 %. None stands where something is not defined: a rival has no place
     on the two scales, for instance.
     """
 
     scenario: str  # id
-    headline: bool  # whether the scenario counts in what is said over all of them
+    group: Group  # that the scenario belongs to
+    claims: bool  # whether its numbers carry a claim: if not, no family of tests counts it
     bits: int  # of the weights of its format: 16, 8 or 4
     traffic: str  # the trace that is served: scenarios of one traffic form one family of tests
     policy: str
@@ -197,6 +199,11 @@ class Score:
     # What depends on the other scenarios too: `champions.crowned` fills it in.
     p_holm: float | None = None  # `champion_p` after Holm's correction, the largest of its families
     holm_tests: int | None = None  # for how many scenarios
+
+    @property
+    def headline(self) -> bool:
+        """Whether the scenario counts in what is said over all of them."""
+        return self.group == HEADLINE and self.claims
 
     @property
     def is_rival(self) -> bool:

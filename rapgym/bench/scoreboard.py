@@ -80,7 +80,8 @@ def _entry(name: str, contest: Contest, best: str, unpruned: str | None) -> Scor
     choices = [_choice(won, contest) for won in crowns.values()]
     return Score(
         scenario=about.scenario,
-        headline=contest.story.headline,
+        group=contest.story.group,
+        claims=contest.story.claims,
         bits=BITS[contest.story.form.weights],
         traffic=contest.story.trace,
         policy=name,

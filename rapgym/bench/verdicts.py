@@ -67,7 +67,7 @@ def family(entry: Score) -> str | None:
 
     None of a scenario that carries no claim.
     """
-    return entry.traffic if entry.headline else None
+    return entry.traffic if entry.claims else None
 
 
 def corrected(entries: Sequence[Score]) -> list[Score]:

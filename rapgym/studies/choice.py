@@ -36,7 +36,7 @@ OUT = places.RESULTS / "choice.json"
 LOOKUP = "frontier"
 BESIDE = ("keep-all", "static-best", "static-best-repaired")  # what else stands in the table
 MUST_BEAT = ("static-best", "static-best-repaired")  # with every rival that prunes nothing
-AROUND_GIB = 8  # of the card that a scenario states, to both sides
+AROUND_GIB = 5  # of the card that a scenario states, to both sides
 PAIRINGS = 4  # of the 16: enough to choose a card by
 DECIMALS = 6
 

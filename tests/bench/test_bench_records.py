@@ -83,7 +83,7 @@ def test_what_another_kind_of_cell_has_is_refused() -> None:
         ("scenario", 7, "not text"),
         ("kind", "genius", "not one of static, reactive"),
         ("kind", ["rival"], "not one of static"),
-        ("headline", 1, "not true or false"),
+        ("claims", 1, "not true or false"),
         ("cost", "0.1", "not a number"),
         ("cost", True, "not a number"),
         ("cost", None, "not a number"),

@@ -227,7 +227,7 @@ def test_holm_runs_over_the_scenarios_of_one_traffic(toy_story: Scenario) -> Non
     p = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
     listed = [plain_entry(name, value) for name, value in p.items()]
     listed.append(plain_entry("other", 0.03, traffic="azure-code"))
-    listed.append(plain_entry("aside", 0.001, headline=False))
+    listed.append(plain_entry("aside", 0.001, group="16-bit", claims=False))
     found = {entry.scenario: entry for entry in corrected(*listed)}
     assert [found[name].p_holm for name in p] == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert [found[name].verdict for name in p] == ["better", "undecided", "undecided", "better"]

@@ -70,7 +70,7 @@ def test_the_lookup_is_beaten_only_where_the_verdict_says_so() -> None:
     assert "is not told from the lookup" in unsure
     assert "; 0.0110 could have been shown)" in unsure
     assert "could have been shown" not in said(champion("equal"))
-    aside = champion("better", headline=False, p_holm=None)
+    aside = champion("better", group="16-bit", claims=False, p_holm=None)
     assert "outside the headline and in no family of tests" in said(aside)
 
 
@@ -243,7 +243,7 @@ def test_the_whole_counts_scenarios_by_verdict_and_leaves_out_those_off_the_head
         *named("one-v0", group(champion("better"))),
         *named("two-v0", group(champion("undecided"))),
         *named("three-v0", [replace(e, gain=60.0) for e in group(champion("worse"))]),
-        *named("off-v0", [replace(e, headline=False) for e in group(champion(None))]),
+        *named("off-v0", [replace(e, group="16-bit", claims=False) for e in group(champion(None))]),
     ]
     adapting, foresight = findings.overall(entries)
     assert "60 to 90 of 100 points of gain (median 90) over 3 scenarios" in adapting

@@ -95,7 +95,7 @@ def test_a_p_value_is_not_rounded_to_the_limit() -> None:
 
 
 def test_a_scenario_outside_the_headline_says_so() -> None:
-    aside = entry("mine", headline=False)
+    aside = entry("mine", group="16-bit", claims=False)
     assert "toy-v0 (outside the headline; 8 bursts: " in bench_report.table([aside])
     assert "toy-v0 (outside the headline; 8 bursts: " in bench_report.markdown([aside])
 

@@ -15,15 +15,14 @@ from rapgym.scenarios.catalogue import shipped
 Record = dict[str, Any]
 
 
-def section(entries: Sequence[Score], found: dict[str, Any]) -> str:
-    """The whole of it."""
-    parts = [champions(entries)]
+def section(found: dict[str, Any]) -> str:
+    """What learning.json holds."""
     makers = {
         "ablations": ablations,
         "transfer": transfer,
         "finetune": finetune,
     }
-    parts += [make(found[name], found["ends"]) for name, make in makers.items() if name in found]
+    parts = [make(found[name], found["ends"]) for name, make in makers.items() if name in found]
     return "\n\n".join(parts)
 
 

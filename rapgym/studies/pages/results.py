@@ -1,7 +1,7 @@
 """The results as Markdown: what docs/results.md says, and the whole of RESULTS.md."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,27 @@ from rapgym.studies.predictors import page as predictor_page
 
 def said(found: Results, folder: Path) -> str:
     """What was found over all scenarios, a paragraph each; `folder` holds the other results."""
-    known = causal_page.sentence(json.loads((folder / "causal.json").read_text()))
-    carried = learning_page.carried(json.loads((folder / "learning.json").read_text()))
-    return "\n".join(f"- {text}" for text in (*findings.overall(found.scores), known, carried))
+    known, carried = _made(folder, "causal.json"), _made(folder, "learning.json")
+    told = [
+        *findings.overall(found.scores),
+        *([causal_page.sentence(known)] if known else []),
+        *([learning_page.carried(carried)] if carried else []),
+    ]
+    return "\n".join(f"- {text}" for text in told)
+
+
+def _made(folder: Path, name: str) -> dict[str, Any] | None:
+    """A results file beside the bench's; None where it was not made for these worlds yet."""
+    path = folder / name
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _section(folder: Path, name: str, write: Callable[[dict[str, Any]], str], command: str) -> str:
+    """A section from a results file, or how to make the file."""
+    found = _made(folder, name)
+    if found is None:
+        return f"Not made for these worlds yet: `{command}` makes it."
+    return write(found)
 
 
 def costs(entries: Sequence[Score]) -> str:
@@ -124,8 +142,6 @@ def origin(found: Results) -> str:
 def whole(found: Results, folder: Path) -> str:
     """RESULTS.md: every table, from the results files of `folder`."""
     entries = found.scores
-    quality = json.loads((folder / "quality.json").read_text())
-    varied = json.loads((folder / "sensitivity.json").read_text())
     parts = [
         "# Results",
         "Made by `make readme` from the files under [results](results); [the words](../docs/words.md) "
@@ -136,28 +152,75 @@ def whole(found: Results, folder: Path) -> str:
         bench_report.LEGEND.replace("\n", " "),
         bench_report.markdown(entries).strip(),
         "## Learning",
-        learning_page.section(entries, json.loads((folder / "learning.json").read_text())),
+        learning_page.champions(entries),
+        _section(
+            folder,
+            "learning.json",
+            learning_page.section,
+            "python -m rapgym.studies.learning ablations transfer finetune",
+        ),
         "## How much can be known",
-        causal_page.section(json.loads((folder / "causal.json").read_text())),
+        _section(
+            folder, "causal.json", causal_page.section, "python -m rapgym.studies.causal.study"
+        ),
         "## Rivals",
         rivals(found),
         "## At other values of C",
         ceilings(found.header["rankings"]),
         "## Sensitivity",
         "Made by `python -m rapgym.studies.sensitivity`. One number of a scenario changes at a time.",
-        sensitivity_report.markdown(varied).strip(),
+        _section(
+            folder,
+            "sensitivity.json",
+            lambda told: sensitivity_report.markdown(told).strip(),
+            "make sensitivity",
+        ),
+        "## Which card a scenario gets",
+        _section(folder, "choice.json", cards_chosen, "python -m rapgym.studies.choice"),
         "## Quality beyond perplexity",
-        beyond(quality),
+        _section(folder, "quality.json", beyond, "python -m rapgym.studies.quality"),
         "## On a machine",
-        machine(json.loads((folder / "validate-cpu.json").read_text())),
+        _section(
+            folder,
+            "validate-cpu.json",
+            machine,
+            "rapgym validate --out baselines/results/validate-cpu.json",
+        ),
         "## Predictors",
-        predictor_page.section(json.loads((folder / "predictors.json").read_text())),
+        _section(
+            folder,
+            "predictors.json",
+            predictor_page.section,
+            "python -m rapgym.studies.predictors.study",
+        ),
         "## How train and test differ in load",
         loads(),
         "## Draws of calibration text",
         draws(found),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def cards_chosen(found: dict[str, Any]) -> str:
+    """What each card would have cost on train, and the one that the rule took."""
+    rows = []
+    for entry in found["entries"]:
+        costs = dict(entry["costs"])
+        lookup = costs.pop("frontier")
+        best = min(costs, key=lambda name: costs[name])
+        taken = found["chosen"][entry["scenario"]] == entry["card_gib"]
+        rows.append(
+            [
+                f"`{bench_report.plain(entry['scenario'])}`",
+                f"{entry['card_gib']:g}" + (" (taken)" if taken else ""),
+                f"{entry['full_fits_seconds']:.0%}",
+                f"{lookup:.4f}",
+                f"`{best}` {costs[best]:.4f}",
+                entry["why_not"] or "passes",
+            ]
+        )
+    heads = ("scenario", "card, GiB", "full model fits, seconds", "lookup", "cheapest other", "")
+    return found["rule"] + "\n\n" + table(heads, rows)
 
 
 def machine(found: dict[str, Any]) -> str:

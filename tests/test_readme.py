@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rapgym import cli
-from rapgym.bench import results
+from rapgym.bench import entrants, results
 from rapgym.bench.results import Results
 from rapgym.files import checked, places
 from rapgym.policies import registry
@@ -115,7 +115,7 @@ def test_the_figure_shows_every_cost_of_the_headline(bench: Results) -> None:
 
 def test_committed_results_are_of_the_tables_and_workloads_here(bench: Results) -> None:
     header = bench.header
-    for story in catalogue.shipped():
+    for story in catalogue.by_default():
         assert header["tables"][story.table] == tables.table(story).sha256
         workload = places.TRACES / f"{story.workload}.csv.gz"
         assert header["workloads"][story.workload] == checked.sha256_of(workload)
@@ -141,7 +141,12 @@ def test_every_policy_and_rival_was_benched_on_every_scenario(bench: Results) ->
         "bound",
         "best-plan",
     ]
-    assert benched == {(story.id, name) for story in catalogue.shipped() for name in names}
+    assert benched == {
+        (story.id, name)
+        for story in catalogue.by_default()
+        for name in names
+        if entrants.entrant(name).is_ready(story)  # what learns was not trained everywhere
+    }
 
 
 # Python

@@ -21,7 +21,7 @@ from rapgym.envs.registration import IDS
 from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.model.shapes import Format
 from rapgym.scenarios import catalogue
-from rapgym.scenarios.catalogue import shipped
+from rapgym.scenarios.catalogue import by_default
 from rapgym.scenarios.story import Scenario
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
@@ -80,7 +80,7 @@ def test_stable_baselines3s_checker_passes(env_id: str, observation: str) -> Non
     checker.check_env(made(env_id, observation=observation, scenario="chat-beside-code"), warn=True)
 
 
-@pytest.mark.parametrize("story", shipped(), ids=lambda story: story.name)
+@pytest.mark.parametrize("story", by_default(), ids=lambda story: story.name)
 @every_id
 def test_every_scenario_passes_the_checker(story: Scenario, env_id: str) -> None:
     for split in ("train", "fit", "validation", "test"):

@@ -11,7 +11,7 @@ from toy_world import CARD_BYTES, FOOTPRINT, WINDOW_S, lanes_at, toy_rows, toy_w
 from worlds import worlds
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.scenarios.catalogue import shipped
+from rapgym.scenarios.catalogue import by_default
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding
@@ -231,7 +231,7 @@ def test_observations_are_finite_and_within_bounds_whatever_is_asked(
     assert (np.abs(seen) <= LARGEST).all()
 
 
-@pytest.mark.parametrize("story", shipped(), ids=lambda story: story.name)
+@pytest.mark.parametrize("story", by_default(), ids=lambda story: story.name)
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.usefixtures("shaped")
 def test_no_scenario_comes_near_the_bounds(story: Scenario, split: Split) -> None:

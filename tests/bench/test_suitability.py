@@ -15,7 +15,7 @@ from rapgym.bench.suitability import Load
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios.catalogue import shipped
+from rapgym.scenarios.catalogue import by_default, shipped
 from rapgym.scenarios.story import GIB, Scenario, Split
 from rapgym.workload import series
 from rapgym.workload.series import Series
@@ -47,7 +47,7 @@ def test_the_card_that_is_advised_passes(toy_story: Scenario, card_bytes: int, s
     assert "above the bound" in suitability.check(replace(refused, card_gib=advised))
 
 
-@pytest.mark.parametrize("story", shipped(), ids=lambda story: story.name)
+@pytest.mark.parametrize("story", by_default(), ids=lambda story: story.name)
 @pytest.mark.usefixtures("shaped")
 def test_no_card_of_the_list_is_far_too_large_or_small(story: Scenario) -> None:
     """The rest of the check takes as long as the lookup does: `rapgym scenarios check`."""

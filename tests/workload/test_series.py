@@ -378,7 +378,7 @@ def test_columns_that_contradict_each_other_are_refused(change: dict[str, Any]) 
         replace(toy_series(20), **change)
 
 
-@pytest.mark.parametrize("story", shipped(), ids=lambda story: story.name)
+@pytest.mark.parametrize("story", COMMITTED, ids=lambda story: story.name)
 def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
     found = worlds.workload(story)
     assert found.window_s == story.window_s

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rapgym.bench.cells import ADMISSION
 from rapgym.bench.records import Score
 from rapgym.report import bench as bench_report
 from rapgym.report import findings
@@ -19,21 +20,19 @@ def image(entries: Sequence[Score], path: str) -> str:
 def decide(entries: Sequence[Score]) -> str:
     """What the results mean for somebody who has to serve a model."""
     groups = headline(entries)
-    below, fits, pays = (list[str](), list[str](), list[str]())
+    shares, beaten = list[float](), list[str]()
     for group in groups:
-        name = bench_report.plain(group[0].scenario)
-        pruned = next(e for e in group if e.policy == findings.EIGHT_BITS + findings.PRUNED)
-        if findings.against(best_of_8_bits(group)) == findings.BELOW_BOUND:
-            below.append(name)
-        if findings.fits_always(group):
-            fits.append(name)
-        if findings.beside_unpruned(pruned) == "costs less":
-            pays.append(name)
+        cost = {entry.policy: entry.cost for entry in group}
+        shares.append(cost["frontier"] / cost[ADMISSION])
+        whole = min(findings.unpruned(group), key=lambda entry: entry.cost)
+        if findings.against(whole) == "costs more than the champion":
+            beaten.append(bench_report.plain(group[0].scenario))
     return (
-        "**You must decide for a service.** Deploy the whole model in 8 bits first: it costs less "
-        f"than any pruning could on {bench_report.some(below, len(groups))}, and fits in every second of "
-        f"{bench_report.some(fits)}. Prune at run time where even that does not fit: on top of 8 bits it "
-        f"pays on {bench_report.some(pays)}. "
+        "**You must decide for a service.** Deploy the whole model in 8 bits first, and stop where it "
+        f"fits. On the {len(groups)} cards of the headline it does not: there, dropping blocks at run time (the "
+        f"lookup) costs {min(shares):.0%} to {max(shares):.0%} of what refusing requests costs, and the "
+        "cheapest format that is left whole costs more than the champion on "
+        f"{bench_report.some(beaten, len(groups))}. "
         "[All findings](docs/results.md) and [their limits](docs/limits.md)."
     )
 

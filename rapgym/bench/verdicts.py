@@ -19,6 +19,7 @@ from rapgym.bench.score import Estimate
 ALPHA = 0.05  # 1 - score.LEVEL
 EQUAL_POINTS = 5.0  # of foresight
 EQUAL_SHARE = 0.02  # of the lookup's cost
+SAME = 1e-9  # nats: costs this near are the same, whatever the order in which a processor adds
 LEAST_ROOM = 0.005  # nats between lookup and bound, below which points of foresight say nothing
 # Whether intervals of pieces of this kind hold for other days than those that they were drawn from. By
 # simulation, `baselines/results/coverage.json`: what an hour shows does not hold for its day.
@@ -50,7 +51,7 @@ def verdict(found: Estimate, within: float, p: float | None = None) -> Verdict:
         Undecided wherever there is no p-value, for there are too few pieces; but costs that are the
         same in every resample are equal.
     """
-    if found.low == found.high == 0:
+    if max(abs(found.low), abs(found.high)) <= SAME:
         return "equal"
     odds = found.p if p is None else p
     if np.isnan(odds):

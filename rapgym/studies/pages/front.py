@@ -31,8 +31,8 @@ def decide(entries: Sequence[Score]) -> str:
         "**You must decide for a service.** Deploy the whole model in 8 bits first, and stop where it "
         f"fits. On the {len(groups)} cards of the headline it does not: there, dropping blocks at run time (the "
         f"lookup) costs {min(shares):.0%} to {max(shares):.0%} of what refusing requests costs, and the "
-        "cheapest format that is left whole costs more than the champion on "
-        f"{bench_report.some(beaten, len(groups))}. "
+        "cheapest format that is left whole costs more than the champion, beyond chance, on "
+        f"{bench_report.some(beaten, len(groups))}; on the others these rows cannot tell. "
         "[All findings](docs/results.md) and [their limits](docs/limits.md)."
     )
 

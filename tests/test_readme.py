@@ -20,6 +20,7 @@ from rapgym.bench.results import Results
 from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
+from rapgym.quality.table import QualityTable
 from rapgym.rivals import rivals
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue, tables
@@ -129,7 +130,9 @@ def test_the_other_results_are_of_the_table_here() -> None:
     choices = FOLDER / "measurements" / quality["measurements"]["choices"]
     assert quality["measurements"]["choices_sha256"] == checked.sha256_of(choices)
     varied = json.loads((FOLDER / "sensitivity.json").read_text())
-    assert set(varied["tables"].values()) == {sha256}
+    for name, of in varied["tables"].items():
+        assert of == QualityTable.load(name).sha256
+    assert varied["tables"]["smollm2-135m"] == sha256
 
 
 def test_every_policy_and_rival_was_benched_on_every_scenario(bench: Results) -> None:
@@ -137,6 +140,7 @@ def test_every_policy_and_rival_was_benched_on_every_scenario(bench: Results) ->
     benched = {(entry.scenario, entry.policy) for entry in bench.scores}
     names = [
         *(e.name for e in registry.POLICIES),
+        *(e.name for e in registry.starts()),
         *(r.name for r in rivals.every()),
         "bound",
         "best-plan",

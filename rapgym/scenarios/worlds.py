@@ -29,11 +29,11 @@ def workload_file(story: Scenario) -> Path:
         InvalidTrace: one is not valid.
         WrongChecksum: this machine draws another series than the scenario states.
     """
+    if not story.is_drawn and not own_traces.is_own(story.workload):
+        return places.TRACES / f"{story.workload}.csv.gz"
     folder = checked.cache_folder() / "workloads"
     if story.is_drawn:
         return _drawn_file(story, folder)
-    if not own_traces.is_own(story.workload):
-        return places.TRACES / f"{story.workload}.csv.gz"
     path = folder / f"{story.workload}.csv.gz"
     if not path.is_file():
         if isinstance(story.tenant, Recorded):

@@ -14,6 +14,7 @@ from rapgym.bench import contest, pieces, rankings, results, scoreboard, verdict
 from rapgym.bench.pieces import Pieces
 from rapgym.bench.records import Score
 from rapgym.bench.results import Cell, Results
+from rapgym.bench.score import Estimate
 from rapgym.model import blocks
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
@@ -272,6 +273,15 @@ def test_where_next_to_nothing_can_be_won_equal_is_a_share_of_the_cost() -> None
     assert verdicts.margin(0.2, 0.05) == pytest.approx(0.0075)
     assert verdicts.margin(0.2, 0.19) == pytest.approx(0.004)
     assert verdicts.margin(0.104, 0.1) == pytest.approx(0.00208)
+
+
+@pytest.mark.parametrize("last_digit", [0.0, 2.7e-19, -1e-12])
+def test_costs_that_differ_in_a_last_digit_are_equal(last_digit: float) -> None:
+    """Whatever the order in which a processor adds, and also of too few pieces to say more."""
+    same = Estimate(last_digit, -abs(last_digit), abs(last_digit), np.nan, np.nan)
+    assert verdicts.verdict(same, 0.0) == "equal"
+    other = Estimate(1e-6, 1e-7, 1e-5, np.nan, np.nan)
+    assert verdicts.verdict(other, 0.0) == "undecided"
 
 
 def seeded(story: Scenario, leads: Mapping[int, float], **more: Any) -> list[Cell]:

@@ -91,7 +91,9 @@ class WorldMachine(RuleBasedStateMachine):
     @rule(factor=st.sampled_from([0, 2, 7, 1 << 20]))
     def demand_bursts(self, factor: int) -> None:
         rows = self.world.rows
-        largest = int((rows.prompt_tokens + rows.reserved_tokens).max())
+        scaled = (rows.batch, rows.prompt_tokens + rows.reserved_tokens, rows.longest_tokens,
+                  rows.output_tokens)  # fmt: skip
+        largest = max(int(column.max()) for column in scaled)
         if largest * factor < 1 << 30:  # more is no trace that can be read
             scale = np.full(len(rows), factor, dtype=np.int64)
             self._now_in(made.with_demand(self.world, scale))

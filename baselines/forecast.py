@@ -171,11 +171,9 @@ class Remains:
 
     def used_bytes(self, world: World, tokens: int, prompt_tokens: int) -> IntArray:
         """Bytes of each for one demand, margin included, [K, J]."""
-        footprint = world.footprint
-        fixed = footprint.overhead_bytes(np.array(prompt_tokens)) + footprint.margin_bytes
-        per_attention = footprint.kept_attention_bytes(np.array(tokens))
-        used: IntArray = fixed + self.attention * per_attention + self.ffn * footprint.ffn_bytes
-        return used
+        footprint, asked = world.footprint, (np.array(tokens), np.array(prompt_tokens))
+        used = footprint.counted_bytes(self.attention, self.ffn, *asked)
+        return used + footprint.margin_bytes
 
 
 def expected_change(

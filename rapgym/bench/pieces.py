@@ -85,12 +85,18 @@ def _and_seams(first: IntArray, begins: BoolArray | None) -> IntArray:
     return first if begins is None else np.union1d(first, np.flatnonzero(begins))
 
 
-def fitting_rows(world: World, kept: BoolArray) -> BoolArray:
-    """Whether a kept set fits in every second of a row, [T]; the tenant's rows as they were recorded."""
+def fitting_seconds(world: World, kept: BoolArray) -> BoolArray:
+    """Whether a kept set fits in each second, [T, W]; the tenant's rows as they were recorded."""
     rows, footprint = world.rows, world.footprint
     tokens = rows.prompt_tokens + rows.reserved_tokens
     used = footprint.used_bytes(kept, tokens, rows.prompt_tokens) + footprint.margin_bytes
-    fits: BoolArray = np.all(used[:, None] <= rows.limit_bytes, axis=1)
+    fits: BoolArray = used[:, None] <= rows.limit_bytes
+    return fits
+
+
+def fitting_rows(world: World, kept: BoolArray) -> BoolArray:
+    """Whether a kept set fits in every second of a row, [T]."""
+    fits: BoolArray = np.all(fitting_seconds(world, kept), axis=1)
     return fits
 
 

@@ -212,8 +212,10 @@ def run_bench(
     path = Path(out)
     if path.exists():
         raise InvalidSpec(f"{path} is there already; name another file, or remove it first")
-    named = [story.name for story in catalogue.by_default()] if scenarios is None else scenarios
-    stories = [catalogue.scenario(name) for name in named]
+    if scenarios is None:
+        stories = list(catalogue.by_default())
+    else:
+        stories = [catalogue.scenario(name) for name in scenarios]
     names, _ = runnable(stories, policies)
     found = run(
         stories, names, path, seeds=seeds, jobs=jobs, summary=scoreboard.summed_up, quiet=quiet

@@ -51,12 +51,13 @@ def verdict(found: Estimate, within: float, p: float | None = None) -> Verdict:
         Undecided wherever there is no p-value, for there are too few pieces; but costs that are the
         same in every resample are equal.
     """
-    if max(abs(found.low), abs(found.high)) <= SAME:
+    furthest = max(abs(found.low), abs(found.high))
+    if furthest <= SAME:
         return "equal"
     odds = found.p if p is None else p
     if np.isnan(odds):
         return "undecided"
-    if max(abs(found.low), abs(found.high)) <= within:
+    if furthest <= within:
         return "equal"
     if odds >= ALPHA:
         return "undecided"

@@ -76,13 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.bench import entrants, scoreboard
     from rapgym.bench import run as bench_run
     from rapgym.report import bench as bench_report
-    from rapgym.scenarios.catalogue import by_default, scenario
+    from rapgym.scenarios import catalogue
 
     if any(entrants.entrant(name).is_own for name in arguments.policy or []):
         sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
-    stories = [
-        scenario(name) for name in own_traces.names(arguments) or [s.name for s in by_default()]
-    ]
+    stories = catalogue.named(own_traces.names(arguments))
     names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:
         print(

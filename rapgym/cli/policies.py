@@ -65,9 +65,9 @@ def _list(arguments: argparse.Namespace) -> int:
 def _tune(arguments: argparse.Namespace) -> int:
     from rapgym.jobs.progress import Progress
     from rapgym.policies import registry, tuning
-    from rapgym.scenarios.catalogue import by_default, scenario
+    from rapgym.scenarios import catalogue
 
-    stories = [scenario(name) for name in arguments.scenario or [s.name for s in by_default()]]
+    stories = catalogue.named(arguments.scenario)
     entries = [registry.entry(name) for name in arguments.name] or list(registry.POLICIES)
     work = tuning.tasks(entries, stories, again=arguments.again)
     jobs, ray = workers.chosen(arguments)

@@ -175,9 +175,9 @@ def _load(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from rapgym.bench.suitability import load
-    from rapgym.scenarios.catalogue import by_default, scenario
+    from rapgym.scenarios import catalogue
 
-    stories = [scenario(name) for name in arguments.name] or list(by_default())
+    stories = catalogue.named(arguments.name)
     found = {story.name: load(story) for story in stories}
     if arguments.json:
         each = {name: {s: asdict(part) for s, part in both.items()} for name, both in found.items()}
@@ -211,8 +211,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from rapgym.errors import InvalidSpec
     from rapgym.files import checked
     from rapgym.scenarios import build as workloads
-    from rapgym.scenarios import worlds
-    from rapgym.scenarios.catalogue import by_default, scenario
+    from rapgym.scenarios import catalogue, worlds
     from rapgym.workload import series, servegen
 
     if arguments.statistics:
@@ -222,7 +221,7 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.variants:
         stories = sensitivity.window_stories(arguments.name or sensitivity.SCENARIOS)
     else:
-        stories = [scenario(name) for name in arguments.name] or list(by_default())
+        stories = catalogue.named(arguments.name)
     if own := [story.name for story in stories if story.is_own]:
         raise InvalidSpec(
             f"{own[0]} needs no build: the series of your own is made at its first use"

@@ -103,12 +103,13 @@ def run(arguments: argparse.Namespace) -> int:
     require("train", "torch", "stable_baselines3", "sb3_contrib")
     from rapgym.jobs.progress import Progress
     from rapgym.learning import runs
+    from rapgym.scenarios import catalogue
 
     settings = runs.settings_of(arguments.method, _stated(arguments.set))
     work = [
         runs.Run(arguments.method, story, told, seed, settings, arguments.out.absolute(),
                  arguments.start, arguments.minutes)
-        for story in runs.stories(own_traces.names(arguments))
+        for story in catalogue.named(own_traces.names(arguments))
         for told in dict.fromkeys(arguments.told or ["fit"])
         for seed in range(arguments.seeds)
     ]  # fmt: skip

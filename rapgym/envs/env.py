@@ -112,8 +112,7 @@ class RapEnv(gymnasium.Env[Any, Any]):
         device: str = "cpu",
     ) -> None:
         self._offset, self._observation = offset, observation
-        live = backend != "sim"
-        story = story_of(scenario, length_share, device_profile, stand_in=live)
+        story = story_of(scenario, length_share, device_profile, stand_in=backend == "device")
         step = backend_step(backend, story, split, device)
         self.lanes = Lanes(story, split, 1, small_steps=actions == "blocks", step=step)
         self.layout = self.lanes.layout

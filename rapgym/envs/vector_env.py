@@ -47,8 +47,7 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
         self.num_envs = num_envs
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
         self._offset, self._observation = offset, observation
-        live = backend != "sim"
-        story = story_of(scenario, length_share, device_profile, stand_in=live)
+        story = story_of(scenario, length_share, device_profile, stand_in=backend == "device")
         step = backend_step(backend, story, split, device)
         self.lanes = Lanes(story, split, num_envs, small_steps=actions == "blocks", step=step)
         self.layout = self.lanes.layout

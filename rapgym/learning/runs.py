@@ -22,7 +22,6 @@ from rapgym.learning.training import PARTS, Training
 from rapgym.policies import trained
 from rapgym.policies.policy import Told
 from rapgym.policies.trained import TrainedPolicy
-from rapgym.scenarios import catalogue
 from rapgym.scenarios.story import Scenario
 
 PACKAGES = ("numpy", "torch", "stable-baselines3", "sb3-contrib", "gymnasium")
@@ -229,8 +228,3 @@ def _version(package: str) -> str:
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as JSON gives them back."""
     return {name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}
-
-
-def stories(names: list[str] | None) -> list[Scenario]:
-    """The scenarios of these names; the whole list without any."""
-    return [catalogue.scenario(name) for name in names] if names else list(catalogue.by_default())

@@ -140,6 +140,16 @@ class Footprint:
         """Bytes of a kept set serving a demand, without the margin: bool [..., N] -> [...]."""
         attention = np.count_nonzero(kept[..., 0::2], axis=-1)
         ffn = np.count_nonzero(kept[..., 1::2], axis=-1)
+        return self.counted_bytes(attention, ffn, tokens, prompt_tokens)
+
+    def counted_bytes(
+        self,
+        attention: IntArray | int,
+        ffn: IntArray | int,
+        tokens: IntArray,
+        prompt_tokens: IntArray,
+    ) -> IntArray:
+        """The same by how many blocks of each kind are kept: all broadcast."""
         return (
             self.overhead_bytes(prompt_tokens)
             + attention * self.kept_attention_bytes(tokens)

@@ -27,13 +27,8 @@ class Frontier:
         self, footprint: Footprint, tokens: IntArray, prompt_tokens: IntArray
     ) -> IntArray:
         """Bytes of each set for each demand, margin included: [B] -> [B, K]."""
-        per_attention = footprint.kept_attention_bytes(tokens)
-        fixed = footprint.overhead_bytes(prompt_tokens) + footprint.margin_bytes
-        return (
-            fixed[:, None]
-            + self.attention * per_attention[:, None]
-            + self.ffn * footprint.ffn_bytes
-        )
+        each = tokens[:, None], prompt_tokens[:, None]
+        return footprint.counted_bytes(self.attention, self.ffn, *each) + footprint.margin_bytes
 
     def best_fitting(self, used_bytes: IntArray, limit_bytes: IntArray) -> IntArray:
         """Index of the best set that fits, [B]; the smallest set where none does.

@@ -1,7 +1,7 @@
 """The scenarios that came with rapgym, one TOML file each, and the names that scenarios answer to."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -34,6 +34,15 @@ def place(story: Scenario) -> tuple[int, str]:
 def by_default() -> tuple[Scenario, ...]:
     """What a command means that is given no name: all but those that are drawn, which take hours."""
     return tuple(story for story in shipped() if not story.is_drawn)
+
+
+def named(names: Iterable[str] | None) -> list[Scenario]:
+    """The scenarios of these names; `by_default` without any.
+
+    Raises:
+        InvalidSpec, DataUnavailable: as `scenario` does.
+    """
+    return [scenario(name) for name in names or ()] or list(by_default())
 
 
 def scenario(name: str) -> Scenario:

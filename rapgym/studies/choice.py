@@ -19,6 +19,8 @@ import numpy as np
 
 from rapgym import heldout
 from rapgym.bench import suitability
+from rapgym.bench.cells import KEEP_ALL, LOOKUP, STATIC_REPAIRED
+from rapgym.bench.pieces import fitting_seconds
 from rapgym.errors import InvalidSpec
 from rapgym.files import checked, places
 from rapgym.jobs import parallel
@@ -33,9 +35,8 @@ from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import GIB, Scenario
 
 OUT = places.RESULTS / "choice.json"
-LOOKUP = "frontier"
-BESIDE = ("keep-all", "static-best", "static-best-repaired")  # what else stands in the table
-MUST_BEAT = ("static-best", "static-best-repaired")  # with every rival that prunes nothing
+MUST_BEAT = ("static-best", STATIC_REPAIRED)  # with every rival that prunes nothing
+BESIDE = (KEEP_ALL, *MUST_BEAT)  # what stands in the table
 AROUND_GIB = 5  # of the card that a scenario states, to both sides
 PAIRINGS = 4  # of the 16: enough to choose a card by
 DECIMALS = 6
@@ -48,12 +49,7 @@ def tried(story: Scenario) -> Entry:
     story = replace(story, offsets=min(PAIRINGS, story.offsets))
     with heldout.only("train", heldout.WHOLE):
         told = briefing(story)
-        world = told.train
-        dense = np.ones(world.blocks, dtype=bool)
-        rows = world.rows
-        used = world.footprint.used_bytes(
-            dense, rows.prompt_tokens + rows.reserved_tokens, rows.prompt_tokens
-        )
+        fits = fitting_seconds(told.train, np.ones(told.train.blocks, dtype=bool))
         costs = {name: _cost(name, told) for name in (LOOKUP, *BESIDE)}
         unpruned = [each for each in rivals.WHOLE if each.rule != "weight-streaming"]
         for rival in unpruned:
@@ -69,7 +65,7 @@ def tried(story: Scenario) -> Entry:
     return {
         "scenario": story.id,
         "card_gib": story.card_gib,
-        "full_fits_seconds": round(float((used[:, None] <= rows.limit_bytes).mean()), DECIMALS),
+        "full_fits_seconds": round(float(fits.mean()), DECIMALS),
         "check": found,
         "costs": {name: round(float(cost), DECIMALS) for name, cost in costs.items()},
         "why_not": why_not,
@@ -99,14 +95,16 @@ def chosen(entries: Sequence[Entry]) -> float | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenario", action="append", metavar="NAME", help="all with a tenant")
+    parser.add_argument(
+        "--scenario", action="append", metavar="NAME", help="all but those of days unless named"
+    )
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
     parser.add_argument("--jobs", type=int, default=parallel.processors(), metavar="N")
     arguments = parser.parse_args()
     stories = [
-        replace(catalogue.scenario(name), card_gib=card)
-        for name in arguments.scenario or [story.name for story in catalogue.by_default()]
-        for card in cards(catalogue.scenario(name))
+        replace(story, card_gib=card)
+        for story in catalogue.named(arguments.scenario)
+        for card in cards(story)
     ]
     for story in stories:
         worlds.workload(story)  # drawn once, not by each process

@@ -71,13 +71,9 @@ class _Lane:
         asked = world.demand(where)
         self.limit = world.limits(where)
         self.output = world.rows.output_tokens[where.row]
-        per_attention = footprint.kept_attention_bytes(asked.tokens)
-        overhead = footprint.overhead_bytes(asked.prompt_tokens) + footprint.margin_bytes
-        self.used = (
-            overhead[:, None]
-            + (footprint.layers - self.a) * per_attention[:, None]
-            + (footprint.layers - self.f) * footprint.ffn_bytes
-        )
+        kept = footprint.layers - self.a, footprint.layers - self.f
+        each = asked.tokens[:, None], asked.prompt_tokens[:, None]
+        self.used = footprint.counted_bytes(*kept, *each) + footprint.margin_bytes
 
     def plan(self) -> FloatArray:
         """Mean cost of each row along a best plan, float64 [rows]."""

@@ -328,25 +328,17 @@ def test_a_damaged_file_of_blocks_is_refused(tmp_path: Path) -> None:
             series.read(path)
 
 
-def test_a_month_in_windows_of_two_seconds_is_written_and_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["month.series", pytest.param("month.csv.gz", marks=pytest.mark.slow)]
+)
+def test_a_month_in_windows_of_two_seconds_is_written_and_read(tmp_path: Path, name: str) -> None:
     rows = 30 * 86_400 // 2
     demand = np.arange(rows, dtype=np.int64) % 97
     told = np.array([series.NOT_KEPT], dtype=object).repeat(rows)
     held = np.stack([demand * 500, demand * 300], axis=1)
     made = Series(2, 5, demand, demand * 9, demand, demand, held, told, {})
-    series.write(made, tmp_path / "month.series")
-    assert same(series.read(tmp_path / "month.series"), made)
-
-
-@pytest.mark.slow
-def test_a_month_of_packed_text_is_written_and_read(tmp_path: Path) -> None:
-    rows = 30 * 86_400 // 2
-    demand = np.arange(rows, dtype=np.int64) % 97
-    told = np.array([series.NOT_KEPT], dtype=object).repeat(rows)
-    held = np.stack([demand * 500, demand * 300], axis=1)
-    made = Series(2, 5, demand, demand * 9, demand, demand, held, told, {})
-    series.write(made, tmp_path / "month.csv.gz")
-    assert same(series.read(tmp_path / "month.csv.gz"), made)
+    series.write(made, tmp_path / name)
+    assert same(series.read(tmp_path / name), made)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x1f\x8b"])

@@ -21,16 +21,6 @@ from rapgym.world.records import World
 from rapgym.world.reward import token_loss
 
 
-def used_bytes(
-    footprint: Footprint, attention: IntArray, ffn: IntArray, tokens: int, prompt_tokens: int
-) -> IntArray:
-    """Bytes of sets with these counts of kept blocks for one demand, margin included: same shape."""
-    fixed = footprint.overhead_bytes(np.array(prompt_tokens)) + footprint.margin_bytes
-    per_attention = footprint.kept_attention_bytes(np.array(tokens))
-    found: IntArray = fixed + attention * per_attention + ffn * footprint.ffn_bytes
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Remains:
     """What is left of K sets as the blocks of the order go one by one, [K, J]; J is one more."""
@@ -55,7 +45,9 @@ class Remains:
 
     def used_bytes(self, footprint: Footprint, tokens: int, prompt_tokens: int) -> IntArray:
         """Bytes of each for one demand, margin included, [K, J]."""
-        return used_bytes(footprint, self.attention, self.ffn, tokens, prompt_tokens)
+        asked = np.array(tokens), np.array(prompt_tokens)
+        used = footprint.counted_bytes(self.attention, self.ffn, *asked)
+        return used + footprint.margin_bytes
 
     def returning(self, footprint: Footprint, sets: BoolArray) -> IntArray:
         """Bytes that come back where each remainder is followed by each of M sets, [K, J, M].

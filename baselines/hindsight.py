@@ -43,7 +43,7 @@ MOST_ROWS = 2048  # whose demand says which sets are worth keeping, taken evenly
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run can choose; found on check and validation splits, the same for every scenario."""
+    """What a run can choose; found on train rows, the same for every scenario."""
 
     members: int = 8  # of the ensemble
     width: int = 20  # of each of two layers

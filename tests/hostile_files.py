@@ -144,7 +144,7 @@ def toy_policy(story: Scenario) -> TrainedPolicy:
     return TrainedPolicy(
         method="weighted",
         scenario=story.id,
-        told="fit",
+        told="train",
         seed=3,
         table_sha256="0" * 64,
         workload_sha256="0" * 64,

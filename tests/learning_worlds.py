@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, str]] = {
 
 def small_run(method: str, story: Scenario, out: Path, seed: int = 0, **settings: str) -> runs.Run:
     found = runs.settings_of(method, SMALL[method] | settings)
-    return runs.Run(method, story, "fit", seed, found, out)
+    return runs.Run(method, story, "train", seed, found, out)
 
 
 def arrays_of(run: runs.Run) -> dict[str, np.ndarray]:

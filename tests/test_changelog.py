@@ -12,11 +12,12 @@ from rapgym import cli
 from rapgym.policies import registry
 from rapgym.rivals import rivals
 from rapgym.scenarios.catalogue import shipped
+from rapgym.workload import series
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 
-SPLITS = {"train", "fit", "validation", "learn", "check", "test"}
+SPLITS = {*series.SPLITS}
 ENVIRONMENTS = {
     name for name in gymnasium.registry if name.startswith("RAP-") and name.endswith("-v0")
 }

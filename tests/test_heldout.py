@@ -8,8 +8,10 @@ import pytest
 from rapgym import heldout
 from rapgym.envs import env
 from rapgym.errors import HeldOut
-from rapgym.policies.policy import briefing
+from rapgym.learning.training import PARTS
+from rapgym.policies.policy import briefing, held_out
 from rapgym.policies.reference import FrontierLookup
+from rapgym.policies.trained import MAY_OPEN
 from rapgym.rollout import rollout
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.story import Scenario
@@ -18,7 +20,7 @@ from rapgym.workload import series
 DOORS: dict[str, Callable[[Scenario], Any]] = {
     "rows of a world": lambda story: worlds.world(story, "test"),
     "rows of a split": lambda story: worlds.rows(story, "test"),
-    "validation, told of fit": lambda story: worlds.world(story, "validation"),
+    "a fold's rows": lambda story: worlds.world(story, "validation-3"),
     "the rest of train": lambda story: worlds.world(story, "train"),
     "the whole workload": worlds.workload,
     "the scorer's world": lambda story: worlds.scoring_world(story, "learn"),
@@ -59,8 +61,13 @@ def test_guards_inside_each_other_all_hold(toy_story: Scenario) -> None:
 
 @pytest.mark.parametrize("scheme", ["time", "blocked"])
 @pytest.mark.parametrize("rows", [1, 10, 487, 2000])
-def test_learn_and_check_are_the_two_parts_of_fit(rows: int, scheme: Any) -> None:
-    part = {name: series.split_rows(rows, name, scheme).tolist() for name in series.SPLITS}
-    assert part["learn"] + part["check"] == part["fit"]
-    assert len(part["check"]) == int(0.15 * len(part["fit"]))
-    assert not {*part["check"], *part["learn"]} & {*part["validation"], *part["test"]}
+@pytest.mark.parametrize("told", PARTS)
+def test_what_is_told_opens_no_row_that_it_is_judged_on(told: Any, rows: int, scheme: Any) -> None:
+    part = {name: {*series.split_rows(rows, name, scheme).tolist()} for name in series.SPLITS}
+    opened = set().union(*(part[name] for name in PARTS[told]))
+    assert opened == part[told]
+    assert not opened & part[held_out(told)]
+    assert not opened & part["test"]
+    assert {*PARTS[told]} <= MAY_OPEN[told]
+    for name in MAY_OPEN[told]:
+        assert part[name] <= part[told], "what it may open holds no other row"

@@ -190,7 +190,7 @@ def test_the_example_policy_is_read_and_executed() -> None:
     exec(example("class "), found)
     (policy,) = (v() for v in found.values() if isinstance(v, type) and hasattr(v, "propose"))
     story = catalogue.scenario("chat-beside-code")
-    log = rollout.run(lambda: policy, story, "validation", briefing(story))
+    log = rollout.run(lambda: policy, story, "validation-3", briefing(story))
     assert (log.source == 0).all(), "every answer could be read"
     assert len(np.unique(log.kept.reshape(-1, log.kept.shape[-1]), axis=0)) > 1
 

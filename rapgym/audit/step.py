@@ -23,7 +23,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.guard.guard import Decided, Guard, Guarding
 from rapgym.guard.watchdog import Mode
 from rapgym.policies import registry
-from rapgym.policies.policy import TOLD, briefing
+from rapgym.policies.policy import briefing, told_before
 from rapgym.rollout import rollout
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.lanes import Lanes
@@ -256,8 +256,8 @@ def log_run(
         InvalidPolicy: there is none of this name, or it is not tuned for this scenario.
         AuditFailed: the log cannot be written, and its rule is to stop.
     """
-    entry, told = registry.entry(name), briefing(story, TOLD[split])
-    options = registry.settings(entry, told, tables.table(story).sha256, seed)
+    entry, told = registry.entry(name), briefing(story, told_before(split))
+    options = registry.settings(entry, told, seed)
     rows = 0
     for pairing, start in enumerate(rollout.whole_split(worlds.world(story, split), story.offsets)):
         lanes = Lanes(story, split, 1)

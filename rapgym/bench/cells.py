@@ -6,12 +6,13 @@ from functools import partial
 
 import numpy as np
 
+from rapgym.arrays import FloatArray
 from rapgym.bench import pieces
 from rapgym.bench.records import ORACLE, RIVAL, About
 from rapgym.bench.results import Cell
 from rapgym.guard.guard import refuses_misfit
-from rapgym.policies import registry
-from rapgym.policies.policy import briefing
+from rapgym.policies import policy, registry
+from rapgym.policies.policy import FITS, briefing
 from rapgym.policies.reference import frontier
 from rapgym.quality import sets as measured_sets
 from rapgym.quality.table import QualityTable
@@ -60,7 +61,7 @@ def policy_facts(story: Scenario, entry: registry.Entry, seed: int) -> About:
         InvalidPolicy: it is not tuned for this scenario and table, or cannot be built.
     """
     table = tables.table(story)
-    options = registry.settings(entry, briefing(story), table.sha256, seed)
+    options = registry.settings(entry, briefing(story), seed)
     strict = refuses_misfit(registry.build(entry, options))
     passes, tokens = calibration_cost(table, entry.designs)
     return replace(
@@ -80,18 +81,22 @@ def described(story: Scenario, name: str, kind: registry.Kind) -> About:
 
 
 def validation_parts(story: Scenario, entry: registry.Entry, seed: int) -> tuple[float, ...]:
-    """Cost on the validation part of train, calibration columns, told of the rest of train alone:
-    what champions are chosen by. What each piece of these rows adds to it; nothing of a policy that
-    has seen them.
+    """Cost on train by blocked cross-validation, calibration columns: what champions are chosen by.
+
+    Each third is served by the policy as it is when told of the other two alone. What each piece of
+    these rows adds to the cost; nothing of a policy that has seen them.
     """
     if registry.knows_validation(entry):
         return ()
-    told = briefing(story, "fit")
-    options = registry.settings(entry, told, tables.table(story).sha256, seed)
-    make = partial(registry.build, entry, options)
-    log = rollout.run(make, story, "validation", told, seed)
-    paid = (log.cost * log.output_tokens).sum(axis=1) / max(log.output_tokens.sum(), 1)
-    return tuple(pieces.of_split(story, "validation").sums(paid).tolist())
+    paid, output = list[FloatArray](), 0
+    for fit in FITS:
+        told, held_out = briefing(story, fit), policy.held_out(fit)
+        options = registry.settings(entry, told, registry.fold_seed(entry, story, fit, seed))
+        log = rollout.run(partial(registry.build, entry, options), story, held_out, told, seed)
+        rows = (log.cost * log.output_tokens).sum(axis=1)
+        paid.append(pieces.of_split(story, held_out).sums(rows))
+        output += int(log.output_tokens.sum())
+    return tuple((np.concatenate(paid) / max(output, 1)).tolist())
 
 
 def calibration_cost(

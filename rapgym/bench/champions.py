@@ -1,10 +1,10 @@
 """The champion of each kind, chosen on validation: and chosen again in every resample.
 
-A champion is chosen by its cost on the validation part of train, with calibration columns and
-settings tuned on the part before it: never by its score on test, where the best of many looks
-better than it is. What is said of it holds for the choice: in each resample of rows, the validation
-part's pieces and the training seeds are drawn as well, the cheapest there is chosen, and its cost on
-test is what counts. Settings are not tuned again, nor networks trained: what is said is conditional
+A champion is chosen by its cost on train with calibration columns, by blocked cross-validation: each
+third of train is served with settings and networks that know the other two alone. Never by its score
+on test, where the best of many looks better than it is. What is said of it holds for the choice: in
+each resample of rows, the pieces of train and the training seeds are drawn as well, the cheapest
+there is chosen, and its cost on test is what counts. Settings are not tuned again, nor networks trained: what is said is conditional
 on those that there are.
 """
 
@@ -89,5 +89,5 @@ def chosen(
 
 
 def validation_draws(parts: int, count: int = score.RESAMPLES) -> FloatArray:
-    """How often each resample draws each piece of the validation part, [R, parts]."""
+    """How often each resample draws each piece of train, [R, parts]."""
     return score.draws(parts, np.random.default_rng([STREAM, parts]), count)

@@ -118,7 +118,7 @@ class Served:
 
     @property
     def validation_cost(self) -> float | None:
-        """Cost on the validation part of train, None where a seed has none."""
+        """Cost on train by cross-validation, None where a seed has none."""
         costs = [cell.about.validation_cost for cell in self.cells]
         known = [cost for cost in costs if cost is not None]
         return float(np.mean(known)) if len(known) == len(costs) else None

@@ -7,7 +7,7 @@ from typing import Protocol
 from rapgym.bench import cells
 from rapgym.bench.records import ORACLE, RIVAL, About
 from rapgym.bench.results import Cell
-from rapgym.errors import InvalidPolicy
+from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.policies import registry
 from rapgym.policies.registry import Kind
 from rapgym.rivals import rivals
@@ -58,7 +58,7 @@ class Entrant(Protocol):
         ...
 
     def is_ready(self, story: Scenario) -> bool:
-        """Whether what it would have to learn for a scenario is here."""
+        """Whether it can be run on a scenario, and is not there under another name."""
         ...
 
     def seeds(self, story: Scenario, asked: Sequence[int]) -> Sequence[int]:
@@ -184,12 +184,16 @@ class RivalEntrant:
         return self.name
 
     def is_ready(self, story: Scenario) -> bool:
-        return True
+        return not rivals.same_as(self.rival, story)
 
     def seeds(self, story: Scenario, asked: Sequence[int]) -> Sequence[int]:
-        return (0,)
+        return (0,) if self.is_ready(story) else ()
 
     def facts(self, story: Scenario, seed: int) -> About:
+        if other := rivals.same_as(self.rival, story):
+            raise InvalidSpec(
+                f"{story.id} is served in the format of {self.name}: there it is {other}; ask for that"
+            )
         return cells.rival_facts(story, self.rival)
 
     def run(self, story: Scenario, seed: int) -> Cell:

@@ -50,7 +50,7 @@ class About:
     # Microseconds of one decision, median and 99th percentile; None where nobody decides row by row.
     decision_us_p50: float | None = None
     decision_us_p99: float | None = None
-    # Cost on the validation part of train; None of what has seen these rows, or decides nothing.
+    # Cost on train by cross-validation; None of what has seen these rows, or decides nothing.
     validation_cost: float | None = None
     # Calibration text: tokens through the whole model, and the same in passes over 512-token
     # sequences; None where not recorded.
@@ -59,7 +59,7 @@ class About:
     # Of policies: share of rows whose answer could not be read, 0 to 1, and what was wrong first.
     fallback: float = 0.0
     fault: str | None = None
-    # What each piece of the validation part adds to `validation_cost`: what a choice by it rests on.
+    # What each piece of train adds to `validation_cost`: what a choice by it rests on.
     # Empty where there is no such cost.
     validation_parts: tuple[float, ...] = ()
     # Of rivals: standard error of what the format's rounding costs beyond the scenario's own, nats a
@@ -158,7 +158,7 @@ class Score:
     stall: float
     emergency: float
     refused: float
-    validation_cost: float | None  # on the validation part of train, with calibration columns
+    validation_cost: float | None  # on train by cross-validation, with calibration columns
     # Standard error, nats, that the difference from the lookup has from quality tables.
     table_error: float | None
     # Cost less that of the policy with the lowest cost on test.

@@ -43,9 +43,7 @@ def numbers(story: Scenario) -> dict[str, Any]:
     """What a scenario consists of, for people."""
     world, table = worlds.world(story, "train"), tables.table(story)
     whole = worlds.workload(story)
-    rows = {
-        split: len(worlds.world(story, split).rows) for split in ("train", "validation", "test")
-    }
+    rows = {split: len(worlds.world(story, split).rows) for split in ("train", "test")}
     dense, floor = _shares(story)
     credited = whole.origin.get("sources", {})
     served = model_spec(story.served)

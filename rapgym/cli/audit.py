@@ -72,9 +72,9 @@ def add(subparsers: Subparsers) -> None:
     )
     command.add_argument(
         "--split",
-        choices=("validation", "test"),
-        default="validation",
-        help="for --make (validation)",
+        choices=("validation-1", "validation-2", "validation-3", "test"),
+        default="validation-3",
+        help="for --make (validation-3)",
     )
     command.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="for --make (0)")
     command.add_argument(

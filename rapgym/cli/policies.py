@@ -26,7 +26,7 @@ def add(subparsers: Subparsers) -> None:
         "tune",
         help="find free parameters on the train split",
         description="Tunes with calibration columns, on the whole train split for test, and on its "
-        "first part for validation. The settings go into the package, where bench reads them: run "
+        "parts for cross-validation. The settings go into the package, where bench reads them: run "
         "it in a clone, and commit what changed. What was tuned with the same table and workload "
         "is left as it is.",
         epilog="example: rapgym policies tune frontier-margin --scenario chat-beside-code",

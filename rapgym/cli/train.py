@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rapgym.cli import Subparsers, at_least, own_traces, workers
+from rapgym.policies.policy import FITS, Told
 
 if TYPE_CHECKING:
     from rapgym.jobs.progress import Progress
     from rapgym.learning.runs import Done, Run
 
 DEFAULT_OUT = Path("runs")
+PARTS_OF: tuple[Told, ...] = ("train", *FITS)
 
 
 def add(subparsers: Subparsers) -> None:
@@ -24,11 +26,11 @@ def add(subparsers: Subparsers) -> None:
         "train",
         help="train a policy that learns",
         description="Trains a method with several seeds, on rows of a scenario's train part alone: "
-        "told of `fit`, it learns from the first part of fit and stops by the last. A run that was "
-        "stopped goes on where it stopped, one that has finished is not run again.",
+        "with every seed told of all of it, for test; and told of it without each of its thirds, for the "
+        "cross-validation by which champions are chosen. A run that was stopped goes on where it stopped, one that has finished is not run again.",
         epilog="example: rapgym train dqn --scenario laptop --seeds 1 --set steps=2000; on your own "
         "recording, from a published policy: rapgym train dqn --trace memory.csv.gz --card 24 --from "
-        "dqn/laptop-v0/fit-0",
+        "dqn/laptop-v0/train-0",
     )
     command.add_argument("method", metavar="METHOD", help="dqn, maskable_ppo, ppo_counts, ...")
     command.add_argument(
@@ -43,8 +45,16 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--told",
         action="append",
-        choices=("fit", "train"),
-        help="of which rows it may know: fit (unless stated) before validation, train before test",
+        choices=PARTS_OF,
+        help="of which rows it may know, with every seed: train before test, fit-k before "
+        "validation-k (train with every seed, and the folds with --fold-seeds)",
+    )
+    command.add_argument(
+        "--fold-seeds",
+        type=at_least(0, 1000),
+        default=1,
+        metavar="N",
+        help="seeds 0 to N - 1 for each fold of cross-validation (1)",
     )
     command.add_argument(
         "--set",
@@ -110,8 +120,10 @@ def run(arguments: argparse.Namespace) -> int:
         runs.Run(arguments.method, story, told, seed, settings, arguments.out.absolute(),
                  arguments.start, arguments.minutes)
         for story in catalogue.named(own_traces.names(arguments))
-        for told in dict.fromkeys(arguments.told or ["fit"])
-        for seed in range(arguments.seeds)
+        for told in dict.fromkeys(arguments.told or PARTS_OF)
+        for seed in range(
+            arguments.seeds if arguments.told or told == "train" else arguments.fold_seeds
+        )
     ]  # fmt: skip
     jobs, ray = workers.chosen(arguments)
     if importlib.util.find_spec("tensorboard") is None and not arguments.quiet:

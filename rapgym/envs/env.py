@@ -78,18 +78,18 @@ class RapEnv(gymnasium.Env[Any, Any]):
     `info` of a served row carries the four terms, which add up to the negative reward. Rewards
     speak of calibration columns on every split; the scorer alone reads test columns.
 
-    **Starting state.** Every block in memory. On `train`, `fit` and `learn` the first row, the
+    **Starting state.** Every block in memory. On `train`, `learn` and the folds `fit-k` the first row, the
     pairing with the tenant and a scaling of tokens by 0.9 to 1.1 are drawn from the seed; on
-    `validation`, `check` and `test` the episode is the whole split, paired by `offset`.
+    `validation-k`, `check` and `test` the episode is the whole split, paired by `offset`.
 
-    **Episode end.** Truncated after 64 rows on `train`, `fit` and `learn`, after the whole split
+    **Episode end.** Truncated after 64 rows where episodes start anywhere, after the whole split
     elsewhere.
     Episodes are undiscounted.
 
     **Arguments.** `scenario` (a name or a `Scenario`; `spec.to_json()` states a `Scenario` by its
     fields, and such a mapping is taken too, so that the spec of either makes the same environment
-    again), `split` (`train` and its parts `fit` and `validation`, of `fit` its
-    parts `learn` and `check`; `test`), `offset`, `observation` (`flat`, `dict`), `length_share` (of all lengths, and of what the card holds above
+    again), `split` (`train` and its parts `learn` and `check`; `fit-1` to `fit-3` and
+    `validation-1` to `validation-3`, for cross-validation; `test`), `offset`, `observation` (`flat`, `dict`), `length_share` (of all lengths, and of what the card holds above
     the dense weights), `device_profile` (name or file: what a device adds to bytes), `backend`
     (`sim`, or `device`: the same rows on a live model, whose blocks, bytes and nats are real, on
     the torch device that `device` names).

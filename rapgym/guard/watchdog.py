@@ -32,7 +32,7 @@ class Mode(IntEnum):
 class Rules:
     """When decisions are taken away, and when they are handed back.
 
-    The numbers were chosen on train and validation rows (rapgym/studies/watchdog.py), none on test rows.
+    The numbers were chosen on train rows (rapgym/studies/watchdog.py), none on test rows.
     """
 
     window_rows: int = 24  # over which costs are summed, fewer after a change of mode

@@ -20,6 +20,7 @@ from rapgym.files import checked, places, provenance
 from rapgym.jobs.parallel import processors
 from rapgym.learning.training import PARTS, Training
 from rapgym.policies import trained
+from rapgym.policies.basis import basis
 from rapgym.policies.policy import Told
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.scenarios.story import Scenario
@@ -114,7 +115,7 @@ class Run:
             found = trained.read(self.path)
         except InvalidPolicy:
             return None
-        wanted = _plain(dataclasses.asdict(self.settings)) | trained.basis(self.story)
+        wanted = _plain(dataclasses.asdict(self.settings)) | basis(self.story)
         told = found.training.get("settings", {}) | {
             "table_sha256": found.table_sha256, "workload_sha256": found.workload_sha256
         }  # fmt: skip

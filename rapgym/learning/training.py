@@ -32,17 +32,20 @@ from rapgym.errors import InvalidPolicy
 from rapgym.learning import checkpoint
 from rapgym.learning.curve import Curve, Point
 from rapgym.learning.sb3.vec_env import LeanVecEnv
+from rapgym.policies.basis import basis
 from rapgym.policies.policy import Briefing, Policy, Told, briefing
-from rapgym.policies.trained import TrainedPolicy, basis, observation_of
+from rapgym.policies.trained import TrainedPolicy, observation_of
 from rapgym.scenarios import worlds
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario, Split
 
 Arrays = dict[str, np.ndarray]
-# What is told of a split learns from its first part and reads its curve on the last.
+# What is told of a split learns from most of it, and reads its curve on the rest.
 PARTS: Mapping[Told, tuple[Told, Split]] = {
-    "fit": ("learn", "check"),
-    "train": ("fit", "validation"),
+    "train": ("learn", "check"),
+    "fit-1": ("learn-1", "check-1"),
+    "fit-2": ("learn-2", "check-2"),
+    "fit-3": ("learn-3", "check-3"),
 }
 CHECKPOINT_S = 20.0  # between checkpoints, at least
 STRETCH_ROWS = 512  # that a check serves one after the other

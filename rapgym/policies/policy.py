@@ -1,7 +1,7 @@
 """What a policy is: two methods, and the public data it is given."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 
@@ -16,16 +16,30 @@ from rapgym.world import encoding
 from rapgym.world.encoding import Layout, Reading
 from rapgym.world.records import Rows, World
 
-Told = Literal["train", "fit", "learn"]  # splits of which a policy may know every row
-# What a policy is told of before each split; it has seen the rows of the last three.
-TOLD: dict[Split, Told] = {
-    "test": "train",
-    "validation": "fit",
-    "check": "learn",
-    "train": "train",
-    "fit": "fit",
-    "learn": "learn",
-}
+# Splits of which a policy may know every row.
+Told = Literal[
+    "train", "learn", "fit-1", "fit-2", "fit-3", "learn-1", "learn-2", "learn-3"
+]  # fmt: skip
+KNOWN: tuple[Told, ...] = get_args(Told)
+FITS: tuple[Told, ...] = ("fit-1", "fit-2", "fit-3")
+# What a policy is told of before each split that is held out.
+_BEFORE = {"test": "train", "validation": "fit", "check": "learn"}
+
+
+def told_before(split: Split) -> Told:
+    """Of which split's rows a policy is told that will be judged on this one.
+
+    What is no held-out split it has seen itself: of train it is told before train.
+    """
+    part, dash, fold = split.partition("-")
+    return cast(Told, f"{_BEFORE.get(part, part)}{dash}{fold}")
+
+
+def held_out(told: Told) -> Split:
+    """The split that is held out from what is told: validation-k from fit-k, test from train."""
+    after = {before: split for split, before in _BEFORE.items()}
+    part, dash, fold = told.partition("-")
+    return cast(Split, f"{after[part]}{dash}{fold}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,7 @@ class Briefing:
     scenario: Scenario
     train: World  # rows of `split` and calibration columns: nothing of test is in it
     layout: Layout  # of the observations that `propose` gets
-    split: Told = "train"  # "fit" where it will be judged on validation, "learn" where on check
+    split: Told = "train"  # what `told_before` names of the split on which it will be judged
 
     @property
     def footprint(self) -> Footprint:
@@ -63,7 +77,8 @@ def briefing(story: Scenario, split: Told = "train") -> Briefing:
     """The briefing of a scenario, for observations without small steps.
 
     Args:
-        split: whose rows it holds: "train" before test, "fit" before validation, "learn" before check.
+        split: whose rows it holds: "train" before test, "fit-k" before validation-k, "learn" before
+            check.
     """
     train = worlds.world(story, split)
     return Briefing(story, train, encoding.layout(train, card_bytes=card_bytes(story)), split)
@@ -74,7 +89,8 @@ def make_briefing(scenario: str | Scenario = "chat-beside-code", split: Told = "
 
     Args:
         scenario: a name or a `Scenario`.
-        split: whose rows it holds: "train" before test, "fit" before validation, "learn" before check.
+        split: whose rows it holds: "train" before test, "fit-k" before validation-k, "learn" before
+            check.
 
     Returns:
         A frozen record: `scenario`, `footprint` (bytes of each block), `quality` (calibration

@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
-from rapgym.policies import trained
+from rapgym.policies import basis, trained
 from rapgym.policies.policy import Briefing, Policy, Told
-from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 
 Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
@@ -30,7 +29,6 @@ class Entry:
     designs: tuple[str, ...]  # measurements on calibration text that it cannot do without
     tune: str = ""  # "module:function" of (briefing) -> settings; empty: no free parameter
     train: str = ""  # "module:function" of (Training) -> arrays; empty: it does not learn
-    refit: bool = False  # trained once more on the whole of train, for test
     file: str = ""  # of one training run, which serves wherever it can read the observations
     runs_of: str = ""  # another method whose training runs it reads, and does not train itself
     start_of: str = ""  # name of the method whose network it is, as it was before the first step
@@ -97,10 +95,10 @@ POLICIES = (
           "the same, every part of the expected cost counted once: nothing is tuned", _GRID),
     Entry("hindsight", "learned", "rapgym.baselines.hindsight:Agent",
           "a small network that has seen what each set would have cost in every recorded row", _GRID,
-          train="rapgym.baselines.hindsight:train", refit=True),
+          train="rapgym.baselines.hindsight:train"),
     Entry("forecast-hindsight", "learned", "rapgym.baselines.forecast_hindsight:Mean",
           "least mean of what forecast-plain and hindsight expect each set to cost", _GRID,
-          refit=True, runs_of="hindsight"),
+          runs_of="hindsight"),
     Entry("dqn", "learned", "rapgym.baselines.dqn:Agent",
           "RAP-style: DQN with masks drops block after block; it sees no table but greedy importance",
           _GRID, train="rapgym.baselines.dqn:train"),
@@ -198,7 +196,7 @@ def tuning(found: Entry) -> Callable[[Briefing], dict[str, Any]] | None:
 
 
 def tuned() -> dict[str, Any]:
-    """The committed settings: policy -> scenario -> {"train", "fit", "table_sha256", ...}."""
+    """The committed settings: policy -> scenario -> {"train", "fit-1", ..., "table_sha256", ...}."""
     return json.loads(places.TUNED.read_text("utf-8")) if places.TUNED.is_file() else {}
 
 
@@ -227,14 +225,14 @@ def kept_for(found: Entry, story: Scenario) -> dict[str, Any] | None:
     return kept
 
 
-def settings(found: Entry, briefing: Briefing, table_sha256: str, seed: int = 0) -> dict[str, Any]:
+def settings(found: Entry, briefing: Briefing, seed: int = 0) -> dict[str, Any]:
     """The settings of an entry for a scenario, found on the briefing's split.
 
     Args:
         seed: of the training run, for an entry that learns.
 
     Raises:
-        InvalidPolicy: it was not tuned or trained for this scenario with this table.
+        InvalidPolicy: it was not tuned or trained for this scenario as it is.
     """
     if found.reads:
         return _run(found, briefing, seed)
@@ -242,9 +240,9 @@ def settings(found: Entry, briefing: Briefing, table_sha256: str, seed: int = 0)
         return {}
     story = briefing.scenario
     kept = kept_for(found, story)
-    if kept is None or briefing.split not in kept or kept.get("table_sha256") != table_sha256:
-        stale = kept is not None and kept.get("table_sha256") != table_sha256
-        state = "was tuned with another table" if stale else "was not tuned"
+    stale = "" if kept is None else basis.changed(kept, story)
+    if kept is None or stale or briefing.split not in kept:
+        state = f"was tuned with another {stale}" if stale else "was not tuned"
         raise InvalidPolicy(
             f"{found.name} {state} for {story.id}; run: rapgym policies tune {found.name} "
             f"--scenario {shlex.quote(story.name)}"
@@ -256,12 +254,27 @@ def told(found: Entry, split: Told) -> Told:
     """Of which split the run of an entry that learns was told, that serves a briefing on `split`."""
     if found.file:
         return trained.load(found.file).told
-    return split if found.refit else "fit"
+    return split
+
+
+def fold_seed(found: Entry, story: Scenario, fit: Told, seed: int) -> int:
+    """Which seed's training run stands for an entry in a fold of cross-validation.
+
+    That of `seed` where there is one, else the first: a method is trained once or more in each fold,
+    more often on the whole of train. `seed` itself for what does not learn.
+    """
+    if not found.reads:
+        return seed
+    there = trained.seeds(found.reads, story, fit)
+    return seed if seed in there or not there else there[0]
 
 
 def knows_validation(found: Entry) -> bool:
-    """Whether an entry has seen the rows that champions are chosen by, or is not to be chosen."""
-    return bool(found.start_of) or (bool(found.file) and told(found, "fit") == "train")
+    """Whether an entry may have seen the rows that champions are chosen by, or is not to be chosen.
+
+    One training run is told of one split: it cannot be judged on every third of train.
+    """
+    return bool(found.start_of or found.file)
 
 
 def trained_seeds(found: Entry, story: Scenario) -> list[int]:
@@ -286,11 +299,9 @@ def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
         run = trained.load(file)
     except InvalidPolicy as error:
         raise InvalidPolicy(f"{error}; {remedy}") from error
-    now = trained.basis(story)
-    if not found.file and {name: getattr(run, name) for name in now} != now:
-        raise InvalidPolicy(
-            f"{file} was trained with another table or workload of {story.id}; {remedy}"
-        )
+    rests_on = {name: getattr(run, name) for name in basis.NAMES}
+    if not found.file and (stale := basis.changed(rests_on, story)):
+        raise InvalidPolicy(f"{file} was trained with another {stale} of {story.id}; {remedy}")
     run.check_held_out()
     return {"file": file, "sha256": checked.sha256_of(trained.path_of(file))}
 
@@ -327,7 +338,7 @@ def maker(policy: object, told: Briefing, seed: int = 0) -> Callable[[], Policy]
     """
     if isinstance(policy, str):
         found = entry(policy)
-        options = settings(found, told, tables.table(told.scenario).sha256, seed)
+        options = settings(found, told, seed)
         return lambda: build(found, options)
     is_object = hasattr(policy, "propose") and not isinstance(policy, type)
 

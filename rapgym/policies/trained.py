@@ -20,24 +20,26 @@ import numpy as np
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
 from rapgym.policies.policy import Told
-from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.story import Scenario
+from rapgym.workload import series
 from rapgym.world import encoding
 from rapgym.world.encoding import Layout
 
-SCHEMA = 1
+SCHEMA = 2
 HEADER = "header"  # of the arrays in a file the one that holds JSON
 MAX_BYTES = 32 << 20  # of a file, and of its arrays unpacked
 KINDS = "fiub"  # of numbers that an array may hold
 # What a run may have opened that is told of a split: nothing after it, and no test columns.
+# A fold's rows are rows of train, so what is told of train may have opened any but those of test.
 MAY_OPEN: Mapping[Told, frozenset[str]] = {
+    "train": frozenset(series.SPLITS) - {"test"},
     "learn": frozenset({"learn"}),
-    "fit": frozenset({"learn", "check", "fit"}),
-    "train": frozenset({"learn", "check", "fit", "validation", "train"}),
-}
+    **{f"fit-{k}": frozenset({f"fit-{k}", f"learn-{k}", f"check-{k}"}) for k in series.FOLDS},
+    **{f"learn-{k}": frozenset({f"learn-{k}"}) for k in series.FOLDS},
+}  # type: ignore[dict-item]
 _STEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # of a name under places.TRAINED
 _HEADER = {"method": str, "scenario": str, "told": str, "seed": int, "table_sha256": str,
-           "workload_sha256": str, "observation": dict, "training": dict}  # fmt: skip
+           "workload_sha256": str, "world_sha256": str, "observation": dict, "training": dict}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,11 @@ class TrainedPolicy:
 
     method: str  # name of a registry entry
     scenario: str  # id of the scenario that it was trained on
-    told: Told  # of which split's rows it may know: "fit" or "train"
+    told: Told  # of which split's rows it may know: "train", or "fit-k" before validation-k
     seed: int
     table_sha256: str
     workload_sha256: str
+    world_sha256: str
     # What it expects to see: of `observation_of` the schema, and whatever else it builds on. One that
     # finds its inputs by name, whatever their number, leaves `parts` out and carries over to other W.
     observation: dict[str, Any]
@@ -232,11 +235,3 @@ def _array(content: bytes) -> np.ndarray:
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError("an array holds numbers that are not finite")
     return array
-
-
-def basis(story: Scenario) -> dict[str, str]:
-    """What a run depends on besides code: sha256 of the scenario's table and workload."""
-    return {
-        "table_sha256": tables.table(story).sha256,
-        "workload_sha256": checked.sha256_of(worlds.workload_file(story)),
-    }

@@ -1,7 +1,7 @@
 """Find the free parameters of methods, and keep them with the package.
 
-Twice: on `fit`, for a run on validation, where champions are chosen; and on the whole of train, for
-a run on test.
+On the whole of train, for a run on test; and on train without each of its thirds, for the runs by
+which champions are chosen.
 """
 
 import json
@@ -13,8 +13,9 @@ from rapgym.errors import RapgymError
 from rapgym.files import checked, places
 from rapgym.jobs import parallel
 from rapgym.policies import registry
-from rapgym.policies.policy import Told, briefing
-from rapgym.scenarios import tables, worlds
+from rapgym.policies.basis import basis, changed
+from rapgym.policies.policy import FITS, Told, briefing
+from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 
 # Settings that a method may try on a split: the same for all. What a static method chooses among are
@@ -22,10 +23,7 @@ from rapgym.scenarios.story import Scenario
 TUNING_BUDGET = 48
 
 
-TOLD: tuple[Told, ...] = (
-    "train",
-    "fit",
-)  # on what settings are found: before test and before validation
+TOLD: tuple[Told, ...] = ("train", *FITS)  # on what settings are found
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +43,6 @@ class Task:
     entry: registry.Entry
     story: Scenario
 
-    @property
-    def basis(self) -> dict[str, str]:
-        """What the finding depends on besides code."""
-        return {
-            "table_sha256": tables.table(self.story).sha256,
-            "workload_sha256": checked.sha256_of(worlds.workload_file(self.story)),
-        }
-
     def find(self) -> Tuned:
         """Tune on each split; what rapgym raises on purpose becomes a fault."""
         find = registry.tuning(self.entry)
@@ -70,13 +60,13 @@ def tasks(
     """What there is to tune, the longest workloads first.
 
     Args:
-        again: also what was tuned with the same table and workload.
+        again: also what was tuned on the same scenario as it is.
     """
     every = [Task(entry, story) for story in stories for entry in entries if entry.tune]
 
     def is_done(task: Task) -> bool:
         found = registry.kept_for(task.entry, task.story) or {}
-        return {**found, **task.basis} == found and {*TOLD} <= {*found}
+        return not changed(found, task.story) and {*TOLD} <= {*found}
 
     open_ones = every if again else [task for task in every if not is_done(task)]
     return sorted(open_ones, key=lambda task: -_served_rows(task.story))
@@ -97,7 +87,7 @@ def _kept(task: Task, found: Tuned) -> Tuned:
     if not found.fault:
         is_own = task.story.is_own
         kept = registry.own_tuned() if is_own else registry.tuned()
-        kept.setdefault(found.policy, {})[task.story.key] = {**found.settings, **task.basis}
+        kept.setdefault(found.policy, {})[task.story.key] = {**found.settings, **basis(task.story)}
         path = registry.own_file() if is_own else places.TUNED
         with checked.written_aside(path) as file:
             file.write((json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())

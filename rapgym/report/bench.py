@@ -195,7 +195,7 @@ verdict: beside the lookup; "equal" is within {EQUAL_POINTS:g} points of foresig
 least effect: nats from the lookup that these rows could have shown with 80 % power.
 "{CONDITIONAL}": intervals of these pieces need not hold for another hour or day; of fewer
 than {LEAST_PIECES} pieces nothing is claimed.
-'+': champion of its kind by cost on the validation part of train, '++': of all that do not learn: their
+'+': champion of its kind by cost on train, cross-validated, '++': of all that do not learn: their
 verdict is of the choice, corrected for the scenarios of the same traffic (Holm).
 '=': not told from the lowest cost on test (95 %, the quality table's error included).
 '!': could not be read in some rows, which the reference policy served.

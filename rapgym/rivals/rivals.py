@@ -115,6 +115,13 @@ def rival(name: str) -> Rival:
     raise InvalidSpec(f"no rival is called {name!r}; there are {', '.join(r.name for r in here)}")
 
 
+def same_as(rival: Rival, story: Scenario) -> str:
+    """What another entry does that a rival would do on a scenario served in its format; or nothing."""
+    if rival.form is None or rival.form != story.form:
+        return ""
+    return {"partial-admission": "partial-admission", "pruned": "frontier"}.get(rival.rule, "")
+
+
 def tables(story: Scenario) -> dict[str, str]:
     """The quality tables on which a scenario's cells depend, name -> sha256.
 

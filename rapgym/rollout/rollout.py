@@ -17,12 +17,13 @@ from rapgym.guard.guard import (
     strict_lanes,
 )
 from rapgym.policies import registry
-from rapgym.policies.policy import TOLD, Briefing, Policy, briefing
+from rapgym.policies.policy import Briefing, Policy, briefing, told_before
 from rapgym.rollout.log import EpisodeLog, LogWriter, joined
 from rapgym.scenarios import worlds
 from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario, Split
+from rapgym.workload import series
 from rapgym.world import simulator
 from rapgym.world.records import State, World
 from rapgym.world.shield import Reason
@@ -50,8 +51,8 @@ def run_policy(
 ) -> EpisodeLog:
     """Let a policy serve a whole split in each of the scenario's pairings, under the shield.
 
-    It is told of train before "test", of the rest before "validation" and "check", and of these rows
-    themselves before "train", "fit" and "learn".
+    It is told of train before "test", of the rest of train before "validation-1" and its like and
+    before "check", and of these rows themselves before "train", "fit-1" and "learn".
 
     Args:
         policy: an object with `reset` and `propose`, a class or factory that gives one without
@@ -76,9 +77,9 @@ def run_policy(
         (True, True)
     """
     story = story_of(scenario)
-    if split not in TOLD:
-        raise InvalidSpec(f"no split {split!r}; there are {', '.join(TOLD)}")
-    told = briefing(story, TOLD[split])
+    if split not in series.SPLITS:
+        raise InvalidSpec(f"no split {split!r}; there are {', '.join(series.SPLITS)}")
+    told = briefing(story, told_before(split))
     return run(registry.maker(policy, told, seed), story, split, told, seed)
 
 

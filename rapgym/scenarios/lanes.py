@@ -20,6 +20,7 @@ from rapgym.world.shield import Reason
 from rapgym.world.simulator import Step
 
 TRAIN_EPISODE_ROWS = 64
+LEARNED_FROM = ("train", "fit", "learn")  # splits, folds of them included
 TOKEN_SCALES = (0.9, 1.1)  # small scaling of a train episode's tokens, uniform
 
 
@@ -42,7 +43,7 @@ def start_of(world: World, story: Scenario, split: Split, seed_rng: np.random.Ge
             draws its own.
     """
     rows = len(world.rows)
-    if split in ("train", "fit", "learn"):
+    if split.partition("-")[0] in LEARNED_FROM:
         length = min(TRAIN_EPISODE_ROWS, rows)
         row = int(seed_rng.integers(rows - length + 1))
         turned = int(seed_rng.integers(rows))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from rapgym.errors import InvalidSpec
@@ -18,7 +18,12 @@ Group = Literal["8-bit", "16-bit", "days", "own"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 HEADLINE: Group = "8-bit"
 FILE_SUFFIX = ".toml"  # how the name of a scenario ends that is a file of the user's
-Split = Literal["train", "fit", "validation", "learn", "check", "test"]
+# Parts of a scenario's rows, as `rapgym.workload.series.split_rows` cuts them.
+Split = Literal[
+    "train", "learn", "check", "test",
+    "fit-1", "fit-2", "fit-3", "validation-1", "validation-2", "validation-3",
+    "learn-1", "learn-2", "learn-3", "check-1", "check-2", "check-3",
+]  # fmt: skip
 
 
 def _require(name: str, value: object, fine: bool, wanted: str) -> None:
@@ -159,30 +164,35 @@ class Scenario:
         """
         if not self.is_own:
             return self.id
-        told = described(self)
-        for name in ("name", "story", "trace", "group", "claims"):
-            del told[name]
-        told["served"] = _shape(self.served)
-        if isinstance(self.tenant, Recorded):
-            del told["tenant"]["recording"]  # its sha256 stays
-        elif self.tenant is not None:
-            told["tenant"] |= {"model": _shape(self.tenant.model), "trace": None}
-        text = json.dumps(told, sort_keys=True)
-        return f"own-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return f"own-{_digest(self, WORDS)[:16]}"
+
+    @property
+    def world_sha256(self) -> str:
+        """Of all that decides what a row costs besides table and workload.
+
+        A device plays the same world, at its own size: what was tuned holds there.
+        """
+        return _digest(self, (*WORDS, *ON_DEVICE))
 
 
-# Fields that came after results were stored: at their defaults they are not recorded.
-LATER_FIELDS = ("stand_in", "length_share", "device_profile", "series_sha256")
+WORDS = ("name", "story", "trace", "group", "claims")  # fields that only speak of a scenario
+ON_DEVICE = ("stand_in", "length_share", "device_profile")  # how a device plays it
+
+
+def _digest(story: Scenario, without: tuple[str, ...]) -> str:
+    """Sha256 of a scenario's fields but those named, files and models by what is in them."""
+    told = {name: value for name, value in described(story).items() if name not in without}
+    told["served"] = _shape(story.served)
+    if isinstance(story.tenant, Recorded):
+        del told["tenant"]["recording"]  # its sha256 stays
+    elif story.tenant is not None:
+        told["tenant"] |= {"model": _shape(story.tenant.model), "trace": None}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def described(story: Scenario) -> dict[str, Any]:
     """A scenario as results record it."""
-    initial = {field.name: field.default for field in fields(Scenario)}
-    return {
-        name: value
-        for name, value in asdict(story).items()
-        if name not in LATER_FIELDS or value != initial[name]
-    }
+    return asdict(story)
 
 
 def restored(described: Mapping[str, Any]) -> Scenario:

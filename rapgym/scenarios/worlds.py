@@ -118,8 +118,8 @@ def make_world(scenario: str | Scenario = "chat-beside-code", split: Split = "tr
 
     Args:
         scenario: a name or a `Scenario`.
-        split: "train" and its parts "fit" and "validation"; of "fit" its parts "learn" and "check";
-            "test".
+        split: "train" and its parts "learn" and "check", "fit-1" to "fit-3" and "validation-1" to
+            "validation-3" (`series.split_rows` says which rows); "test".
 
     Returns:
         A frozen record of T rows: `rows` (tokens and requests, int64 [T]; `limit_bytes`, int64

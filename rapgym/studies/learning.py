@@ -20,7 +20,7 @@ from rapgym.bench import cells, results, score
 from rapgym.files import checked, places
 from rapgym.jobs import parallel
 from rapgym.policies import registry, trained
-from rapgym.policies.policy import Told, briefing
+from rapgym.policies.policy import Told, briefing, held_out
 from rapgym.rollout import rollout
 from rapgym.scenarios import catalogue
 
@@ -36,6 +36,7 @@ ABLATIONS = {
 }
 ABLATED = ("chat-beside-code", "chat-mixed-8bit", "code-8bit", "days-large")
 ABLATION_SEEDS = 3
+FIT: Told = "fit-3"  # told of the first two thirds of train
 FROM, TUNED_ON = "chat-beside-code", "laptop"  # where fine-tuning begins, and what it is for
 SEEDS, TRANSFER_SEEDS = 5, 1
 
@@ -67,9 +68,9 @@ def judged(name: str, variant: str, file: str) -> Judged:
     cell = cells.scored(story, cells.described(story, entry.name, entry.kind), log)
     cost = score.mean_cost(np.round(cell.test_cost, results.DECIMALS), cell.log.output_tokens)
     validation = None
-    if run.told == "fit":
-        told = briefing(story, "fit")
-        validation = rollout.run(make, story, "validation", told, run.seed).mean_cost
+    if run.told != "train":
+        told = briefing(story, run.told)
+        validation = rollout.run(make, story, held_out(run.told), told, run.seed).mean_cost
     return Judged(name, variant, run.seed, validation, cost, float(run.training["seconds"]))
 
 
@@ -92,11 +93,11 @@ def shipped(name: str, told: Told, seed: int) -> str:
 
 
 def ablations() -> list[Callable[[], Judged]]:
-    """Each switch turned off, a few seeds each: told of fit, so that validation can judge it too."""
+    """Each switch turned off, a few seeds each: told of two thirds of train, so that the last can judge it too."""
     return [
-        partial(trained_then_judged, name, variant, seed, "fit", texts, "")
+        partial(trained_then_judged, name, variant, seed, FIT, texts, "")
         if texts
-        else partial(judged, name, variant, shipped(name, "fit", seed))
+        else partial(judged, name, variant, shipped(name, FIT, seed))
         for name in ABLATED
         for variant, texts in ABLATIONS.items()
         for seed in range(ABLATION_SEEDS)
@@ -118,11 +119,11 @@ def finetune() -> list[Callable[[], Judged]]:
     """Before, after and against training anew, on a recording of one's own."""
     found: list[Callable[[], Judged]] = []
     for seed in range(SEEDS):
-        start = shipped(FROM, "fit", seed)
+        start = shipped(FROM, FIT, seed)
         found += [
             partial(judged, TUNED_ON, "before", start),
-            partial(trained_then_judged, TUNED_ON, "after", seed, "fit", {}, start),
-            partial(judged, TUNED_ON, "anew", shipped(TUNED_ON, "fit", seed)),
+            partial(trained_then_judged, TUNED_ON, "after", seed, FIT, {}, start),
+            partial(judged, TUNED_ON, "anew", shipped(TUNED_ON, FIT, seed)),
         ]
     return found
 

@@ -7,7 +7,7 @@ On each scenario a good policy decides the first half of the split's rows; from 
 foreign (the same method, tuned and briefed for another scenario, whose units it reads memory in).
 Each is run alone and under the watchdog, in every pairing of the split, and set against the reference
 policy: cost by calibration columns, which the watchdog sees, and by test columns. The rules of
-`rapgym.guard.watchdog.Rules` were chosen with --split train and validation.
+`rapgym.guard.watchdog.Rules` were chosen on train rows.
 """
 
 import argparse
@@ -26,13 +26,14 @@ from rapgym.guard import watchdog
 from rapgym.guard.guard import Guard, Guarding
 from rapgym.guard.watchdog import Mode, Rules
 from rapgym.policies import registry
-from rapgym.policies.policy import Briefing, Policy, Told, briefing
+from rapgym.policies.policy import Briefing, Policy, Told, briefing, told_before
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog, LogWriter, weighted_mean
-from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.lanes import Lanes
 from rapgym.scenarios.story import Scenario, Split
+from rapgym.workload import series
 
 # Scenarios, and for each the one whose policy is the foreigner: the same length of observations.
 SCENARIOS = {
@@ -83,7 +84,7 @@ class GoesBad:
 
 def built(name: str, story: Scenario, told: Told) -> Policy:
     entry = registry.entry(name)
-    settings = registry.settings(entry, briefing(story, told), tables.table(story).sha256)
+    settings = registry.settings(entry, briefing(story, told))
     return registry.build(entry, settings)
 
 
@@ -161,7 +162,7 @@ def bad(story: Scenario, fault: str, split: Split, told: Told) -> Policy:
 
 def scenario_results(story: Scenario, split: Split, rules: Rules) -> dict[str, Any]:
     """All faults and all prices on one scenario."""
-    told: Told = "train" if split == "test" else "fit"
+    told = told_before(split)
     log, _, _ = served(FrontierLookup(), story, split, told, None)
     reference = costs(story, split, log, strict=False)
     faults = [fault for fault in FAULTS if fault != "foreign" or SCENARIOS[story.name]]
@@ -202,7 +203,7 @@ def table(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--split", choices=("test", "train", "validation"), default="test")
+    parser.add_argument("--split", choices=series.SPLITS, default="test")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

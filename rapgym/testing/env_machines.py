@@ -32,7 +32,7 @@ from rapgym.world import stall
 from rapgym.world.records import Rows, World
 from rapgym.world.shield import Reason
 
-TRAIN, WHOLE = ("train", "fit"), ("validation",)  # splits by how episodes start
+TRAIN, WHOLE = ("train", "fit-2"), ("validation-2",)  # splits by how episodes start
 
 
 def disturbed(world: World, row: int, rng: np.random.Generator) -> World:
@@ -181,10 +181,10 @@ class GuardMachine(RuleBasedStateMachine):
     @initialize(name=st.sampled_from([*hostile.POLICIES]), seed=SEEDS)
     def begin(self, name: str, seed: int) -> None:
         self.story = story_of(self.scenario)
-        self.told = briefing(self.story, "fit")
+        self.told = briefing(self.story, "fit-2")
         self.rng = np.random.default_rng(seed)
         step = Witness(tally=type(self).tally)
-        self.inner = Lanes(self.story, "validation", self.lanes, step=step)
+        self.inner = Lanes(self.story, "validation-2", self.lanes, step=step)
         for lane in range(self.lanes):
             self.inner.restart(lane, Start(0, lane, 1.0, len(self.inner.world.rows)))
         self.watched_by: Rules | None = None

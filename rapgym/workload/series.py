@@ -30,10 +30,14 @@ BLOCKS = ".series"  # how the name of a file of blocks ends; others are packed t
 _AT_ONCE = 1 << 20  # single requests that are Python's own numbers at a time
 
 DAYS, TRAIN_DAYS = 14, 10  # of the scheme "days"
-TRAIN_SHARE, TEST_SHARE, VALIDATION_SHARE = 0.70, 0.25, 0.15
+TRAIN_SHARE, TEST_SHARE, CHECK_SHARE = 0.70, 0.25, 0.15
 STRETCHES = 8  # of the blocked view: odd ones train, even ones test, in turn
 GAP_ROWS = 8  # at the end of each stretch of the blocked view: as many as a policy sees back
-SPLITS = ("train", "fit", "validation", "learn", "check", "test")
+FOLDS = (1, 2, 3)  # of train: contiguous, each held out once
+SPLITS = (
+    "train", "learn", "check", "test",
+    *(f"{part}-{fold}" for part in ("fit", "validation", "learn", "check") for fold in FOLDS),
+)  # fmt: skip
 Scheme = Literal["time", "blocked", "days"]
 
 
@@ -43,9 +47,13 @@ def split_rows(rows: int, split: str, scheme: Scheme = "time") -> IntArray:
     By time, train is the first 70 % and test the last 25 %, with a gap between. Blocked, eight
     stretches alternate between train and test, each without its last rows: a second view, for
     traffic whose end is unlike its beginning. By days, the rows are 14 days: train is what ends with
-    the tenth, and test follows after a gap. In all, validation is the last 15 % of train and fit
-    is train without it; check is the last 15 % of fit and learn is fit without it, so that what is
-    told of fit alone has rows of its own to stop learning by.
+    the tenth, and test follows after a gap.
+
+    Champions are chosen by blocked cross-validation inside train, in all schemes: validation-1 to
+    validation-3 are its thirds, and fit-1 to fit-3 are train without each. Rows on both sides of a
+    third that is left out stand side by side in its fit. What learns from train, or from a fit, has
+    rows of its own to stop by: check is the 15 % in the middle of train and learn is train without
+    them; check-k and learn-k are the same of fit-k.
     """
     if split not in SPLITS:
         raise InvalidSpec(f"no split {split!r}; there are {', '.join(SPLITS)}")
@@ -61,15 +69,20 @@ def split_rows(rows: int, split: str, scheme: Scheme = "time") -> IntArray:
             part[: max(len(part) - GAP_ROWS, 0)] for part in np.array_split(every, STRETCHES)
         ]
         train, test = np.concatenate(stretches[0::2]), np.concatenate(stretches[1::2])
-    fit, validation = _without_last(train)
-    learn, check = _without_last(fit)
-    return dict(zip(SPLITS, (train, fit, validation, learn, check, test), strict=True))[split]
-
-
-def _without_last(rows: IntArray) -> tuple[IntArray, IntArray]:
-    """Rows without their last 15 %, and those."""
-    first = len(rows) - int(len(rows) * VALIDATION_SHARE)
-    return rows[:first], rows[first:]
+    if split == "test":
+        return test
+    part, _, fold = split.partition("-")
+    if fold:
+        thirds = np.array_split(train, len(FOLDS))
+        if part == "validation":
+            return thirds[int(fold) - 1]
+        train = np.concatenate([third for k, third in enumerate(thirds, 1) if k != int(fold)])
+    if part not in ("learn", "check"):
+        return train
+    length = int(len(train) * CHECK_SHARE)
+    first = (len(train) - length) // 2
+    middle = slice(first, first + length)
+    return train[middle] if part == "check" else np.delete(train, middle)
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ def test_the_reference_policys_set_is_what_the_reference_policy_does(tmp_path: P
 def test_every_decision_of_a_scenario_has_its_sentence(toy_story: Scenario, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with AuditLog(path) as log:
-        audit_step.log_run(log, toy_story, "validation", "gsi")
+        audit_step.log_run(log, toy_story, "validation-3", "gsi")
     contexts = dict(audit_entry.context_of(line) for line in found(path) if line.kind == "context")
     decided = records(path)
     assert len(decided) > 30

@@ -62,7 +62,7 @@ CAREFUL: dict[str, Callable[[], Policy]] = {
 def test_careful_policies_propose_what_fits(make: Callable[[], Policy], name: str) -> None:
     story = catalogue.scenario(name)
     log = rollout.run(
-        make, replace(story, offsets=min(2, story.offsets)), "validation", briefing(story)
+        make, replace(story, offsets=min(2, story.offsets)), "validation-3", briefing(story)
     )
     assert (log.source == Reason.POLICY).all(), "every answer could be read"
     assert {Reason(r) for r in np.unique(log.reason)} <= {Reason.POLICY, Reason.REFUSED}
@@ -297,7 +297,7 @@ def test_late_restoring_keeps_what_an_emergency_has_left() -> None:
 def test_settings_tried_side_by_side_do_as_each_does_alone(
     make: Callable[..., Policy], settings: dict[str, Any], toy_story: Scenario
 ) -> None:
-    told, count = briefing(toy_story, "fit"), len(next(iter(settings.values())))
+    told, count = briefing(toy_story, "fit-3"), len(next(iter(settings.values())))
     costs = rollout_tuning.train_costs(lambda: make(**settings), told, count)
     assert len(np.unique(costs.round(9))) > 3, "settings matter"
     for i in range(0, count, 7):

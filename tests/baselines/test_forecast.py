@@ -268,8 +268,8 @@ def test_no_stretch_of_a_fold_touches_its_rows() -> None:
 def test_without_weight_on_futures_it_is_the_lookup(toy_story: Scenario) -> None:
     story = replace(toy_story, restore_s=1e-9)
     told = briefing(story)
-    one = rollout.run(lambda: Forecast(0.0, 0.0, 0.0), story, "validation", told)
-    other = rollout.run(FrontierLookup, story, "validation", told)
+    one = rollout.run(lambda: Forecast(0.0, 0.0, 0.0), story, "validation-3", told)
+    other = rollout.run(FrontierLookup, story, "validation-3", told)
     assert (one.proposal == other.proposal).all()
     assert {name: values[0] for name, values in forecast.SETTINGS.items()} == {
         "shift": 0.0, "caution": 0.0, "later": 0.0
@@ -278,7 +278,7 @@ def test_without_weight_on_futures_it_is_the_lookup(toy_story: Scenario) -> None
 
 def observed_at(story: Scenario, told: Briefing, lanes: int) -> FloatArray:
     """What is seen at random rows of the validation split, float32 [B, O]."""
-    world = worlds.world(story, "validation")
+    world = worlds.world(story, "validation-3")
     at = RNG.integers(0, len(world.rows), size=(2, lanes))
     state = replace(
         toy_world.lanes_at(world, at[0].tolist(), at[1].tolist()), loaded=drawn_sets(lanes)
@@ -311,8 +311,8 @@ def test_tuning_finds_that_a_fall_in_every_row_can_be_foreseen(
     found = forecast.tune(told)
     assert found == forecast.tune(told)
     assert found["caution"] > 0
-    forecasting = rollout.run(lambda: Forecast(**found), story, "validation", told)
-    lookup = rollout.run(FrontierLookup, story, "validation", told)
+    forecasting = rollout.run(lambda: Forecast(**found), story, "validation-3", told)
+    lookup = rollout.run(FrontierLookup, story, "validation-3", told)
     assert lookup.emergency.sum() > 0
     assert forecasting.emergency.sum() == 0
     assert forecasting.mean_cost < lookup.mean_cost

@@ -15,6 +15,7 @@ from rapgym.errors import InvalidPolicy
 from rapgym.files import places
 from rapgym.learning.hindsight.features import Inputs
 from rapgym.policies import registry, trained
+from rapgym.policies.basis import basis
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import frontier
 from rapgym.policies.trained import TrainedPolicy
@@ -40,7 +41,7 @@ def run_of(story: Scenario, told: Briefing, seed: int) -> TrainedPolicy:
         scenario=story.id,
         told="train",
         seed=0,
-        **trained.basis(story),
+        **basis(story),
         observation={"schema": encoding.SCHEMA, "blocks": told.layout.blocks},
         training={"opened": ["learn"], "seconds": 1.0},
         arrays=arrays,
@@ -58,7 +59,7 @@ def file(toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def seen_by(story: Scenario, told: Briefing, lanes: int) -> FloatArray:
-    world, rng = worlds.world(story, "validation"), np.random.default_rng(2)
+    world, rng = worlds.world(story, "validation-3"), np.random.default_rng(2)
     loaded: BoolArray = rng.random((lanes, 6)) < 0.6
     loaded[:, :2] = True
     row, limit_row = rng.integers(0, len(world.rows), (2, lanes)).tolist()
@@ -115,15 +116,15 @@ def test_what_only_one_has_an_opinion_on_is_left_out(toy_story: Scenario, file: 
 
 
 def test_it_is_built_from_the_run_of_hindsight(toy_story: Scenario, file: str) -> None:
-    told, sha256 = briefing(toy_story), "any"
+    told = briefing(toy_story), "any"
     entries = [registry.entry(name) for name in ("forecast-hindsight", "hindsight")]
-    mine, other = (registry.settings(entry, told, sha256) for entry in entries)
+    mine, other = (registry.settings(entry, told) for entry in entries)
     assert mine == other
     assert mine["file"] == file
     assert isinstance(registry.build(entries[0], mine), Mean)
     assert registry.trained_seeds(entries[0], toy_story) == [0]
     with pytest.raises(InvalidPolicy, match="run: rapgym train hindsight --scenario toy --publish"):
-        registry.settings(entries[0], told, sha256, seed=1)
+        registry.settings(entries[0], told, seed=1)
     plain = registry.entry("forecast-plain")
-    assert registry.settings(plain, told, sha256) == {}
+    assert registry.settings(plain, told) == {}
     assert registry.build(plain, {})._settings == (1.0, 1.0, 1.0)  # type: ignore[attr-defined]

@@ -36,7 +36,7 @@ Begin = Callable[..., Training]
 
 @pytest.fixture
 def begin(tmp_path: Path) -> Begin:
-    def begin(story: Scenario, told: Any = "fit", **changes: Any) -> Training:
+    def begin(story: Scenario, told: Any = "train", **changes: Any) -> Training:
         settings = replace(SMALL, **changes)
         return Training("hindsight", story, told, 0, settings, Agent, tmp_path / told)
 
@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on_to_the_same_arrays(
     toy_story: Scenario, begin: Begin, tmp_path: Path
 ) -> None:
     def run(folder: str, watch: Callable[[float, str], None]) -> Training:
-        return Training("hindsight", toy_story, "fit", 0, replace(SMALL, rounds=4), Agent,
+        return Training("hindsight", toy_story, "train", 0, replace(SMALL, rounds=4), Agent,
                         tmp_path / folder, checkpoint_s=0.0, watch=watch)  # fmt: skip
 
     def die(share: float, note: str) -> None:
@@ -270,7 +270,7 @@ def test_training_begins_with_the_policy_that_it_is_given(
 ) -> None:
     task = begin(toy_story)
     first: TrainedPolicy = task.policy(hindsight.train(task))
-    task = Training("hindsight", toy_story, "fit", 1, replace(SMALL, learning_rate=0.0), Agent,
+    task = Training("hindsight", toy_story, "train", 1, replace(SMALL, learning_rate=0.0), Agent,
                     tmp_path / "tuned", start=first)  # fmt: skip
     tuned = hindsight.train(task)
     assert all((tuned[name] == array).all() for name, array in first.arrays.items())

@@ -23,11 +23,12 @@ from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.files import headed, places
 from rapgym.model import blocks, memory
 from rapgym.policies import registry, tuning
-from rapgym.policies.policy import briefing
+from rapgym.policies.basis import basis
+from rapgym.policies.policy import FITS, briefing, held_out
 from rapgym.report import bench as bench_report
 from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
-from rapgym.scenarios import tables, worlds
+from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.world import plan, stall
 
@@ -48,14 +49,13 @@ ALWAYS = {
 @pytest.fixture(autouse=True)
 def _toy_settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings for the toy scenario, as `rapgym policies tune` would keep them."""
-    sha256 = tables.table(toy_story).sha256
     kept = {
         "static-best": {"kept": blocks.key(np.array([1, 1, 0, 1, 0, 0], dtype=bool))},
         "static-best-repaired": {"kept": blocks.key(np.array([1, 1, 1, 1, 0, 0], dtype=bool))},
         "frontier-margin": {"margin": 0.05},
     }
     found = {
-        policy: {toy_story.id: {"train": settings, "fit": settings, "table_sha256": sha256}}
+        policy: {toy_story.id: dict.fromkeys(tuning.TOLD, settings) | basis(toy_story)}
         for policy, settings in kept.items()
     }
     monkeypatch.setattr(registry, "tuned", lambda: found)
@@ -231,14 +231,20 @@ def test_the_parts_of_a_validation_cost_are_of_its_pieces(
 ) -> None:
     """What the rows of each piece add, weighted by tokens: together they are the cost."""
     entry = registry.entry("keep-all")
-    make, told = partial(registry.build, entry, {}), briefing(toy_story, "fit")
-    log = rollout.run(make, toy_story, "validation", told, 0)
-    halves = Pieces("burst", np.array([0, 8]), len(log))
-    monkeypatch.setattr(pieces, "of_split", lambda story, split: halves)
+    make = partial(registry.build, entry, {})
+    logs = [
+        rollout.run(make, toy_story, held_out(fit), briefing(toy_story, fit), 0) for fit in FITS
+    ]
+
+    def halves(story: Scenario, split: str) -> Pieces:
+        return Pieces("burst", np.array([0, 8]), len(logs[int(split[-1]) - 1]))
+
+    monkeypatch.setattr(pieces, "of_split", halves)
     found = cells.validation_parts(toy_story, entry, 0)
-    paid = log.cost * log.output_tokens / log.output_tokens.sum()
-    assert found == pytest.approx((paid[:8].sum(), paid[8:].sum()))
-    assert sum(found) == pytest.approx(log.mean_cost)
+    whole = sum(log.output_tokens.sum() for log in logs)
+    paid = [log.cost * log.output_tokens / whole for log in logs]
+    assert found == pytest.approx([part.sum() for each in paid for part in (each[:8], each[8:])])
+    assert sum(found) == pytest.approx(sum(each.sum() for each in paid))
     assert cells.policy_cell(toy_story, entry, 0).about.validation_parts == found
 
 
@@ -490,7 +496,7 @@ def test_no_policy_object_serves_two_pairings(toy_story: Scenario) -> None:
         return made[-1]
 
     told = briefing(toy_story)
-    log = rollout.run(make, toy_story, "validation", told)
+    log = rollout.run(make, toy_story, "validation-3", told)
     assert len(made) == toy_story.offsets
     assert {policy.batches for policy in made} == {1}
     assert {policy.rows for policy in made} == {len(log)}

@@ -18,7 +18,7 @@ from rapgym.errors import DataUnavailable, InvalidPolicy, InvalidResult
 from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
-from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload.trace import MemoryTrace, RequestTrace, write_memory, write_requests
 
@@ -85,7 +85,6 @@ def test_results_say_which_files_they_are_of(found: Results) -> None:
 
 def test_what_policies_tune_is_tuned_on_the_traces_own_train_part(found: Results) -> None:
     story = catalogue.scenario(NAME)
-    table = tables.table(story).sha256
     for name in ("frontier-margin", "static-best-repaired"):
         entry = registry.entry(name)
         (cell,) = [cell for cell in found.cells if cell.about.policy == name]
@@ -93,11 +92,11 @@ def test_what_policies_tune_is_tuned_on_the_traces_own_train_part(found: Results
         assert find is not None
         told = briefing(story)
         settings = json.loads(json.dumps(find(told)))
-        assert cell.about.settings == settings == registry.settings(entry, told, table)
+        assert cell.about.settings == settings == registry.settings(entry, told)
     assert NAME not in json.dumps(registry.tuned()), "rapgym's own file of settings is left alone"
     other = catalogue.scenario("laptop[memory=m.csv.gz,requests=r.csv,card=22]")
     with pytest.raises(InvalidPolicy, match="was not tuned for"):
-        registry.settings(registry.entry("frontier-margin"), briefing(other), table)
+        registry.settings(registry.entry("frontier-margin"), briefing(other))
 
 
 def test_results_on_own_traces_verify(

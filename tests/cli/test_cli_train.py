@@ -35,7 +35,9 @@ def test_what_is_trained_and_published_is_what_bench_runs(
 ) -> None:
     assert train(toy_story, "--publish", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [each["seed"] for each in listed] == [0, 1]
+    assert [(each["told"], each["seed"]) for each in listed] == [
+        ("train", 0), ("train", 1), ("fit-1", 0), ("fit-2", 0), ("fit-3", 0)
+    ]  # fmt: skip
     entry = registry.entry("ppo_counts")
     assert registry.trained_seeds(entry, toy_story) == [0, 1]
     names = [task.name for task in bench_run.tasks([toy_story], ["ppo_counts"], [0])]
@@ -43,11 +45,13 @@ def test_what_is_trained_and_published_is_what_bench_runs(
         "ppo_counts.0", "ppo_counts.1", "ppo_counts-untrained.0", "ppo_counts-untrained.1"
     ]  # fmt: skip
     for seed in (0, 1):
-        found = trained.load(trained.place("ppo_counts", toy_story, "fit", seed))
+        found = trained.load(trained.place("ppo_counts", toy_story, "train", seed))
         assert found.training["opened"] == ["check", "learn"]
         assert found.training["settings"]["steps"] == 320
         assert found.training["seconds"] > 0
-    curve = Path("runs", "ppo_counts", toy_story.id, "fit-0", "curve.csv").read_text().splitlines()
+    curve = (
+        Path("runs", "ppo_counts", toy_story.id, "train-0", "curve.csv").read_text().splitlines()
+    )
     assert curve[0].startswith("share,steps,seconds,check_cost")
     assert len(curve) == 1 + 1 + 2, "a header, before learning, and a line a round"
 
@@ -59,7 +63,7 @@ def test_a_finished_run_is_there_the_second_time(
     first = [p.read_bytes() for p in sorted(Path("runs").rglob("policy.npz"))]
     capsys.readouterr()
     assert train(toy_story) == 0
-    assert capsys.readouterr().out.count("(was there)") == 2
+    assert capsys.readouterr().out.count("(was there)") == 5
     assert [p.read_bytes() for p in sorted(Path("runs").rglob("policy.npz"))] == first
     assert not published.exists(), "nothing is published unless asked for"
 
@@ -68,10 +72,10 @@ def test_fine_tuning_begins_with_the_weights_that_it_is_given(
     toy_story: Scenario, published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(toy_story, "--publish") == 0
-    start = trained.place("ppo_counts", toy_story, "fit", 0)
+    start = trained.place("ppo_counts", toy_story, "train", 0)
     still = ("--set", "learning_rate=0", "--from", start, "--out", "tuned", "--json")
     assert train(toy_story, *still) == 0
-    place = Path("tuned", "ppo_counts", toy_story.id, "fit-1", "policy.npz")
+    place = Path("tuned", "ppo_counts", toy_story.id, "train-1", "policy.npz")
     tuned, begun = trained.read(place), trained.load(start)
     assert tuned.training["start"]["name"] == start
     for name, array in begun.arrays.items():
@@ -87,7 +91,7 @@ def test_fine_tuning_begins_with_the_weights_that_it_is_given(
         (("dqn", "--set", "steps"), "--set steps is not NAME=VALUE"),
         (("dqn", "--scenario", "nowhere"), "nowhere"),
         (("dqn", "--card", "24"), "--card needs --trace"),
-        (("dqn", "--from", "dqn/nowhere/fit-0"), "no trained policy dqn/nowhere/fit-0"),
+        (("dqn", "--from", "dqn/nowhere/train-0"), "no trained policy dqn/nowhere/train-0"),
         (("dqn", "--from", "../../etc/passwd"), "is no name of a trained policy"),
     ],
 )

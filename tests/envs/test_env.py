@@ -83,7 +83,7 @@ def test_stable_baselines3s_checker_passes(env_id: str, observation: str) -> Non
 @pytest.mark.parametrize("story", by_default(), ids=lambda story: story.name)
 @every_id
 def test_every_scenario_passes_the_checker(story: Scenario, env_id: str) -> None:
-    for split in ("train", "fit", "validation", "test"):
+    for split in ("train", "fit-3", "validation-3", "test"):
         env = made(env_id, scenario=story.id, split=split)
         check_env(env, skip_render_check=True)
         assert env.lanes.story is story
@@ -312,7 +312,7 @@ def test_the_spec_of_a_scenario_object_survives_json_pickling_and_copying(
         "recording": replace(catalogue.scenario("laptop"), card_gib=30.0),
         "none": replace(stories.alone(), form=Format("int8"), table="smollm2-135m-int8"),
     }[tenant]
-    env = gymnasium.make(env_id, scenario=story, split="validation")
+    env = gymnasium.make(env_id, scenario=story, split="validation-3")
     assert env.spec is not None
     specs = (
         EnvSpec.from_json(env.spec.to_json()),
@@ -323,7 +323,7 @@ def test_the_spec_of_a_scenario_object_survives_json_pickling_and_copying(
     for spec in specs:
         again = gymnasium.make(spec)
         assert again.unwrapped.lanes.story == story  # type: ignore[attr-defined]
-        assert again.unwrapped.lanes.split == "validation"  # type: ignore[attr-defined]
+        assert again.unwrapped.lanes.split == "validation-3"  # type: ignore[attr-defined]
         np.testing.assert_array_equal(again.reset(seed=1)[0], first)
     copied = copy.deepcopy(env)
     pickled = pickle.loads(pickle.dumps(env.unwrapped))

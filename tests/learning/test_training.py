@@ -59,7 +59,7 @@ def kept(*dropped: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def task(toy_story: Scenario, tmp_path: Path) -> Iterator[Training]:
-    made = Training("fixed", toy_story, "fit", 0, Patient(), Fixed, tmp_path)
+    made = Training("fixed", toy_story, "train", 0, Patient(), Fixed, tmp_path)
     yield made
     made.close()
 
@@ -134,16 +134,16 @@ def test_training_opens_no_test_row_and_no_test_column(
     assert found is not None
     assert found.training["opened"] == ["check", "learn"]
     found.check_held_out()
-    later = replace(run, told="train")
+    later = replace(run, told="fit-2")
     later.do()
     found = later.finished()
     assert found is not None
-    assert found.training["opened"] == ["fit", "validation"]
+    assert found.training["opened"] == ["check-2", "learn-2"]
     found.check_held_out()
     assert not judged
 
 
-@pytest.mark.parametrize("split", ["test", "validation", "train"])
+@pytest.mark.parametrize("split", ["test", "validation-2", "train"])
 def test_a_method_that_peeks_is_stopped(
     split: Any, toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +175,7 @@ def test_how_a_run_began_is_published_with_it(
     run = small_run("ppo_counts", toy_story, tmp_path, steps="200", rounds="1")
     run.do()
     run.publish()
-    began = trained.load(trained.place("ppo_counts", toy_story, "fit", 0, untrained=True))
+    began = trained.load(trained.place("ppo_counts", toy_story, "train", 0, untrained=True))
     log = rollout.run(
         lambda: runs.module_of("ppo_counts").Agent.of(began), toy_story, "check",
         briefing(toy_story, "learn"),
@@ -230,16 +230,16 @@ def test_a_damaged_or_strange_checkpoint_is_no_checkpoint(
     toy_story: Scenario, tmp_path: Path
 ) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
-    task = Training("fixed", toy_story, "fit", 0, Patient(), Fixed, tmp_path, checkpoint_s=0.0)
+    task = Training("fixed", toy_story, "train", 0, Patient(), Fixed, tmp_path, checkpoint_s=0.0)
     assert task.saved is None
     for _ in task.rounds(1):
         task.advance(0.5, kept(2), state=lambda: {"weights": np.arange(3.0)})
     task.close()
-    same = Training("fixed", toy_story, "fit", 0, Patient(), Fixed, tmp_path)
+    same = Training("fixed", toy_story, "train", 0, Patient(), Fixed, tmp_path)
     assert same.saved["weights"].tolist() == [0.0, 1.0, 2.0]
     assert list(same.rounds(2)) == [1]
     same.close()
-    other = Training("fixed", toy_story, "fit", 0, Patient(3), Fixed, tmp_path)
+    other = Training("fixed", toy_story, "train", 0, Patient(3), Fixed, tmp_path)
     assert other.saved is None, "of other settings"
     other.close()
 

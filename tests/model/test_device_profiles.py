@@ -17,7 +17,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.model import memory, profiles
 from rapgym.model.profiles import DeviceProfile, Latency, Stored, Work
 from rapgym.model.shapes import model_spec
-from rapgym.scenarios import card, catalogue, lanes, story, worlds
+from rapgym.scenarios import card, catalogue, lanes, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.world import simulator
 from rapgym.world.records import World
@@ -139,15 +139,6 @@ def test_the_card_shrinks_with_the_lengths() -> None:
 def test_a_share_is_above_nothing_and_at_most_the_whole(share: float) -> None:
     with pytest.raises(InvalidSpec, match="length_share"):
         replace(BESIDE_CODE, length_share=share)
-
-
-def test_results_of_a_story_as_it_stands_do_not_speak_of_what_came_later() -> None:
-    assert not set(story.LATER_FIELDS) & set(story.described(BESIDE_CODE))
-    shared = replace(BESIDE_CODE, stand_in=True, length_share=0.5)
-    assert story.described(shared) == story.described(BESIDE_CODE) | {
-        "stand_in": True,
-        "length_share": 0.5,
-    }
 
 
 @pytest.mark.parametrize("env_id", ["RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"])

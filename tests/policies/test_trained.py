@@ -16,10 +16,10 @@ from rapgym.bench import run as bench_run
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
 from rapgym.policies import registry, trained
-from rapgym.policies.policy import Briefing, briefing
+from rapgym.policies.basis import basis
+from rapgym.policies.policy import FITS, Briefing, briefing, held_out
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.rollout import rollout
-from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding
 
@@ -37,6 +37,19 @@ class Weighted:
         return np.tile(self._trained.arrays["kept"] > 0, (len(observation), 1))
 
 
+class Fixed:
+    """Keeps one set."""
+
+    def __init__(self, kept: BoolArray) -> None:
+        self._kept = kept
+
+    def reset(self, batch: int, briefing: Briefing) -> None:
+        pass
+
+    def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
+        return np.tile(self._kept, (len(observation), 1))
+
+
 ENTRY = registry.Entry(
     "weighted", "learned", "test_trained:Weighted", "what its weights say", (), train="nowhere:train"
 )  # fmt: skip
@@ -48,9 +61,9 @@ def run(toy_story: Scenario) -> TrainedPolicy:
     return TrainedPolicy(
         method="weighted",
         scenario=toy_story.id,
-        told="fit",
+        told="train",
         seed=3,
-        **trained.basis(toy_story),
+        **basis(toy_story),
         observation=trained.observation_of(layout),
         training={"opened": ["check", "learn"], "seconds": 1.5},
         arrays={
@@ -65,10 +78,13 @@ def run(toy_story: Scenario) -> TrainedPolicy:
 def shipped(
     run: TrainedPolicy, toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """The file of a run where bench looks for it, of a method that bench knows."""
+    """The file of a run where bench looks for it, of a method that bench knows; its folds are there."""
     monkeypatch.setattr(places, "TRAINED", tmp_path / "trained")
     monkeypatch.setattr(registry, "POLICIES", (*registry.POLICIES, ENTRY))
-    path = tmp_path / "trained" / f"{trained.place('weighted', toy_story, 'fit', 3)}.npz"
+    for fit in FITS:
+        fold = replace(run, told=fit, seed=0, training={"opened": [fit], "seconds": 1.0})
+        trained.write(places.TRAINED / f"{trained.place('weighted', toy_story, fit, 0)}.npz", fold)
+    path = places.TRAINED / f"{trained.place('weighted', toy_story, 'train', 3)}.npz"
     trained.write(path, run)
     return path
 
@@ -138,7 +154,7 @@ def test_names_cannot_leave_their_folder(name: str) -> None:
 
 
 def test_another_file_than_was_meant_is_refused(shipped: Path, run: TrainedPolicy) -> None:
-    file, sha256 = "weighted/" + shipped.parent.name + "/fit-3", checked.sha256_of(shipped)
+    file, sha256 = "weighted/" + shipped.parent.name + "/train-3", checked.sha256_of(shipped)
     assert trained.load(file, sha256).seed == 3
     trained.write(shipped, replace(run, training={**run.training, "seconds": 2.0}))
     with pytest.raises(InvalidPolicy, match="is not the policy that was meant"):
@@ -161,12 +177,13 @@ def test_observations_that_mean_something_else_are_refused(
 @pytest.mark.parametrize(
     ("told", "opened", "allowed"),
     [
-        ("fit", ["learn", "check"], True),
-        ("fit", ["learn", "validation"], False),
-        ("fit", ["learn", "test"], False),
-        ("fit", ["test columns", "learn"], False),
-        ("train", ["fit", "validation"], True),
-        ("train", ["fit", "a whole workload"], False),
+        ("fit-3", ["learn-3", "check-3"], True),
+        ("fit-3", ["learn-3", "validation-3"], False),
+        ("fit-3", ["learn", "check"], False),
+        ("fit-3", ["learn-3", "test"], False),
+        ("fit-3", ["test columns", "learn-3"], False),
+        ("train", ["fit-3", "validation-3"], True),
+        ("train", ["fit-3", "a whole workload"], False),
         ("train", [], False),
         ("train", None, False),
     ],
@@ -190,12 +207,12 @@ def test_bench_refuses_a_policy_that_opened_what_it_is_judged_on(
 def test_bench_runs_a_method_with_the_seeds_of_its_training_runs(
     shipped: Path, run: TrainedPolicy, toy_story: Scenario
 ) -> None:
-    trained.write(shipped.with_name("fit-11.npz"), replace(run, seed=11))
+    trained.write(shipped.with_name("train-11.npz"), replace(run, seed=11))
     names = [task.name for task in bench_run.tasks([toy_story], ["weighted"], [0])]
     assert {"weighted.3", "weighted.11"} < {*names}
     cell = cells.policy_cell(toy_story, registry.entry("weighted"), 3)
     assert cell.about.settings == {
-        "file": trained.place("weighted", toy_story, "fit", 3),
+        "file": trained.place("weighted", toy_story, "train", 3),
         "sha256": checked.sha256_of(shipped),
     }
     own = registry.build(registry.entry("weighted"), cell.about.settings)
@@ -217,10 +234,10 @@ def test_how_a_run_began_stands_beside_it_in_a_bench(
         "a run that did not keep how it began has no row"
     )
     began = replace(run, arrays={"kept": np.array([1, 1, 1, 1, 1, 0], np.int8)})
-    place = trained.place("weighted", toy_story, "fit", 3, untrained=True)
+    place = trained.place("weighted", toy_story, "train", 3, untrained=True)
     trained.write(places.TRAINED / f"{place}.npz", began)
     assert list(start.seeds(toy_story, [0])) == [3]
-    assert trained.seeds("weighted", toy_story, "fit") == [3], "and is no run of its own"
+    assert trained.seeds("weighted", toy_story, "train") == [3], "and is no run of its own"
     cell = start.run(toy_story, 3)
     assert (cell.log.proposal == (began.arrays["kept"] > 0)).all()
     assert cell.about.settings["file"] == place
@@ -228,13 +245,37 @@ def test_how_a_run_began_stands_beside_it_in_a_bench(
     assert cell.about.validation_cost is None, "no champion"
 
 
-def test_one_that_knows_validation_has_no_validation_cost(
-    shipped: Path, run: TrainedPolicy, toy_story: Scenario
+@pytest.mark.parametrize("told", ["train", "fit-2"])
+def test_one_run_alone_has_no_validation_cost(
+    told: Any, shipped: Path, run: TrainedPolicy, toy_story: Scenario
 ) -> None:
+    """Told of train it has seen all of it, told of a fold two thirds."""
     path = shipped.with_name("x.npz")
-    trained.write(path, replace(run, told="train"))
+    opened = {"opened": [told], "seconds": 1.0}
+    trained.write(path, replace(run, told=told, training=opened))
     cell = cells.policy_cell(toy_story, registry.entry(str(path)), 3)
     assert cell.about.validation_cost is None
+
+
+def test_each_third_of_train_is_judged_by_the_run_that_knows_the_others(
+    shipped: Path, run: TrainedPolicy, toy_story: Scenario
+) -> None:
+    """Blocked cross-validation: the sum over all rows, each served by its own fold's run."""
+    paid = output = 0.0
+    for number, fit in enumerate(FITS):
+        kept = np.ones(6, np.int8)
+        kept[-1 - number] = 0
+        fold = replace(run, told=fit, seed=0, arrays={"kept": kept}, training={"opened": [fit]})
+        trained.write(places.TRAINED / f"{trained.place('weighted', toy_story, fit, 0)}.npz", fold)
+        told = briefing(toy_story, fit)
+        log = rollout.run(lambda kept=kept: Fixed(kept > 0), toy_story, held_out(fit), told, 3)  # type: ignore[misc]
+        paid += float((log.cost * log.output_tokens).sum())
+        output += float(log.output_tokens.sum())
+    cell = cells.policy_cell(toy_story, registry.entry("weighted"), 3)
+    assert cell.about.validation_cost == pytest.approx(paid / output)
+    (places.TRAINED / f"{trained.place('weighted', toy_story, 'fit-2', 0)}.npz").unlink()
+    with pytest.raises(InvalidPolicy, match=r"fit-2-3; make it with rapgym train"):
+        cells.policy_cell(toy_story, registry.entry("weighted"), 3)
 
 
 def test_a_run_of_another_table_or_workload_is_refused(
@@ -242,18 +283,16 @@ def test_a_run_of_another_table_or_workload_is_refused(
 ) -> None:
     entry, told = registry.entry("weighted"), briefing(toy_story)
     other = "0" * 64
-    for changed in (replace(run, table_sha256=other), replace(run, workload_sha256=other)):
-        trained.write(shipped, changed)
-        with pytest.raises(
-            InvalidPolicy, match=r"another table or workload.*rapgym train weighted"
-        ):
-            registry.settings(entry, told, tables.table(toy_story).sha256, 3)
+    for name, word in (("table", "table"), ("workload", "workload"), ("world", "numbers")):
+        trained.write(shipped, replace(run, **{f"{name}_sha256": other}))
+        with pytest.raises(InvalidPolicy, match=f"another {word}.*rapgym train weighted"):
+            registry.settings(entry, told, 3)
 
 
 def test_a_method_that_was_not_trained_says_how_to(shipped: Path, toy_story: Scenario) -> None:
     entry, told = registry.entry("weighted"), briefing(toy_story)
     with pytest.raises(InvalidPolicy, match=r"rapgym train weighted --scenario"):
-        registry.settings(entry, told, tables.table(toy_story).sha256, 4)
+        registry.settings(entry, told, 4)
 
 
 def test_bench_leaves_out_what_was_trained_nowhere_here_unless_it_is_asked_for(

@@ -17,12 +17,12 @@ from rapgym.baselines.frontier_margin import FrontierMargin
 from rapgym.baselines.gsi import GreedyOrder
 from rapgym.errors import InvalidPolicy
 from rapgym.files import places
-from rapgym.policies import registry, tuning
+from rapgym.policies import basis, registry, tuning
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.registry import POLICIES, Entry
 from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
-from rapgym.scenarios import catalogue, tables, worlds
+from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series
 
@@ -55,11 +55,11 @@ def test_every_policy_of_the_list_can_be_loaded(entry: Entry) -> None:
 def test_every_method_has_the_same_budget(
     entry: Entry, toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried, told = [], told_of_influence(briefing(toy_story, "fit"), [0.1, 0.5, 0.3])
+    tried, told = [], told_of_influence(briefing(toy_story, "fit-3"), [0.1, 0.5, 0.3])
     original = rollout_tuning.train_costs
 
     def counted(make: Callable[[], Any], briefing: Briefing, copies: int) -> FloatArray:
-        assert briefing.split == "fit"
+        assert briefing.split == "fit-3"
         tried.append(copies)
         return original(make, briefing, copies)
 
@@ -90,7 +90,7 @@ def test_the_best_settings_cost_least_and_the_first_of_equals_wins(toy_story: Sc
     assert first == {"margin": 0.1, "label": 7}
 
 
-@pytest.mark.parametrize("split", ["fit", "train"])
+@pytest.mark.parametrize("split", ["fit-3", "train"])
 def test_costs_are_of_the_briefings_own_split(split: Any, toy_story: Scenario) -> None:
     told = briefing(toy_story, split)
     assert len(told.rows) == len(worlds.world(toy_story, split).rows)
@@ -99,33 +99,37 @@ def test_costs_are_of_the_briefings_own_split(split: Any, toy_story: Scenario) -
 
 
 def test_what_is_told_before_validation_holds_no_row_of_it(toy_story: Scenario) -> None:
-    fit, train = briefing(toy_story, "fit").rows, briefing(toy_story).rows
-    validation = worlds.world(toy_story, "validation").rows
+    fit, train = briefing(toy_story, "fit-3").rows, briefing(toy_story).rows
+    validation = worlds.world(toy_story, "validation-3").rows
     assert len(fit) + len(validation) == len(train)
     assert (fit.limit_bytes == train.limit_bytes[: len(fit)]).all()
     assert fit.limit_bytes.base is None
 
 
 def test_each_split_is_tuned_and_read_for_itself(toy_story: Scenario, tuned_file: Path) -> None:
-    sha256 = tables.table(toy_story).sha256
     with pytest.raises(InvalidPolicy, match="was not tuned for toy-v0"):
-        registry.settings(MARGIN, briefing(toy_story), sha256)
+        registry.settings(MARGIN, briefing(toy_story))
     (found,) = tuning.tune(tuning.tasks([MARGIN, registry.entry("gsi")], [toy_story]))
     find = registry.tuning(MARGIN)
     assert find is not None
-    for split in ("train", "fit"):
+    for split in tuning.TOLD:
         told = briefing(toy_story, split)
-        assert find(told) == found.settings[split] == registry.settings(MARGIN, told, sha256)
-    with pytest.raises(InvalidPolicy, match="was tuned with another table"):
-        registry.settings(MARGIN, briefing(toy_story), "another")
+        assert find(told) == found.settings[split] == registry.settings(MARGIN, told)
     kept = json.loads(tuned_file.read_text())
-    kept[MARGIN.name][toy_story.id] |= {"train": {"margin": 0.1}, "fit": {"margin": 0.2}}
+    for name, word in (("table_sha256", "table"), ("world_sha256", "numbers of the world")):
+        other = json.loads(tuned_file.read_text())
+        other[MARGIN.name][toy_story.id][name] = "another"
+        tuned_file.write_text(json.dumps(other))
+        with pytest.raises(InvalidPolicy, match=f"was tuned with another {word}"):
+            registry.settings(MARGIN, briefing(toy_story))
+        tuned_file.write_text(json.dumps(kept))
+    kept[MARGIN.name][toy_story.id] |= {"train": {"margin": 0.1}, "fit-3": {"margin": 0.2}}
     tuned_file.write_text(json.dumps(kept))
-    assert registry.settings(MARGIN, briefing(toy_story), sha256) == {"margin": 0.1}
-    assert registry.settings(MARGIN, briefing(toy_story, "fit"), sha256) == {"margin": 0.2}
+    assert registry.settings(MARGIN, briefing(toy_story)) == {"margin": 0.1}
+    assert registry.settings(MARGIN, briefing(toy_story, "fit-3")) == {"margin": 0.2}
 
 
-@pytest.mark.parametrize("stale", ["table_sha256", "workload_sha256", "fit"])
+@pytest.mark.parametrize("stale", [*basis.NAMES, "fit-2"])
 def test_what_is_tuned_is_left_until_its_basis_changes(
     stale: str, toy_story: Scenario, tuned_file: Path
 ) -> None:
@@ -136,6 +140,26 @@ def test_what_is_tuned_is_left_until_its_basis_changes(
     del kept[MARGIN.name][toy_story.id][stale]
     tuned_file.write_text(json.dumps(kept))
     assert len(tuning.tasks([MARGIN], [toy_story])) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"card_gib": 0.5}, False),
+        ({"reaction_s": 0.2}, False),
+        ({"notice_s": 3}, False),
+        ({"ceiling": 2.0}, False),
+        ({"story": "told in other words", "claims": False}, True),
+        ({"stand_in": True, "length_share": 0.5}, True),
+    ],
+)
+def test_settings_hold_for_the_numbers_that_they_were_tuned_with(
+    changes: dict[str, Any], same: bool, toy_story: Scenario, tuned_file: Path
+) -> None:
+    [*tuning.tune(tuning.tasks([MARGIN], [toy_story]))]
+    other = replace(toy_story, **changes)
+    assert (basis.basis(other) == basis.basis(toy_story)) is same
+    assert len(tuning.tasks([MARGIN], [other])) == (0 if same else 1)
 
 
 def test_a_method_that_cannot_be_tuned_stops_no_other(

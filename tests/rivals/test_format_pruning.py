@@ -22,7 +22,8 @@ from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTable
 from rapgym.files import places
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, FORMATS, Format
-from rapgym.policies import registry
+from rapgym.policies import registry, tuning
+from rapgym.policies.basis import basis
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import file as table_file
@@ -363,7 +364,7 @@ def listed(toy: Scenario, monkeypatch: pytest.MonkeyPatch) -> Scenario:
     """Both rivals that prune are on the list, and the toy scenario's policies are tuned."""
     monkeypatch.setattr(rivals, "every", lambda: (*RIVALS, OVER_INT8, OVER_INT4))
     settings = {"kept": blocks.key(np.array([1, 1, 0, 1, 0, 0], dtype=bool))}
-    tuned = {"train": settings, "fit": settings, "table_sha256": tables.table(toy).sha256}
+    tuned = dict.fromkeys(tuning.TOLD, settings) | basis(toy)
     monkeypatch.setattr(registry, "tuned", lambda: {"static-best-repaired": {toy.id: tuned}})
     return toy
 

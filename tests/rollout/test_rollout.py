@@ -190,8 +190,8 @@ def test_the_reference_stands_in_for_what_cannot_be_read(
     toy_story: Scenario, answer: Callable[[int], Any]
 ) -> None:
     told = briefing(toy_story)
-    log = rollout.run(lambda: Answers(answer), toy_story, "validation", told)
-    reference = rollout.run(FrontierLookup, toy_story, "validation", told)
+    log = rollout.run(lambda: Answers(answer), toy_story, "validation-3", told)
+    reference = rollout.run(FrontierLookup, toy_story, "validation-3", told)
     assert (log.source == Reason.FALLBACK).all()
     assert (log.proposal == reference.proposal).all()
     assert (log.cost == reference.cost).all()
@@ -202,7 +202,9 @@ def test_lanes_that_can_be_read_are_taken_as_they_are(toy_story: Scenario) -> No
     def some(lanes: int) -> list[Any]:
         return [[1, 1, 1, 1, 0, 1], "?", np.ones(6), None][:lanes]
 
-    log = rollout.run(lambda: Answers(some), toy_story, "validation", briefing(toy_story), copies=4)
+    log = rollout.run(
+        lambda: Answers(some), toy_story, "validation-3", briefing(toy_story), copies=4
+    )
     sources = [Reason.POLICY, Reason.FALLBACK, Reason.POLICY, Reason.FALLBACK]
     assert (log.source == sources * toy_story.offsets).all()
     assert (log.proposal[:, 0] == kept_without(4)).all()
@@ -213,9 +215,9 @@ def test_lanes_that_can_be_read_are_taken_as_they_are(toy_story: Scenario) -> No
     lambda lanes: np.ones((lanes, 6), dtype=bool).view(Wild), Endless,
 ], ids=["a wild array", "an endless answer"])  # fmt: skip
 def test_wild_answers_do_no_harm(toy_story: Scenario, answer: Callable[[int], Any]) -> None:
-    log = rollout.run(lambda: Answers(answer), toy_story, "validation", briefing(toy_story))
+    log = rollout.run(lambda: Answers(answer), toy_story, "validation-3", briefing(toy_story))
     assert type(log.proposal) is np.ndarray
-    lookup = rollout.run(FrontierLookup, toy_story, "validation", briefing(toy_story))
+    lookup = rollout.run(FrontierLookup, toy_story, "validation-3", briefing(toy_story))
     assert log.proposal.all() or (log.proposal == lookup.proposal).all()
 
 
@@ -235,7 +237,7 @@ def test_a_policy_that_declares_nonsense_is_refused(toy_story: Scenario) -> None
     policy: Any = KeepAll()
     policy.on_misfit = "ignore"
     with pytest.raises(InvalidPolicy, match="'repair' or 'refuse'"):
-        rollout.run(lambda: policy, toy_story, "validation", briefing(toy_story))
+        rollout.run(lambda: policy, toy_story, "validation-3", briefing(toy_story))
 
 
 def test_a_run_repeats_itself_from_its_seed(toy_story: Scenario) -> None:

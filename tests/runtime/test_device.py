@@ -88,9 +88,9 @@ def test_a_device_serves_one_lane() -> None:
 
 
 def test_lanes_are_served_by_the_step_they_are_given(toy_story: Scenario) -> None:
-    simulated = Lanes(toy_story, "validation", 1)
+    simulated = Lanes(toy_story, "validation-3", 1)
     step = step_of(simulated.world, np.ones(6, dtype=bool))
-    live = Lanes(toy_story, "validation", 1, step=step)
+    live = Lanes(toy_story, "validation-3", 1, step=step)
     proposal = kept_without(2)[None]
     for lanes in (simulated, live):
         lanes.restart(0, Start(0, 3, 1.0, 20))

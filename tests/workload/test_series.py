@@ -57,17 +57,37 @@ def same(one: Series, other: Series) -> bool:
     )
 
 
+def assert_train_is_cut_into_blocks(part: dict[str, list[int]]) -> None:
+    """Each row of train is held out in one fold, and each fold's blocks are contiguous in train."""
+    train = part["train"]
+    assert part["validation-1"] + part["validation-2"] + part["validation-3"] == train
+    sizes = [len(part[f"validation-{fold}"]) for fold in series.FOLDS]
+    assert max(sizes) - min(sizes) <= 1
+    for whole, suffix in (
+        (train, ""),
+        *((part[f"fit-{fold}"], f"-{fold}") for fold in series.FOLDS),
+    ):
+        learn, check = part[f"learn{suffix}"], part[f"check{suffix}"]
+        assert sorted(learn + check) == whole
+        first = whole.index(check[0]) if check else 0
+        assert whole[first : first + len(check)] == check, "one stretch"
+        assert abs(first - (len(whole) - first - len(check))) <= 1, "in the middle"
+    for fold in series.FOLDS:
+        held_out = {*part[f"validation-{fold}"]}
+        assert part[f"fit-{fold}"] == [row for row in train if row not in held_out]
+
+
 @given(st.integers(0, 5000))
 def test_splits_are_disjoint_in_order_and_of_the_stated_size(rows: int) -> None:
     part = {name: series.split_rows(rows, name).tolist() for name in series.SPLITS}
-    assert part["train"] == part["fit"] + part["validation"], "validation is the end of train"
+    assert_train_is_cut_into_blocks(part)
     assert part["train"] == list(range(len(part["train"]))), "train begins with the first row"
     assert part["test"] == list(range(rows - len(part["test"]), rows)), "test ends with the last"
     gap = rows - len(part["train"]) - len(part["test"])
     for size, share in (
         (len(part["train"]), 0.70 * rows),
         (len(part["test"]), 0.25 * rows),
-        (len(part["validation"]), 0.15 * len(part["train"])),
+        (len(part["check"]), 0.15 * len(part["train"])),
     ):
         assert share - 1 - 1e-9 <= size <= share + 1e-9
     assert gap >= 0.05 * rows - 1e-9, "a gap between train and test"
@@ -76,7 +96,7 @@ def test_splits_are_disjoint_in_order_and_of_the_stated_size(rows: int) -> None:
 @given(st.integers(0, 5000))
 def test_blocked_splits_alternate_and_leave_a_gap_where_they_meet(rows: int) -> None:
     part = {name: series.split_rows(rows, name, "blocked").tolist() for name in series.SPLITS}
-    assert part["train"] == part["fit"] + part["validation"], "validation is the end of train"
+    assert_train_is_cut_into_blocks(part)
     assert part["train"] == sorted(part["train"])
     assert part["test"] == sorted(part["test"])
     if rows >= 16 * series.STRETCHES:
@@ -94,7 +114,7 @@ def test_blocked_splits_alternate_and_leave_a_gap_where_they_meet(rows: int) -> 
 def test_days_are_split_at_midnight(window: int) -> None:
     rows = series.DAYS * 86_400 // window
     part = {name: series.split_rows(rows, name, "days") for name in series.SPLITS}
-    assert part["train"].tolist() == [*part["fit"], *part["validation"]]
+    assert_train_is_cut_into_blocks({name: found.tolist() for name, found in part.items()})
     assert part["train"][0] == 0
     day_11_s = 10 * 86_400
     assert day_11_s - 2 * window < (part["train"][-1] + 1) * window <= day_11_s
@@ -106,7 +126,7 @@ def test_days_are_split_at_midnight(window: int) -> None:
 
 
 def test_an_unknown_split_is_refused_by_name() -> None:
-    with pytest.raises(InvalidSpec, match="train, fit, validation, learn, check, test"):
+    with pytest.raises(InvalidSpec, match="train, learn, check, test, fit-1"):
         series.split_rows(10, "tests")
 
 

@@ -14,7 +14,7 @@ from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
-from rapgym.scenarios import tables, worlds
+from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.workload import series
 from rapgym.world import simulator
@@ -55,7 +55,7 @@ def policy_log(story: Scenario, split: Split, name: str, seed: int = 0) -> Episo
     alone = replace(story, offsets=1)
     told: Briefing = briefing(alone, "fit" if split == "validation" else "train")
     entry = registry.entry(name)
-    options = registry.settings(entry, told, tables.table(story).sha256)
+    options = registry.settings(entry, told)
     return rollout.run(partial(registry.build, entry, options), alone, split, told, seed)
 
 
@@ -63,7 +63,7 @@ def is_strict(story: Scenario, split: Split, name: str) -> bool:
     """Whether a policy's misfit is refused."""
     told = briefing(replace(story, offsets=1), "fit" if split == "validation" else "train")
     entry = registry.entry(name)
-    options = registry.settings(entry, told, tables.table(story).sha256)
+    options = registry.settings(entry, told)
     return refuses_misfit(registry.build(entry, options))
 
 

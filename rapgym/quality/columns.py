@@ -8,7 +8,8 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidTable, UnmeasuredSet
 from rapgym.model import blocks
-from rapgym.quality import predictor
+from rapgym.quality import increments, predictor
+from rapgym.quality.increments import Increments
 from rapgym.quality.sets import MeasuredSets
 
 MEMO_SETS = 1 << 18  # predictions remembered; then it starts anew
@@ -163,6 +164,11 @@ class QualityColumns:
         )
         whole = predictor.Sets(sets.kept, sets.nll - self.added, sets.nll_se, text)
         return whole.part(above), tuple(sets.design[row] for row in above)
+
+    @cached_property
+    def increments(self) -> Increments:
+        """What each next block would cost, whatever is gone: fitted once, to all rows."""
+        return increments.fit(self.fitted_sets()[0])
 
     @cached_property
     def _predictor(self) -> predictor.Predictor:

@@ -76,7 +76,6 @@ class Lanes:
         self.layout: Layout = encoding.layout(
             self.world, card_bytes=card_bytes(story), small_steps=small_steps
         )
-        self.importance = importance(self.world)
         ones = np.ones(count, dtype=np.int64)
         self.state: State = self.world.state(0 * ones, 0 * ones)
         self.age: IntArray = 0 * ones
@@ -102,8 +101,8 @@ class Lanes:
 
     def observe(self, so_far: BoolArray | None = None) -> FloatArray:
         """float32 [B, O]."""
-        importance = None if so_far is None else self.importance
-        return encoding.observe(self.world, self.layout, self.seen, so_far, importance)
+        known = None if so_far is None else importance(self.world, so_far)
+        return encoding.observe(self.world, self.layout, self.seen, so_far, known)
 
     def serve(
         self,
@@ -137,10 +136,20 @@ class Lanes:
         return self.age >= self.episode_rows
 
 
-def importance(world: World) -> FloatArray:
-    """What each block costs along the joint greedy order, over C; 1 for the floor; float64 [N]."""
-    costs = np.clip(world.quality.importance, 0, None)
-    found: FloatArray = np.where(world.floor, 1.0, np.minimum(costs / world.ceiling, 1.0))
+def importance(world: World, so_far: BoolArray) -> FloatArray:
+    """What each block would cost if it went next, over C, bool [..., N] -> float64 [..., N].
+
+    1 for the floor, 0 for a block that is gone.
+    """
+    return importance_of(world.quality.increments.of(~so_far), so_far, world.floor, world.ceiling)
+
+
+def importance_of(
+    rises: FloatArray, so_far: BoolArray, floor: BoolArray, ceiling: float
+) -> FloatArray:
+    """`importance` of what `Increments.of` gives."""
+    share = np.clip(rises / ceiling, 0.0, 1.0)
+    found: FloatArray = np.where(floor, 1.0, np.where(so_far, share, 0.0))
     return found
 
 

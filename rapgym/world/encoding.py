@@ -15,7 +15,7 @@ HISTORY = 8  # rows before this one that are seen
 BATCH_UNIT = 64  # requests
 _BACK = np.arange(HISTORY, 0, -1)
 LARGEST = 64.0  # features are cut at plus and minus this; no scenario comes near
-SCHEMA = 1  # moves with anything below that changes what an entry means
+SCHEMA = 2  # moves with anything below that changes what an entry means
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,9 @@ def layout(world: World, *, card_bytes: int, small_steps: bool = False) -> Layou
         parts += [
             Part("so_far", n, 0, 1, "which blocks this row still keeps"),
             Part("headroom_so_far", 1, -LARGEST, LARGEST, "limit less what those would use, in card units"),
-            Part("importance", n, 0, 1, "greedy importance: nats that the joint order pays when the "
-                 "block goes, over C; 1 for a block of the floor"),
+            Part("importance", n, 0, 1, "greedy importance: nats that it would cost if the block went "
+                 "next, by a form fitted to the table, over C; 1 for a block of the floor, 0 for one that "
+                 "is gone"),
         ]  # fmt: skip
     per_token = world.footprint.model_kv_token_bytes
     return Layout(tuple(parts), card_bytes, max(1, card_bytes // per_token), n, w, world.notice_s)
@@ -147,7 +148,7 @@ def observe(
 
     Args:
         so_far: what this row still keeps, bool [B, N], for a layout with small steps.
-        importance: float [N], likewise, over C.
+        importance: what each block would cost if it went next, float [B, N], likewise, over C.
     """
     asked, card, unit = seen.demand, where.card_bytes, where.token_unit
     lanes = len(asked.batch)
@@ -179,7 +180,7 @@ def observe(
     ]
     if so_far is not None:
         assert importance is not None
-        columns += [so_far, headroom(so_far), np.broadcast_to(importance, so_far.shape)]
+        columns += [so_far, headroom(so_far), importance]
     return np.clip(np.concatenate(columns, axis=1), -LARGEST, LARGEST).astype(np.float32)
 
 

@@ -18,7 +18,7 @@ from rapgym.learning.sb3.masked_dqn import MaskedDQN, RowReplayBuffer
 from rapgym.learning.sb3.small_steps import SmallSteps, layout_of
 from rapgym.learning.sb3.vec_env import RapVecEnv
 from rapgym.policies.policy import briefing
-from rapgym.scenarios.lanes import importance
+from rapgym.scenarios.lanes import importance, importance_of
 from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding
 
@@ -171,10 +171,12 @@ def test_small_steps_are_seen_as_the_environment_shows_them(toy_story: Scenario)
     lanes = env.native.lanes
     assert steps.propose(observation[:, : told.layout.size])[:, 2:].sum() == 0, "all that may go"
     kept = np.tile([True, True, False, True, False, False], (8, 1))
-    after = encoding.observe(lanes.world, where, lanes.seen, kept, importance(lanes.world))
+    after = encoding.observe(lanes.world, where, lanes.seen, kept, importance(lanes.world, kept))
     product = (after - arrays["mean"]) * arrays["scale"] @ arrays["q0_weight"] + arrays["q0_bias"]
     rows = observation[:, : told.layout.size] @ steps._row + steps._row_bias
     tokens = lanes.world.footprint.kv_bytes(lanes.seen.demand.tokens) / where.card_bytes
     freed = 2 * tokens[:, None] * steps._headroom
-    corrected = rows + steps._drop[[2, 4, 5]].sum(axis=0) + freed
+    rises = steps._block + steps._pair[[2, 4, 5]].sum(axis=0)
+    known = importance_of(rises, kept[0], lanes.world.floor, lanes.world.ceiling)
+    corrected = rows + steps._drop[[2, 4, 5]].sum(axis=0) + freed + known @ steps._of_importance
     assert corrected == pytest.approx(product, abs=1e-3)

@@ -1,7 +1,8 @@
 """The small steps of RAP-v0 inside one decision: a network drops block after block until it stops.
 
-NumPy alone. Between two small steps only `so_far` and `headroom_so_far` change, so the first layer is
-computed once a decision and corrected by one column for each block that goes.
+NumPy alone. Between two small steps only `so_far`, `headroom_so_far` and `importance` change, so the
+first layer is computed once a decision, corrected by one column for each block that goes, and the
+product with importance is added at each step.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
-from rapgym.scenarios.lanes import importance
+from rapgym.scenarios.lanes import importance_of
 from rapgym.world import encoding
 from rapgym.world.encoding import Layout
 
@@ -41,13 +42,16 @@ class SmallSteps:
         self._plain = briefing.layout.size
         blocks = where.blocks
         so_far, headroom = where.slice_of("so_far"), where.slice_of("headroom_so_far")
-        self._importance = importance(briefing.train).astype(np.float32)
+        increments = briefing.quality.increments
+        self._block = increments.block.astype(np.float32)
+        self._pair = increments.pair.astype(np.float32)
+        self._floor, self._ceiling = briefing.train.floor, briefing.train.ceiling
+        self._of_importance = self._first[where.slice_of("importance")]
         self._token_unit, card = where.token_unit, where.card_bytes
         self._demand = [where.slice_of(n).start for n in ("prompt_tokens", "reserved_tokens")]
         self._headroom_dense = where.slice_of("headroom_dense").start
         # Of a row at its start every block is kept, and the headroom is dense's.
-        fixed = self._bias + self._first[so_far].sum(axis=0)
-        self._row_bias = fixed + self._importance @ self._first[where.slice_of("importance")]
+        self._row_bias = self._bias + self._first[so_far].sum(axis=0)
         self._row = self._first[: self._plain].copy()
         self._headroom = self._first[headroom][0]
         self._row[self._headroom_dense] += self._headroom
@@ -74,12 +78,13 @@ class SmallSteps:
         """Drop blocks of one lane, in `kept` and `row`.
 
         Args:
-            row: the first layer before its rectification, [H].
+            row: the first layer before its rectification and without importance, [H].
             cached: what freeing the KV cache of one attention block does to it, [H].
         """
-        barred, stop = self._barred.copy(), len(kept)
+        barred, stop, rises = self._barred.copy(), len(kept), self._block.copy()
         while True:
-            hidden = np.maximum(row, 0) @ self._second
+            known = importance_of(rises, kept, self._floor, self._ceiling)
+            hidden = np.maximum(row + known @ self._of_importance, 0) @ self._second
             hidden += self._second_bias
             values = np.maximum(hidden, 0, out=hidden) @ self._last
             values += self._last_bias
@@ -89,5 +94,6 @@ class SmallSteps:
                 return
             barred[block], kept[block] = -np.inf, False
             row += self._drop[block]
+            rises += self._pair[block]
             if block % 2 == 0:
                 row += cached

@@ -116,9 +116,7 @@ class Run:
         except InvalidPolicy:
             return None
         wanted = _plain(dataclasses.asdict(self.settings)) | basis(self.story)
-        told = found.training.get("settings", {}) | {
-            "table_sha256": found.table_sha256, "workload_sha256": found.workload_sha256
-        }  # fmt: skip
+        told = found.training.get("settings", {}) | found.rests_on
         same = told == wanted and found.training.get("start") == self._start_record()
         return found if same else None
 

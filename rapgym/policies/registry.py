@@ -299,8 +299,7 @@ def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
         run = trained.load(file)
     except InvalidPolicy as error:
         raise InvalidPolicy(f"{error}; {remedy}") from error
-    rests_on = {name: getattr(run, name) for name in basis.NAMES}
-    if not found.file and (stale := basis.changed(rests_on, story)):
+    if not found.file and (stale := basis.changed(run.rests_on, story)):
         raise InvalidPolicy(f"{file} was trained with another {stale} of {story.id}; {remedy}")
     run.check_held_out()
     return {"file": file, "sha256": checked.sha256_of(trained.path_of(file))}

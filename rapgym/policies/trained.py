@@ -19,6 +19,7 @@ import numpy as np
 
 from rapgym.errors import InvalidPolicy
 from rapgym.files import checked, places
+from rapgym.policies import basis
 from rapgym.policies.policy import Told
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series
@@ -58,6 +59,11 @@ class TrainedPolicy:
     observation: dict[str, Any]
     training: dict[str, Any]  # settings, `opened`, steps, seconds, packages, date, commit, ...
     arrays: dict[str, np.ndarray]  # weights and normalisation; the method's own names
+
+    @property
+    def rests_on(self) -> dict[str, str]:
+        """What `basis.basis` gave of the scenario that it was trained on."""
+        return {name: getattr(self, name) for name in basis.NAMES}
 
     def check_layout(self, layout: Layout) -> None:
         """Whether it can read these observations.

@@ -187,7 +187,9 @@ def _load(target: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a user's module may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's module may raise anything, and even exit
         raise InvalidPolicy(f"{target} cannot be loaded: {error!r}") from error
 
 
@@ -304,8 +306,10 @@ def build(found: Entry, options: Mapping[str, Any]) -> Policy:
     made = _load(found.target)
     try:
         policy = made(**options)
-    except Exception as error:
-        raise InvalidPolicy(f"{found.target} cannot be built: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise InvalidPolicy(f"{found.target} cannot be built: {error!r}") from error
     if not callable(getattr(policy, "reset", None)) or not callable(
         getattr(policy, "propose", None)
     ):

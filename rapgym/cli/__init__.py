@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from rapgym.errors import InvalidResult, MissingExtra, RapgymError
+from rapgym.files.shown import shown_lines
 
 # In the order of `rapgym --help`. A command is added here and in a module of the same name.
 COMMANDS = (
@@ -86,14 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except RapgymError as error:
-        print(f"rapgym: {error}", file=sys.stderr)
+        print(f"rapgym: {shown_lines(error)}", file=sys.stderr)
         return 1 if isinstance(error, InvalidResult) else 2
     except BrokenPipeError:
         # The reader of our output left, as `| head` does. Python flushes stdout once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        print(f"rapgym: {error}", file=sys.stderr)
+        print(f"rapgym: {shown_lines(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("rapgym: interrupted", file=sys.stderr)

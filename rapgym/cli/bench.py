@@ -5,7 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from rapgym.cli import Subparsers, at_least, own_traces, workers
+from rapgym.cli import Subparsers, at_least, own_traces, users, workers
+from rapgym.files.shown import shown_lines
 
 DEFAULT_OUT = Path("results/bench.csv.gz")
 
@@ -66,6 +67,7 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
     )
+    users.add_options(command)
     workers.add_options(command)
     command.add_argument("--json", action="store_true", help="print the entries as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
@@ -73,13 +75,12 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym.bench import entrants, scoreboard
     from rapgym.bench import run as bench_run
+    from rapgym.bench import scoreboard
     from rapgym.report import bench as bench_report
     from rapgym.scenarios import catalogue
 
-    if any(entrants.entrant(name).is_own for name in arguments.policy or []):
-        sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
+    terms = users.terms(arguments)
     stories = catalogue.named(own_traces.names(arguments))
     names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:
@@ -99,14 +100,16 @@ def run(arguments: argparse.Namespace) -> int:
         ray=ray,
         summary=scoreboard.summed_up,
         quiet=arguments.quiet,
+        terms=terms,
     )
+    if warning := bench_report.warnings(found.scores):
+        print(shown_lines(warning), file=sys.stderr)
     if arguments.json:
         print(json.dumps([entry.as_json() for entry in found.scores], indent=2))
-        return 0
-    if warning := bench_report.warnings(found.scores):
-        print(warning, file=sys.stderr)
-    print(bench_report.table(found.scores))
-    print()
-    print(bench_report.ranking_lines(found.header["rankings"]))
-    print(f"\nwrote {arguments.out}; check it with: rapgym verify {arguments.out}")
+    else:
+        print(shown_lines(bench_report.table(found.scores)))
+        print()
+        print(shown_lines(bench_report.ranking_lines(found.header["rankings"])))
+        print(f"\nwrote {arguments.out}; check it with: rapgym verify {arguments.out}")
+    bench_run.check(found)
     return 0

@@ -137,8 +137,9 @@ def readable_paths(
     never = hidden_paths() | {Path(each).resolve() for each in hidden}
     system = ("/usr", "/lib", "/lib64", "/etc", "/opt", "/dev/urandom")
     found: list[Readable] = []
-    for root in (*system, sys.prefix, sys.base_prefix, places.PACKAGE, places.BASELINES, *reads):
-        found += landlock.without(Path(root), never)
+    roots = [sys.prefix, sys.base_prefix, places.PACKAGE, places.BASELINES]
+    for whole in map(Path, (*system, *roots, *reads)):
+        found += landlock.without(whole, never)
     own = {Path(each).resolve() for each in folders}
     for root in own | {Path(entry or ".").resolve() for entry in sys.path}:
         holds = root in own or any(each.is_relative_to(root) for each in never)

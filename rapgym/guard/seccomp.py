@@ -74,7 +74,7 @@ def confine() -> bool:
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _DENY),
     ]
-    filled = (_Instruction * len(program))(*program)
+    filled = (_Instruction * len(program))(*(_Instruction(*each) for each in program))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         return False

@@ -137,7 +137,7 @@ def readable_paths(
     never = hidden_paths() | {Path(each).resolve() for each in hidden}
     system = ("/usr", "/lib", "/lib64", "/etc", "/opt", "/dev/urandom")
     found: list[Readable] = []
-    roots = [sys.prefix, sys.base_prefix, places.PACKAGE, places.BASELINES]
+    roots: list[str | Path] = [sys.prefix, sys.base_prefix, places.PACKAGE, places.BASELINES]
     for whole in map(Path, (*system, *roots, *reads)):
         found += landlock.without(whole, never)
     own = {Path(each).resolve() for each in folders}

@@ -254,7 +254,7 @@ def _nothing(*given: Any, **named: Any) -> float:
 def _reference(briefing: Briefing) -> None:
     from rapgym.policies.reference import FrontierLookup
 
-    FrontierLookup.propose = lambda self, seen, rng: np.zeros((len(seen), 6), bool)  # type: ignore[method-assign]
+    setattr(FrontierLookup, "propose", lambda self, seen, rng: np.zeros((len(seen), 6), bool))  # noqa: B010
 
 
 def _reward(briefing: Briefing) -> None:
@@ -327,7 +327,7 @@ class Evil(np.ndarray):
     def __array_finalize__(self, other: Any) -> None:
         raise RuntimeError("no copy")
 
-    @property
+    @property  # type: ignore[misc]
     def shape(self) -> Any:
         raise SystemExit(0)
 

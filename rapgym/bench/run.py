@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from rapgym.bench.origin import code_sha256, origin, surroundings
 from rapgym.bench.results import Cell, Results
 from rapgym.bench.users import UserEntrant
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
+from rapgym.guard import foreign
 from rapgym.guard.foreign import Terms
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
@@ -173,10 +174,10 @@ def run(
     if out.is_dir():
         raise InvalidSpec(f"{out} is a folder; --out names a file")
     parts = out.with_name(f"{out.name}.parts")
-    terms = _closed(terms or Terms(), [out, parts], stories)
+    terms = (terms or Terms()).hiding([out, parts], *stories)
     for entrant in entrants.entrants(names, terms):
         if isinstance(entrant, UserEntrant):
-            entrant.check()
+            foreign.check(entrant.entry, terms)
     suitability.check_all(stories, jobs=jobs, ray=ray, quiet=quiet)
     origin_here = origin(stories, seeds)
     parts.mkdir(parents=True, exist_ok=True)  # says at once where nothing can be written
@@ -230,14 +231,6 @@ def check(found: Results) -> None:
         return
     kind = InvalidResult if below else InvalidPolicy
     raise kind(f"{'; '.join(said)}; it is left out of the results, those of all others are kept")
-
-
-def _closed(terms: Terms, paths: Sequence[Path], stories: Sequence[Scenario]) -> Terms:
-    """Terms that also keep results and the user's own traces out of a policy's reach."""
-    own = [name for story in stories if story.is_own for name in catalogue.files_of(story)]
-    kept = [*paths, *(Path(name) for name in own if Path(name).exists())]
-    hidden = (*terms.hidden, *(str(path.absolute()) for path in kept))
-    return replace(terms, hidden=tuple(dict.fromkeys(hidden)))
 
 
 def _below_bound(done: Sequence[Cell]) -> dict[str, str]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from rapgym.bench import alone, cells
 from rapgym.bench.records import About
 from rapgym.bench.results import Cell
-from rapgym.guard import foreign
 from rapgym.guard.foreign import Terms
 from rapgym.policies import modules, registry
 from rapgym.policies.registry import Kind
@@ -71,15 +70,6 @@ class UserEntrant:
             "in_process": self.terms.in_process,
             **self.terms.as_json(),
         }
-
-    def check(self) -> None:
-        """Import its module and build it, in a process that ends with this call.
-
-        Raises:
-            InvalidPolicy: that fails.
-        """
-        with foreign.process(self.target, {}, self.terms, hide=not self.terms.in_process):
-            pass
 
     def run(self, story: Scenario, seed: int) -> Cell:
         """Its cell, scored here from its proposals alone.

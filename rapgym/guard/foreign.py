@@ -1,9 +1,10 @@
 """How code of a user's is run: by default each policy object in a process of its own."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
@@ -13,6 +14,8 @@ from rapgym.guard.process import PolicyProcess
 from rapgym.guard.watchdog import Rules
 from rapgym.policies import registry
 from rapgym.policies.policy import Policy
+from rapgym.scenarios import catalogue
+from rapgym.scenarios.story import Scenario
 
 # In a process that cannot read rows and columns; in one that can, for this kernel hides no files; in
 # the process that plays the rows.
@@ -32,6 +35,13 @@ class Terms:
     folders: tuple[str, ...] = ()  # where its module is looked for first
     hidden: tuple[str, ...] = ()  # paths kept out of its reach beside the package's data
     reads: tuple[str, ...] = ()  # paths that it may read, such as its weights
+
+    def hiding(self, paths: Sequence[Path], *stories: Scenario) -> Self:
+        """The same terms, which also keep these paths and the user's own traces out of its reach."""
+        own = [name for story in stories if story.is_own for name in catalogue.files_of(story)]
+        every = [*paths, *(Path(name) for name in own if Path(name).exists())]
+        hidden = (*self.hidden, *(str(path.absolute()) for path in every))
+        return replace(self, hidden=tuple(dict.fromkeys(hidden)))
 
     @property
     def guarding(self) -> Guarding:
@@ -104,6 +114,16 @@ class Foreign:
                 self.check()
         finally:
             self.close()
+
+
+def check(entry: registry.Entry, terms: Terms) -> None:
+    """Import a user's module and build its policy, in a process that ends with this call.
+
+    Raises:
+        InvalidPolicy: that fails.
+    """
+    if entry.is_own:
+        process(entry.target, {}, terms, hide=not terms.in_process).close()
 
 
 def process(

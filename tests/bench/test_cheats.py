@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rapgym import cli
-from rapgym.bench import alone, cells, entrants, results, scoreboard, verify
+from rapgym.bench import alone, cells, entrants, results, scoreboard, suitability, verify
 from rapgym.bench import run as bench_run
 from rapgym.bench.results import Cell
 from rapgym.errors import InvalidPolicy, InvalidResult
@@ -43,6 +43,11 @@ def served(
     return rollout.episode(
         policy, Lanes(story, "test", 1), start, briefing(story), [0, 0], guarding
     )
+
+
+def won_in(log: EpisodeLog) -> dict[str, bool]:
+    """Which attempts succeeded, as `cheats.Tries` tells it."""
+    return {name: not row.any() for name, row in zip(cheats.ATTEMPTS, log.proposal, strict=True)}
 
 
 # Looking ahead.
@@ -76,8 +81,7 @@ def attempts(
                 assert policy.hides_rows == (hide and bool(landlock.version()))
                 log = served(policy, toy_story, len(cheats.ATTEMPTS))
                 assert not policy.faults
-            won = ~log.proposal[:, 0].any(axis=1)
-            found[hide] = dict(zip(cheats.ATTEMPTS, won.tolist(), strict=True))
+            found[hide] = won_in(log)
     return found
 
 
@@ -101,7 +105,7 @@ def test_weights_are_read_where_that_is_allowed_and_what_is_hidden_is_not(
     told = {"series": str(tmp_path / "weights.npz"), "results": str(tmp_path / "out.csv.gz")}
     with foreign.process("cheats:Tries", told, terms) as policy:
         log = served(policy, toy_story, len(cheats.ATTEMPTS))
-    won = dict(zip(cheats.ATTEMPTS, ~log.proposal[:, 0].any(axis=1), strict=True))
+    won = won_in(log)
     assert won["series_file"]
     assert not won["results_file"]
 
@@ -300,7 +304,7 @@ def test_a_cost_below_the_bound_is_refused(
 def test_a_typo_is_told_before_anything_is_run(
     toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_run.suitability, "check_all", lambda *_, **__: pytest.fail("ran"))
+    monkeypatch.setattr(suitability, "check_all", lambda *_, **__: pytest.fail("ran"))
     with pytest.raises(InvalidPolicy, match="typo:Mine cannot be loaded"):
         bench_run.run([toy_story], ["typo:Mine"], tmp_path / "b.csv.gz", quiet=True)
 

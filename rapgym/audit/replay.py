@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.audit import chain
+from rapgym.audit import chain, order
 from rapgym.audit import entry as audit_entry
 from rapgym.audit import read as audit_read
 from rapgym.audit.chain import Head
 from rapgym.audit.context import AuditContext
+from rapgym.audit.order import Writers
 from rapgym.audit.read import Fault, Line
 from rapgym.audit.record import REASONS, Record
 from rapgym.errors import InvalidResult, InvalidSpec
@@ -103,12 +104,14 @@ def told(found: Verified, kept: Head | None = None) -> str:
 def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
     contexts: dict[str, AuditContext] = {}
     waiting: dict[str, list[Record]] = {}
+    writers = Writers()
     for each in lines:
         if isinstance(each, Fault):
             yield each.sentence
             continue
         if each.head.seq > found.head.seq:
             found.head = each.head
+        yield from writers.follow(each)
         try:
             if each.kind == "context":
                 context_id, context = audit_entry.context_of(each)
@@ -120,6 +123,8 @@ def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
             elif each.kind == "decision":
                 found.decisions += 1
                 record = audit_entry.record_of(each)
+                if twice := writers.decided(record):
+                    yield _sentence(record, twice)
                 if record.context not in contexts:
                     raise InvalidResult(f"line {record.seq}: the log lacks its context")
                 run = waiting.setdefault(record.context, [])
@@ -154,6 +159,8 @@ def _fault(context: AuditContext, record: Record) -> str | None:
                 blocks.kept_of(key, context.blocks)
     except InvalidSpec as error:
         return str(error)
+    if (told := order.impossible(context, record)) is not None:
+        return told
     if record.source not in SOURCES:
         return f"no proposal has the source {record.source}"
     if (record.source == "emergency") != (record.second > 0):

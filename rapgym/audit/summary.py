@@ -36,6 +36,7 @@ from rapgym.audit.record import (
 )
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.files import checked
+from rapgym.files.shown import shown
 from rapgym.model import blocks
 
 FIRST_DECISIONS = 10  # numbers that a filtered summary names
@@ -120,7 +121,7 @@ class Log:
                     self.contexts[context_id] = context
                 elif each.kind == "gap":
                     lost = audit_entry.lost_of(each)
-                    cause = "".join(filter(str.isprintable, str(each.fields.get("cause"))))[:200]
+                    cause = shown(str(each.fields.get("cause"))[:200])
                     gap = {"after": each.head.decisions, "decisions": lost, "cause": cause}
                     self.gaps.append(gap)
                 else:

@@ -138,15 +138,16 @@ class AuditLog(Closing):
         entry = audit_decisions.held(decisions, context, 0)
         with self._lock:
             self._check_open()
-            if context not in self._ids:
-                self._state(context)
-            entry = entry._replace(time_us=self._now_us())
             if self._fault is not None:
                 self._try_if_due()
                 self._stop_if_asked()
                 if self._fault is not None and self._waiting + entry.lanes > self._keep:
-                    self._count(entry)
+                    self._count(entry._replace(time_us=self._now_us()))
                     return
+            if context not in self._ids:
+                self._state(context)
+            # The time is that of its place among the lines.
+            entry = entry._replace(time_us=self._now_us())
             self._held.append(entry)
             self._waiting += entry.lanes
             full = self._waiting >= self._batch or time.monotonic_ns() >= self._next_ns

@@ -59,7 +59,7 @@ def impossible(context: AuditContext, record: Record) -> str | None:
         return "a fall inside a row has a cost of its own"
     if record.cost is None:
         return None
-    quality, *unserved = record.cost
+    quality, *unserved = (0.0 if term is None else term for term in record.cost)
     most = context.ceiling + LEAST_EXCESS
     if min(unserved) < 0 or quality > most or sum(unserved) > most:
         return "its cost is none that a row can have"

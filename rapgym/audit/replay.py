@@ -159,8 +159,6 @@ def _fault(context: AuditContext, record: Record) -> str | None:
                 blocks.kept_of(key, context.blocks)
     except InvalidSpec as error:
         return str(error)
-    if (told := order.impossible(context, record)) is not None:
-        return told
     if record.source not in SOURCES:
         return f"no proposal has the source {record.source}"
     if (record.source == "emergency") != (record.second > 0):
@@ -169,7 +167,7 @@ def _fault(context: AuditContext, record: Record) -> str | None:
         entries = sum(size for _, size in context.observation)
         if len(record.observation) != 4 * (-(-4 * entries // 3)) and entries:
             return f"its observation has not the {entries} entries of its context"
-    return None
+    return order.impossible(context, record)
 
 
 def _decided_differently(context: AuditContext, records: Sequence[Record]) -> Iterator[str]:

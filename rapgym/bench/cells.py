@@ -55,7 +55,7 @@ def user_cell(story: Scenario, entry: registry.Entry, seed: int, terms: Terms) -
     Raises:
         InvalidPolicy: it cannot begin, or its process ended.
     """
-    with foreign.made(entry, {}, terms) as make:
+    with foreign.made(entry, entry.options, terms) as make:
         strict = refuses_misfit(make())
         known = replace(
             described(story, entry.name, entry.kind),

@@ -63,7 +63,8 @@ class UserEntrant:
     def basis(self, story: Scenario, seed: int) -> dict[str, object]:
         """What its cells depend on beside the package and the scenario."""
         own = modules.sha256(self.target, self.terms.folders)
-        reads = {path: modules.content_sha256(path) for path in self.terms.reads}
+        paths = (*self.terms.reads, *self.entry.options.values())
+        reads = {path: modules.content_sha256(path) for path in paths}
         return {
             "module_sha256": own,
             "reads_sha256": reads,

@@ -59,7 +59,7 @@ def add(subparsers: Subparsers) -> None:
         "--policy",
         action="append",
         metavar="NAME",
-        help="of a policy or a rival, or module:Class; all unless named",
+        help="of a policy or a rival, or module:Class, or sb3:FILE.zip of Stable-Baselines3 (see --trust); all unless named",
     )
     command.add_argument(
         "--seeds", type=at_least(1, 1000), default=1, metavar="N", help="seeds 0 to N - 1 (1)"

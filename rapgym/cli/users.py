@@ -27,6 +27,11 @@ def add_options(command: argparse.ArgumentParser, *, watched: bool = True) -> No
         metavar="PATH",
         help="a file or folder that a module:Class may read beside modules, such as its weights",
     )
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="read a sb3:FILE.zip, which holds pickles: they run whatever they say",
+    )
     if watched:
         command.add_argument(
             "--deadline-ms",
@@ -61,6 +66,7 @@ def terms(arguments: argparse.Namespace) -> "Terms":
         # A user's module lies in the folder where the command is typed.
         folders=(str(Path.cwd()),),
         reads=tuple(str(path.absolute()) for path in reads),
+        trust=arguments.trust,
     )
 
 

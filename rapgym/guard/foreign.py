@@ -35,6 +35,7 @@ class Terms:
     folders: tuple[str, ...] = ()  # where its module is looked for first
     hidden: tuple[str, ...] = ()  # paths kept out of its reach beside the package's data
     reads: tuple[str, ...] = ()  # paths that it may read, such as its weights
+    trust: bool = False  # its author, where reading a file runs what the file says
 
     def hiding(self, paths: Sequence[Path], *stories: Scenario) -> Self:
         """The same terms, which also keep these paths and the user's own traces out of its reach."""
@@ -66,6 +67,7 @@ class Foreign:
     """
 
     def __init__(self, entry: registry.Entry, options: Mapping[str, Any], terms: Terms) -> None:
+        _check_trust(entry, terms)
         self._entry, self._options, self._terms = entry, options, terms
         self._last: PolicyProcess | None = None
         self.isolation: Isolation = "none"
@@ -123,7 +125,16 @@ def check(entry: registry.Entry, terms: Terms) -> None:
         InvalidPolicy: that fails.
     """
     if entry.is_own:
-        process(entry.target, {}, terms, hide=not terms.in_process).close()
+        _check_trust(entry, terms)
+        process(entry.target, entry.options, terms, hide=not terms.in_process).close()
+
+
+def _check_trust(entry: registry.Entry, terms: Terms) -> None:
+    if entry.holds_pickles and not terms.trust:
+        raise InvalidPolicy(
+            f"{entry.name} holds pickles, which run whatever they say as they are read; it runs in a "
+            "process of its own all the same. Say --trust if you know who made it"
+        )
 
 
 def process(
@@ -145,7 +156,7 @@ def process(
         hide=hide,
         folders=terms.folders,
         hidden=terms.hidden,
-        reads=terms.reads,
+        reads=(*terms.reads, *([options["path"]] if "path" in options else [])),
     )
 
 

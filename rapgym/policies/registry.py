@@ -16,6 +16,7 @@ from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 
 Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
+SAVED = "sb3:"  # before the path of a model that Stable-Baselines3 has saved
 MAX_BYTES = 16 << 20  # of settings that were found on this machine
 
 
@@ -37,8 +38,19 @@ class Entry:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is a user's, named as `module:Class`."""
-        return self.name == self.target
+        """Whether it is a user's, named as `module:Class` or as `sb3:FILE.zip`."""
+        return self.name == self.target or self.holds_pickles
+
+    @property
+    def holds_pickles(self) -> bool:
+        """Whether it is a file that runs code as it is read."""
+        return self.name.startswith(SAVED)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a user's is built with."""
+        path = self.name.removeprefix(SAVED)
+        return {"path": str(Path(path).absolute())} if self.holds_pickles else {}
 
     @property
     def reads(self) -> str:
@@ -164,6 +176,9 @@ def find(name: str) -> Entry | None:
             summary=f"{run.method} of {run.scenario}",
             file=name,
         )
+    if name.startswith(SAVED):
+        target = "rapgym.learning.saved:SavedModel"
+        return Entry(name, "learned", target, "a saved model of the user's", ())
     if ":" in name:
         return Entry(name, "heuristic", name, "a policy of the user's", ())
     return None
@@ -241,7 +256,7 @@ def settings(found: Entry, briefing: Briefing, table_sha256: str, seed: int = 0)
     if found.reads:
         return _run(found, briefing, seed)
     if not found.tune:
-        return {}
+        return found.options
     story = briefing.scenario
     kept = kept_for(found, story)
     if kept is None or briefing.split not in kept or kept.get("table_sha256") != table_sha256:

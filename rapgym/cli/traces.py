@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapgym.cli import Subparsers
 from rapgym.errors import DataUnavailable, WrongChecksum
+from rapgym.files.shown import shown_lines
 from rapgym.workload import sources
 from rapgym.workload.sources import Source
 
@@ -94,7 +95,7 @@ def _show(arguments: argparse.Namespace) -> int:
     for field, value in summary.items():
         if isinstance(value, dict):
             value = "  ".join(f"{key} {number:g}" for key, number in value.items())
-        print(f"{field:<{width}}  {'-' if value is None else value}")
+        print(shown_lines(f"{field:<{width}}  {'-' if value is None else value}"))
     return 0
 
 

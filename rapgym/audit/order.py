@@ -20,7 +20,7 @@ class Writers:
     """What the lines so far allow for the next one."""
 
     def __init__(self) -> None:
-        self._open = False
+        self._open = self._closed = False
         self._last_us = 0
         self._lanes: set[int] = set()  # that decided at that time
 
@@ -30,7 +30,10 @@ class Writers:
         if line.kind == "open":
             self._open, self._last_us, self._lanes = True, time_us, set()
             return
-        if not self._open:
+        # What a writer could not write is the last thing that it says, after its close.
+        last_word = line.kind == "gap" and self._closed
+        self._closed = line.kind == "close"
+        if not self._open and not last_word:
             yield f"line {number} ({line.kind}) stands where no writer has begun, or after its close"
         if time_us < self._last_us:
             yield f"line {number}: time runs back by {self._last_us - time_us} us"

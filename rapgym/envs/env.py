@@ -9,7 +9,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from rapgym.arrays import BoolArray
 from rapgym.envs import screen
-from rapgym.envs.info import of_lane, rows_info
+from rapgym.envs.info import of_lane, own, rows_info
 from rapgym.envs.play import Acted, Play
 from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.story import Scenario, Split
@@ -94,6 +94,7 @@ class RapEnv(gymnasium.Env[Any, Any]):
         self.layout = self.lanes.layout
         self.action_space = self._play.actions.space
         self.observation_space = self._play.observation_space
+        self._no_row = of_lane(rows_info(1, self.lanes.world.blocks), 0)
         self._spec: EnvSpec | None = None
 
     @property
@@ -143,12 +144,12 @@ class RapEnv(gymnasium.Env[Any, Any]):
         return self._play.actions.legal()[0]
 
     def _info(self, acted: Acted | None = None) -> dict[str, Any]:
-        blocks = self.lanes.world.blocks
-        if acted is None:
-            info = rows_info(1, blocks)
+        if acted is None or acted.outcome is None:
+            info = own(self._no_row)
         else:
-            info = rows_info(1, blocks, acted.served, acted.outcome, acted.asked)
-        return of_lane(info, 0) | {"action_mask": self._play.actions.mask()[0]}
+            blocks = self.lanes.world.blocks
+            info = of_lane(rows_info(1, blocks, acted.served, acted.outcome, acted.asked), 0)
+        return info | {"action_mask": self._play.actions.mask()[0]}
 
     def _observe(self) -> Any:
         seen = self._play.observe()

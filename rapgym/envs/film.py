@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.scenarios.lanes import Lanes
@@ -11,6 +12,7 @@ from rapgym.world.records import Demand, Outcome
 from rapgym.world.shield import Reason
 
 SHOWN = 32  # rows
+Picture = NDArray[np.uint8]  # [height, width, 3]
 GIB = 1 << 30
 
 

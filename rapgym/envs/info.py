@@ -73,3 +73,11 @@ def of_lane(info: dict[str, Any], lane: int) -> dict[str, Any]:
     return {
         name: value[lane] if value.ndim > 1 else value[lane].item() for name, value in info.items()
     }
+
+
+def own(info: dict[str, Any]) -> dict[str, Any]:
+    """A copy that shares no array."""
+    return {
+        name: value.copy() if isinstance(value, np.ndarray) else value
+        for name, value in info.items()
+    }

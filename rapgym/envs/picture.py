@@ -6,8 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rapgym.arrays import BoolArray
-from rapgym.envs.film import GIB, SHOWN, Film, Next, Row, Use
-from rapgym.envs.screen import Picture
+from rapgym.envs.film import GIB, SHOWN, Film, Next, Picture, Row, Use
 from rapgym.world.shield import Reason
 
 WIDTH, HEIGHT = 720, 480  # even, as video encoders want them

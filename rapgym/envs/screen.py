@@ -4,17 +4,15 @@ import importlib.util
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray
-from rapgym.envs.film import Film, text
+from rapgym.envs.film import Film, Picture, text
 from rapgym.errors import InvalidSpec, MissingExtra
 
 MODES = ("ansi", "rgb_array", "human")
 FPS = 4  # rows a second are still read
 NEEDED = {"rgb_array": ("PIL",), "human": ("PIL", "pygame")}
 TILES = 4  # lanes that a window shows
-Picture = NDArray[np.uint8]  # [height, width, 3]
 
 
 def checked(mode: str | None) -> str | None:

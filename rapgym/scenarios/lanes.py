@@ -86,6 +86,8 @@ class Lanes:
         self.age: IntArray = 0 * ones
         self.episode_rows: IntArray = ones.copy()
         self._seen: Visible | None = None
+        # The part of an observation that stays until a row is served, and of what it was made.
+        self._of_row: tuple[Visible, FloatArray] | None = None
 
     def restart(self, lane: int, start: Start) -> None:
         """Begin an episode in one lane, every block in memory."""
@@ -105,9 +107,14 @@ class Lanes:
         return self._seen
 
     def observe(self, so_far: BoolArray | None = None) -> FloatArray:
-        """float32 [B, O]."""
-        importance = None if so_far is None else self.importance
-        return encoding.observe(self.world, self.layout, self.seen, so_far, importance)
+        """float32 [B, O], the caller's own."""
+        seen = self.seen
+        if self._of_row is None or self._of_row[0] is not seen:
+            self._of_row = seen, encoding.observe_row(self.world, self.layout, seen)
+        of_row = self._of_row[1]
+        if so_far is None:
+            return of_row.copy()
+        return encoding.with_steps(self.world, self.layout, seen, of_row, so_far, self.importance)
 
     def serve(
         self,

@@ -135,6 +135,7 @@ class EnvMachine(RuleBasedStateMachine):
                 assert self.env.lanes.state is before, "nothing has changed"
             else:
                 raise AssertionError("such an action is refused")
+            self._step(self._legal(rng))
 
     def _step(self, action: Any) -> None:
         if not self.lanes and self.ended[0]:

@@ -69,15 +69,14 @@ def without(info: dict[str, Any], lanes: BoolArray) -> dict[str, Any]:
 
 
 def of_lane(info: dict[str, Any], lane: int) -> dict[str, Any]:
-    """The same of one lane: arrays [N] and plain numbers."""
-    return {
-        name: value[lane] if value.ndim > 1 else value[lane].item() for name, value in info.items()
-    }
+    """The same of one lane: arrays [N] and, where it is one number, [].
+
+    Not plain numbers: of arrays every client knows the type, of Python's and NumPy's own truth values
+    Gymnasium's vector forms and TorchRL do not.
+    """
+    return {name: value[lane, ...] for name, value in info.items()}
 
 
 def own(info: dict[str, Any]) -> dict[str, Any]:
     """A copy that shares no array."""
-    return {
-        name: value.copy() if isinstance(value, np.ndarray) else value
-        for name, value in info.items()
-    }
+    return {name: value.copy() for name, value in info.items()}

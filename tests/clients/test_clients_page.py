@@ -1,13 +1,13 @@
 """Learners of others take the environments: each program of docs/clients.md runs and holds."""
 
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.clients
+# What clients warn of is their business.
+pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text("utf-8")
 PROGRAMS = dict(re.findall(r"\n## ([^\n]+)\n.*?```python\n(.*?)```", PAGE, flags=re.DOTALL))
@@ -20,7 +20,7 @@ NEEDS = {
     "Tianshou": ("tianshou.highlevel.experiment",),
     "TorchRL": ("torchrl",),
     "RLlib": ("ray.rllib",),
-    "Minari": ("minari",),
+    "Minari": ("minari", "h5py", "jax"),
     "CleanRL": ("torch",),
 }
 
@@ -34,15 +34,14 @@ def test_every_client_of_the_page_has_a_program() -> None:
 def test_a_client_takes_the_environments(
     client: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a folder of its own; warnings there are the client's business."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for package in NEEDS[client]:
-            pytest.importorskip(package, reason=f"{client} is not installed: make clients", exc_type=ImportError)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-        found: dict[str, Any] = {"__name__": "program"}
-        exec(PROGRAMS[client], found)
+    for package in NEEDS[client]:
+        pytest.importorskip(
+            package, reason=f"{client} is not installed: make clients", exc_type=ImportError
+        )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    found: dict[str, Any] = {"__name__": "program"}
+    exec(PROGRAMS[client], found)
     if "videos" in PROGRAMS[client]:
         (video,) = (tmp_path / "videos").glob("*.mp4")
         assert video.stat().st_size > 1000

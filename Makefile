@@ -81,4 +81,5 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 .clients/.ready: pyproject.toml
 	$(PYTHON) -m venv .clients
 	.clients/bin/pip install --quiet --disable-pip-version-check -e '.[clients,testing]' 'pytest>=8.4'
+	.clients/bin/pip install --quiet --disable-pip-version-check --no-deps 'tianshou>=2' 'rliable==1.2.0'
 	@touch $@

@@ -98,7 +98,7 @@ class RapEnv(gymnasium.Env[Any, Any]):
         self._spec: EnvSpec | None = None
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
         """Gymnasium's, with the most steps that an episode of this split can take."""
         return self._spec
 

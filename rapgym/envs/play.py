@@ -179,10 +179,8 @@ class Play:
         return {"observations": flat, "action_mask": self.actions.mask()}
 
     def close(self) -> None:
-        """Let go of the model and the tenant of a device."""
-        close = getattr(self.lanes.step, "close", None)
-        if close is not None:
-            close()
+        """Let go of what serves the rows."""
+        close_step(self.lanes.step)
 
 
 def backend_step(backend: str, story: Scenario, split: Split, device: str) -> Step:
@@ -201,6 +199,13 @@ def backend_step(backend: str, story: Scenario, split: Split, device: str) -> St
     from rapgym.runtime.device.machine import opened
 
     return opened(story, split, device)
+
+
+def close_step(step: Step) -> None:
+    """Let go of the model and the tenant of a device."""
+    close = getattr(step, "close", None)
+    if close is not None:
+        close()
 
 
 def whole(name: str, value: Any, least: int) -> int:

@@ -85,7 +85,7 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
         self._spec: EnvSpec | None = None
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
         """Gymnasium's, with the most steps that an episode of this split can take."""
         return self._spec
 
@@ -98,7 +98,7 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
         self._spec = spec
 
     @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override, misc]
         """The generator of each lane."""
         return tuple(self.rngs)
 

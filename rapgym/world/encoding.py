@@ -4,6 +4,7 @@ Nothing of the future is here: of the row to be decided its demand and its limit
 the rows before it were like.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,7 +174,7 @@ def with_steps(
     return np.concatenate([of_row, _encoded(steps)], axis=1)
 
 
-def _encoded(columns: list[FloatArray | BoolArray]) -> FloatArray:
+def _encoded(columns: Sequence[FloatArray | BoolArray]) -> FloatArray:
     return np.clip(np.concatenate(columns, axis=1), -LARGEST, LARGEST).astype(np.float32)
 
 

@@ -31,7 +31,7 @@ def shown() -> np.ndarray:
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_the_window_shows_each_step(env_id: str) -> None:
-    settings = {"scenario": "toy", "split": "test"}
+    settings: dict[str, Any] = {"scenario": "toy", "split": "test"}
     window = gymnasium.make(env_id, render_mode="human", **settings)
     drawn = gymnasium.make(env_id, render_mode="rgb_array", **settings)
     for env in (window, drawn):

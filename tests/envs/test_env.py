@@ -466,13 +466,14 @@ def test_the_spec_says_how_long_an_episode_can_be(
     assert again.unwrapped.lanes.ended.all(), "its rows ended it"  # type: ignore[attr-defined]
 
 
-def test_the_registered_spec_leaves_the_length_open() -> None:
+@every_id
+def test_the_registered_spec_leaves_the_length_open(env_id: str) -> None:
     """It holds for every split: a limit there would cut test episodes."""
-    for env_id in IDS:
-        assert gymnasium.spec(env_id).max_episode_steps is None
-        assert (
-            gymnasium.make(env_id, scenario="toy", max_episode_steps=3).spec.max_episode_steps == 3
-        )  # type: ignore[union-attr]
+    assert gymnasium.spec(env_id).max_episode_steps is None
+    cut: Any = gymnasium.make(env_id, scenario="toy", max_episode_steps=3)
+    assert cut.spec.max_episode_steps == 3
+    lifted: Any = gymnasium.make(cut.spec, split="test", max_episode_steps=-1)
+    assert lifted.spec.max_episode_steps == 50 * (5 if env_id == "RAP-v0" else 1)
 
 
 def test_a_pairing_holds_until_another_or_a_seed() -> None:

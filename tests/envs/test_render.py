@@ -174,7 +174,7 @@ def test_without_the_extra_it_is_named(
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        screen.importlib.util,
+        importlib.util,
         "find_spec",
         lambda name, *rest: None if name == package else real(name, *rest) or object(),
     )

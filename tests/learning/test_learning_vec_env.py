@@ -167,4 +167,4 @@ def test_pictures_of_lanes_are_tiled() -> None:
     whole = native.render()
     assert whole is not None
     assert whole.shape == (2 * one.shape[0], one.shape[1], 3)
-    assert native.metadata["render_fps"] > 0
+    assert native.metadata["render_fps"] == native.native.metadata["render_fps"]

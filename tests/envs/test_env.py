@@ -24,6 +24,7 @@ from rapgym.model.shapes import Format
 from rapgym.scenarios import catalogue
 from rapgym.scenarios.catalogue import by_default
 from rapgym.scenarios.story import Scenario
+from rapgym.world import encoding
 from rapgym.world.shield import Reason
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
@@ -492,3 +493,16 @@ def test_a_pairing_holds_until_another_or_a_seed() -> None:
     assert [first(seed=1), first()] == [12, 12]
     with pytest.raises(InvalidSpec, match="offset"):
         first(options={"offset": "x"})
+
+
+@every_id
+def test_each_step_sees_what_is_true_then(env_id: str) -> None:
+    """What is kept from one small step to the next is never of another row."""
+    env = made(env_id)
+    for seed in (0, 1):
+        for seen, _, _ in played(env, seed, steps=60):
+            lanes, so_far = env.lanes, env._play.actions.so_far
+            visible = encoding.visible(lanes.world, lanes.state, lanes.age)
+            importance = None if so_far is None else lanes.importance
+            fresh = encoding.observe(lanes.world, lanes.layout, visible, so_far, importance)
+            assert seen.tobytes() == fresh[0].tobytes()

@@ -6,8 +6,10 @@ the rows before it were like.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.world.records import Demand, State, World
@@ -174,7 +176,7 @@ def with_steps(
     return np.concatenate([of_row, _encoded(steps)], axis=1)
 
 
-def _encoded(columns: Sequence[FloatArray | BoolArray]) -> FloatArray:
+def _encoded(columns: Sequence[NDArray[Any]]) -> FloatArray:
     return np.clip(np.concatenate(columns, axis=1), -LARGEST, LARGEST).astype(np.float32)
 
 

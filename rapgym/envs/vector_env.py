@@ -97,8 +97,8 @@ class RapVectorEnv(VectorEnv[Any, Any, Any]):
                 spec.kwargs["autoreset_mode"] = self.autoreset_mode.value
         self._spec = spec
 
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override, misc]
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The generator of each lane."""
         return tuple(self.rngs)
 

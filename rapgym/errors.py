@@ -2,6 +2,7 @@
 
 RapgymError
 |-- InvalidSpec         a model, card, tenant or scenario whose numbers contradict each other
+|-- InvalidAction       an action that an environment cannot read
 |-- InvalidTrace        a request or memory trace that cannot be replayed
 |-- InvalidTable        a quality table that is damaged, incomplete or of another model
 |   `-- UnmeasuredSet   a kept set that has no row of its own
@@ -23,6 +24,10 @@ class RapgymError(Exception):
 
 class InvalidSpec(RapgymError, ValueError):
     """A model, card, tenant or scenario whose numbers contradict each other."""
+
+
+class InvalidAction(RapgymError, ValueError):
+    """An action that an environment cannot read: of another shape or type, or not a whole number."""
 
 
 class InvalidTrace(RapgymError, ValueError):

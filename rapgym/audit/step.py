@@ -18,7 +18,7 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
-from rapgym.envs.env import close_step
+from rapgym.envs.play import close_step
 from rapgym.errors import InvalidSpec
 from rapgym.guard import foreign
 from rapgym.guard.foreign import Terms

@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 from rapgym.errors import DataUnavailable, WrongChecksum
+from rapgym.files import incoming
 
 
 def cache_folder() -> Path:
@@ -29,7 +30,7 @@ def mirror_folder() -> Path | None:
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as file:
+    with incoming.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -56,20 +57,6 @@ def locked(path: Path) -> Iterator[None]:
             return
         fcntl.flock(file, fcntl.LOCK_EX)  # it ends with the process, however that ends
         yield
-
-
-def bounded(path: Path, most_bytes: int) -> bytes:
-    """The bytes of a file that came from elsewhere, and never more than a limit of them.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger, or its name holds a NUL.
-    """
-    with path.open("rb") as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise ValueError(f"it is larger than {most_bytes >> 20} MiB")
-    return content
 
 
 def checked(path: Path, sha256: str, remedy: str) -> Path:

@@ -1,13 +1,12 @@
 """Shapes of models: presets, and what a Hugging Face `config.json` says; and formats of storage."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rapgym.errors import InvalidSpec
-from rapgym.files import checked
+from rapgym.files import incoming, json_text, limits
 
 WeightFormat = Literal["bf16", "int8", "int4"]
 KVFormat = Literal["bf16", "int8"]
@@ -81,7 +80,6 @@ def model_spec(name: str) -> ModelSpec:
 
 
 CONFIG_SUFFIX = ".json"
-MAX_CONFIG_BYTES = 1 << 20
 # What a missing number of KV heads means to transformers 5.23: None for as many as query heads.
 FAMILIES: Mapping[str, int | None] = {"llama": None, "mistral": 8, "qwen2": 32, "qwen3": 32}
 QWEN3_HEAD_DIM = 128  # where a config of Qwen3 states none
@@ -103,10 +101,10 @@ def is_config(name: str) -> bool:
 def _config_spec(name: str) -> ModelSpec:
     """The shape that a file states; raises as `model_spec` does."""
     try:
-        config = json.loads(checked.bounded(Path(name), MAX_CONFIG_BYTES))
+        config = json_text.parsed(incoming.bounded(Path(name), limits.CONFIG))
     except FileNotFoundError:
         raise InvalidSpec(f"{name} is not there: give the path of a model's config.json") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InvalidSpec(f"{name} is no config.json that can be read: {error}") from error
     if not isinstance(config, dict):
         raise InvalidSpec(f"{name} is no model's config.json: it holds no object")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rapgym.errors import DataUnavailable, InvalidSpec
-from rapgym.files import checked
+from rapgym.files import incoming, limits
 from rapgym.model.shapes import BF16, CONFIG_SUFFIX, MODELS, Format, KVFormat, WeightFormat
 from rapgym.scenarios.story import (
     FILE_SUFFIX,
@@ -23,7 +23,6 @@ from rapgym.scenarios.story import (
 from rapgym.workload import own as own_traces
 from rapgym.workload import series
 
-MAX_BYTES = 1 << 20
 TEXT, NUMBER, WHOLE, FLAG = "text", "a number", "a whole number", "true or false"
 TRACES = (".csv", ".csv.gz")  # how paths of traces end
 TABLES = TRACES[1:]
@@ -123,7 +122,16 @@ def read(path: Path, name: str | None = None) -> Scenario:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(checked.bounded(path, MAX_BYTES).decode("utf-8"))
+        text = incoming.bounded(path, limits.SCENARIO).decode("utf-8")
+        if any(
+            len(line) > limits.SCENARIO_LINE or line.count(".") > limits.SCENARIO_DOTS
+            for line in text.split("\n")
+        ):
+            raise ValueError(
+                f"a line of it has more than {limits.SCENARIO_LINE} characters or "
+                f"{limits.SCENARIO_DOTS} dots"
+            )
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise DataUnavailable(
             f"{path} is not there: go to the folder that its path starts from, or write one with: rapgym "

@@ -100,6 +100,8 @@ def _places(cells: Sequence[str], seen: dict[str, int]) -> Iterator[int]:
         if place is None:
             size += len(cell)
             if size > limits.RESULT_KEYS:
-                raise ValueError(f"its kept sets take more than {incoming.size(limits.RESULT_KEYS)}")
+                raise ValueError(
+                    f"its kept sets take more than {incoming.size(limits.RESULT_KEYS)}"
+                )
             place = seen[cell] = len(seen)
         yield place

@@ -175,7 +175,9 @@ def read(path: Path) -> Results:
         if not len(abouts) or ends[0] != 0 or ends[-1] != len(order):
             raise ValueError("it has no cells, or rows of a cell that there is not")
         cells = tuple(
-            _cell(about, {name: _part(column, order[start:stop]) for name, column in columns.items()})
+            _cell(
+                about, {name: _part(column, order[start:stop]) for name, column in columns.items()}
+            )
             for about, start, stop in zip(abouts, ends, ends[1:], strict=False)
         )
         for i, place in enumerate(row_numbers(cells)):

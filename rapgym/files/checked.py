@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import IO
 
 from rapgym.errors import DataUnavailable, WrongChecksum
 from rapgym.files import incoming
+from rapgym.files.writing import written_aside as written_aside  # beside what reads
 
 
 def cache_folder() -> Path:
@@ -75,22 +74,3 @@ def checked(path: Path, sha256: str, remedy: str) -> Path:
             f"{sha256[:12]}...); delete it, then {remedy}"
         )
     return path
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write; it takes the name `path` only once it is complete and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(
-        dir=path.parent, prefix=path.name, suffix=".partial", delete=False
-    ) as file:
-        aside = Path(file.name)
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-    aside.chmod(0o644)
-    aside.replace(path)

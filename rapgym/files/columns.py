@@ -70,16 +70,14 @@ def parse(batches: Iterable[Sequence[str]], name: str, kinds: Mapping[str, Kind]
     parts: dict[str, list[NDArray[Any]]] = {column: [] for column in kinds}
     done = 0
     for batch in batches:
-        rows = list(map(_fields, batch)) if '"' not in "".join(batch) else _quoted(batch, name)
+        rows = _fields(batch, name)
         if not header:
             if not rows:
                 continue
             header, rows = rows[0], rows[1:]
             _check_header(header, name, kinds)
         if (done + len(rows)) * len(header) > limits.CSV_CELLS:
-            raise InvalidTrace(
-                f"{name} holds more than {limits.CSV_CELLS} cells: cut it in parts"
-            )
+            raise InvalidTrace(f"{name} holds more than {limits.CSV_CELLS} cells: cut it in parts")
         if rows:
             for column, array in _part(rows, header, name, kinds, done).items():
                 parts[column].append(array)
@@ -92,13 +90,11 @@ def parse(batches: Iterable[Sequence[str]], name: str, kinds: Mapping[str, Kind]
     return {column: np.concatenate(parts.pop(column)) for column in kinds}
 
 
-def _fields(line: str) -> list[str]:
-    return line.split(",") if line else []
-
-
-def _quoted(batch: Sequence[str], name: str) -> list[list[str]]:
-    """The fields of lines with quotes; each line is read alone, so that none takes in the next."""
+def _fields(batch: Sequence[str], name: str) -> list[list[str]]:
     try:
+        if '"' not in "".join(batch):
+            return list(csv.reader(batch, strict=True))
+        # Each line alone, so that a quote takes in no line after it.
         return [next(csv.reader([line], strict=True), []) for line in batch]
     except csv.Error as error:
         raise InvalidTrace(f"{name} is not a CSV file ({error})") from error

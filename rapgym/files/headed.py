@@ -31,7 +31,9 @@ def pack(header: dict[str, Any], lines: Iterable[str], *, xz: bool = False) -> b
     return buffer.getvalue()
 
 
-def unpack(content: bytes, most_bytes: int, most_lines: int) -> tuple[dict[str, Any], list[str]]:
+def unpack(
+    content: bytes, most_bytes: int = limits.RESULTS, most_lines: int = limits.RESULT_ROWS
+) -> tuple[dict[str, Any], list[str]]:
     """The header and the CSV lines of a file's bytes, column names first.
 
     Args:

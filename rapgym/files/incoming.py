@@ -73,7 +73,9 @@ def packing(path: Path) -> Packing:
     return kinds.get(path.suffix, "")
 
 
-def unpacked(file: IO[bytes], kind: Packing, most_bytes: int, *, one: bool = False) -> Iterator[bytes]:
+def unpacked(
+    file: IO[bytes], kind: Packing, most_bytes: int, *, one: bool = False
+) -> Iterator[bytes]:
     """What a file unpacks to, piece by piece.
 
     Args:
@@ -93,7 +95,9 @@ def unpacked(file: IO[bytes], kind: Packing, most_bytes: int, *, one: bool = Fal
                 raise ValueError(f"it is too large: it holds more than {size(most_bytes)} unpacked")
             yield piece
     except (zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"it is a damaged {kind} file, which cannot be unpacked ({error})") from error
+        raise ValueError(
+            f"it is a damaged {kind} file, which cannot be unpacked ({error})"
+        ) from error
 
 
 def _inflated(file: IO[bytes], kind: Packing, one: bool) -> Iterator[bytes]:

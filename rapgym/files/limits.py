@@ -53,6 +53,7 @@ SCENARIO_DOTS = 64  # in a line
 
 # Logs are read line by line, however long they are.
 AUDIT_LINE = 4 * MIB
+AUDIT_CONTEXTS = 1024  # and gaps that are listed
 AUDIT_FAULTS = 10_000  # then the rest is not read
 ACCESS_LINE = 8 * MIB  # a prompt's token ids take seven each
 ACCESS_ENDLESS = 64 * MIB  # without a line's end: no log

@@ -153,9 +153,7 @@ def named(arguments: Iterable[str]) -> OwnTexts:
 def _content(path: Path) -> str:
     try:
         with incoming.opened(path) as file:
-            pieces = incoming.unpacked(
-                file, "xz" if path.suffix == ".xz" else "", limits.OWN_TEXT
-            )
+            pieces = incoming.unpacked(file, "xz" if path.suffix == ".xz" else "", limits.OWN_TEXT)
             return b"".join(pieces).decode()
     except OSError as error:
         raise DataUnavailable(f"--text: {path} cannot be read ({error.strerror})") from error

@@ -4,6 +4,7 @@ A row that `WorkFile.append` returned from is in the operating system's hands: i
 of this process, by kill -9 too (not a loss of power). A row that was cut in two is passed over.
 """
 
+import errno
 import json
 import os
 import threading
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
-from rapgym.files import columns, incoming, json_text, limits
+from rapgym.files import columns, incoming, json_text, limits, writing
 from rapgym.files.closing import Closing
 from rapgym.workload import trace
 from rapgym.workload.trace import MemoryTrace, RequestTrace
@@ -52,14 +53,17 @@ class WorkFile(Closing):
             raise InvalidSpec(f"{out}: a trace is a .csv or a .csv.gz file")
         if out.exists():
             raise InvalidSpec(f"{out} is there already: name another with --out, or move it away")
-        out.parent.mkdir(parents=True, exist_ok=True)
+        writing.made(out.parent)
         path = work_path(out)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+            self._file = os.open(path, flags, 0o644)
         except FileExistsError:
             raise InvalidSpec(
                 f"{path} holds a recording that did not end; run: rapgym record --finish --out {out}"
             ) from None
+        except OSError as error:
+            raise writing.unwritable(path, error) from error
         _lock(self._file, path)
         self._writing, self._is_open = threading.Lock(), True
         self.start_wall_s, self.start_s = time.time(), time.monotonic()
@@ -70,7 +74,7 @@ class WorkFile(Closing):
         """Add one row; it survives this process once the call returns. After `close`, nothing.
 
         Raises:
-            OSError: the disk is full; rows before it are safe.
+            Unwritable: the disk is full; rows before it are safe.
         """
         with self._writing:
             if self._is_open:
@@ -84,8 +88,9 @@ class WorkFile(Closing):
     def _write(self, text: str) -> None:
         data = text.encode()
         # One call writes a row whole, but for a full disk.
-        if os.write(self._file, data) != len(data):
-            raise OSError(f"{work_path(self.out)} cannot grow: the disk is full")
+        with writing.naming(work_path(self.out)):
+            if os.write(self._file, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Hand the rows to the disk; they stay in the work file until `finish`. Without one it goes."""

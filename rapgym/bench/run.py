@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from rapgym.bench.entrants import Entrant, PolicyEntrant
 from rapgym.bench.origin import code_sha256, origin, surroundings
 from rapgym.bench.results import Cell, Results
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
+from rapgym.files import writing
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.policies import tuning
@@ -141,7 +143,8 @@ def run(
     suitability.check_all(stories, jobs=jobs, ray=ray, quiet=quiet)
     origin_here = origin(stories, seeds)
     parts = out.with_name(f"{out.name}.parts")
-    parts.mkdir(parents=True, exist_ok=True)  # says at once where nothing can be written
+    writing.made(parts)  # says at once where nothing can be written
+    writing.clean(out)
     tune_own(stories, names, jobs=jobs, ray=ray, quiet=quiet)
     work = tasks(stories, names, seeds)
     paths = [parts / f"{_plain(task.story.id)}.{_plain(task.name)}.csv.gz" for task in work]
@@ -153,6 +156,11 @@ def run(
             if cell is not None:
                 done[i] = cell
                 progress.advance(skipped=True)
+        if done and not quiet:
+            print(
+                f"goes on with {len(done)} cells that a stopped run left in {parts}",
+                file=sys.stderr,
+            )
         left = [i for i in range(len(work)) if i not in done]
         # The longest first, so that no process is left alone with one at the end.
         left.sort(key=lambda i: -len(worlds.workload(work[i].story)) * work[i].story.offsets)

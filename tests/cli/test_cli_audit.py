@@ -233,7 +233,7 @@ def test_make_logs_a_policy_that_can_be_tried_at_once(
     assert "logged" in text
     assert "gsi on toy-v0" in text
     count = len(records(path))
-    assert told(capsys, *words, "--split", "test", "--durable")[0] == 0
+    assert told(capsys, *words, "--force", "--split", "test", "--durable")[0] == 0
     assert len(records(path)) > count, "a log that is there is added to"
     assert told(capsys, path, "--verify")[0] == 0
     assert told(capsys, path, "--row", count + 1)[0] == 0

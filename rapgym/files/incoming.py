@@ -124,19 +124,18 @@ def _inflated(file: IO[bytes], kind: Packing, one: bool) -> Iterator[bytes]:
 
 def _stream(kind: Packing) -> Any:
     if kind == "xz":
-        return lzma.LZMADecompressor(memlimit=limits.XZ_MEMORY)
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.XZ_MEMORY)
     return zlib.decompressobj(31)  # gzip, its checksum included
 
 
 def _next(stream: Any, file: IO[bytes]) -> bytes:
     """What follows a stream, without the zeros that tapes are filled up with."""
     left: bytes = stream.unused_data.lstrip(b"\0")
-    while not left:
-        read = file.read(_READ)
-        if not read:
-            return b""
+    for _ in range(limits.PIECE // _READ):
+        if left or not (read := file.read(_READ)):
+            return left
         left = read.lstrip(b"\0")
-    return left
+    raise ValueError("it is followed by zeros without end")
 
 
 def lines(pieces: Iterator[bytes], longest: int, *, ended: bool = False) -> Iterator[list[str]]:

@@ -60,7 +60,7 @@ ACCESS_ENDLESS = 64 * MIB  # without a line's end: no log
 ACCESS_REQUESTS = 8_000_000
 ACCESS_OPEN = 1 << 19  # of vLLM's, whose lines are put together
 ACCESS_NAME = 256  # characters of such a request's name
-ACCESS_SILENT = 500_000  # lines in a row that tell of no request: no log of requests
+ACCESS_SILENT = 100_000  # lines in a row that tell of no request: no log of requests
 
 # What passes through the recording proxy.
 BODY = 256 * MIB  # of a request

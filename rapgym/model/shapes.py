@@ -74,7 +74,7 @@ def model_spec(name: str) -> ModelSpec:
         return _config_spec(name)
     known = ", ".join(model.name for model in MODELS)
     raise InvalidSpec(
-        f"no model shape is called {name!r}; there are {known}, or give the path of a Hugging Face "
+        f"no model shape is called {name[:80]!r}; there are {known}, or give the path of a Hugging Face "
         "config.json"
     )
 
@@ -116,7 +116,7 @@ def _config_spec(name: str) -> ModelSpec:
 
 def _shape(name: str, config: Mapping[str, Any]) -> ModelSpec:
     """Raises ValueError with what is wrong."""
-    family = str(config.get("model_type"))
+    family = str(config.get("model_type"))[:80]
     _check_family(family, config)
     sizes = {field: _size(config, key) for field, key in SIZES.items()}
     heads, kv_key = sizes["query_heads"], "num_key_value_heads"
@@ -133,7 +133,7 @@ def _shape(name: str, config: Mapping[str, Any]) -> ModelSpec:
         head_dim = sizes["hidden"] // heads
     tied = config.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
-        raise ValueError(f"tie_word_embeddings is true or false, not {tied!r}")
+        raise ValueError(f"tie_word_embeddings is true or false, not {repr(tied)[:80]}")
     return ModelSpec(
         name,
         **sizes,
@@ -148,7 +148,7 @@ def _shape(name: str, config: Mapping[str, Any]) -> ModelSpec:
 def _size(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
-        raise ValueError(f"{key} is a whole number of at least 1, not {value!r}")
+        raise ValueError(f"{key} is a whole number of at least 1, not {repr(value)[:80]}")
     return value
 
 

@@ -155,12 +155,14 @@ def _values(
 ) -> dict[str, Any]:
     """Values of a table, checked; paths among them start from `folder`. Tables in it are left out."""
     if not isinstance(told, dict):
-        raise InvalidSpec(f"{where} is a table of {', '.join(keys)}, not {told!r}")
+        raise InvalidSpec(f"{where} is a table of {', '.join(keys)}, not {_short(told)}")
     for key in told:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, 1)
             hint = f"; did you mean {near[0]}?" if near else "."
-            raise InvalidSpec(f"{where}: there is no key {key!r}{hint} Keys are {', '.join(keys)}")
+            raise InvalidSpec(
+                f"{where}: there is no key {_short(key)}{hint} Keys are {', '.join(keys)}"
+            )
     for key in keys:
         if key in required and key not in told:
             raise InvalidSpec(f"{where}: {key} is missing ({keys[key].says})")
@@ -171,10 +173,16 @@ def _values(
     }
 
 
+def _short(value: object) -> str:
+    """A value of the file in a message: no more of it than one reads."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
 def _value(where: str, value: Any, key: Key, folder: Path | None) -> Any:
     if isinstance(key.wanted, tuple):
         if value not in key.wanted:
-            raise InvalidSpec(f"{where} is one of {', '.join(key.wanted)}, not {value!r}")
+            raise InvalidSpec(f"{where} is one of {', '.join(key.wanted)}, not {_short(value)}")
         return value
     fine = {
         TEXT: isinstance(value, str),
@@ -183,9 +191,9 @@ def _value(where: str, value: Any, key: Key, folder: Path | None) -> Any:
         NUMBER: isinstance(value, int | float) and not isinstance(value, bool),
     }[key.wanted]
     if not fine or (isinstance(value, float) and not math.isfinite(value)):
-        raise InvalidSpec(f"{where} is {key.wanted}, not {value!r}")
+        raise InvalidSpec(f"{where} is {key.wanted}, not {_short(value)}")
     if isinstance(value, int) and abs(value) >= 1 << 53:
-        raise InvalidSpec(f"{where} is too large: {value}")
+        raise InvalidSpec(f"{where} is too large: {_short(value)}")
     if folder is None or not key.paths or not value.endswith(key.paths):
         return value
     return str(folder / value)

@@ -249,16 +249,17 @@ ONE_KIND: dict[str, tuple[str, Maker, str]] = {
     "a long cell": ("results", holding(lambda: gzipped(64, results_head() + b"cell,", b"1")), "longer than"),
     "dots": ("scenario", holding(b"a." * 30_000 + b"a = 1\n"), "dots"),
     "more than a scenario": ("scenario", holding(b"# x\n" * 400_000), "larger than"),
-    "a long word": ("scenario", holding(b'card_gib = """' + b"x\n" * 30_000 + b'"""\n'), "card_gib"),
+    "a long key": ("scenario", holding(b"k" * 4000 + b" = 1\n"), "there is no key"),
+    "a long word": ("config", holding(json.dumps({"model_type": "x" * 900_000}).encode()), "xxx"),
     "blocks that lie": ("blocks", sparse(250, b"# " + json.dumps({**SERIES, "rows": 1}).encode() + b"\n"), "as long as it says"),
     "blocks without end": ("blocks", sparse(250, b"# " + json.dumps({**SERIES, "rows": 10**7}).encode() + b"\n"), "cut short"),
     "short rows": ("series", holding(lambda: gzipped(250, series_head(), b"0,0,0,0,0,0,0,0,")), "longer than"),
-    "rows of nothing": ("series", holding(lambda: gzipped(248, series_head(), b"\n")), "number of cells"),
+    "rows of nothing": ("series", holding(lambda: gzipped(248, series_head(), b"\n")), "no series that can be read"),
     "lines that tell nothing": ("access", holding(lambda: b"{}\n" * 3_000_000), "tell of none"),
     "empty lines": ("access-gz", holding(lambda: gzipped(512, b"", b"\n")), "tell of none"),
     "a line without end": ("access-gz", holding(lambda: gzipped(512, b"", b"x")), "no end"),
     "lines that do not hold": ("audit", holding(lambda: b'{"seq":0}\n' * 2_000_000), "sha256"),
-    "a long line": ("audit", holding(lambda: b'{"seq":0,' + b"[]," * 11_000_000), "is empty"),
+    "a long line": ("audit", holding(lambda: b'{"seq":0,' + b"[]," * 11_000_000), "longer than"),
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -21,7 +22,7 @@ _READ = 64 << 10  # packed bytes at a time
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """A plain file, open to read; of a pipe or a device nothing is awaited.
 
     Raises:

@@ -145,7 +145,9 @@ def test_csv_holds_each_decision_as_a_row(log: Path, tmp_path: Path, capsys: Cap
         e.cost[1] if e.cost is not None else -1 for e in every
     ]
     assert all(float(row["runner_up_nats"]) >= 0 for row in rows)
-    assert as_json(capsys, log, "--export", out, "--reason", "policy")["decisions"] < len(every)
+    assert as_json(capsys, log, "--export", out, "--force", "--reason", "policy")[
+        "decisions"
+    ] < len(every)
 
 
 def test_no_name_becomes_a_formula(tmp_path: Path, capsys: Capture) -> None:

@@ -225,7 +225,8 @@ def _unpacked(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, most_bytes: int) 
     """An entry's bytes, unpacked a piece at a time: its directory may say anything of their number."""
     pieces, total = [], 0
     with packed.open(entry) as file:
-        while piece := file.read(limits.PIECE):
+        # zipfile gives no more than is claimed; a read behind that would cost as much as the array.
+        while piece := file.read(min(limits.PIECE, entry.file_size - total)):
             pieces.append(piece)
             total += len(piece)
             if total > most_bytes:

@@ -160,7 +160,7 @@ def _noted_wall(path: Path, name: str) -> tuple[float, Iterator[list[str]]]:
     first, rest = columns.first_apart(columns.lines_of(path, name))
     if not first.startswith("#"):
         return math.nan, chain([[first]] if first else [], rest)
-    found = re.fullmatch(r"# start_wall_s=(-?\d{1,40}(\.\d{1,40})?)", first, re.ASCII)
+    found = re.fullmatch(r"# start_wall_s=(-?\d{1,400}(\.\d{1,400})?)", first, re.ASCII)
     if not found:
         raise InvalidTrace(f"{name}: its first line is {first[:40]!r}, not # start_wall_s=...")
     return float(found[1]), rest

@@ -10,6 +10,7 @@ RapgymError
 |-- HeldOut             training asked for rows or columns that are kept from it
 |-- InvalidResult       a results file or an audit log that cannot be read or does not replay
 |-- AuditFailed         an audit log that cannot be written
+|-- Unwritable          any other file that cannot be written; the message says where and what to do
 |-- DataUnavailable     a file that is not on this machine; the message says how to get it
 |   `-- WrongChecksum   a file whose content is not what its name promises
 `-- MissingExtra        a command that needs an optional dependency; the message names the extra
@@ -60,6 +61,12 @@ class InvalidResult(RapgymError, ValueError):
 
 class AuditFailed(RapgymError, OSError):
     """An audit log that cannot be written; whoever must not serve unlogged stops here."""
+
+    __str__ = Exception.__str__
+
+
+class Unwritable(RapgymError, OSError):
+    """A file that cannot be written: no space, no permission, no such folder. Nothing half-written is left."""
 
     __str__ = Exception.__str__
 

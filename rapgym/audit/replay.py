@@ -21,6 +21,7 @@ from rapgym.audit.order import Writers
 from rapgym.audit.read import Fault, Line
 from rapgym.audit.record import REASONS, Record
 from rapgym.errors import InvalidResult, InvalidSpec
+from rapgym.files import incoming, limits
 from rapgym.guard import guard
 from rapgym.model import blocks
 from rapgym.world import shield
@@ -28,7 +29,6 @@ from rapgym.world import shield
 BEGINNING = b'{"seq":0,"decision":0,"previous":"'
 CHUNK = 2048  # decisions replayed at once
 SOURCES = ("policy", "fallback", "watchdog", "override", "emergency")
-MOST_CONTEXTS = 1024
 
 
 @dataclass(slots=True)
@@ -78,9 +78,9 @@ def verified(path: Path, kept: Head | None = None, most_sentences: int = 20) -> 
 def is_log(path: Path) -> bool:
     """Whether a file begins as audit logs do."""
     try:
-        with path.open("rb") as file:
+        with incoming.opened(path) as file:
             return file.read(len(BEGINNING)) == BEGINNING
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -115,8 +115,10 @@ def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
         try:
             if each.kind == "context":
                 context_id, context = audit_entry.context_of(each)
-                if len(contexts) >= MOST_CONTEXTS:
-                    raise InvalidResult(f"line {each.head.seq}: more than {MOST_CONTEXTS} contexts")
+                if len(contexts) >= limits.AUDIT_CONTEXTS:
+                    raise InvalidResult(
+                        f"line {each.head.seq}: more than {limits.AUDIT_CONTEXTS} contexts"
+                    )
                 contexts[context_id] = context
             elif each.kind == "gap":
                 found.lost += audit_entry.lost_of(each)

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from rapgym.bench.origin import code_sha256, origin, surroundings
 from rapgym.bench.results import Cell, Results
 from rapgym.bench.users import UserEntrant
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
+from rapgym.files import writing
 from rapgym.guard import foreign
 from rapgym.guard.foreign import Terms
 from rapgym.jobs import parallel
@@ -180,7 +182,8 @@ def run(
             foreign.check(entrant.entry, terms)
     suitability.check_all(stories, jobs=jobs, ray=ray, quiet=quiet)
     origin_here = origin(stories, seeds)
-    parts.mkdir(parents=True, exist_ok=True)  # says at once where nothing can be written
+    writing.made(parts)  # says at once where nothing can be written
+    writing.clean(out)
     tune_own(stories, names, jobs=jobs, ray=ray, quiet=quiet)
     work = tasks(stories, names, seeds, terms)
     paths = [parts / f"{_plain(task.story.id)}.{_plain(task.name)}.csv.gz" for task in work]
@@ -191,6 +194,11 @@ def run(
             if kept is not None:
                 done[i] = kept
                 progress.advance(skipped=True)
+        if done and not quiet:
+            print(
+                f"goes on with {len(done)} cells that a stopped run left in {parts}",
+                file=sys.stderr,
+            )
         left = [i for i in range(len(work)) if i not in done]
         # The longest first, so that no process is left alone with one at the end.
         left.sort(key=lambda i: -len(worlds.workload(work[i].story)) * work[i].story.offsets)

@@ -57,7 +57,13 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--make",
         action="store_true",
-        help="log what --policy decides on --scenario first; a log that is there is added to",
+        help="log what --policy decides on --scenario first",
+    )
+    command.add_argument(
+        "--force",
+        action="store_true",
+        help="with --make, add to a log that is there (none is ever overwritten); with --export, "
+        "overwrite FILE",
     )
     command.add_argument(
         "--scenario",
@@ -93,6 +99,7 @@ def add(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from rapgym.errors import InvalidSpec
+    from rapgym.files import writing
 
     jobs = ("row", "verify", "export")
     asked = [name for name in jobs if getattr(arguments, name)]
@@ -100,6 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidSpec(f"--{asked[0]} and --{asked[1]} do not go together")
     if arguments.head and not arguments.verify:
         raise InvalidSpec("--head goes with --verify")
+    if arguments.export:
+        writing.refuse_existing(arguments.export, "--export", force=arguments.force)
     if arguments.make:
         _make(arguments)
     if arguments.row:
@@ -114,12 +123,18 @@ def _make(arguments: argparse.Namespace) -> None:
 
     from rapgym.audit import step as audit_step
     from rapgym.audit.log import AuditLog
+    from rapgym.audit.replay import is_log
+    from rapgym.errors import InvalidSpec
     from rapgym.guard import foreign
     from rapgym.guard.guard import Guarding
     from rapgym.guard.watchdog import Rules
     from rapgym.policies import registry
     from rapgym.scenarios.catalogue import scenario
 
+    if is_log(arguments.log) and not arguments.force:
+        raise InvalidSpec(
+            f"{arguments.log} is there already: name another log, or add to it with --force"
+        )
     story = scenario(arguments.scenario)
     terms = users.terms(arguments)
     terms = terms.hiding([arguments.log], story)

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
+from itertools import count
 from pathlib import Path
 
 from rapgym.cli import Subparsers, at_least, own_traces, users, workers
@@ -65,13 +67,34 @@ def add(subparsers: Subparsers) -> None:
         "--seeds", type=at_least(1, 1000), default=1, metavar="N", help="seeds 0 to N - 1 (1)"
     )
     command.add_argument(
-        "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"default: {DEFAULT_OUT}, or the next of {_numbered(1).name}, {_numbered(2).name}, ... "
+        "that is free",
     )
+    command.add_argument("--force", action="store_true", help="overwrite the file of --out")
     users.add_options(command)
     workers.add_options(command)
     command.add_argument("--json", action="store_true", help="print the entries as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)
+
+
+def _numbered(number: int) -> Path:
+    """The default file, numbered from the second on."""
+    stem, dot, ending = DEFAULT_OUT.name.partition(".")
+    return DEFAULT_OUT.with_name(f"{stem}-{number}{dot}{ending}") if number else DEFAULT_OUT
+
+
+def _out(arguments: argparse.Namespace) -> Path:
+    """Where results go: nothing that is there is overwritten unasked."""
+    from rapgym.files import writing
+
+    if arguments.out is None:
+        return next(path for path in map(_numbered, count()) if not os.path.lexists(path))
+    writing.refuse_existing(arguments.out, "--out", force=arguments.force)
+    return Path(arguments.out)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.report import bench as bench_report
     from rapgym.scenarios import catalogue
 
+    out = _out(arguments)
     terms = users.terms(arguments)
     stories = catalogue.named(own_traces.names(arguments))
     names, untrained = bench_run.runnable(stories, arguments.policy)
@@ -94,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = bench_run.run(
         stories,
         names,
-        arguments.out,
+        out,
         seeds=seeds,
         jobs=jobs,
         ray=ray,
@@ -110,6 +134,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(shown_lines(bench_report.table(found.scores)))
         print()
         print(shown_lines(bench_report.ranking_lines(found.header["rankings"])))
-        print(f"\nwrote {arguments.out}; check it with: rapgym verify {arguments.out}")
+        print(f"\nwrote {out}; check it with: rapgym verify {out}")
     bench_run.check(found)
     return 0

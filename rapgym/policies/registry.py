@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rapgym.errors import InvalidPolicy
-from rapgym.files import checked, places
+from rapgym.files import checked, incoming, json_text, limits, places
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing, Policy, Told
 from rapgym.scenarios import tables
@@ -17,7 +17,6 @@ from rapgym.scenarios.story import Scenario
 
 Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
 SAVED = "sb3:"  # before the path of a model that Stable-Baselines3 has saved
-MAX_BYTES = 16 << 20  # of settings that were found on this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +226,8 @@ def own_file() -> Path:
 def own_tuned() -> dict[str, Any]:
     """What `own_file` holds; as `tuned` otherwise. A damaged file holds nothing: it is found anew."""
     try:
-        found = json.loads(checked.bounded(own_file(), MAX_BYTES))
-    except (OSError, ValueError, RecursionError):
+        found = json_text.parsed(incoming.bounded(own_file(), limits.SETTINGS))
+    except (OSError, ValueError):
         return {}
     return {
         name: {key: kept for key, kept in stories.items() if isinstance(kept, dict)}

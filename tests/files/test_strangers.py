@@ -98,9 +98,10 @@ Maker = Callable[[Path], None]
 
 
 def holding(content: bytes | Callable[[], bytes]) -> Maker:
-    return lambda path: (
-        path.write_bytes(content if isinstance(content, bytes) else content()) and None
-    )
+    def make(path: Path) -> None:
+        path.write_bytes(content if isinstance(content, bytes) else content())
+
+    return make
 
 
 def sparse(mib: int, head: bytes = b"") -> Maker:

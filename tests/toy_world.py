@@ -18,6 +18,8 @@ from rapgym.arrays import FloatArray
 from rapgym.model import memory
 from rapgym.model.memory import Footprint
 from rapgym.model.shapes import ModelSpec
+from rapgym.policies import tuning
+from rapgym.policies.basis import basis
 from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios.story import GIB, Scenario, Tenant
 from rapgym.workload.series import Series
@@ -126,3 +128,8 @@ def least_cost(world: World, state: State, rows: int) -> FloatArray:
     cost, output = bound.least_cost_rows(world, columns.at_counts, state, rows)
     total: FloatArray = (cost * output).sum(axis=0) / np.maximum(output.sum(axis=0), 1)
     return total
+
+
+def tuned(story: Scenario, settings: dict[str, Any]) -> dict[str, Any]:
+    """What `rapgym policies tune` would keep of one method, the same settings on each split."""
+    return dict.fromkeys(tuning.TOLD, settings) | basis(story)

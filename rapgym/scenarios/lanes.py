@@ -4,7 +4,6 @@ Both environments and the rollout stand on this; they differ only in how actions
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,12 +14,11 @@ from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding, simulator
 from rapgym.world.encoding import Layout, Visible
-from rapgym.world.records import Demand, Outcome, State, World
+from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Reason
 from rapgym.world.simulator import Step
 
 TRAIN_EPISODE_ROWS = 64
-LEARNED_FROM = ("train", "fit", "learn")  # splits, folds of them included
 TOKEN_SCALES = (0.9, 1.1)  # small scaling of a train episode's tokens, uniform
 
 
@@ -34,6 +32,17 @@ class Start:
     rows: int  # length of the episode
 
 
+def is_stretch(split: Split) -> bool:
+    """Whether episodes are stretches of a split, from a drawn start: what one learns from."""
+    return split.partition("-")[0] in ("train", "fit", "learn")
+
+
+def episode_rows(world: World, split: Split) -> int:
+    """Rows of an episode: a stretch of `train` and of its parts to learn from, any other split whole."""
+    rows = len(world.rows)
+    return min(TRAIN_EPISODE_ROWS, rows) if is_stretch(split) else rows
+
+
 def start_of(world: World, story: Scenario, split: Split, seed_rng: np.random.Generator,
              offset: int) -> Start:  # fmt: skip
     """A train episode from a drawn start, pairing and scaling; any other is the whole split.
@@ -42,15 +51,14 @@ def start_of(world: World, story: Scenario, split: Split, seed_rng: np.random.Ge
         offset: which of the scenario's further pairings, 0 for the hour as it was; a train episode
             draws its own.
     """
-    rows = len(world.rows)
-    if split.partition("-")[0] in LEARNED_FROM:
-        length = min(TRAIN_EPISODE_ROWS, rows)
+    rows, length = len(world.rows), episode_rows(world, split)
+    if is_stretch(split):
         row = int(seed_rng.integers(rows - length + 1))
         turned = int(seed_rng.integers(rows))
         return Start(row, turned, float(seed_rng.uniform(*TOKEN_SCALES)), length)
     if not 0 <= offset < story.offsets:
         raise InvalidSpec(f"{story.name} has offsets 0 to {story.offsets - 1}, not {offset}")
-    return Start(0, offset * rows // story.offsets, 1.0, rows)
+    return Start(0, offset * rows // story.offsets, 1.0, length)
 
 
 class Lanes:
@@ -81,6 +89,8 @@ class Lanes:
         self.age: IntArray = 0 * ones
         self.episode_rows: IntArray = ones.copy()
         self._seen: Visible | None = None
+        # The part of an observation that stays until a row is served, and of what it was made.
+        self._of_row: tuple[Visible, FloatArray] | None = None
 
     def restart(self, lane: int, start: Start) -> None:
         """Begin an episode in one lane, every block in memory."""
@@ -100,9 +110,15 @@ class Lanes:
         return self._seen
 
     def observe(self, so_far: BoolArray | None = None) -> FloatArray:
-        """float32 [B, O]."""
-        known = None if so_far is None else importance(self.world, so_far)
-        return encoding.observe(self.world, self.layout, self.seen, so_far, known)
+        """float32 [B, O], the caller's own."""
+        seen = self.seen
+        if self._of_row is None or self._of_row[0] is not seen:
+            self._of_row = seen, encoding.observe_row(self.world, self.layout, seen)
+        of_row = self._of_row[1]
+        if so_far is None:
+            return of_row.copy()
+        known = importance(self.world, so_far)
+        return encoding.with_steps(self.world, self.layout, seen, of_row, so_far, known)
 
     def serve(
         self,
@@ -151,29 +167,3 @@ def importance_of(
     share = np.clip(rises / ceiling, 0.0, 1.0)
     found: FloatArray = np.where(floor, 1.0, np.where(so_far, share, 0.0))
     return found
-
-
-def row_info(outcome: Outcome, asked: Demand, lane: int) -> dict[str, Any]:
-    """What `info` says of a finished row, of one lane of an outcome."""
-    terms = outcome.terms
-    return {
-        "proposal": outcome.proposal[lane].copy(),
-        "kept": outcome.kept[lane].copy(),
-        "kept_end": outcome.kept_end[lane].copy(),
-        "limit_bytes": int(outcome.limit_bytes[lane]),
-        "used_bytes": int(outcome.used_bytes[lane]),
-        "demand": {
-            name: int(getattr(asked, name)[lane])
-            for name in ("batch", "prompt_tokens", "reserved_tokens", "longest_tokens")
-        },
-        "nll": float(outcome.nll[lane]),
-        "measured": bool(outcome.measured[lane]),
-        "reason": Reason(outcome.reason[lane]).name.lower(),
-        "refused_s": float(outcome.seconds.refused[lane]),
-        "emergency_s": float(outcome.seconds.emergency[lane]),
-        "stall_s": float(outcome.seconds.stall[lane]),
-        "quality": float(terms.quality[lane]),
-        "stall": float(terms.stall[lane]),
-        "emergency": float(terms.emergency[lane]),
-        "refused": float(terms.refused[lane]),
-    }

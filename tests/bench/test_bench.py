@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-from toy_world import least_cost
+from toy_world import least_cost, tuned
 
 from rapgym import cli
-from rapgym.bench import cells, pieces, results, scoreboard, verify
+from rapgym.bench import cells, entrants, pieces, results, scoreboard, verify
 from rapgym.bench import run as bench_run
 from rapgym.bench.pieces import Pieces
 from rapgym.bench.results import Results
@@ -23,7 +23,6 @@ from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.files import headed, places
 from rapgym.model import blocks, memory
 from rapgym.policies import registry, tuning
-from rapgym.policies.basis import basis
 from rapgym.policies.policy import FITS, briefing, held_out
 from rapgym.report import bench as bench_report
 from rapgym.rollout import rollout
@@ -55,8 +54,7 @@ def _toy_settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
         "frontier-margin": {"margin": 0.05},
     }
     found = {
-        policy: {toy_story.id: dict.fromkeys(tuning.TOLD, settings) | basis(toy_story)}
-        for policy, settings in kept.items()
+        policy: {toy_story.id: tuned(toy_story, settings)} for policy, settings in kept.items()
     }
     monkeypatch.setattr(registry, "tuned", lambda: found)
 
@@ -429,11 +427,12 @@ def test_a_users_policy_runs_by_its_name(
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
-    mine = cells.policy_cell(toy_story, registry.entry("mine:Mine"), 0)
+    mine = entrants.entrant("mine:Mine").run(toy_story, 0)
+    assert mine.about.isolation in ("confined", "open"), "in a process of its own"
     keep_all = cells.policy_cell(toy_story, registry.entry("keep-all"), 0)
     assert (mine.log.kept == keep_all.log.kept).all()
     with pytest.raises(InvalidPolicy, match="cannot be loaded"):
-        cells.policy_cell(toy_story, registry.entry("mine:Yours"), 0)
+        entrants.entrant("mine:Yours").run(toy_story, 0)
 
 
 def test_damaged_results_are_refused_in_one_sentence(

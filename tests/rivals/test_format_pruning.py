@@ -11,6 +11,7 @@ import pytest
 import shaped_table
 import stories
 import toy_table
+import toy_world
 from plain_records import known
 from toy_table import ALL_SETS, CEILING, FLOOR
 
@@ -22,8 +23,7 @@ from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTable
 from rapgym.files import places
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, FORMATS, Format
-from rapgym.policies import registry, tuning
-from rapgym.policies.basis import basis
+from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import file as table_file
@@ -364,7 +364,7 @@ def listed(toy: Scenario, monkeypatch: pytest.MonkeyPatch) -> Scenario:
     """Both rivals that prune are on the list, and the toy scenario's policies are tuned."""
     monkeypatch.setattr(rivals, "every", lambda: (*RIVALS, OVER_INT8, OVER_INT4))
     settings = {"kept": blocks.key(np.array([1, 1, 0, 1, 0, 0], dtype=bool))}
-    tuned = dict.fromkeys(tuning.TOLD, settings) | basis(toy)
+    tuned = toy_world.tuned(toy, settings)
     monkeypatch.setattr(registry, "tuned", lambda: {"static-best-repaired": {toy.id: tuned}})
     return toy
 

@@ -26,7 +26,9 @@ def layout_of(world: World, *, small_steps: bool = False) -> Layout:
 def observed(world: World, state: State, age: int, so_far: BoolArray | None = None) -> FloatArray:
     where = layout_of(world, small_steps=so_far is not None)
     ages = np.full(state.lanes, age)
-    importance = None if so_far is None else np.tile(np.linspace(0, 1, world.blocks), (state.lanes, 1))
+    importance = (
+        None if so_far is None else np.tile(np.linspace(0, 1, world.blocks), (state.lanes, 1))
+    )
     return encoding.observe(world, where, encoding.visible(world, state, ages), so_far, importance)
 
 

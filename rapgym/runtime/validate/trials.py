@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTrace
+from rapgym.guard import foreign
+from rapgym.guard.foreign import Terms
 from rapgym.guard.guard import refuses_misfit
 from rapgym.model import blocks
 from rapgym.policies import registry
-from rapgym.policies.policy import Briefing, briefing
+from rapgym.policies.policy import Briefing, briefing, told_before
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import worlds
@@ -47,24 +48,28 @@ class Trial:
         return self.state(world), proposal, np.array([self.source]), np.array([self.strict])
 
 
-def policy_log(story: Scenario, split: Split, name: str, seed: int = 0) -> EpisodeLog:
+def policy_log(
+    story: Scenario, split: Split, name: str, seed: int = 0, terms: Terms | None = None
+) -> EpisodeLog:
     """What a policy does in the simulated world on the split as it was, one pairing.
 
     Settings are those tuned on train; on validation, those tuned on the rest of train.
     """
     alone = replace(story, offsets=1)
-    told: Briefing = briefing(alone, "fit" if split == "validation" else "train")
+    told: Briefing = briefing(alone, told_before(split))
     entry = registry.entry(name)
     options = registry.settings(entry, told)
-    return rollout.run(partial(registry.build, entry, options), alone, split, told, seed)
+    with foreign.made(entry, options, terms or Terms()) as make:
+        return rollout.run(make, alone, split, told, seed)
 
 
-def is_strict(story: Scenario, split: Split, name: str) -> bool:
+def is_strict(story: Scenario, split: Split, name: str, terms: Terms | None = None) -> bool:
     """Whether a policy's misfit is refused."""
-    told = briefing(replace(story, offsets=1), "fit" if split == "validation" else "train")
+    told = briefing(replace(story, offsets=1), told_before(split))
     entry = registry.entry(name)
     options = registry.settings(entry, told)
-    return refuses_misfit(registry.build(entry, options))
+    with foreign.made(entry, options, terms or Terms()) as make:
+        return refuses_misfit(make())
 
 
 def chosen_rows(

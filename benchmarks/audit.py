@@ -49,7 +49,7 @@ class Asked:
 
 def asked() -> Asked:
     """Every row of the validation split."""
-    lanes = Lanes(catalogue.scenario(STORY), "validation", 1)
+    lanes = Lanes(catalogue.scenario(STORY), "validation-3", 1)
     context, rows, costs = context_of(lanes, "random"), list[Decisions](), []
     count, rng = len(lanes.world.rows), np.random.default_rng(0)
     lanes.restart(0, Start(0, 0, 1.0, count))

@@ -25,7 +25,7 @@ from rapgym.guard.guard import Guard, strict_lanes
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.rollout import rollout
-from rapgym.scenarios import catalogue, tables
+from rapgym.scenarios import catalogue
 from rapgym.scenarios.lanes import Lanes
 from rapgym.world import shield
 from rapgym.world.simulator import Row
@@ -38,8 +38,8 @@ BESIDE = tuple(name + apart for name in ("keep-all", "frontier") for apart in ("
 
 def opened(name: str, told: Briefing, lanes: Lanes) -> Guard:
     """A guarded policy of the list, told of fit."""
-    entry, sha256 = registry.entry(name.removesuffix(APART)), tables.table(told.scenario).sha256
-    options = registry.settings(entry, told, sha256, 0)
+    entry = registry.entry(name.removesuffix(APART))
+    options = registry.settings(entry, told)
     if name.endswith(APART):
         return Guard(foreign.process(entry.target, options, Terms()), lanes, told)
     return Guard(registry.build(entry, options), lanes, told)
@@ -48,9 +48,9 @@ def opened(name: str, told: Briefing, lanes: Lanes) -> Guard:
 def measured(name: str, names: Sequence[str], rounds: int) -> dict[str, dict[str, float]]:
     """Quantiles of each policy's decisions on one scenario, microseconds."""
     story = catalogue.scenario(name)
-    told, spent = briefing(story, "fit"), {policy: list[float]() for policy in names}
+    told, spent = briefing(story, "fit-3"), {policy: list[float]() for policy in names}
     for _ in range(rounds):
-        held = {policy: Lanes(story, "validation", 1) for policy in names}
+        held = {policy: Lanes(story, "validation-3", 1) for policy in names}
         start = rollout.whole_split(next(iter(held.values())).world, 1)[0]
         for lanes in held.values():
             lanes.restart(0, start)

@@ -41,7 +41,7 @@ GUARDINGS = {
 def differences_us(policy: Policy, guarding: Guarding) -> tuple[FloatArray, BoolArray]:
     """Microseconds more than the policy's own, of each row, [R]; and whether it was repaired, [R]."""
     story = catalogue.scenario(SCENARIO)
-    told, lanes = briefing(story, "fit"), Lanes(story, "validation", 1)
+    told, lanes = briefing(story, "fit-3"), Lanes(story, "validation-3", 1)
     found, repaired = [], []
     for _ in range(ROUNDS):
         start = rollout.whole_split(lanes.world, 1)[0]

@@ -148,6 +148,7 @@ def toy_policy(story: Scenario) -> TrainedPolicy:
         seed=3,
         table_sha256="0" * 64,
         workload_sha256="0" * 64,
+        world_sha256="0" * 64,
         observation={"schema": 1},
         training={"opened": ["learn"]},
         arrays={"kept": np.ones((4, 6), dtype=np.float16), "bias": np.zeros(6)},

@@ -31,12 +31,12 @@ HEADER = "header"  # of the arrays in a file the one that holds JSON
 KINDS = "fiub"  # of numbers that an array may hold
 # What a run may have opened that is told of a split: nothing after it, and no test columns.
 # A fold's rows are rows of train, so what is told of train may have opened any but those of test.
-MAY_OPEN: Mapping[Told, frozenset[str]] = {
+MAY_OPEN: Mapping[str, frozenset[str]] = {
     "train": frozenset(series.SPLITS) - {"test"},
     "learn": frozenset({"learn"}),
     **{f"fit-{k}": frozenset({f"fit-{k}", f"learn-{k}", f"check-{k}"}) for k in series.FOLDS},
     **{f"learn-{k}": frozenset({f"learn-{k}"}) for k in series.FOLDS},
-}  # type: ignore[dict-item]
+}
 _STEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # of a name under places.TRAINED
 _HEADER = {"method": str, "scenario": str, "told": str, "seed": int, "table_sha256": str,
            "workload_sha256": str, "world_sha256": str, "observation": dict, "training": dict}  # fmt: skip

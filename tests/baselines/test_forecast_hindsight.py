@@ -116,7 +116,7 @@ def test_what_only_one_has_an_opinion_on_is_left_out(toy_story: Scenario, file: 
 
 
 def test_it_is_built_from_the_run_of_hindsight(toy_story: Scenario, file: str) -> None:
-    told = briefing(toy_story), "any"
+    told = briefing(toy_story)
     entries = [registry.entry(name) for name in ("forecast-hindsight", "hindsight")]
     mine, other = (registry.settings(entry, told) for entry in entries)
     assert mine == other

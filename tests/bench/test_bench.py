@@ -48,7 +48,7 @@ ALWAYS = {
 @pytest.fixture(autouse=True)
 def _toy_settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings for the toy scenario, as `rapgym policies tune` would keep them."""
-    kept = {
+    kept: dict[str, dict[str, Any]] = {
         "static-best": {"kept": blocks.key(np.array([1, 1, 0, 1, 0, 0], dtype=bool))},
         "static-best-repaired": {"kept": blocks.key(np.array([1, 1, 1, 1, 0, 0], dtype=bool))},
         "frontier-margin": {"margin": 0.05},

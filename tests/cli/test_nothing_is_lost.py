@@ -85,7 +85,7 @@ def test_train_overwrites_no_policy_of_other_settings(
            "--quiet", *sets]  # fmt: skip
     assert cli.main([*ask, "--publish"]) == 0
     (path,) = Path("runs").rglob("policy.npz")
-    published = tmp_path / "trained" / f"{trained.place('ppo_counts', toy_story, 'fit', 0)}.npz"
+    published = tmp_path / "trained" / f"{trained.place('ppo_counts', toy_story, 'train', 0)}.npz"
     before = sha256(path), sha256(published)
     capsys.readouterr()
     assert cli.main([*ask, "--publish"]) == 0, "what is the same is published once more"

@@ -23,6 +23,7 @@ from rapgym.errors import InvalidAction, InvalidSpec, InvalidTrace
 from rapgym.model.shapes import Format
 from rapgym.scenarios import catalogue
 from rapgym.scenarios.catalogue import by_default
+from rapgym.scenarios.lanes import importance
 from rapgym.scenarios.story import Scenario
 from rapgym.world import encoding
 from rapgym.world.shield import Reason
@@ -503,6 +504,6 @@ def test_each_step_sees_what_is_true_then(env_id: str) -> None:
         for seen, _, _ in played(env, seed, steps=60):
             lanes, so_far = env.lanes, env._play.actions.so_far
             visible = encoding.visible(lanes.world, lanes.state, lanes.age)
-            importance = None if so_far is None else lanes.importance
-            fresh = encoding.observe(lanes.world, lanes.layout, visible, so_far, importance)
+            known = None if so_far is None else importance(lanes.world, so_far)
+            fresh = encoding.observe(lanes.world, lanes.layout, visible, so_far, known)
             assert seen.tobytes() == fresh[0].tobytes()

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -284,7 +284,7 @@ def test_a_run_of_another_table_or_workload_is_refused(
     entry, told = registry.entry("weighted"), briefing(toy_story)
     other = "0" * 64
     for name, word in (("table", "table"), ("workload", "workload"), ("world", "numbers")):
-        trained.write(shipped, replace(run, **{f"{name}_sha256": other}))
+        trained.write(shipped, replace(run, **cast(Any, {f"{name}_sha256": other})))
         with pytest.raises(InvalidPolicy, match=f"another {word}.*rapgym train weighted"):
             registry.settings(entry, told, 3)
 

@@ -77,7 +77,7 @@ def test_what_is_seen_is_a_share_of_a_refused_token(toy_story: Scenario) -> None
     assert ((seen >= 0) & (seen <= 1)).all()
     assert (seen[:, world.floor] == 1).all()
     assert (seen[~so_far] == 0).all()
-    rises = world.quality.increments.of(~so_far)  # type: ignore[attr-defined]
+    rises = world.quality.increments.of(~so_far)
     some = so_far & ~world.floor & (rises > 0) & (rises < world.ceiling)
     assert some.any()
     assert seen[some] == pytest.approx(rises[some] / world.ceiling)

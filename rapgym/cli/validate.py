@@ -69,6 +69,7 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
     )
+    command.add_argument("--force", action="store_true", help="overwrite the file of --out")
     command.add_argument("--json", action="store_true", help="print the report as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)
@@ -77,10 +78,12 @@ def add(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fit a profile, or replay rows and write a report."""
     require("device", "torch", "transformers")
-    from rapgym.files import checked
+    from rapgym.files import checked, writing
     from rapgym.runtime.validate.validate import Settings
     from rapgym.scenarios import catalogue
 
+    if not arguments.fit_profile:
+        writing.refuse_existing(arguments.out, "--out", force=arguments.force)
     settings = Settings(
         arguments.device, arguments.threads, arguments.chunk, not arguments.no_limit
     )

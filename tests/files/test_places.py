@@ -21,6 +21,7 @@ def test_every_place_exists_and_holds_what_its_name_says() -> None:
         "BASELINES": "keep_all.py",
         "RESULTS": "bench.csv.xz",
         "TRACES": "*.csv.gz",
+        "LEADERBOARD": "entries/*/submission.json",
         "STUDIES": "pages/readme.py",
         "STORIES": "*.toml",
         "TABLES": "*.csv.gz",

@@ -113,9 +113,9 @@ def sealed(files: Files) -> Files:
     return headed(files, files=digests)
 
 
-def headed(files: Files, **change: Any) -> Files:
-    header = {**json.loads(files[HEADER]), **change}
-    return {**files, HEADER: json.dumps(header).encode()}
+def headed(sent: Files, **change: Any) -> Files:
+    header = {**json.loads(sent[HEADER]), **change}
+    return {**sent, HEADER: json.dumps(header).encode()}
 
 
 def without(files: Files, *names: str) -> Files:
@@ -156,7 +156,7 @@ def cheaper(cell: Cell) -> Cell:
 
 def other_proposal(cell: Cell) -> Cell:
     proposal = cell.log.proposal.copy()
-    proposal[2, 0] = ~proposal[2, 0]
+    proposal[:, 0] = ~proposal[:, 0]
     return logged(cell, proposal=proposal)
 
 

@@ -82,9 +82,7 @@ def files(benched: Results, folder: Path) -> Files:
 
 
 @pytest.fixture
-def verified(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
+def verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Exit code and words of `rapgym verify` of a zip of these files, or of a path."""
 
     def run(sent: "Files | bytes | Path", *options: str) -> tuple[int, str]:
@@ -130,7 +128,8 @@ def with_rows(files: Files, change: Callable[[Results], Results]) -> Files:
 
 def with_cell(files: Files, change: Callable[[Cell], Cell]) -> Files:
     return with_rows(
-        files, lambda rows: dataclasses.replace(rows, cells=(change(rows.cells[0]), *rows.cells[1:]))
+        files,
+        lambda rows: dataclasses.replace(rows, cells=(change(rows.cells[0]), *rows.cells[1:])),
     )
 
 

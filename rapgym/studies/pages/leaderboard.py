@@ -42,7 +42,10 @@ A cell is the cost, nats an output token above the full bf16 model (lower is bet
 beside the frontier lookup: better, worse, equal or undecided. An entry's verdict is of that entry alone;
 that of a champion among rapgym's own is corrected for its choice. Two rows of one verdict are not ranked
 by their costs: the order is only that of reading, those on every scenario of the group first, by their
-mean cost. What knows the future, or does not prune, stands in italics. "-" is not run, or not stated."""
+mean cost. What knows the future, or does not prune, stands in italics. "-" is not run, or not stated; "!"
+marks rows that the reference policy served, for an answer could not be read. "table + n" passes are those
+of the quality table, which every policy is told of, and n more. Verdicts on scenarios of an hour speak of
+these rows alone: [docs/limits.md](../docs/limits.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Row:
     stands: dict[str, Stand]  # by scenario id
     training: str
     calibration: str
+    faltered: frozenset[str] = frozenset()  # scenario ids where answers could not be read
 
     def order(self, stories: Sequence[Scenario]) -> tuple[bool, float, str]:
         """Where it stands: rows on all scenarios by mean cost, then the others by name."""
@@ -66,7 +70,9 @@ def entries() -> list[tuple[Path, Submission]]:
     found = [(path, submission.read(path)) for path in sorted(ENTRIES.iterdir())]
     for path, sent in found:
         if path.name != sent.name:
-            raise RapgymError(f"leaderboard/entries/{path.name} is the entry {sent.name}: rename it")
+            raise RapgymError(
+                f"leaderboard/entries/{path.name} is the entry {sent.name}: rename it"
+            )
     return found
 
 
@@ -115,17 +121,18 @@ def _table(rows: Sequence[Row], stories: Sequence[Scenario]) -> str:
              "calibration, passes")  # fmt: skip
     listed = sorted(rows, key=lambda row: row.order(stories))
     lines = [
-        [row.name, *(_cell(row.stands.get(story.id)) for story in stories), row.training,
-         row.calibration]
+        [row.name, *(_cell(row, story.id) for story in stories), row.training, row.calibration]
         for row in listed
     ]  # fmt: skip
     return table(heads, lines)
 
 
-def _cell(stand: Stand | None) -> str:
+def _cell(row: Row, scenario: str) -> str:
+    stand = row.stands.get(scenario)
     if stand is None:
         return "-"
-    return f"{stand.cost:.4f}" + (f" {stand.verdict}" if stand.verdict else "")
+    words = (f"{stand.cost:.4f}", stand.verdict or "", "!" if scenario in row.faltered else "")
+    return " ".join(filter(None, words))
 
 
 def _row_of_entry(sent: Submission) -> Row:
@@ -135,6 +142,7 @@ def _row_of_entry(sent: Submission) -> Row:
         {stand.scenario: stand for stand in sent.header.scores},
         f"{stated.training_hours:g}",
         _calibration(sent, stated.calibration_passes),
+        frozenset(cell.about.scenario for cell in sent.rows.cells if cell.about.fallback),
     )
 
 
@@ -162,6 +170,7 @@ def _own(scores: Sequence[Score]) -> list[Row]:
                 {score.scenario: Stand.of(score) for score in own},
                 f"[card](../baselines/cards/{name}.md)" if learned and _has_card(name) else "-",
                 f"{max(passes):.0f}" if passes else "-",
+                frozenset(score.scenario for score in own if score.fallback),
             )
         )
     return rows

@@ -14,8 +14,8 @@ from rapgym.bench.origin import code_sha256, env_spec
 from rapgym.bench.records import About, Score
 from rapgym.bench.results import Cell, Results
 from rapgym.bench.run import LEAST_BELOW
-from rapgym.errors import InvalidResult
-from rapgym.guard import foreign
+from rapgym.errors import InvalidPolicy, InvalidResult
+from rapgym.guard import foreign, landlock
 from rapgym.guard.foreign import Isolation, Terms
 from rapgym.guard.guard import refuses_misfit
 from rapgym.jobs import parallel
@@ -178,6 +178,8 @@ def _strange_terms(sent: Submission) -> Iterator[str]:
     """Rows that were made on terms on which no entry is."""
     for cell in sent.rows.cells:
         about, who = cell.about, f"{cell.about.policy} on {cell.about.scenario}"
+        if about.isolation is None and not sent.header.is_run:
+            yield f"{who} does not say how it was run: bench it again"
         if about.isolation == "none":
             yield f"{who} ran where its rows were played (--in-process): bench it without"
         if "deadline_ms" in about.settings:
@@ -276,7 +278,17 @@ class _Decided:
 
 
 def _decided_differently(sent: Submission, entry: Entry, terms: Terms, jobs: int) -> Iterator[str]:
-    """Where the packed policy, asked again on the same rows, decides otherwise."""
+    """Where the packed policy, asked again on the same rows, decides otherwise.
+
+    Raises:
+        InvalidPolicy: this system cannot confine a stranger's code, so that none is run.
+    """
+    if entry.is_own and not landlock.version():
+        raise InvalidPolicy(
+            f"{sent.name} is not run: this system hides no files from a policy (it lacks Landlock), so "
+            "that its decisions would prove nothing; take Linux 5.13 or newer (rapgym submit --quick "
+            "packs without it)"
+        )
     asked = [
         _Asked(
             catalogue.scenario(cell.about.scenario),
@@ -290,9 +302,9 @@ def _decided_differently(sent: Submission, entry: Entry, terms: Terms, jobs: int
         cell = sent.rows.cells[place]
         if now.refuses_misfit != cell.about.refuses_misfit:
             yield f"{sent.name} on {cell.about.scenario} meets a misfit otherwise than its rows say"
-        if entry.is_own and now.isolation == "open" and cell.about.isolation == "confined":
+        if entry.is_own and now.isolation != "confined":
             yield (
-                "this system hides no files from a policy (it lacks Landlock or seccomp), so that it "
-                "cannot be checked here: run this on Linux 5.13 or newer"
+                f"{sent.name} on {cell.about.scenario} could not be confined here (this system lacks "
+                "seccomp or Landlock): check it on another"
             )
         yield from verify.decided_differently(cell, now.log)

@@ -91,6 +91,11 @@ class Header:
             return self.policy.removeprefix(SAVED)
         return None
 
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a training run of a method of rapgym's: numbers, no code."""
+        return self.policy.endswith(".npz")
+
     def text(self) -> str:
         """It as JSON for people."""
         told = {
@@ -145,8 +150,9 @@ _OTHERS = ("authors", "training_hours", "calibration_passes")  # fields that are
 @cache
 def taken() -> frozenset[str]:
     """Names of rapgym's own policies, rivals and oracles: an entry has another."""
-    ours = (*registry.POLICIES, *registry.starts(), *entrants.ORACLES)
-    return frozenset(each.name for each in (*ours, *rivals.every(), *rivals.PRUNED))
+    names = [each.name for each in (*entrants.every(), *entrants.ORACLES)]
+    names += [each.name for each in registry.starts()]
+    return frozenset((*names, *(each.name for each in rivals.PRUNED)))
 
 
 def _check_stated(stated: Stated) -> None:

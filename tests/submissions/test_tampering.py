@@ -217,6 +217,9 @@ FORGED: dict[str, tuple[Callable[[Files], Files], str]] = {
     "rows of this process": (
         lambda f: with_cell(f, lambda c: described(c, isolation="none")), "--in-process",
     ),
+    "rows of nowhere": (
+        lambda f: with_cell(f, lambda c: described(c, isolation=None)), "how it was run",
+    ),
     "a deadline": (
         lambda f: with_cell(f, lambda c: described(c, settings={"deadline_ms": 1.0})),
         "under a deadline",
@@ -418,6 +421,27 @@ def test_a_policy_that_decides_otherwise_is_refused(
     assert code in (1, 2)
     assert words in told
     assert "Traceback" not in told
+
+
+def test_nothing_is_run_where_nothing_can_be_hidden(
+    files: Files, verified: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    ran = []
+    monkeypatch.setattr(check._Asked, "run", lambda each: ran.append(each))
+    code, told = verified(files, "--again")
+    assert code == 2
+    assert "mine is not run: this system hides no files" in told
+    assert not ran
+    assert verified(files)[0] == 0
+
+
+def test_only_the_policys_files_lie_where_it_runs(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "sent.zip").write_bytes(zipped(files))
+    with check.laid_out(submission.read(tmp_path / "sent.zip")) as folder:
+        found = {each.name for each in folder.parent.rglob("*") if each.is_file()}
+        assert found == {"mine.py", "dropped.txt"}
+    assert not folder.parent.exists()
 
 
 def test_other_code_of_rapgym_is_named_and_not_refused(

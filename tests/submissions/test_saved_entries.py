@@ -10,7 +10,7 @@ import pytest
 
 from rapgym.bench import cells
 from rapgym.bench.origin import origin, surroundings
-from rapgym.bench.results import Results
+from rapgym.bench.results import Cell, Results
 from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.files import places
 from rapgym.guard import landlock
@@ -26,7 +26,7 @@ STATED = Stated("a-run", ("A. Body",), "https://example.org/run", "MIT", trainin
 RUNS = places.TRAINED / "hindsight" / "laptop-v0"
 
 
-def found(story: Scenario, cell: cells.Cell) -> Results:
+def found(story: Scenario, cell: Cell) -> Results:
     return Results({**origin([story], [0]), **surroundings()}, (cell,))
 
 

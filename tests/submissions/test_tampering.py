@@ -18,6 +18,7 @@ from rapgym import cli
 from rapgym.bench import results, scoreboard
 from rapgym.bench import run as bench_run
 from rapgym.bench.results import Cell, Results
+from rapgym.errors import InvalidResult, RapgymError
 from rapgym.files import limits, places
 from rapgym.guard import landlock
 from rapgym.guard.foreign import Terms
@@ -376,6 +377,56 @@ def test_a_folder_is_read_as_its_zip_is_but_for_links(
     (folder / "policy" / "mine.py").unlink()
     os.mkfifo(folder / "policy" / "mine.py")
     assert "is a link or a device" in verified(folder)[1]
+
+
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**400,
+    0.5,
+    "x",
+    "\u202e",
+    [],
+    [[]],
+    {},
+    {"x": {}},
+    [None],
+)
+
+
+def test_whatever_a_field_holds_there_is_no_trace(files: Files, tmp_path: Path) -> None:
+    """Each field of the header, of a score in it and of the rows' header, with what does not belong."""
+    header = json.loads(files[HEADER])
+    rows = results.parsed(files[ROWS], ROWS)
+    told = [headed(files, **{name: odd}) for name in header for odd in ODD]
+    told += [scored(files, **{name: odd}) for name in header["scores"][0] for odd in ODD]
+    told += [with_rows_header(files, **{name: odd}) for name in rows.header for odd in ODD]
+    refused: list[str] = []
+    for sent in told:
+        (tmp_path / "sent.zip").write_bytes(zipped(sent))
+        try:
+            refused += check.differences(submission.read(tmp_path / "sent.zip"))[:1]
+        except RapgymError as error:
+            refused.append(str(error))
+    assert all(each.isprintable() for each in refused)
+    # Of the rows' header some fields say where it was made; of scores `None` stands for no number.
+    assert len(refused) >= 0.7 * len(told)
+
+
+def test_damaged_bytes_are_refused(files: Files, tmp_path: Path) -> None:
+    rng, whole, path = np.random.default_rng(0), zipped(files), tmp_path / "sent.zip"
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 4)):
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            submission.read(path)
+        except InvalidResult:
+            refused += 1
+    assert refused > 200, "some bytes say nothing, such as dates"
 
 
 # What only the policy's own answers tell.

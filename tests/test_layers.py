@@ -27,6 +27,7 @@ PACKAGES = [
     "rivals",
     "bench",
     "report",
+    "submissions",
     "audit",
     "learning",
     "runtime",

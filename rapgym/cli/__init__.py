@@ -33,6 +33,7 @@ COMMANDS = (
     "train",
     "validate",
     "verify",
+    "submit",
     "audit",
     "doctor",
 )

@@ -11,7 +11,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check format lint types readme sensitivity slow packaging ray fuzz mutations clean
+.PHONY: bench test check format lint types readme sensitivity slow packaging ray clients fuzz mutations clean
 .NOTPARALLEL:
 
 bench: $(VENV)/.core
@@ -56,11 +56,15 @@ slow: $(VENV)/.dev
 ray: $(VENV)/.dev
 	$(ONE_THREAD) $(BIN)/pytest -q -m ray
 
+# Learners of others, in a virtual environment of their own: some want other versions than we do.
+clients: .clients/.ready
+	$(ONE_THREAD) .clients/bin/pytest -q -m clients tests/clients
+
 packaging: $(VENV)/.dev
 	$(BIN)/pytest -q -m packaging
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .clients build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The core alone: seconds, no torch.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -73,3 +77,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	@echo "installing with torch: minutes, the first time"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $(VENV)/.core $@
+
+.clients/.ready: pyproject.toml
+	$(PYTHON) -m venv .clients
+	.clients/bin/pip install --quiet --disable-pip-version-check -e '.[clients,testing]' 'pytest>=8.4'
+	.clients/bin/pip install --quiet --disable-pip-version-check --no-deps 'tianshou>=2' 'rliable==1.2.0'
+	@touch $@

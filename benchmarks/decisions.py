@@ -1,6 +1,7 @@
 """Microseconds of a whole decision, policy, guard and shield together, of several policies in turns.
 
     python benchmarks/decisions.py [--out baselines/results/decisions.json]
+    python benchmarks/decisions.py --isolated    the price of a process of its own, on one scenario
 
 One lane on validation rows as they are served. At each row every policy decides once, in an order
 that turns, so that what else the machine does meets all alike. Learned policies are those that were
@@ -11,12 +12,15 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rapgym.files import checked, provenance
+from rapgym.guard import foreign
+from rapgym.guard.foreign import Terms
 from rapgym.guard.guard import Guard, strict_lanes
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
@@ -28,28 +32,33 @@ from rapgym.world.simulator import Row
 
 NAMES = ("keep-all", "frontier", "forecast", "hindsight", "dqn", "maskable_ppo", "ppo_counts")
 SCENARIOS, ROUNDS = ("chat-beside-code", "chat", "code-8bit"), 6
+APART = " (isolated)"  # behind the name of a policy: in a process of its own
+BESIDE = tuple(name + apart for name in ("keep-all", "frontier") for apart in ("", APART))
 
 
 def opened(name: str, told: Briefing, lanes: Lanes) -> Guard:
     """A guarded policy of the list, told of fit."""
-    entry, sha256 = registry.entry(name), tables.table(told.scenario).sha256
-    return Guard(registry.build(entry, registry.settings(entry, told, sha256, 0)), lanes, told)
+    entry, sha256 = registry.entry(name.removesuffix(APART)), tables.table(told.scenario).sha256
+    options = registry.settings(entry, told, sha256, 0)
+    if name.endswith(APART):
+        return Guard(foreign.process(entry.target, options, Terms()), lanes, told)
+    return Guard(registry.build(entry, options), lanes, told)
 
 
-def measured(name: str) -> dict[str, dict[str, float]]:
+def measured(name: str, names: Sequence[str], rounds: int) -> dict[str, dict[str, float]]:
     """Quantiles of each policy's decisions on one scenario, microseconds."""
     story = catalogue.scenario(name)
-    told, spent = briefing(story, "fit"), {policy: list[float]() for policy in NAMES}
-    for _ in range(ROUNDS):
-        held = {policy: Lanes(story, "validation", 1) for policy in NAMES}
+    told, spent = briefing(story, "fit"), {policy: list[float]() for policy in names}
+    for _ in range(rounds):
+        held = {policy: Lanes(story, "validation", 1) for policy in names}
         start = rollout.whole_split(next(iter(held.values())).world, 1)[0]
         for lanes in held.values():
             lanes.restart(0, start)
         guards = {policy: opened(policy, told, lanes) for policy, lanes in held.items()}
         rng = np.random.default_rng(0)
         for turn in range(start.rows):
-            for i in range(len(NAMES)):
-                policy = NAMES[(i + turn) % len(NAMES)]
+            for i in range(len(names)):
+                policy = names[(i + turn) % len(names)]
                 lanes, guard = held[policy], guards[policy]
                 seen = lanes.observe()
                 row = Row(lanes.world, lanes.state, np.ones((1, lanes.world.blocks), dtype=bool))
@@ -69,8 +78,14 @@ def measured(name: str) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path)
-    out = parser.parse_args().out
-    found: dict[str, Any] = {name: measured(name) for name in SCENARIOS}
+    parser.add_argument("--isolated", action="store_true", help="print the price of a process")
+    asked = parser.parse_args()
+    if asked.isolated:
+        for policy, each in measured(SCENARIOS[0], BESIDE, 1).items():
+            print(policy, each)
+        return
+    out = asked.out
+    found: dict[str, Any] = {name: measured(name, NAMES, ROUNDS) for name in SCENARIOS}
     for name, policies in found.items():
         print(name, {policy: each["p50"] for policy, each in policies.items()})
     if out:

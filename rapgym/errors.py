@@ -2,6 +2,7 @@
 
 RapgymError
 |-- InvalidSpec         a model, card, tenant or scenario whose numbers contradict each other
+|-- InvalidAction       an action that an environment cannot read
 |-- InvalidTrace        a request or memory trace that cannot be replayed
 |-- InvalidTable        a quality table that is damaged, incomplete or of another model
 |   `-- UnmeasuredSet   a kept set that has no row of its own
@@ -9,6 +10,7 @@ RapgymError
 |-- HeldOut             training asked for rows or columns that are kept from it
 |-- InvalidResult       a results file or an audit log that cannot be read or does not replay
 |-- AuditFailed         an audit log that cannot be written
+|-- Unwritable          any other file that cannot be written; the message says where and what to do
 |-- DataUnavailable     a file that is not on this machine; the message says how to get it
 |   `-- WrongChecksum   a file whose content is not what its name promises
 `-- MissingExtra        a command that needs an optional dependency; the message names the extra
@@ -23,6 +25,10 @@ class RapgymError(Exception):
 
 class InvalidSpec(RapgymError, ValueError):
     """A model, card, tenant or scenario whose numbers contradict each other."""
+
+
+class InvalidAction(RapgymError, ValueError):
+    """An action that an environment cannot read: of another shape or type, or not a whole number."""
 
 
 class InvalidTrace(RapgymError, ValueError):
@@ -55,6 +61,12 @@ class InvalidResult(RapgymError, ValueError):
 
 class AuditFailed(RapgymError, OSError):
     """An audit log that cannot be written; whoever must not serve unlogged stops here."""
+
+    __str__ = Exception.__str__
+
+
+class Unwritable(RapgymError, OSError):
+    """A file that cannot be written: no space, no permission, no such folder. Nothing half-written is left."""
 
     __str__ = Exception.__str__
 

@@ -37,10 +37,10 @@ PACKAGES = [
 # Methods know the packages down to `learning`; what runs them knows them by name alone.
 METHODS = "learning"
 # An environment is given its step: that of a live model is asked for where it is wanted.
-LATE = {("envs.env", "runtime.device.machine")}
+LATE = {("envs.play", "runtime.device.machine")}
 
 # Loaded inside the function that needs them, so that `import rapgym` and `--help` stay instant.
-LAZY = {"pandas", "pooch", "plotly", "pyarrow", "ray", "pynvml"}
+LAZY = {"pandas", "pooch", "plotly", "pyarrow", "ray", "pynvml", "pygame"}
 TORCH = {"torch", "transformers", "accelerate", "gguf", "stable_baselines3", "sb3_contrib"}
 
 MODULES = {

@@ -9,9 +9,9 @@ from pathlib import Path
 from rapgym.audit import chain
 from rapgym.audit.chain import Head
 from rapgym.errors import AuditFailed, InvalidResult
+from rapgym.files import limits
 from rapgym.files.closing import Closing
 
-LONGEST_LINE = 4 << 20  # bytes
 BEGINNING = b'{"seq":0,"decision":0,"previous":"' + chain.FIRST.encode() + b'"'
 
 
@@ -54,7 +54,7 @@ class LogFile(Closing):
 
     def _found(self) -> tuple[Tail, int]:
         size = os.fstat(self._file).st_size
-        start = max(0, size - 2 * LONGEST_LINE)
+        start = max(0, size - 2 * limits.AUDIT_LINE)
         whole, newline, torn = os.pread(self._file, size - start, start).rpartition(b"\n")
         begins = os.pread(self._file, len(BEGINNING), 0)
         if size and not BEGINNING.startswith(begins):

@@ -93,6 +93,7 @@ class AuditLog(Closing):
         self._waiting = 0  # decisions among them
         self._lost = 0  # decisions that are not even held
         self._lost_us = (0, 0)  # when, first and last
+        self._last_us = 0  # the time of the last line
         self._fault: OSError | None = None  # why the last attempt to write failed
         self._next_ns = 0  # when lines are written at the latest
         self._lock = threading.Lock()
@@ -105,7 +106,7 @@ class AuditLog(Closing):
         rules = {"durable": self.durable, "on_failure": self.on_failure, "batch": self._batch}
         about = {"format": chain.FORMAT, "commit": provenance.commit(), **rules}
         torn = self._file.tail.torn_bytes
-        self._held.append(chain.members("open", now_us(), **about, torn_bytes=torn))
+        self._held.append(chain.members("open", self._now_us(), **about, torn_bytes=torn))
         self._try()
         if self._fault is not None:
             self._file.close()
@@ -134,17 +135,19 @@ class AuditLog(Closing):
             AuditFailed: nothing can be written and `on_failure` is "stop": decisions that this
                 found out with are held, later ones are not.
         """
-        entry = audit_decisions.held(decisions, context, now_us())
+        entry = audit_decisions.held(decisions, context, 0)
         with self._lock:
             self._check_open()
             if self._fault is not None:
                 self._try_if_due()
                 self._stop_if_asked()
                 if self._fault is not None and self._waiting + entry.lanes > self._keep:
-                    self._count(entry)
+                    self._count(entry._replace(time_us=self._now_us()))
                     return
             if context not in self._ids:
                 self._state(context)
+            # The time is that of its place among the lines.
+            entry = entry._replace(time_us=self._now_us())
             self._held.append(entry)
             self._waiting += entry.lanes
             full = self._waiting >= self._batch or time.monotonic_ns() >= self._next_ns
@@ -187,7 +190,7 @@ class AuditLog(Closing):
         with self._lock:
             if self._file.closed:
                 return
-            self._held.append(chain.members("close", now_us()))
+            self._held.append(chain.members("close", self._now_us()))
             self._try()
             self._file.close()
             if self._fault is not None:
@@ -206,7 +209,7 @@ class AuditLog(Closing):
         if context.id in known:  # another object of the same content
             return
         about = {"context": context.id, **context.as_json()}
-        self._held.append(chain.members("context", now_us(), **about))
+        self._held.append(chain.members("context", self._now_us(), **about))
 
     def _count(self, entry: Held) -> None:
         first = self._lost_us[0] if self._lost else entry.time_us
@@ -280,7 +283,12 @@ class AuditLog(Closing):
             return ""
         since_us, until_us = self._lost_us
         told = {"decisions": self._lost, "since_us": since_us, "until_us": until_us}
-        return chain.members("gap", now_us(), **told, cause=str(self._fault))
+        return chain.members("gap", self._now_us(), **told, cause=str(self._fault))
+
+    def _now_us(self) -> int:
+        """A moment later than all before, whatever becomes of the clock: the order of lines is known."""
+        self._last_us = max(now_us(), self._last_us + 1)
+        return self._last_us
 
 
 def now_us() -> int:

@@ -5,14 +5,15 @@ A log may come from anybody: it is read line by line, as JSON, with a limit on t
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rapgym.audit.chain import FIRST, FORMAT, START, Head, link_of
-from rapgym.audit.file import LONGEST_LINE
 from rapgym.audit.record import LATEST_US
 from rapgym.errors import DataUnavailable, InvalidResult
+from rapgym.files import incoming, limits
 
 KINDS = ("open", "close", "context", "decision", "gap")
 MOST_STRETCHES = 1000
@@ -48,34 +49,44 @@ def lines(path: Path, kept: Head | None = None) -> Iterator[Line | Fault]:
         DataUnavailable: there is no such file.
         InvalidResult: it is no audit log, or of another format.
     """
-    try:
-        file = path.open("rb")
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        why = getattr(error, "strerror", None) or error
-        raise DataUnavailable(f"no audit log at {str(path)!r} ({why})") from error
-    with file:
-        first = file.readline(LONGEST_LINE + 1)
-        if not first:
-            raise InvalidResult(f"{path} is empty: no line of an audit log is left")
-        if not first.startswith(b'{"seq":'):
-            raise InvalidResult(f"{path} is no audit log, or cut in its first bytes")
-        chain = _Chain(kept)
-        raw, number = first, 1
-        while raw:
-            if not raw.endswith(b"\n"):
-                yield from _unended(raw, chain)
-                while len(raw) > LONGEST_LINE and not raw.endswith(b"\n"):
-                    raw = file.readline(LONGEST_LINE + 1)
-            else:
-                yield from chain.follow(raw[:-1], number)
-            raw, number = file.readline(LONGEST_LINE + 1), number + 1
-        yield from chain.end()
+    with ExitStack() as ends:
+        try:
+            file = ends.enter_context(incoming.opened(path))
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            why = getattr(error, "strerror", None) or error
+            raise DataUnavailable(f"no audit log at {str(path)!r} ({why})") from error
+        faults = 0
+        for each in _lines(path, file, kept):
+            yield each
+            faults += isinstance(each, Fault)
+            if faults == limits.AUDIT_FAULTS:
+                yield Fault(f"{faults} places do not hold: the rest of the log is not read")
+                return
+
+
+def _lines(path: Path, file: IO[bytes], kept: Head | None) -> Iterator[Line | Fault]:
+    first = file.readline(limits.AUDIT_LINE + 1)
+    if not first:
+        raise InvalidResult(f"{path} is empty: no line of an audit log is left")
+    if not first.startswith(b'{"seq":'):
+        raise InvalidResult(f"{path} is no audit log, or cut in its first bytes")
+    chain = _Chain(kept)
+    raw, number = first, 1
+    while raw:
+        if not raw.endswith(b"\n"):
+            yield from _unended(raw, chain)
+            while len(raw) > limits.AUDIT_LINE and not raw.endswith(b"\n"):
+                raw = file.readline(limits.AUDIT_LINE + 1)
+        else:
+            yield from chain.follow(raw[:-1], number)
+        raw, number = file.readline(limits.AUDIT_LINE + 1), number + 1
+    yield from chain.end()
 
 
 def _unended(raw: bytes, chain: "_Chain") -> Iterator[Fault]:
     place = f"after line {chain.last.seq}" if chain.last.seq >= 0 else "at the beginning"
-    if len(raw) > LONGEST_LINE:
-        yield Fault(f"{place} stands a line longer than {LONGEST_LINE} bytes: it is not read")
+    if len(raw) > limits.AUDIT_LINE:
+        yield Fault(f"{place} stands a line longer than {limits.AUDIT_LINE} bytes: it is not read")
     else:
         yield Fault(
             f"{place} the log is cut, or being written: {len(raw)} bytes are left of line {chain.last.seq + 1}; it is "

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.audit import chain
+from rapgym.audit import chain, order
 from rapgym.audit import entry as audit_entry
 from rapgym.audit import read as audit_read
 from rapgym.audit.chain import Head
 from rapgym.audit.context import AuditContext
+from rapgym.audit.order import Writers
 from rapgym.audit.read import Fault, Line
 from rapgym.audit.record import REASONS, Record
 from rapgym.errors import InvalidResult, InvalidSpec
+from rapgym.files import incoming, limits
 from rapgym.guard import guard
 from rapgym.model import blocks
 from rapgym.world import shield
@@ -27,7 +29,6 @@ from rapgym.world import shield
 BEGINNING = b'{"seq":0,"decision":0,"previous":"'
 CHUNK = 2048  # decisions replayed at once
 SOURCES = ("policy", "fallback", "watchdog", "override", "emergency")
-MOST_CONTEXTS = 1024
 
 
 @dataclass(slots=True)
@@ -77,9 +78,9 @@ def verified(path: Path, kept: Head | None = None, most_sentences: int = 20) -> 
 def is_log(path: Path) -> bool:
     """Whether a file begins as audit logs do."""
     try:
-        with path.open("rb") as file:
+        with incoming.opened(path) as file:
             return file.read(len(BEGINNING)) == BEGINNING
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -103,23 +104,29 @@ def told(found: Verified, kept: Head | None = None) -> str:
 def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
     contexts: dict[str, AuditContext] = {}
     waiting: dict[str, list[Record]] = {}
+    writers = Writers()
     for each in lines:
         if isinstance(each, Fault):
             yield each.sentence
             continue
         if each.head.seq > found.head.seq:
             found.head = each.head
+        yield from writers.follow(each)
         try:
             if each.kind == "context":
                 context_id, context = audit_entry.context_of(each)
-                if len(contexts) >= MOST_CONTEXTS:
-                    raise InvalidResult(f"line {each.head.seq}: more than {MOST_CONTEXTS} contexts")
+                if len(contexts) >= limits.AUDIT_CONTEXTS:
+                    raise InvalidResult(
+                        f"line {each.head.seq}: more than {limits.AUDIT_CONTEXTS} contexts"
+                    )
                 contexts[context_id] = context
             elif each.kind == "gap":
                 found.lost += audit_entry.lost_of(each)
             elif each.kind == "decision":
                 found.decisions += 1
                 record = audit_entry.record_of(each)
+                if twice := writers.decided(record):
+                    yield _sentence(record, twice)
                 if record.context not in contexts:
                     raise InvalidResult(f"line {record.seq}: the log lacks its context")
                 run = waiting.setdefault(record.context, [])
@@ -162,7 +169,7 @@ def _fault(context: AuditContext, record: Record) -> str | None:
         entries = sum(size for _, size in context.observation)
         if len(record.observation) != 4 * (-(-4 * entries // 3)) and entries:
             return f"its observation has not the {entries} entries of its context"
-    return None
+    return order.impossible(context, record)
 
 
 def _decided_differently(context: AuditContext, records: Sequence[Record]) -> Iterator[str]:

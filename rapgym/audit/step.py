@@ -18,8 +18,10 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
-from rapgym.envs.env import close_step
+from rapgym.envs.play import close_step
 from rapgym.errors import InvalidSpec
+from rapgym.guard import foreign
+from rapgym.guard.foreign import Terms
 from rapgym.guard.guard import Decided, Guard, Guarding
 from rapgym.guard.watchdog import Mode
 from rapgym.policies import registry
@@ -246,26 +248,34 @@ def log_run(
     *,
     seed: int = 0,
     guarding: Guarding | None = None,
+    terms: Terms | None = None,
 ) -> int:
     """Log what a policy decides on a split, one pairing after the other; how many rows it served.
 
     Args:
-        name: of the policy, as bench takes it.
+        name: of the policy, as bench takes it. Where a user's runs in this process, the log says so
+            beside it.
+        terms: on which a user's policy is run; in a process of its own unless stated.
 
     Raises:
-        InvalidPolicy: there is none of this name, or it is not tuned for this scenario.
+        InvalidPolicy: there is none of this name, it is not tuned for this scenario, or its process
+            ended.
         AuditFailed: the log cannot be written, and its rule is to stop.
     """
     entry, told = registry.entry(name), briefing(story, TOLD[split])
     options = registry.settings(entry, told, tables.table(story).sha256, seed)
-    rows = 0
-    for pairing, start in enumerate(rollout.whole_split(worlds.world(story, split), story.offsets)):
-        lanes = Lanes(story, split, 1)
-        audit(lanes, log, policy=name)
-        lanes.restart(0, start)
-        guard = AuditedGuard(registry.build(entry, options), lanes, told, guarding)
-        rng = np.random.default_rng([seed, pairing])
-        for _ in range(start.rows):
-            guard.serve(rng)
-        rows += start.rows
+    terms, rows = terms or Terms(), 0
+    called = f"{name} (in-process)" if entry.is_own and terms.in_process else name
+    starts = rollout.whole_split(worlds.world(story, split), story.offsets)
+    with foreign.made(entry, options, terms) as make:
+        for pairing, start in enumerate(starts):
+            lanes = Lanes(story, split, 1)
+            audit(lanes, log, policy=called)
+            lanes.restart(0, start)
+            guard = AuditedGuard(make(), lanes, told, guarding)
+            rng = np.random.default_rng([seed, pairing])
+            for _ in range(start.rows):
+                guard.serve(rng)
+                make.check()
+            rows += start.rows
     return rows

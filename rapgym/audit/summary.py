@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -19,7 +19,7 @@ from rapgym.audit import read as audit_read
 from rapgym.audit import sentence as audit_sentence
 from rapgym.audit.chain import Head
 from rapgym.audit.context import AuditContext
-from rapgym.audit.read import Fault
+from rapgym.audit.read import Fault, Line
 from rapgym.audit.record import (
     FIELDS,
     LINE,
@@ -35,7 +35,8 @@ from rapgym.audit.record import (
     Whole,
 )
 from rapgym.errors import InvalidResult, InvalidSpec
-from rapgym.files import checked
+from rapgym.files import checked, limits
+from rapgym.files.shown import shown
 from rapgym.model import blocks
 
 FIRST_DECISIONS = 10  # numbers that a filtered summary names
@@ -117,10 +118,12 @@ class Log:
                         yield record
                 elif each.kind == "context":
                     context_id, context = audit_entry.context_of(each)
+                    self._check_room(each, self.contexts)
                     self.contexts[context_id] = context
                 elif each.kind == "gap":
                     lost = audit_entry.lost_of(each)
-                    cause = "".join(filter(str.isprintable, str(each.fields.get("cause"))))[:200]
+                    self._check_room(each, self.gaps)
+                    cause = shown(str(each.fields.get("cause"))[:200])
                     gap = {"after": each.head.decisions, "decisions": lost, "cause": cause}
                     self.gaps.append(gap)
                 else:
@@ -137,6 +140,12 @@ class Log:
         if record.context not in self.contexts:
             raise InvalidResult(f"decision {record.decision}: the log lacks its context")
         return self.contexts[record.context]
+
+    def _check_room(self, line: Line, held: Sized) -> None:
+        if len(held) >= limits.AUDIT_CONTEXTS:
+            raise InvalidResult(
+                f"line {line.head.seq}: more than {limits.AUDIT_CONTEXTS} contexts or gaps"
+            )
 
     def _fault(self, sentence: str) -> None:
         self.faulty += 1

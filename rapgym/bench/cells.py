@@ -1,18 +1,22 @@
 """The cells of a bench: one policy, one rival or one oracle on one scenario's test split."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
+from rapgym.arrays import BoolArray
 from rapgym.bench import pieces
 from rapgym.bench.records import ORACLE, RIVAL, About
 from rapgym.bench.results import Cell
-from rapgym.guard.guard import refuses_misfit
+from rapgym.errors import InvalidPolicy
+from rapgym.guard import foreign
+from rapgym.guard.foreign import Terms
+from rapgym.guard.guard import Guarding, refuses_misfit
 from rapgym.policies import registry
-from rapgym.policies.policy import briefing
-from rapgym.policies.reference import frontier
+from rapgym.policies.policy import Policy, briefing
+from rapgym.policies.reference import FrontierLookup, frontier
 from rapgym.quality import sets as measured_sets
 from rapgym.quality.table import QualityTable
 from rapgym.rivals import pruned as pruned_rivals
@@ -21,8 +25,9 @@ from rapgym.rivals.rivals import Rival
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.story import Scenario
-from rapgym.world import bound, plan
+from rapgym.world import bound, encoding, plan
 from rapgym.world.records import State, World
 from rapgym.world.shield import Reason
 
@@ -31,26 +36,103 @@ BOUND, BEST_PLAN = "bound", "best-plan"  # not policies: they know the future an
 LOOKUP, ADMISSION = "frontier", "partial-admission"
 # What stands beside them in every bench: everything under the shield, and the best set trimmed by it.
 KEEP_ALL, STATIC_REPAIRED = "keep-all", "static-best-repaired"
+# Of rows in which the reference policy stands in for another.
+STANDS_IN = frozenset({Reason.FALLBACK, Reason.WATCHDOG})
 
 
 def policy_cell(story: Scenario, entry: registry.Entry, seed: int) -> Cell:
     """Serve the test split with a policy that is told of train and calibration columns alone."""
-    told, known = briefing(story), policy_facts(story, entry, seed)
+    known = policy_facts(story, entry, seed)
     make = partial(registry.build, entry, known.settings)
-    log = rollout.run(make, story, "test", told, seed)
+    about, log = _served(story, known, make, Guarding())
+    parts = validation_parts(story, entry, seed)
+    return scored(story, _validated(about, parts), log)
+
+
+def user_cell(story: Scenario, entry: registry.Entry, seed: int, terms: Terms) -> Cell:
+    """The same of a user's policy, on the terms that were asked for.
+
+    Raises:
+        InvalidPolicy: it cannot begin, or its process ended.
+    """
+    with foreign.made(entry, entry.options, terms) as make:
+        strict = refuses_misfit(make())
+        known = replace(
+            described(story, entry.name, entry.kind),
+            seed=seed,
+            settings=terms.as_json(),
+            on_misfit="refuse" if strict else "repair",
+            isolation=make.isolation,
+        )
+        about, log = _served(story, known, make, terms.guarding)
+        parts = _parts(story, make, seed, terms.guarding)
+    return scored(story, _validated(about, parts), log)
+
+
+def played_again(story: Scenario, told: Cell) -> Cell:
+    """A cell of which nothing is taken but what was proposed, by whom, and what describes the policy.
+
+    Raises:
+        InvalidPolicy: its rows are not those of the scenario's test split.
+    """
+    world, log = worlds.world(story, "test"), told.log
+    wanted = (len(world.rows), story.offsets, world.blocks)
+    if log.proposal.shape != wanted:
+        raise InvalidPolicy(
+            f"{told.about.policy} left proposals of {log.proposal.shape}, not {wanted}"
+        )
+    if not {*np.unique(log.source)} <= STANDS_IN | {Reason.POLICY}:
+        raise InvalidPolicy(f"{told.about.policy} left rows that nobody proposes like that")
+    served = rollout.proposed(
+        world,
+        log.proposal,
+        test_start(world, story),
+        log.source,
+        refuses_misfit=told.about.refuses_misfit,
+    )
+    if instead_differs(story, served).any():
+        raise InvalidPolicy(f"{told.about.policy} calls its own what the reference policy proposed")
+    fallback = float((served.source == Reason.FALLBACK).mean())
+    return scored(story, replace(told.about, fallback=fallback), served)
+
+
+def instead_differs(story: Scenario, log: EpisodeLog) -> BoolArray:
+    """Rows of the test split in which the reference policy is said to stand in, and would not have
+    proposed this, bool [T, K].
+    """
+    world, reference = worlds.world(story, "test"), FrontierLookup()
+    layout = encoding.layout(world, card_bytes=card_bytes(story))
+    rows, lanes = log.row.shape
+    # What it proposes follows from demand and limit alone, so all rows are asked for at once.
+    state = world.state(log.row.ravel(), log.limit_row.ravel())
+    age = np.repeat(np.arange(rows), lanes)
+    seen = encoding.observe(world, layout, encoding.visible(world, state, age))
+    reference.reset(rows * lanes, briefing(story))
+    instead = reference.propose(seen, np.random.default_rng(0)).reshape(log.proposal.shape)
+    stands_in: BoolArray = np.isin(log.source, [*STANDS_IN])
+    return stands_in & (instead != log.proposal).any(axis=2)
+
+
+def _served(
+    story: Scenario, known: About, make: Callable[[], Policy], guarding: Guarding
+) -> tuple[About, EpisodeLog]:
+    """What is known of a policy once it has served the test split, and its rows."""
+    told = briefing(story)
+    log = rollout.run(make, story, "test", told, known.seed, guarding=guarding)
     fallback = float((log.source == Reason.FALLBACK).mean())
     spent_us = rollout.decision_us(make(), story, told)
-    parts = validation_parts(story, entry, seed)
     about = replace(
         known,
         fallback=fallback,
         fault=rollout.first_fault(make, story, told) if fallback else None,
         decision_us_p50=float(np.quantile(spent_us, 0.5)),
         decision_us_p99=float(np.quantile(spent_us, 0.99)),
-        validation_cost=sum(parts) if parts else None,
-        validation_parts=parts,
     )
-    return scored(story, about, log)
+    return about, log
+
+
+def _validated(about: About, parts: tuple[float, ...]) -> About:
+    return replace(about, validation_cost=sum(parts) if parts else None, validation_parts=parts)
 
 
 def policy_facts(story: Scenario, entry: registry.Entry, seed: int) -> About:
@@ -88,8 +170,14 @@ def validation_parts(story: Scenario, entry: registry.Entry, seed: int) -> tuple
         return ()
     told = briefing(story, "fit")
     options = registry.settings(entry, told, tables.table(story).sha256, seed)
-    make = partial(registry.build, entry, options)
-    log = rollout.run(make, story, "validation", told, seed)
+    return _parts(story, partial(registry.build, entry, options), seed, Guarding())
+
+
+def _parts(
+    story: Scenario, make: Callable[[], Policy], seed: int, guarding: Guarding
+) -> tuple[float, ...]:
+    told = briefing(story, "fit")
+    log = rollout.run(make, story, "validation", told, seed, guarding=guarding)
     paid = (log.cost * log.output_tokens).sum(axis=1) / max(log.output_tokens.sum(), 1)
     return tuple(pieces.of_split(story, "validation").sums(paid).tolist())
 

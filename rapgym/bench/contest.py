@@ -156,8 +156,11 @@ class Served:
 
     @property
     def competes(self) -> bool:
-        """Whether it decides from the past alone, within the action space, and did answer."""
-        return self.about.decides and not self.fallback
+        """Whether it decides from the past alone, within the action space, and did answer.
+
+        Of what ran where its rows were played, nobody knows.
+        """
+        return self.about.decides and not self.fallback and self.about.isolation != "none"
 
     def shares(self, ceiling: float) -> dict[bytes, float] | None:
         """Share of output tokens served from each kept set of the scenario's table; None of a rival,

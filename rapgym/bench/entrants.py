@@ -7,7 +7,9 @@ from typing import Protocol
 from rapgym.bench import cells
 from rapgym.bench.records import ORACLE, RIVAL, About
 from rapgym.bench.results import Cell
+from rapgym.bench.users import UserEntrant
 from rapgym.errors import InvalidPolicy
+from rapgym.guard.foreign import Terms
 from rapgym.policies import registry
 from rapgym.policies.registry import Kind
 from rapgym.rivals import rivals
@@ -73,6 +75,10 @@ class Entrant(Protocol):
         """
         ...
 
+    def basis(self, story: Scenario, seed: int) -> dict[str, object]:
+        """What its cell depends on beside the package and the scenario; raises as `facts` does."""
+        ...
+
     def run(self, story: Scenario, seed: int) -> Cell:
         """Serve the test split; raises as `facts` does."""
         ...
@@ -84,7 +90,7 @@ class Entrant(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PolicyEntrant:
-    """A policy of rapgym's, a training run, or a policy of a user's."""
+    """A policy of rapgym's, or a training run."""
 
     entry: registry.Entry
 
@@ -106,16 +112,15 @@ class PolicyEntrant:
 
     @property
     def is_own(self) -> bool:
-        return self.entry.is_own
+        return False
 
     @property
     def decides(self) -> bool:
-        return not self.is_own  # a user's code may not be here: proposals are taken as they are
+        return True
 
     @property
     def implied(self) -> tuple[str, ...]:
-        # Settings of a user's policy, and how it meets a misfit, are its own.
-        return ("kind", "ceiling", "calibration_tokens") if self.is_own else IMPLIED
+        return IMPLIED
 
     def label(self, seed: int) -> str:
         return f"{self.name}.{seed}"
@@ -135,9 +140,11 @@ class PolicyEntrant:
         return registry.trained_seeds(self.entry, story) or ([] if none else [0])
 
     def facts(self, story: Scenario, seed: int) -> About:
-        if self.is_own:
-            return cells.described(story, self.name, self.kind)
         return cells.policy_facts(story, self.entry, seed)
+
+    def basis(self, story: Scenario, seed: int) -> dict[str, object]:
+        # Settings found on this machine, or the sha256 of the file that holds its weights.
+        return {"settings": dict(self.facts(story, seed).settings)}
 
     def run(self, story: Scenario, seed: int) -> Cell:
         return cells.policy_cell(story, self.entry, seed)
@@ -192,6 +199,9 @@ class RivalEntrant:
     def facts(self, story: Scenario, seed: int) -> About:
         return cells.rival_facts(story, self.rival)
 
+    def basis(self, story: Scenario, seed: int) -> dict[str, object]:
+        return {}
+
     def run(self, story: Scenario, seed: int) -> Cell:
         return cells.rival_cell(story, self.rival)
 
@@ -239,6 +249,9 @@ class Oracle:
     def facts(self, story: Scenario, seed: int) -> About:
         return cells.oracle_facts(story, self.name)
 
+    def basis(self, story: Scenario, seed: int) -> dict[str, object]:
+        return {}
+
     def run(self, story: Scenario, seed: int) -> Cell:
         return cells.plan_cell(story) if self.executes else cells.bound_cell(story)
 
@@ -265,8 +278,11 @@ def every() -> list[Entrant]:
     return [*map(PolicyEntrant, registry.POLICIES), *map(RivalEntrant, rivals.every())]
 
 
-def entrant(name: str) -> Entrant:
+def entrant(name: str, terms: Terms | None = None) -> Entrant:
     """What is run under a name; `module:Class` gives a user's own policy, FILE.npz a training run.
+
+    Args:
+        terms: on which a user's policy is run.
 
     Raises:
         InvalidPolicy: nothing is called so, and the message lists what there is; or it names a
@@ -280,7 +296,7 @@ def entrant(name: str) -> Entrant:
         return RivalEntrant(rivals.rival(name))  # which says what table it needs
     entry = registry.find(name)
     if entry is not None:
-        return PolicyEntrant(entry)
+        return UserEntrant(entry, terms or Terms()) if entry.is_own else PolicyEntrant(entry)
     policies, others = (
         ", ".join(each.name for each in there) for there in (registry.POLICIES, rivals.every())
     )
@@ -291,10 +307,10 @@ def entrant(name: str) -> Entrant:
     )
 
 
-def entrants(names: Sequence[str]) -> list[Entrant]:
+def entrants(names: Sequence[str], terms: Terms | None = None) -> list[Entrant]:
     """Those of these names and those that are always run, each once; raises as `entrant` does.
 
     Beside every method that learns stands its network before it learned.
     """
     began = [each.name for each in registry.starts() if each.start_of in names]
-    return [entrant(name) for name in dict.fromkeys((*names, *began, *ALWAYS))]
+    return [entrant(name, terms) for name in dict.fromkeys((*names, *began, *ALWAYS))]

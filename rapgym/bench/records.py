@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rapgym.errors import InvalidResult
+from rapgym.guard.foreign import Isolation
 from rapgym.policies.registry import Kind
 from rapgym.scenarios.story import HEADLINE, Group
 
@@ -23,6 +24,7 @@ PRUNED = "pruned"  # the rule of a rival that prunes on top of its format
 _OF_POLICIES = ("fallback", "fault", "validation_parts")
 _OF_RIVALS = ("quality_se",)
 _OF_PRUNED_RIVALS = ("sets_se",)
+_OF_USERS = ("isolation",)
 
 # Of a policy beside the lookup, see `verdicts`.
 Verdict = Literal["better", "worse", "equal", "undecided"]
@@ -66,6 +68,8 @@ class About:
     # token; and that of the sets one that prunes serves from.
     quality_se: float = 0.0
     sets_se: float = 0.0
+    # Of a user's policy: whether its process could read rows and columns; None of all others.
+    isolation: Isolation | None = None
 
     @property
     def is_rival(self) -> bool:
@@ -101,6 +105,8 @@ class About:
             absent |= {*_OF_RIVALS}
         if not self.prunes:
             absent |= {*_OF_PRUNED_RIVALS}
+        if self.isolation is None:
+            absent |= {*_OF_USERS}
         return [each.name for each in fields(self) if each.name not in absent]
 
     @classmethod
@@ -110,7 +116,7 @@ class About:
         Raises:
             InvalidResult: a field is unknown, missing or of another type; the message names it.
         """
-        optional = {*_OF_POLICIES, *_OF_RIVALS, *_OF_PRUNED_RIVALS}
+        optional = {*_OF_POLICIES, *_OF_RIVALS, *_OF_PRUNED_RIVALS, *_OF_USERS}
         found = _read(cls, given, "a cell", optional)
         assert isinstance(given, dict)  # `_read` refuses anything else
         _check_names(given.keys(), found._names(), "a cell")
@@ -199,6 +205,8 @@ class Score:
     # What depends on the other scenarios too: `champions.crowned` fills it in.
     p_holm: float | None = None  # `champion_p` after Holm's correction, the largest of its families
     holm_tests: int | None = None  # for how many scenarios
+    # Of a user's policy: whether its process could read rows and columns; None of all others.
+    isolation: Isolation | None = None
 
     @property
     def headline(self) -> bool:
@@ -210,8 +218,10 @@ class Score:
         return self.kind == RIVAL
 
     def as_json(self) -> dict[str, Any]:
-        """Its fields by name, tuples as lists."""
-        return _as_json({each.name: getattr(self, each.name) for each in fields(self)})
+        """Its fields by name, tuples as lists; `isolation` of users' policies alone."""
+        absent = _OF_USERS if self.isolation is None else ()
+        names = [each.name for each in fields(self) if each.name not in absent]
+        return _as_json({name: getattr(self, name) for name in names})
 
     @classmethod
     def from_json(cls, given: object) -> "Score":
@@ -220,7 +230,7 @@ class Score:
         Raises:
             InvalidResult: a field is unknown, missing or of another type; the message names it.
         """
-        return _read(cls, given, "a score", set())
+        return _read(cls, given, "a score", {*_OF_USERS})
 
 
 def _as_json(values: dict[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from rapgym import heldout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.bench import result_columns
 from rapgym.bench.records import About, Score
 from rapgym.errors import InvalidResult, RapgymError
-from rapgym.files import checked, headed
+from rapgym.files import checked, headed, incoming, limits
 from rapgym.model import blocks
 from rapgym.quality.header import MAX_BLOCKS
 from rapgym.rollout.log import EpisodeLog
@@ -32,7 +33,6 @@ COSTS = ("nll", "quality", "stall", "emergency", "refused", "test_nll", "test_qu
 FLAGS = ("measured", "test_measured")
 COLUMNS = ("cell", "lane", "step", *WHOLE, *SETS, *FLAGS, *COSTS)
 LONGEST_NAME = 4096  # characters: a scenario on a user's own traces names their files
-MOST_ROWS = 1 << 23  # of a file: more is damage, and would not fit into memory
 # Drops blocks in no order. Even so it profits from calibration: what may go at all, and the shield's
 # order where an emergency cuts, follow from the greedy orders.
 UNORDERED = "random"
@@ -158,29 +158,26 @@ def read(path: Path) -> Results:
         InvalidResult: the file is not there, damaged, or no results file.
     """
     try:
-        header, lines = headed.unpack(checked.bounded(path, headed.MAX_PACKED_BYTES))
+        header, pieces = headed.opened(incoming.bounded(path, limits.PACKED), limits.RESULTS)
         if header.get("schema") != SCHEMA:
             raise ValueError(
                 "it was written by an earlier edition of rapgym, or is of another make; run again: "
                 "rapgym bench"
             )
-        names, table = zip(*(line.partition(",")[::2] for line in lines), strict=True)
-        if names != COLUMNS:
-            raise ValueError("its columns are others")
         abouts = [About.from_json(each) for each in header.pop("cells")]
         scores = tuple(Score.from_json(each) for each in header.pop("entries", []))
         if any(type(header[name]) is not dict for name in ("scenarios", "tables", "workloads")):
             raise ValueError("its header does not say what was run")
         del header["schema"]
-        columns = {name: _column(name, line) for name, line in zip(names, table, strict=True)}
-        if len({len(column) for column in columns.values()}) != 1:
-            raise ValueError("its columns differ in length")
+        columns = result_columns.read(pieces, COLUMNS, COSTS, SETS)
         order = np.argsort(columns["cell"], kind="stable")
         ends = np.searchsorted(columns["cell"][order], np.arange(len(abouts) + 1))
         if not len(abouts) or ends[0] != 0 or ends[-1] != len(order):
             raise ValueError("it has no cells, or rows of a cell that there is not")
         cells = tuple(
-            _cell(about, {name: column[order[start:stop]] for name, column in columns.items()})
+            _cell(
+                about, {name: _part(column, order[start:stop]) for name, column in columns.items()}
+            )
             for about, start, stop in zip(abouts, ends, ends[1:], strict=False)
         )
         for i, place in enumerate(row_numbers(cells)):
@@ -290,11 +287,8 @@ def _rows_of(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _column(name: str, line: str) -> Any:
-    if line.count(",") >= MOST_ROWS:
-        raise ValueError(f"it has more than {MOST_ROWS} rows")
-    kind = object if name in SETS else np.float64 if name in COSTS else np.int64
-    return np.array(line.split(","), dtype=object).astype(kind)
+def _part(column: Any, rows: IntArray) -> Any:
+    return column.part(rows) if isinstance(column, result_columns.Keys) else column[rows]
 
 
 def _cell(about: About, columns: dict[str, Any]) -> Cell:
@@ -311,8 +305,9 @@ def _cell(about: About, columns: dict[str, Any]) -> Cell:
         return column == 1 if name in FLAGS else column
 
     def sets(name: str) -> BoolArray:
-        keys, inverse = np.unique(columns[name].astype(str), return_inverse=True)
-        known = np.stack([blocks.kept_of(str(key), n) for key in keys])
+        names = columns[name].names
+        used, inverse = np.unique(columns[name].place, return_inverse=True)
+        known = np.stack([blocks.kept_of(names[place], n) for place in used.tolist()])
         return known[inverse].reshape(lanes, rows, n).transpose(1, 0, 2).copy()
 
     for name in COSTS:

@@ -124,6 +124,7 @@ def _entry(name: str, contest: Contest, best: str, unpruned: str | None) -> Scor
         unmeasured=1 - float(np.mean([cell.test_measured.mean() for cell in served.cells])),
         fallback=served.fallback,
         fault=about.fault,
+        isolation=about.isolation,
         decision_us_p50=about.decision_us_p50,
         decision_us_p99=about.decision_us_p99,
         calibration_passes=about.calibration_passes,

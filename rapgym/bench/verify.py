@@ -21,13 +21,11 @@ from rapgym.jobs import parallel
 from rapgym.rivals import rivals
 from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import catalogue, worlds
-from rapgym.scenarios.story import described
+from rapgym.scenarios.story import Scenario, described
 from rapgym.world.shield import Reason
 
 REPLAYED = tuple(
-    field.name
-    for field in fields(EpisodeLog)
-    if field.name not in ("row", "limit_row", "proposal", "source")
+    field.name for field in fields(EpisodeLog) if field.name not in ("row", "limit_row", "proposal")
 )
 JUDGED = ("test_nll", "test_quality", "test_measured")
 TOLERANCE = 1e-6  # of costs and scores: far below any interval, above another processor's rounding
@@ -38,9 +36,8 @@ def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterat
 
     Rows are replayed from their proposals; what describes a cell, and every score, is computed
     anew. That the named policy made these proposals, and its validation cost, is only known once it
-    has decided again: `again`, which takes as long as the bench did. Of a user's policy, whose
-    code may not be here, proposals are taken as they are. Decision times, the date and the commit
-    cannot be checked.
+    has decided again: `again`, which takes as long as the bench did. `unchecked` says what is taken as
+    it stands.
 
     Args:
         again: let every policy of rapgym's decide again, and search the best plan again.
@@ -129,6 +126,8 @@ def _described_differently(cell: Cell) -> Iterator[str]:
         recorded, here = (_as_read(getattr(about, name)) for about in (cell.about, facts))
         if not _same(recorded, here):
             yield f"{name} of {_who(cell)} is {recorded}, but here {here}"
+    if cell.about.fault is not None and not cell.about.fallback:
+        yield f"{_who(cell)} names a fault, but all its answers could be read"
     fallback = float((cell.log.source == Reason.FALLBACK).mean())
     if not _same(cell.about.fallback, fallback):
         yield f"fallback of {_who(cell)} is {cell.about.fallback}, its rows give {fallback}"
@@ -148,9 +147,15 @@ def _decided_differently(found: Results, jobs: int) -> Iterator[str]:
     ]
     for place, now in parallel.results([task.run for _, task in asked], jobs):
         cell = asked[place][0]
-        other = (cell.log.proposal != now.log.proposal).any(axis=-1)
-        if other.any():
-            yield f"{_who(cell)} proposes something else in {int(other.sum())} rows"
+        was, others = cell.log, now.log
+        differ = {
+            "proposes something else": (was.proposal != others.proposal).any(axis=-1),
+            "is not the source of the same proposals": was.source != others.source,
+            "is refused elsewhere": np.abs(was.refused - others.refused) > TOLERANCE,
+        }
+        for what, other in differ.items():
+            if other.any():
+                yield f"{_who(cell)} {what} in {int(other.sum())} rows"
         for name in ("validation_cost", "validation_parts"):
             told, here = (_as_read(getattr(about, name)) for about in (cell.about, now.about))
             if not _same(told, here):
@@ -210,10 +215,59 @@ def _cell_differences(cell: Cell, numbers: IntArray) -> Iterator[str]:
     if misplaced:
         yield from misplaced
         return
+    yield from _sources(cell, story)
     again = _entrant(cell).again(story, cell)
     columns = {name: (getattr(cell.log, name), getattr(again.log, name)) for name in REPLAYED}
     columns |= {name: (getattr(cell, name), getattr(again, name)) for name in JUDGED}
     yield from _array_differences(columns, numbers, who)
+
+
+def _sources(cell: Cell, story: Scenario) -> Iterator[str]:
+    """Whose the proposals can be, and whether those of the reference policy are its own."""
+    about, log, known = cell.about, cell.log, {Reason.POLICY}
+    if about.is_rival or about.policy == cells.BOUND:
+        return  # their rows are made again, sources and all
+    if about.decides:
+        known |= {Reason.FALLBACK}
+        known |= {Reason.WATCHDOG} if about.settings.get("watchdog") is True else set()
+    strange = ~np.isin(log.source, [*known])
+    if strange.any():
+        yield f"{_who(cell)} has {int(strange.sum())} rows with a source that it cannot have"
+    elif np.isin(log.source, [*cells.STANDS_IN]).any():
+        other = cells.instead_differs(story, log)
+        if other.any():
+            yield (
+                f"{_who(cell)} has {int(other.sum())} rows in which the reference policy stood in, and "
+                "would have proposed something else"
+            )
+
+
+def unchecked(found: Results, *, again: bool = False) -> list[str]:
+    """What `differences` takes as it stands, a sentence each; names come from the file."""
+    header, here = found.header, bench_origin.code_sha256()
+    deciding = [cell for cell in found.cells if cell.about.decides]
+    users = {cell.about.policy: cell.about for cell in deciding if _entrant(cell).is_own}
+    said = ["times of decisions, the date, the commit, and versions of packages and of rapgym"]
+    if header.get("code_sha256") != here:
+        said.append(
+            f"that it was made with code of the digest {str(header.get('code_sha256'))[:12]}...: here it "
+            f"is {here[:12]}..., whose replay gives the same rows"
+        )
+    if not again and len(users) < len({cell.about.policy for cell in deciding}):
+        said.append("that policies made these proposals, and validation costs (--again does)")
+    if users:
+        said.append(
+            f"that {', '.join(users)} made these proposals, how it was run and its validation cost: its "
+            "code is a user's"
+        )
+    if any(about.settings.get("watchdog") for about in users.values()):
+        said.append("that the watchdog took decisions where it says so")
+    if any(cell.about.fallback for cell in deciding):
+        said.append("that answers could not be read where the reference policy stood in")
+    left_out = {**header.get("failed", {}), **header.get("below_bound", {})}
+    if left_out:
+        said.append(f"what was left out: {', '.join(left_out)}")
+    return said
 
 
 def _array_differences(

@@ -5,7 +5,7 @@ Each command is a module of this package with `add(subparsers)`, which registers
 loads nothing heavy: what a command works with is imported inside `run`.
 
 Exit codes: 0 done; 1 a result that does not hold; 2 wrong use, or something is missing that the
-message names; 130 interrupted; 141 nobody reads the output any more.
+message names; 130 interrupted, by Ctrl-C; 141 nobody reads the output any more; 143 ended by SIGTERM.
 """
 
 import argparse
@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from rapgym.errors import InvalidResult, MissingExtra, RapgymError
+from rapgym.files.shown import shown_lines
+from rapgym.jobs import ending
 
 # In the order of `rapgym --help`. A command is added here and in a module of the same name.
 COMMANDS = (
@@ -81,21 +83,23 @@ def at_least(floor: int, most: int = sys.maxsize) -> Callable[[str], int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; argparse itself exits with 2 on wrong arguments."""
-    arguments = parser().parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        with ending.told():
+            arguments = parser().parse_args(argv)
+            code: int = arguments.run(arguments)
+            sys.stdout.flush()
     except RapgymError as error:
-        print(f"rapgym: {error}", file=sys.stderr)
+        print(f"rapgym: {shown_lines(error)}", file=sys.stderr)
         return 1 if isinstance(error, InvalidResult) else 2
     except BrokenPipeError:
         # The reader of our output left, as `| head` does. Python flushes stdout once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        print(f"rapgym: {error}", file=sys.stderr)
+        print(f"rapgym: {shown_lines(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("rapgym: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        ended = isinstance(stop, ending.Terminated)
+        print(f"rapgym: {'ended by SIGTERM' if ended else 'interrupted'}", file=sys.stderr)
+        return 143 if ended else 130
     return code

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapgym.cli import Subparsers, at_least, require
+from rapgym.cli import Subparsers, at_least, require, users
+from rapgym.files.shown import shown, shown_lines
 
 if TYPE_CHECKING:
     from rapgym.audit.sentence import Explained
@@ -56,7 +57,13 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--make",
         action="store_true",
-        help="log what --policy decides on --scenario first; a log that is there is added to",
+        help="log what --policy decides on --scenario first",
+    )
+    command.add_argument(
+        "--force",
+        action="store_true",
+        help="with --make, add to a log that is there (none is ever overwritten); with --export, "
+        "overwrite FILE",
     )
     command.add_argument(
         "--scenario",
@@ -76,6 +83,7 @@ def add(subparsers: Subparsers) -> None:
         default="validation",
         help="for --make (validation)",
     )
+    users.add_options(command, watched=False)
     command.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="for --make (0)")
     command.add_argument(
         "--watchdog", action="store_true", help="for --make: the watchdog stands above the policy"
@@ -91,6 +99,7 @@ def add(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from rapgym.errors import InvalidSpec
+    from rapgym.files import writing
 
     jobs = ("row", "verify", "export")
     asked = [name for name in jobs if getattr(arguments, name)]
@@ -98,6 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidSpec(f"--{asked[0]} and --{asked[1]} do not go together")
     if arguments.head and not arguments.verify:
         raise InvalidSpec("--head goes with --verify")
+    if arguments.export:
+        writing.refuse_existing(arguments.export, "--export", force=arguments.force)
     if arguments.make:
         _make(arguments)
     if arguments.row:
@@ -112,18 +123,32 @@ def _make(arguments: argparse.Namespace) -> None:
 
     from rapgym.audit import step as audit_step
     from rapgym.audit.log import AuditLog
+    from rapgym.audit.replay import is_log
+    from rapgym.errors import InvalidSpec
+    from rapgym.guard import foreign
     from rapgym.guard.guard import Guarding
     from rapgym.guard.watchdog import Rules
     from rapgym.policies import registry
     from rapgym.scenarios.catalogue import scenario
 
-    if registry.entry(arguments.policy).is_own:
-        sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
-    story = scenario(arguments.scenario)
+    story, entry = scenario(arguments.scenario), registry.entry(arguments.policy)
+    if is_log(arguments.log) and not arguments.force:
+        raise InvalidSpec(
+            f"{arguments.log} is there already: name another log, or add to it with --force"
+        )
+    terms = users.terms(arguments)
+    terms = terms.hiding([arguments.log], story)
+    foreign.check(entry, terms)
     guarding = Guarding(watchdog=Rules()) if arguments.watchdog else None
     with AuditLog(arguments.log, durable=arguments.durable, on_failure="stop") as log:
         rows = audit_step.log_run(
-            log, story, arguments.split, arguments.policy, seed=arguments.seed, guarding=guarding
+            log,
+            story,
+            arguments.split,
+            arguments.policy,
+            seed=arguments.seed,
+            guarding=guarding,
+            terms=terms,
         )
     print(
         f"logged {rows} rows of {story.id}, {arguments.split}, to {arguments.log}", file=sys.stderr
@@ -145,7 +170,7 @@ def _row(arguments: argparse.Namespace) -> int:
     log = Log(arguments.log)
     record = audit_summary.record_numbered(log, arguments.row)
     found = audit_sentence.explained(log.context(record), record)
-    print(json.dumps(_explained(found), indent=2) if arguments.json else found.sentence)
+    print(json.dumps(_explained(found), indent=2) if arguments.json else shown(found.sentence))
     return 0
 
 
@@ -177,7 +202,11 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     kept = chain.kept_head(arguments.head) if arguments.head else None
     found = audit_replay.verified(arguments.log, kept)
-    print(json.dumps(found.as_json()) if arguments.json else audit_replay.told(found, kept))
+    print(
+        json.dumps(found.as_json())
+        if arguments.json
+        else shown_lines(audit_replay.told(found, kept))
+    )
     return 0 if found.holds else 1
 
 
@@ -204,7 +233,7 @@ def _summary(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
-        print("\n".join(_lines(found, chosen)))
+        print("\n".join(map(shown_lines, _lines(found, chosen))))
     return 1 if found["faults"] else 0
 
 

@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import os
 import sys
+from itertools import count
 from pathlib import Path
 
-from rapgym.cli import Subparsers, at_least, own_traces, workers
+from rapgym.cli import Subparsers, at_least, own_traces, users, workers
+from rapgym.files.shown import shown_lines
 
 DEFAULT_OUT = Path("results/bench.csv.gz")
 
@@ -58,28 +61,50 @@ def add(subparsers: Subparsers) -> None:
         "--policy",
         action="append",
         metavar="NAME",
-        help="of a policy or a rival, or module:Class; all unless named",
+        help="of a policy or a rival, or module:Class, or sb3:FILE.zip of Stable-Baselines3 (see --trust); all unless named",
     )
     command.add_argument(
         "--seeds", type=at_least(1, 1000), default=1, metavar="N", help="seeds 0 to N - 1 (1)"
     )
     command.add_argument(
-        "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"default: {DEFAULT_OUT}, or the next of {_numbered(1).name}, {_numbered(2).name}, ... "
+        "that is free",
     )
+    command.add_argument("--force", action="store_true", help="overwrite the file of --out")
+    users.add_options(command)
     workers.add_options(command)
     command.add_argument("--json", action="store_true", help="print the entries as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)
 
 
+def _numbered(number: int) -> Path:
+    """The default file, numbered from the second on."""
+    stem, dot, ending = DEFAULT_OUT.name.partition(".")
+    return DEFAULT_OUT.with_name(f"{stem}-{number}{dot}{ending}") if number else DEFAULT_OUT
+
+
+def _out(arguments: argparse.Namespace) -> Path:
+    """Where results go: nothing that is there is overwritten unasked."""
+    from rapgym.files import writing
+
+    if arguments.out is None:
+        return next(path for path in map(_numbered, count()) if not os.path.lexists(path))
+    writing.refuse_existing(arguments.out, "--out", force=arguments.force)
+    return Path(arguments.out)
+
+
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym.bench import entrants, scoreboard
     from rapgym.bench import run as bench_run
+    from rapgym.bench import scoreboard
     from rapgym.report import bench as bench_report
     from rapgym.scenarios import catalogue
 
-    if any(entrants.entrant(name).is_own for name in arguments.policy or []):
-        sys.path.insert(0, "")  # a user's module lies in the folder where the command is typed
+    out = _out(arguments)
+    terms = users.terms(arguments)
     stories = catalogue.named(own_traces.names(arguments))
     names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:
@@ -93,20 +118,22 @@ def run(arguments: argparse.Namespace) -> int:
     found = bench_run.run(
         stories,
         names,
-        arguments.out,
+        out,
         seeds=seeds,
         jobs=jobs,
         ray=ray,
         summary=scoreboard.summed_up,
         quiet=arguments.quiet,
+        terms=terms,
     )
+    if warning := bench_report.warnings(found.scores):
+        print(shown_lines(warning), file=sys.stderr)
     if arguments.json:
         print(json.dumps([entry.as_json() for entry in found.scores], indent=2))
-        return 0
-    if warning := bench_report.warnings(found.scores):
-        print(warning, file=sys.stderr)
-    print(bench_report.table(found.scores))
-    print()
-    print(bench_report.ranking_lines(found.header["rankings"]))
-    print(f"\nwrote {arguments.out}; check it with: rapgym verify {arguments.out}")
+    else:
+        print(shown_lines(bench_report.table(found.scores)))
+        print()
+        print(shown_lines(bench_report.ranking_lines(found.header["rankings"])))
+        print(f"\nwrote {out}; check it with: rapgym verify {out}")
+    bench_run.check(found)
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rapgym.cli import Subparsers, at_least, measured, require
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
-from rapgym.files import checked
+from rapgym.files import checked, writing
 from rapgym.model import pretrained
 from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality import texts as quality_texts
@@ -33,6 +33,7 @@ def add(subparsers: Subparsers) -> None:
     )
     command.add_argument("model", metavar="MODEL", help="a known model, a folder or a hub id")
     command.add_argument("--out", type=Path, metavar="FILE", help="the table (MODEL.csv.gz)")
+    command.add_argument("--force", action="store_true", help="overwrite a table that is there")
     command.add_argument(
         "--work", type=Path, metavar="FILE", help="finished measurements (in the cache folder)"
     )
@@ -184,6 +185,8 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path(f"{name}.csv.gz")
     if not out.name.endswith(".csv.gz"):
         raise InvalidSpec(f"--out {out}: a table's name ends in .csv.gz")
+    if arguments.design == "all" and not (arguments.kept or arguments.kept_from):
+        writing.refuse_existing(out, "--out", force=arguments.force)
     loaded = _loaded(arguments)
     if arguments.design == "choice":
         return measured.choices(arguments, loaded, work)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rapgym.cli import Subparsers
 from rapgym.files import places
+from rapgym.files.shown import shown_lines
 
 
 def add(subparsers: Subparsers) -> None:
@@ -142,7 +143,7 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
         return 0
-    print(f"{story.id}: {story.story}")
+    print(shown_lines(f"{story.id}: {story.story}"))
     for name, value in found.items():
         shown = value
         if isinstance(value, float):

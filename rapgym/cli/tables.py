@@ -7,6 +7,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from rapgym.cli import Subparsers
+from rapgym.files.shown import shown_lines
 
 if TYPE_CHECKING:
     from rapgym.quality.table import QualityTable
@@ -70,7 +71,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from rapgym.quality.table import QualityTable
 
     shown = summary(QualityTable.load(arguments.name))
-    print(json.dumps(shown, indent=2) if arguments.json else "\n".join(_lines(shown)))
+    print(json.dumps(shown, indent=2) if arguments.json else shown_lines("\n".join(_lines(shown))))
     return 0
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapgym.cli import Subparsers
 from rapgym.errors import DataUnavailable, WrongChecksum
+from rapgym.files.shown import shown_lines
 from rapgym.workload import sources
 from rapgym.workload.sources import Source
 
@@ -94,7 +95,7 @@ def _show(arguments: argparse.Namespace) -> int:
     for field, value in summary.items():
         if isinstance(value, dict):
             value = "  ".join(f"{key} {number:g}" for key, number in value.items())
-        print(f"{field:<{width}}  {'-' if value is None else value}")
+        print(shown_lines(f"{field:<{width}}  {'-' if value is None else value}"))
     return 0
 
 
@@ -125,8 +126,9 @@ def _is_memory(name: str) -> bool:
 
     if not name.endswith((".csv", ".csv.gz")):
         return False
-    lines = columns.text_of(own_traces.path_of(name), name).split("\n", 2)
-    header = lines[1] if lines[0].startswith("#") and len(lines) > 1 else lines[0]
+    header, rest = columns.first_apart(columns.lines_of(own_traces.path_of(name), name))
+    if header.startswith("#"):
+        header, _ = columns.first_apart(rest)
     return {*MEMORY_COLUMNS} <= {*header.strip().split(",")}
 
 
@@ -173,9 +175,9 @@ def _of_columns(name: str) -> dict[str, Any]:
     from rapgym.files import columns
 
     path = sources.path_of(name)
-    text = columns.text_of(path, name)
-    header = text.partition("\n")[0].strip().split(",")
-    table = columns.parse(text, name, dict.fromkeys(header, "text"))
+    first, _ = columns.first_apart(columns.lines_of(path, name))
+    header = first.strip().split(",")
+    table = columns.read(path, name, dict.fromkeys(header, "text"))
     summary: dict[str, Any] = {"name": name, "rows": len(table[header[0]])}
     for column in header:
         try:

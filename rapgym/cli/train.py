@@ -90,6 +90,9 @@ def add(subparsers: Subparsers) -> None:
         help="copy the policies to where rapgym bench finds them: into this clone, or into the cache "
         "for scenarios on your own traces",
     )
+    command.add_argument(
+        "--force", action="store_true", help="overwrite policies of other runs that are there"
+    )
     workers.add_options(command)
     command.add_argument("--json", action="store_true", help="print the runs as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
@@ -101,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.jobs import parallel
 
     require("train", "torch", "stable_baselines3", "sb3_contrib")
+    from rapgym.errors import InvalidSpec
     from rapgym.jobs.progress import Progress
     from rapgym.learning import runs
     from rapgym.scenarios import catalogue
@@ -113,6 +117,13 @@ def run(arguments: argparse.Namespace) -> int:
         for told in dict.fromkeys(arguments.told or ["fit"])
         for seed in range(arguments.seeds)
     ]  # fmt: skip
+    if not arguments.force:
+        for one in work:
+            if (taken := one.in_the_way(publish=arguments.publish)) is not None:
+                raise InvalidSpec(
+                    f"{taken} is there already, of a run with other settings, rows or weights to begin "
+                    "with: name another folder with --out, or add --force to overwrite it"
+                )
     jobs, ray = workers.chosen(arguments)
     if importlib.util.find_spec("tensorboard") is None and not arguments.quiet:
         print(

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym.cli import Subparsers, at_least, require
+from rapgym.cli import Subparsers, at_least, require, users
+from rapgym.files.shown import shown_lines
 
 if TYPE_CHECKING:
     from rapgym.runtime.validate.validate import Settings
@@ -36,6 +37,7 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--policies", nargs="+", metavar="NAME", help="whose decisions are replayed (seven)"
     )
+    users.add_options(command, watched=False)
     command.add_argument(
         "--length-share",
         type=float,
@@ -121,14 +123,16 @@ def _fit(arguments: argparse.Namespace, story: "Scenario", settings: "Settings",
 def _validate(
     arguments: argparse.Namespace, story: "Scenario", settings: "Settings", work: Path
 ) -> int:
+    from rapgym.guard import foreign
     from rapgym.jobs.progress import Progress
     from rapgym.policies import registry
     from rapgym.runtime.validate import validate
 
-    if any(registry.entry(name).is_own for name in arguments.policies or []):
-        sys.path.insert(0, "")
+    terms = users.terms(arguments).hiding([arguments.out, work], story)
+    for entry in map(registry.entry, arguments.policies or []):
+        foreign.check(entry, terms)
     names = arguments.policies or list(validate.POLICIES)
-    planned = validate.plan(story, arguments.split, names, arguments.rows)
+    planned = validate.plan(story, arguments.split, names, arguments.rows, terms)
     total = len(planned.measured) + len(planned.unshielded)
     if not arguments.quiet:
         print(
@@ -144,6 +148,9 @@ def _validate(
     if arguments.json:
         print(json.dumps(report, indent=1))
     else:
-        print(text(report))
+        print(shown_lines(text(report)))
+        if planned.in_process:
+            names = ", ".join(planned.in_process)
+            print(f"by --in-process, nothing vouches for the decisions of: {shown_lines(names)}")
         print(f"\nwrote {arguments.out}")
     return 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapgym.cli import Subparsers, at_least
+from rapgym.files.shown import shown, shown_lines
 
 if TYPE_CHECKING:
     from rapgym.bench.results import Results
@@ -60,7 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if audit_replay.is_log(arguments.file):
         proven = audit_replay.verified(arguments.file)
-        print(json.dumps(proven.as_json()) if arguments.json else audit_replay.told(proven))
+        print(
+            json.dumps(proven.as_json())
+            if arguments.json
+            else shown_lines(audit_replay.told(proven))
+        )
         return 0 if proven.holds else 1
     found = results.read(arguments.file)
     if arguments.against:
@@ -68,12 +73,20 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = arguments.jobs or parallel.processors()
     differing = list(verify.differences(found, again=arguments.again, jobs=jobs))
     rows = sum(cell.log.row.size for cell in found.cells)
+    left = verify.unchecked(found, again=arguments.again)
     if arguments.json:
-        print(json.dumps({"rows": rows, "cells": len(found.cells), "differences": differing}))
+        told = {"rows": rows, "cells": len(found.cells), "differences": differing}
+        print(json.dumps(told | {"unchecked": left}))
+    elif differing:
+        print("\n".join(map(shown, differing)))
     else:
+        print(f"{rows} rows in {len(found.cells)} cells replay, scores hold")
+        decided = ", what policies decide again" if arguments.again else ""
         print(
-            "\n".join(differing) or f"{rows} rows in {len(found.cells)} cells replay, scores hold"
+            "checked: rows and their order, bytes, kept sets, costs, the reference policy's proposals "
+            f"where it stands in, what describes cells, scores, rankings{decided}"
         )
+        print("\n".join(f"not checked: {shown(each)}" for each in left))
     return 1 if differing else 0
 
 
@@ -85,5 +98,6 @@ def _compare(found: "Results", arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"rows": comparison.rows, "differences": comparison.differences}))
     else:
-        print("\n".join(comparison.differences) or f"{comparison.rows} rows agree")
+        said = map(shown, comparison.differences)
+        print("\n".join(said) or f"{comparison.rows} rows agree")
     return 1 if comparison.differences else 0

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.errors import InvalidSpec
+from rapgym.errors import InvalidAction, InvalidSpec
 from rapgym.scenarios.lanes import Lanes
 
 Mask = NDArray[np.int8]
@@ -16,6 +16,9 @@ Mask = NDArray[np.int8]
 
 class Actions(Protocol):
     """One way to say which blocks stay, for all lanes of an environment."""
+
+    most_steps: int  # that one row can take
+    highest: IntArray  # that each entry of a lane's action can be; the lowest is 0
 
     @property
     def space(self) -> spaces.Space[Any]:
@@ -28,8 +31,8 @@ class Actions(Protocol):
     def restart(self, lanes: BoolArray) -> None:
         """A new row begins in these lanes, bool [B]."""
 
-    def propose(self, actions: Any) -> tuple[BoolArray, BoolArray]:
-        """Actions of all lanes -> proposals [B, N], and which lanes' rows are served now [B]."""
+    def propose(self, actions: IntArray) -> tuple[BoolArray, BoolArray]:
+        """`checked` actions of all lanes -> proposals [B, N], and which rows are served now [B]."""
 
     def mask(self) -> Mask:
         """int8 [B, M]: what `Discrete.sample` and `MultiBinary.sample` take of a lane; of two counts
@@ -50,19 +53,18 @@ class BlockActions:
         self.stop = lanes.world.blocks
         self.space = spaces.Discrete(self.stop + 1)
         self._droppable = ~lanes.world.floor
+        self.most_steps = int(self._droppable.sum()) + 1
+        self.highest: IntArray = np.array(self.stop)
         self.so_far: BoolArray = np.ones((lanes.count, self.stop), dtype=bool)
 
     def restart(self, lanes: BoolArray) -> None:
         self.so_far[lanes] = True
 
-    def propose(self, actions: Any) -> tuple[BoolArray, BoolArray]:
-        chosen = np.asarray(actions, dtype=np.int64)
-        # What is outside the space is no drop either.
-        chosen = np.where((chosen >= 0) & (chosen < self.stop), chosen, self.stop)
-        legal = np.take_along_axis(self.legal(), chosen[:, None], axis=1)[:, 0]
-        stops = (chosen == self.stop) | ~legal
+    def propose(self, actions: IntArray) -> tuple[BoolArray, BoolArray]:
+        legal = np.take_along_axis(self.legal(), actions[:, None], axis=1)[:, 0]
+        stops = (actions == self.stop) | ~legal
         drops = np.flatnonzero(~stops)
-        self.so_far[drops, chosen[drops]] = False
+        self.so_far[drops, actions[drops]] = False
         return self.so_far.copy(), stops
 
     def legal(self) -> BoolArray:
@@ -74,25 +76,22 @@ class BlockActions:
 
 
 class CountActions:
-    """MultiDiscrete: how many attention and how many FFN blocks are dropped, along the grid.
-
-    Counts outside the space count as the nearest inside.
-    """
+    """MultiDiscrete: how many attention and how many FFN blocks are dropped, along the grid."""
 
     so_far: BoolArray | None = None
+    most_steps = 1
 
     def __init__(self, lanes: Lanes) -> None:
         self._grid: BoolArray = lanes.world.quality.grid_kept
         self._lanes = lanes.count
         self.space = spaces.MultiDiscrete(list(self._grid.shape[:2]))
+        self.highest: IntArray = np.array(self._grid.shape[:2]) - 1
 
     def restart(self, lanes: BoolArray) -> None:
         """Rows take one step: nothing to forget."""
 
-    def propose(self, actions: Any) -> tuple[BoolArray, BoolArray]:
-        most = np.array(self._grid.shape[:2]) - 1
-        counts: IntArray = np.clip(np.asarray(actions, dtype=np.int64), 0, most)
-        proposal = self._grid[counts[:, 0], counts[:, 1]]
+    def propose(self, actions: IntArray) -> tuple[BoolArray, BoolArray]:
+        proposal = self._grid[actions[:, 0], actions[:, 1]]
         return proposal, np.ones(self._lanes, dtype=bool)
 
     def legal(self) -> BoolArray:
@@ -106,16 +105,18 @@ class KeptSetActions:
     """MultiBinary(N): the kept set at once. Bits of the floor are ignored, and masked to 1."""
 
     so_far: BoolArray | None = None
+    most_steps = 1
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes, self._floor = lanes.count, lanes.world.floor
         self.space = spaces.MultiBinary(lanes.world.blocks)
+        self.highest: IntArray = np.ones(lanes.world.blocks, dtype=np.int64)
 
     def restart(self, lanes: BoolArray) -> None:
         """Rows take one step: nothing to forget."""
 
-    def propose(self, actions: Any) -> tuple[BoolArray, BoolArray]:
-        return np.asarray(actions).astype(bool), np.ones(self._lanes, dtype=bool)
+    def propose(self, actions: IntArray) -> tuple[BoolArray, BoolArray]:
+        return actions.astype(bool), np.ones(self._lanes, dtype=bool)
 
     def legal(self) -> BoolArray:
         both = np.stack([~self._floor, np.ones_like(self._floor)], axis=1).ravel()
@@ -124,6 +125,38 @@ class KeptSetActions:
     def mask(self) -> Mask:
         # Gymnasium's MultiBinary samples 2 freely and takes 0 and 1 as they are.
         return np.tile(np.where(self._floor, 1, 2).astype(np.int8), (self._lanes, 1))
+
+
+def checked(given: Any, kind: Actions, lanes: int | None = None) -> IntArray:
+    """Actions as int64: of one environment, or of so many lanes.
+
+    Truth values and floats that are whole numbers will do: some learners answer in those.
+
+    Raises:
+        InvalidAction: the shape is another, or an entry is no whole number of the space.
+    """
+    shape = kind.space.shape or ()
+    shape = shape if lanes is None else (lanes, *shape)
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors of elsewhere
+        raise InvalidAction(f"an action is an array of shape {shape}: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise InvalidAction(f"an action holds whole numbers, not {_shown(given)}")
+    if array.shape != shape:
+        raise InvalidAction(f"an action is of shape {shape}, not {array.shape}")
+    fine = (array >= 0) & (array <= kind.highest)
+    if array.dtype.kind == "f":
+        fine &= array == np.rint(array)
+    if not fine.all():
+        raise InvalidAction(f"an action of {kind.space} cannot hold {array[~fine].ravel()[0]}")
+    whole: IntArray = array.astype(np.int64)
+    return whole
+
+
+def _shown(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 KINDS: dict[str, Callable[[Lanes], Actions]] = {

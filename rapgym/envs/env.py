@@ -1,60 +1,18 @@
 """The Gymnasium environments: a thin shell around one lane."""
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from rapgym.arrays import BoolArray
-from rapgym.envs.actions import actions as actions_of
-from rapgym.errors import InvalidSpec, MissingExtra
+from rapgym.envs import screen
+from rapgym.envs.info import of_lane, own, rows_info
+from rapgym.envs.play import Acted, Play
 from rapgym.scenarios.catalogue import story_of
-from rapgym.scenarios.lanes import Lanes, row_info, start_of
 from rapgym.scenarios.story import Scenario, Split
-from rapgym.world import simulator
-from rapgym.world.simulator import Step
-
-OBSERVATIONS = ("flat", "dict")
-BACKENDS = ("sim", "device")  # the simulated world, or the same rows on a live model
-
-
-def backend_step(backend: str, story: Scenario, split: Split, device: str) -> Step:
-    """What serves the rows of an environment; whoever takes it calls its `close`, if it has one.
-
-    Raises:
-        InvalidSpec: there is no such backend.
-        MissingExtra, DataUnavailable: the device backend lacks packages, weights or texts.
-    """
-    if backend not in BACKENDS:
-        raise InvalidSpec(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
-    if backend == "sim":
-        return simulator.step
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtra("torch is not installed; run: pip install 'rapgym[device]'")
-    from rapgym.runtime.device.machine import opened
-
-    return opened(story, split, device)
-
-
-def close_step(step: Step) -> None:
-    """Let go of the model and the tenant of a device."""
-    close = getattr(step, "close", None)
-    if close is not None:
-        close()
-
-
-def observation_space(lanes: Lanes, kind: str, mask_size: int) -> spaces.Space[Any]:
-    """Of one lane: float32 [O], or with the action mask beside it."""
-    flat = spaces.Box(lanes.layout.low, lanes.layout.high, dtype=np.float32)
-    if kind == "flat":
-        return flat
-    if kind == "dict":
-        mask = spaces.Box(0, 2, (mask_size,), np.int8)
-        return spaces.Dict({"observations": flat, "action_mask": mask})
-    raise InvalidSpec(f"no observation kind {kind!r}; there are {', '.join(OBSERVATIONS)}")
 
 
 class RapEnv(gymnasium.Env[Any, Any]):
@@ -75,16 +33,22 @@ class RapEnv(gymnasium.Env[Any, Any]):
 
     **Rewards.** 0 before a row is served; then minus the row's cost, nats an output token above
     dense (a token not served costs C), weighted by output tokens over those of a mean train row.
-    `info` of a served row carries the four terms, which add up to the negative reward. Rewards
-    speak of calibration columns on every split; the scorer alone reads test columns.
+    `info` has the same entries after each step and reset: `served` says whether a row was served,
+    and the four terms add up to the negative reward. `reason` is a `rapgym.world.shield.Reason`.
+    Rewards speak of calibration columns on every split; the scorer alone reads test columns.
 
     **Starting state.** Every block in memory. On `train`, `fit` and `learn` the first row, the
     pairing with the tenant and a scaling of tokens by 0.9 to 1.1 are drawn from the seed; on
     `validation`, `check` and `test` the episode is the whole split, paired by `offset`.
 
     **Episode end.** Truncated after 64 rows on `train`, `fit` and `learn`, after the whole split
-    elsewhere.
-    Episodes are undiscounted.
+    elsewhere. `env.spec.max_episode_steps` says how many steps that is at most. The registered spec
+    leaves it open, since it holds for every split: a limit there would cut test episodes.
+    `reward_threshold` is None: what can be reached differs by scenario, and a score lies between its
+    rules and its bound. Episodes are undiscounted.
+
+    **Actions that cannot be read**, or are outside the space, raise `InvalidAction`, and so does a
+    step before `reset` or after the end.
 
     **Arguments.** `scenario` (a name or a `Scenario`; `spec.to_json()` states a `Scenario` by its
     fields, and such a mapping is taken too, so that the spec of either makes the same environment
@@ -92,12 +56,13 @@ class RapEnv(gymnasium.Env[Any, Any]):
     parts `learn` and `check`; `test`), `offset`, `observation` (`flat`, `dict`), `length_share` (of all lengths, and of what the card holds above
     the dense weights), `device_profile` (name or file: what a device adds to bytes), `backend`
     (`sim`, or `device`: the same rows on a live model, whose blocks, bytes and nats are real, on
-    the torch device that `device` names).
+    the torch device that `device` names), `render_mode` (`ansi`, `rgb_array`, `human`; the last two
+    need the extra `render`).
 
     **Version history.** v0: first version.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012  # Gymnasium declares it on the instance
+    metadata = {"render_modes": [*screen.MODES], "render_fps": screen.FPS}  # noqa: RUF012  # Gymnasium declares it on the instance
 
     def __init__(
         self,
@@ -110,52 +75,84 @@ class RapEnv(gymnasium.Env[Any, Any]):
         length_share: float = 1.0,
         device_profile: str | None = None,
         device: str = "cpu",
+        render_mode: str | None = None,
     ) -> None:
-        self._offset, self._observation = offset, observation
+        self.render_mode = screen.checked(render_mode)
         story = story_of(scenario, length_share, device_profile, stand_in=backend == "device")
-        step = backend_step(backend, story, split, device)
-        self.lanes = Lanes(story, split, 1, small_steps=actions == "blocks", step=step)
+        self._play = Play(
+            story,
+            split,
+            1,
+            actions,
+            observation=observation,
+            offset=offset,
+            backend=backend,
+            device=device,
+            filmed=render_mode is not None,
+        )
+        self.lanes = self._play.lanes
         self.layout = self.lanes.layout
-        self._actions = actions_of(actions, self.lanes)
-        self.action_space = self._actions.space
-        size = self._actions.mask().shape[1]
-        self.observation_space = observation_space(self.lanes, observation, size)
+        self.action_space = self._play.actions.space
+        self.observation_space = self._play.observation_space
+        self._no_row = of_lane(rows_info(1, self.lanes.world.blocks), 0)
+        self._spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """Gymnasium's, with the most steps that an episode of this split can take."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = None if spec is None else self._play.spec_of(spec)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; `options={"offset": k}` chooses another pairing of this split."""
+        """Begin an episode.
+
+        `options={"offset": k}` chooses another pairing of this split, for this episode and those
+        after it until another is named or a seed is given.
+        """
         super().reset(seed=seed)
-        offset = int((options or {}).get("offset", self._offset))
-        lanes = self.lanes
-        lanes.restart(0, start_of(lanes.world, lanes.story, lanes.split, self.np_random, offset))
-        self._actions.restart(np.ones(1, dtype=bool))
-        return self._observe(), self._masked({})
+        everywhere = np.ones(1, dtype=bool)
+        self._play.pair(everywhere, options, everywhere & (seed is not None))
+        self._play.begin(everywhere, [self.np_random])
+        if self.render_mode == "human":
+            self.render()
+        return self._observe(), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        proposal, served = self._actions.propose(np.asarray(action)[None])
-        if not served[0]:
-            return self._observe(), 0.0, False, False, self._masked({})
-        asked = self.lanes.seen.demand
-        outcome = self.lanes.serve(proposal)
-        self._actions.restart(served)
-        info = self._masked(row_info(outcome, asked, 0))
-        ended = bool(self.lanes.ended[0])
-        return self._observe(), float(outcome.reward[0]), False, ended, info
+        acted = self._play.act(self._play.read(action)[None])
+        if self.render_mode == "human":
+            self.render()
+        reward, over = float(acted.reward[0]), bool(acted.over[0])
+        return self._observe(), reward, False, over, self._info(acted)
+
+    def render(self) -> Any:
+        """The rows of late: text of `ansi`, uint8 [height, width, 3] of `rgb_array`."""
+        return screen.render(self.render_mode, self._play.films, self._play.actions.so_far)
 
     def close(self) -> None:
-        close_step(self.lanes.step)
+        if self.render_mode == "human":
+            screen.close()
+        self._play.close()
         super().close()
 
     def action_masks(self) -> BoolArray:
         """Legal actions as Stable-Baselines3's maskable policies want them, bool [M]."""
-        return self._actions.legal()[0]
+        return self._play.actions.legal()[0]
 
-    def _masked(self, info: dict[str, Any]) -> dict[str, Any]:
-        return info | {"action_mask": self._actions.mask()[0]}
+    def _info(self, acted: Acted | None = None) -> dict[str, Any]:
+        if acted is None or acted.outcome is None:
+            info = own(self._no_row)
+        else:
+            blocks = self.lanes.world.blocks
+            info = of_lane(rows_info(1, blocks, acted.served, acted.outcome, acted.asked), 0)
+        return info | {"action_mask": self._play.actions.mask()[0]}
 
     def _observe(self) -> Any:
-        flat = self.lanes.observe(self._actions.so_far)[0]
-        if self._observation == "flat":
-            return flat
-        return {"observations": flat, "action_mask": self._actions.mask()[0]}
+        seen = self._play.observe()
+        if isinstance(seen, dict):
+            return {name: part[0] for name, part in seen.items()}
+        return seen[0]

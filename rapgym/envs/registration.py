@@ -19,4 +19,8 @@ def register_all() -> None:
                     entry_point="rapgym.envs.env:RapEnv",
                     vector_entry_point="rapgym.envs.vector_env:RapVectorEnv",
                     kwargs={"actions": kind},
+                    # How long an episode is, its split says: see `RapEnv`. No reward is "solved".
+                    max_episode_steps=None,
+                    reward_threshold=None,
+                    nondeterministic=False,
                 )

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import IO
 
 from rapgym.errors import DataUnavailable, WrongChecksum
+from rapgym.files import incoming
+from rapgym.files.writing import written_aside as written_aside  # beside what reads
 
 
 def cache_folder() -> Path:
@@ -29,7 +29,7 @@ def mirror_folder() -> Path | None:
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as file:
+    with incoming.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -58,20 +58,6 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def bounded(path: Path, most_bytes: int) -> bytes:
-    """The bytes of a file that came from elsewhere, and never more than a limit of them.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger, or its name holds a NUL.
-    """
-    with path.open("rb") as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise ValueError(f"it is larger than {most_bytes >> 20} MiB")
-    return content
-
-
 def checked(path: Path, sha256: str, remedy: str) -> Path:
     """`path` itself, once its content is what it should be.
 
@@ -88,22 +74,3 @@ def checked(path: Path, sha256: str, remedy: str) -> Path:
             f"{sha256[:12]}...); delete it, then {remedy}"
         )
     return path
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write; it takes the name `path` only once it is complete and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(
-        dir=path.parent, prefix=path.name, suffix=".partial", delete=False
-    ) as file:
-        aside = Path(file.name)
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-    aside.chmod(0o644)
-    aside.replace(path)

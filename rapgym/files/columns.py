@@ -1,12 +1,10 @@
 """Numeric columns of a CSV file; a file that is not what it should be is refused in one sentence."""
 
 import csv
-import gzip
 import re
 import warnings
-import zlib
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,72 +13,91 @@ from numpy.typing import NDArray
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidTrace
+from rapgym.files import incoming, limits
 
 Kind = Literal["int", "float", "text"]
-Columns = dict[str, NDArray[Any]]  # int64, float64 or str, all of one length
-
-MOST_CELLS = 32_000_000  # what a text of `LIMIT_BYTES` may hold, so that memory holds it too
-LIMIT_BYTES = 256 << 20  # unpacked; a larger file is not one of ours
-
-_ROWS_AT_ONCE = 1 << 17
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+Columns = dict[str, NDArray[Any]]  # int64, float64 or str objects, all of one length
 
 _NUMBERS: dict[str, tuple[re.Pattern[str], str, type, type[np.generic]]] = {
     "int": (re.compile(r"-?\d{1,18}", re.ASCII), "a whole number", int, np.int64),
-    "float": (re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII), "a number", float, np.float64),
+    "float": (
+        re.compile(r"-?\d{1,40}(\.\d{0,40})?([eE][-+]?\d{1,4})?", re.ASCII),
+        "a number",
+        float,
+        np.float64,
+    ),
 }
 
 
-def text_of(path: Path, name: str) -> str:
-    """The characters of a UTF-8 file, unpacked where its name ends in .gz.
+def lines_of(path: Path, name: str) -> Iterator[list[str]]:
+    """The lines of a UTF-8 file, many at a time, unpacked where its name ends in .gz.
 
     Raises:
         DataUnavailable: the file is not there or cannot be opened.
-        InvalidTrace: it is damaged, larger than `LIMIT_BYTES` unpacked, or not UTF-8.
+        InvalidTrace: it is damaged, larger than `limits.CSV` unpacked, not UTF-8, or has a line longer
+            than any trace has.
     """
     try:
-        with path.open("rb") as file:
-            unpacked = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-            content = unpacked.read(LIMIT_BYTES + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InvalidTrace(f"{name}: {path} is a damaged gzip file ({error})") from error
+        with incoming.opened(path) as file:
+            kind: incoming.Packing = "gzip" if path.suffix == ".gz" else ""
+            try:
+                pieces = incoming.unpacked(file, kind, limits.CSV)
+                yield from incoming.lines(pieces, limits.CSV_ROW)
+            except UnicodeDecodeError as error:
+                raise InvalidTrace(f"{name}: {path} is not UTF-8 text ({error.reason})") from error
+            except ValueError as error:
+                raise InvalidTrace(f"{name}: {path} cannot be read: {error}") from error
+    except InvalidTrace:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise DataUnavailable(f"{name}: {path} cannot be read ({error})") from error
-    if len(content) > LIMIT_BYTES:
-        raise InvalidTrace(f"{name}: {path} holds more than {LIMIT_BYTES >> 20} MiB unpacked")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidTrace(f"{name}: {path} is not UTF-8 text ({error.reason})") from error
 
 
-def parse(text: str, name: str, kinds: Mapping[str, Kind]) -> Columns:
-    """The columns that `kinds` asks for, of CSV text with one header line; others are passed over.
+def parse(batches: Iterable[Sequence[str]], name: str, kinds: Mapping[str, Kind]) -> Columns:
+    """The columns that `kinds` asks for, of CSV lines, the header first; others are passed over.
 
-    Numbers are plain decimal ASCII: NaN, infinities, blanks and text are refused.
+    Numbers are plain decimal ASCII: NaN, infinities, blanks and text are refused, and so are more
+    digits than any number of ours has.
+
+    Args:
+        batches: of lines without their ends, as `lines_of` gives them: memory holds one at a time.
 
     Raises:
         InvalidTrace: a column is missing or named twice, a line has too few or too many fields, a
             field is not of its kind, or there is no row.
     """
-    if text.count("\n") + text.count(",") > MOST_CELLS:
-        raise InvalidTrace(f"{name} holds more than {MOST_CELLS} cells: cut it in parts")
-    # A part after the other: of millions of rows, their texts would take gigabytes.
-    lines = csv.reader((found[0] for found in _LINE.finditer(text)), strict=True)
     header: list[str] = []
-    parts: list[Columns] = []
+    parts: dict[str, list[NDArray[Any]]] = {column: [] for column in kinds}
     done = 0
-    try:
-        header = next(lines, [])
-        _check_header(header, name, kinds)
-        while rows := list(islice(lines, _ROWS_AT_ONCE)):
-            parts.append(_part(rows, header, name, kinds, done))
+    for batch in batches:
+        rows = _fields(batch, name)
+        if not header:
+            if not rows:
+                continue
+            header, rows = rows[0], rows[1:]
+            _check_header(header, name, kinds)
+        if (done + len(rows)) * len(header) > limits.CSV_CELLS:
+            raise InvalidTrace(f"{name} holds more than {limits.CSV_CELLS} cells: cut it in parts")
+        if rows:
+            for column, array in _part(rows, header, name, kinds, done).items():
+                parts[column].append(array)
             done += len(rows)
+    if not header:
+        _check_header(header, name, kinds)
+    if not done:
+        raise InvalidTrace(f"{name} has no rows")
+    # A column after the other, so that no more than one is held twice.
+    return {column: np.concatenate(parts.pop(column)) for column in kinds}
+
+
+def _fields(batch: Sequence[str], name: str) -> list[list[str]]:
+    try:
+        if '"' not in "".join(batch):
+            return list(csv.reader(batch, strict=True))
+        # Each line alone, so that a quote takes in no line after it.
+        return [next(csv.reader([line], strict=True), []) for line in batch]
     except csv.Error as error:
         raise InvalidTrace(f"{name} is not a CSV file ({error})") from error
-    if not parts:
-        raise InvalidTrace(f"{name} has no rows")
-    return {column: np.concatenate([part[column] for part in parts]) for column in kinds}
 
 
 def _check_header(header: list[str], name: str, kinds: Mapping[str, Kind]) -> None:
@@ -106,13 +123,19 @@ def _part(
 
 
 def read(path: Path, name: str, kinds: Mapping[str, Kind]) -> Columns:
-    """`parse` of a file's `text_of`, with the errors of both."""
-    return parse(text_of(path, name), name, kinds)
+    """`parse` of a file's `lines_of`, with the errors of both."""
+    return parse(lines_of(path, name), name, kinds)
+
+
+def first_apart(batches: Iterator[list[str]]) -> tuple[str, Iterator[list[str]]]:
+    """The first line, and the batches of what follows it."""
+    batch = next(batches, [""])
+    return batch[0], chain([batch[1:]], batches)
 
 
 def _array(cells: tuple[str, ...], name: str, column: str, kind: Kind, done: int) -> NDArray[Any]:
     if kind == "text":
-        return np.array(cells)
+        return np.array(cells, dtype=object)  # of fixed width, the longest would set that of all
     pattern, meaning, number, dtype = _NUMBERS[kind]
     if not all(map(pattern.fullmatch, cells)):
         index = next(i for i, cell in enumerate(cells) if not pattern.fullmatch(cell))

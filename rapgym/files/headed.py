@@ -7,15 +7,13 @@ import gzip
 import io
 import json
 import lzma
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
-MAX_PACKED_BYTES = 64 << 20
-MAX_BYTES = 512 << 20  # unpacked
-XZ_MAGIC = b"\xfd7zXZ\0"
+from rapgym.files import incoming, json_text, limits
+
 XZ_PRESET = 2  # a third smaller than gzip in as much time; more costs time and gains little
-XZ_MEMORY_BYTES = 128 << 20  # that unpacking may take
 
 
 def pack(header: dict[str, Any], lines: Iterable[str], *, xz: bool = False) -> bytes:
@@ -33,30 +31,51 @@ def pack(header: dict[str, Any], lines: Iterable[str], *, xz: bool = False) -> b
     return buffer.getvalue()
 
 
-def unpack(content: bytes, most_bytes: int = MAX_BYTES) -> tuple[dict[str, Any], list[str]]:
-    """The header and the CSV lines of a file's bytes, which unpack to `most_bytes` at most.
+def unpack(
+    content: bytes, most_bytes: int = limits.RESULTS, most_lines: int = limits.RESULT_ROWS
+) -> tuple[dict[str, Any], list[str]]:
+    """The header and the CSV lines of a file's bytes, column names first.
+
+    Args:
+        most_bytes, most_lines: that it unpacks to.
 
     Raises:
         ValueError: it is damaged, too large, or something else; the message says which.
     """
-    if len(content) > MAX_PACKED_BYTES:
-        raise ValueError(f"it is larger than {MAX_PACKED_BYTES >> 20} MiB")
-    is_xz = content.startswith(XZ_MAGIC)
-    # 31: gzip, its checksum included.
-    stream = lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES) if is_xz else zlib.decompressobj(31)
-    try:
-        text = stream.decompress(content, most_bytes).decode()
-    except (zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise ValueError(f"it cannot be unpacked ({error})") from error
-    if not stream.eof or stream.unused_data:
-        raise ValueError("it is cut short, too large, or followed by something else")
-    if not text.startswith("# ") or not text.endswith("\n"):
-        raise ValueError("it has no header line, or its last line is cut short")
-    first, *lines = text[2:-1].split("\n")
-    header = header_of(first)
-    if not lines:
+    header, batches = opened(content, most_bytes)
+    found: list[str] = []
+    for batch in incoming.lines(batches, limits.CSV_ROW, ended=True):
+        found += batch
+        if len(found) > most_lines:
+            raise ValueError(f"it is too large: it holds more than {most_lines} lines")
+    if not found:
         raise ValueError("nothing follows its header")
-    return header, lines
+    return header, found
+
+
+def opened(content: bytes, most_bytes: int) -> tuple[dict[str, Any], Iterator[bytes]]:
+    """The header of a file's bytes, and what follows it, piece by piece as it is unpacked.
+
+    Raises:
+        ValueError: as `unpack`, here or while pieces are read.
+    """
+    if len(content) > limits.PACKED:
+        raise ValueError(f"it is larger than {incoming.size(limits.PACKED)}")
+    kind: incoming.Packing = "xz" if content.startswith(incoming.XZ_MAGIC) else "gzip"
+    pieces = incoming.unpacked(io.BytesIO(content), kind, most_bytes, one=True)
+    first, newline = b"", b""
+    for piece in pieces:
+        head, newline, rest = piece.partition(b"\n")
+        first += head
+        if not first.startswith(b"# "[: len(first)]) or len(first) > limits.HEADER:
+            break
+        if newline:
+            return header_of(first[2:]), chain([rest] if rest else [], pieces)
+    raise ValueError(
+        "it has no header line, or one too large"
+        if first
+        else "it is empty, or cut short: it has no header line"
+    )
 
 
 def described(header: dict[str, Any]) -> str:
@@ -64,20 +83,16 @@ def described(header: dict[str, Any]) -> str:
     return f"# {json.dumps(header, sort_keys=True, allow_nan=False)}"
 
 
-def header_of(text: str) -> dict[str, Any]:
+def header_of(text: bytes) -> dict[str, Any]:
     """The header that a first line holds after its mark.
 
     Raises:
         ValueError: it is no JSON object.
     """
     try:
-        header = json.loads(text, parse_constant=_refused)
-    except RecursionError:
-        raise ValueError("its header is nested too deeply") from None
+        header = json_text.parsed(text)
+    except ValueError as error:
+        raise ValueError(f"its header cannot be read: {error}") from None
     if not isinstance(header, dict):
         raise ValueError("its header is no JSON object")
     return header
-
-
-def _refused(constant: str) -> Any:
-    raise ValueError(f"{constant} in its header")

@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import FloatArray
-from rapgym.guard import guard, landlock
+from rapgym.errors import InvalidPolicy
+from rapgym.guard import guard, landlock, seccomp
 from rapgym.guard.landlock import Readable
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy
 
 HEAD = struct.Struct("<cQI")  # kind, number of the question, bytes that follow
-# From the parent: the order has changed; a random stream, pickled; an observation.
-RESET, SEED, ASK = b"R", b"S", b"A"
-READY, FAILED, ANSWER = b"Y", b"F", b"P"  # to the parent
+# From the parent: the order has changed; a random stream, pickled; an observation; what was wrong
+# with the last answer.
+RESET, SEED, ASK, WHY = b"R", b"S", b"A", b"W"
+READY, FAILED, ANSWER, BECAUSE = b"Y", b"F", b"P", b"B"  # to the parent
 LONGEST_TEXT = 2000  # bytes of an error
 
 
@@ -74,7 +76,7 @@ def order_in(file: int) -> Order:
 
 
 def limited(order: Order) -> bool:
-    """Give up memory and files.
+    """Give up memory, files, and calls that reach other processes.
 
     Returns:
         Whether what the order does not name is out of reach.
@@ -82,18 +84,20 @@ def limited(order: Order) -> bool:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if order.memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_AS, (order.memory_bytes, order.memory_bytes))
-    return order.readable is not None and landlock.confine(order.readable)
+    return order.readable is not None and landlock.confine(order.readable) and seccomp.confine()
 
 
 def serve(channel: socket.socket, file: int, lifeline: int) -> None:
     """Answer until the parent closes the channel."""
     order = order_in(file)
-    sys.path[:] = order.path
     confined = limited(order)
+    # Only now: a stranger's folder may hold a module named like one of Python's.
+    sys.path[:] = order.path
     # Only now, so that the thread is confined as well. It ends a policy that hangs with its parent.
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     entry = registry.Entry(order.target, "heuristic", order.target, "", ())
     policy: Policy = registry.build(entry, order.options)
+    fault: str | None = None
     about = bytes([guard.refuses_misfit(policy), confined])
     _begin(policy, order)
     written(channel, READY, 0, about)
@@ -110,11 +114,19 @@ def serve(channel: socket.socket, file: int, lifeline: int) -> None:
                 written(channel, FAILED, number, _text(error))
             else:
                 written(channel, READY, number, about)
+        elif kind == WHY:
+            written(channel, BECAUSE, number, (fault or "").encode(errors="replace")[:LONGEST_TEXT])
         else:
             assert order.briefing is not None
             seen: FloatArray = np.frombuffer(content, np.float32).reshape(order.batch, -1)
             blocks = order.briefing.train.blocks
-            proposal, readable = guard.ask(policy, seen, rng, blocks)
+            try:
+                proposal, readable, wrong = guard.answered(policy, seen, rng, blocks)
+            except KeyboardInterrupt as error:  # its own: no terminal reaches this process
+                proposal = np.ones((order.batch, blocks), dtype=bool)
+                readable = np.zeros(order.batch, dtype=bool)
+                wrong = f"propose raises {guard.told_of(error)}"
+            fault = wrong or fault
             written(channel, ANSWER, number, readable.tobytes() + proposal.tobytes())
 
 
@@ -124,7 +136,9 @@ def _begin(policy: Policy, order: Order) -> None:
 
 
 def _text(error: BaseException) -> bytes:
-    return str(error).encode(errors="replace")[:LONGEST_TEXT]
+    """Why a policy cannot begin; what is no sentence of ours is told as what was raised."""
+    text = str(error) if isinstance(error, InvalidPolicy) else f"raises {guard.told_of(error)}"
+    return text.encode(errors="replace")[:LONGEST_TEXT]
 
 
 def main() -> None:
@@ -133,7 +147,7 @@ def main() -> None:
     try:
         serve(stream, order, lifeline)
     except BaseException as error:
-        written(stream, FAILED, 0, _text(error) or type(error).__name__.encode())
+        written(stream, FAILED, 0, _text(error))
         os._exit(1)
 
 

@@ -50,8 +50,10 @@ def begin(policy: Policy, lanes: int, briefing: Briefing) -> None:
     """
     try:
         policy.reset(lanes, briefing)
-    except Exception as error:
-        raise InvalidPolicy(f"{type(policy).__name__}.reset raises {error!r}") from error
+    except (InvalidPolicy, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise InvalidPolicy(f"{type(policy).__name__}.reset raises {told_of(error)}") from error
 
 
 def ask(
@@ -62,23 +64,41 @@ def ask(
     Returns:
         bool [B, N], and which lanes' answers could be read, bool [B].
     """
-    lanes = len(observation)
+    proposal, readable, _ = answered(policy, observation, rng, n)
+    return proposal, readable
+
+
+def answered(
+    policy: Policy, observation: FloatArray, rng: np.random.Generator, n: int
+) -> tuple[BoolArray, BoolArray, str | None]:
+    """What `ask` gives, and what was wrong with the answer; None where nothing was."""
+    lanes, fault = len(observation), None
     try:
         answer = policy.propose(observation.copy(), rng)
         # A subclass may do anything in its operations: it takes the long way.
         if type(answer) is np.ndarray and answer.dtype == bool and answer.shape == (lanes, n):
-            return answer.copy(), np.ones(lanes, dtype=bool)
+            return answer.copy(), np.ones(lanes, dtype=bool), None
         answers = list(islice(answer, lanes)) if len(answer) == lanes else []
+        given = answer.shape if isinstance(answer, np.ndarray) else type(answer).__name__
+        fault = f"propose gives {given}, not {(lanes, n)}"
     except KeyboardInterrupt:
         raise
-    except BaseException:  # a policy is a stranger's code; it may even exit
-        answers = []
+    except BaseException as error:  # a policy is a stranger's code; it may even exit
+        answers, fault = [], f"propose raises {told_of(error)}"
     proposal, readable = np.ones((lanes, n), dtype=bool), np.zeros(lanes, dtype=bool)
     for lane, one in enumerate(answers):
         read = shield.read_proposal(one, n)
         if read is not None:
             proposal[lane], readable[lane] = read, True
-    return proposal, readable
+    return proposal, readable, None if _all(readable) else fault
+
+
+def told_of(error: BaseException) -> str:
+    """What a stranger's exception says of itself; its own code may fail in that."""
+    try:
+        return str(repr(error))
+    except BaseException:
+        return type(error).__name__
 
 
 def ruled(

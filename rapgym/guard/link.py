@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import weakref
+from collections.abc import Collection
 from pathlib import Path
 
 from rapgym.errors import RapgymError
@@ -36,7 +37,8 @@ class Child:
         lifeline, held = os.pipe()  # its end tells the process that this one has gone
         files = (theirs.fileno(), order_file, lifeline)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "rapgym.guard.child", *map(str, files)],
+            # -P: not even the folder where the command is typed is looked in before it is confined.
+            [sys.executable, "-P", "-m", "rapgym.guard.child", *map(str, files)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -121,19 +123,32 @@ def hidden_paths() -> set[Path]:
     return {path.resolve() for path in found if path is not None}
 
 
-def readable_paths() -> list[Readable]:
-    """What a policy process needs: Python, the system's libraries, and modules, less what is hidden."""
-    hidden, system = hidden_paths(), ("/usr", "/lib", "/lib64", "/etc", "/opt", "/dev/urandom")
+def readable_paths(
+    folders: Collection[str] = (), hidden: Collection[str] = (), reads: Collection[str] = ()
+) -> list[Readable]:
+    """What a policy process needs: Python, the system's libraries, and modules, less what is hidden.
+
+    Args:
+        folders: a user's own, of which modules and packages alone may be read: data and results lie
+            beside them.
+        hidden: what must not be read, beside `hidden_paths`.
+        reads: what else may be read, less what is hidden.
+    """
+    never = hidden_paths() | {Path(each).resolve() for each in hidden}
+    system = ("/usr", "/lib", "/lib64", "/etc", "/opt", "/dev/urandom")
     found: list[Readable] = []
-    for root in (*system, sys.prefix, sys.base_prefix, places.PACKAGE, places.BASELINES):
-        found += landlock.without(Path(root), hidden)
-    for root in {Path(entry or ".").resolve() for entry in sys.path}:
-        if any(each.is_relative_to(root) for each in hidden) and root.is_dir():
+    roots: list[str | Path] = [sys.prefix, sys.base_prefix, places.PACKAGE, places.BASELINES]
+    for whole in map(Path, (*system, *roots, *reads)):
+        found += landlock.without(whole, never)
+    own = {Path(each).resolve() for each in folders}
+    for root in own | {Path(entry or ".").resolve() for entry in sys.path}:
+        holds = root in own or any(each.is_relative_to(root) for each in never)
+        if holds and root.is_dir():
             found.append(Readable(root, content=False))
             for entry in filter(_is_module, root.iterdir()):
-                found += landlock.without(entry, hidden)
+                found += landlock.without(entry, never)
         else:
-            found += landlock.without(root, hidden)
+            found += landlock.without(root, never)
     return [*dict.fromkeys(found)]
 
 

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +31,19 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
-from rapgym.guard.child import ANSWER, ASK, FAILED, LONGEST_TEXT, READY, RESET, SEED, Order
+from rapgym.files.shown import shown
+from rapgym.guard.child import (
+    ANSWER,
+    ASK,
+    BECAUSE,
+    FAILED,
+    LONGEST_TEXT,
+    READY,
+    RESET,
+    SEED,
+    WHY,
+    Order,
+)
 from rapgym.guard.link import Child, LateAnswer, PolicyGone, readable_paths
 from rapgym.policies.policy import Briefing
 
@@ -60,6 +72,9 @@ class PolicyProcess:
         memory_bytes: int | None = MEMORY_BYTES,
         hide: bool = True,
         waits_for_restart: bool = False,
+        folders: Sequence[str] = (),
+        hidden: Sequence[str] = (),
+        reads: Sequence[str] = (),
     ) -> None:
         """Start the process and build the policy there.
 
@@ -68,6 +83,9 @@ class PolicyProcess:
             hide: keep rows and columns out of reach, where the kernel can.
             waits_for_restart: a row that restarts the process waits up to `start_s` for it: for rows
                 in simulated time, which do not last as long as they say.
+            folders: where its modules are looked for first; of these, modules alone can be read.
+            hidden: paths that are kept out of reach beside traces, tables, caches and the data folder.
+            reads: paths that it may read, such as its weights.
 
         Raises:
             InvalidPolicy: it cannot be loaded or built, or declares `on_misfit` wrongly.
@@ -81,8 +99,8 @@ class PolicyProcess:
         self._deadline_s, self._start_s = deadline_ms / 1000, start_s
         self._restarts, self._patience, self._waits = restarts, patience_rows, waits_for_restart
         self._order = Order(
-            target, dict(options or {}), list(sys.path), memory_bytes,
-            readable_paths() if hide else None, 0, None,
+            target, dict(options or {}), [*folders, *sys.path], memory_bytes,
+            readable_paths(folders, hidden, reads) if hide else None, 0, None,
         )  # fmt: skip
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the policy
         weakref.finalize(self, self._file.close)
@@ -134,6 +152,19 @@ class PolicyProcess:
         except PolicyGone as gone:
             self._restart(str(gone))
             raise
+
+    def why(self) -> str | None:
+        """What was wrong with the last answer that could not be read; None where nothing was."""
+        child, until_s = self._child, time.monotonic() + self._deadline_s
+        if child is None:
+            return self.faults[-1] if self.faults else None
+        try:
+            self._await_idle(child, until_s)
+            child.send(WHY, 0, b"", until_s)
+            said = child.receive(LONGEST_TEXT, until_s)
+        except (PolicyGone, LateAnswer) as error:
+            return str(error)
+        return None if said is None or said[0] != BECAUSE else _plain(said[2]) or None
 
     def close(self) -> None:
         """End the process; every row from now on falls back."""
@@ -239,9 +270,8 @@ class PolicyProcess:
                 return said[2][0] == 1, said[2][1] == 1
             fault = f"the process of {target} is not ready after {self._start_s:g} s"
             if said is not None and said[0] == FAILED:
-                fault = "".join(
-                    c if c.isprintable() else " " for c in said[2].decode(errors="replace")
-                )
+                said_of = _plain(said[2])
+                fault = said_of if target in said_of else f"{target}: {said_of}"
         child.kill()
         self._child = None
         raise InvalidPolicy(fault)
@@ -259,3 +289,7 @@ class PolicyProcess:
                 self._ready(time.monotonic() + self._start_s)
             except InvalidPolicy as error:
                 self.faults.append(f"question {self._asked}: {error}")
+
+
+def _plain(said: bytes) -> str:
+    return shown(said.decode(errors="replace"))

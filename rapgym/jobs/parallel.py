@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rapgym.errors import RapgymError
-from rapgym.jobs import on_ray
+from rapgym.jobs import ending, on_ray
 
 Answer = TypeVar("Answer")
 
@@ -65,8 +65,10 @@ def results(
             initializer=_begin,
             initargs=(list(sys.path),),
         )
+        before = multiprocessing.active_children()
         try:
-            places = {pool.submit(call): i for i, call in enumerate(calls)}
+            with ending.ctrl_c_kept_off():
+                places = {pool.submit(call): i for i, call in enumerate(calls)}
             for done in as_completed(places):
                 yield places[done], done.result()
         except BrokenProcessPool as error:
@@ -74,6 +76,12 @@ def results(
                 "a worker process died, perhaps for want of memory; what was finished is kept: run "
                 "the same command again, with --jobs 1"
             ) from error
+        except (KeyboardInterrupt, GeneratorExit):
+            # Nobody waits for what is under way: a call may take minutes.
+            for process in multiprocessing.active_children():
+                if process not in before:
+                    process.kill()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -16,7 +16,7 @@ import torch
 
 from rapgym import heldout
 from rapgym.errors import InvalidPolicy
-from rapgym.files import checked, places, provenance
+from rapgym.files import checked, places, provenance, writing
 from rapgym.jobs.parallel import processors
 from rapgym.learning.training import PARTS, Training
 from rapgym.policies import trained
@@ -140,7 +140,7 @@ class Run:
         options = {} if checkpoint_s is None else {"checkpoint_s": checkpoint_s}
         if self.told not in PARTS:
             raise InvalidPolicy(f"nothing is trained on {self.told}; there are {', '.join(PARTS)}")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        writing.made(self.folder)
         with heldout.only(*PARTS[self.told]) as opened:
             task = Training(self.method, self.story, self.told, self.seed, self.settings,
                             module.Agent, self.folder, start=start, minutes=self.minutes,
@@ -157,16 +157,34 @@ class Run:
         task.forget()
         return Done(self, cost, training["seconds"], False)
 
+    def in_the_way(self, *, publish: bool) -> Path | None:
+        """A policy of another run that this one would overwrite, in its folder or where it is published."""
+        here = self.finished()
+        if here is None and self.path.is_file():
+            return self.path
+        there, _ = self._published()
+        if not publish or not there.is_file():
+            return None
+        same = here is not None and checked.sha256_of(there) == checked.sha256_of(self.path)
+        return None if same else there
+
+    def _published(self) -> tuple[Path, Path]:
+        """Where its policy is published, and the network with which it began."""
+        own = checked.cache_folder() / "trained"
+        folder = own if self.story.is_own else places.TRAINED
+        what = self.method, self.story, self.told, self.seed
+        path, began = (
+            folder.joinpath(*f"{trained.place(*what, untrained=untrained)}.npz".split("/"))
+            for untrained in (False, True)
+        )
+        return path, began
+
     def publish(self) -> Path:
         """Copy the policy to where policies are looked for: the package, or the cache of own traces.
 
         With it goes the network with which it began, which stands beside it in a bench.
         """
-        own = checked.cache_folder() / "trained"
-        folder = own if self.story.is_own else places.TRAINED
-        what = self.method, self.story, self.told, self.seed
-        path = folder.joinpath(*f"{trained.place(*what)}.npz".split("/"))
-        began = folder.joinpath(*f"{trained.place(*what, untrained=True)}.npz".split("/"))
+        path, began = self._published()
         for here, there in ((self.path.with_name(UNTRAINED_FILE), began), (self.path, path)):
             if here.is_file():  # a run of an earlier edition did not keep how it began
                 with checked.written_aside(there) as file, here.open("rb") as source:

@@ -13,7 +13,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidSpec
-from rapgym.files import checked, places
+from rapgym.files import checked, incoming, json_text, limits, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,6 @@ class DeviceProfile:
 IDEAL = DeviceProfile()
 
 SCHEMA = 1
-MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 WORK = ("prefill_token", "decode_step", "decode_token")
 
@@ -126,7 +125,7 @@ def read(name: str) -> DeviceProfile:
 def stored(path: Path) -> Stored:
     """A profile with its provenance; raises as `read` does."""
     try:
-        held = json.loads(checked.bounded(path, MAX_BYTES))
+        held = json_text.parsed(incoming.bounded(path, limits.PROFILE))
         if held.pop("schema") != SCHEMA:
             raise ValueError("it is of another schema")
         provenance, latency = held.pop("provenance"), held.pop("latency", None)
@@ -146,7 +145,6 @@ def stored(path: Path) -> Stored:
         TypeError,
         AttributeError,
         OverflowError,
-        RecursionError,
     ) as error:
         raise InvalidSpec(f"{path} is no device profile that can be read: {error}") from error
 

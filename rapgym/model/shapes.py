@@ -1,13 +1,12 @@
 """Shapes of models: presets, and what a Hugging Face `config.json` says; and formats of storage."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rapgym.errors import InvalidSpec
-from rapgym.files import checked
+from rapgym.files import incoming, json_text, limits
 
 WeightFormat = Literal["bf16", "int8", "int4"]
 KVFormat = Literal["bf16", "int8"]
@@ -75,13 +74,12 @@ def model_spec(name: str) -> ModelSpec:
         return _config_spec(name)
     known = ", ".join(model.name for model in MODELS)
     raise InvalidSpec(
-        f"no model shape is called {name!r}; there are {known}, or give the path of a Hugging Face "
+        f"no model shape is called {name[:80]!r}; there are {known}, or give the path of a Hugging Face "
         "config.json"
     )
 
 
 CONFIG_SUFFIX = ".json"
-MAX_CONFIG_BYTES = 1 << 20
 # What a missing number of KV heads means to transformers 5.23: None for as many as query heads.
 FAMILIES: Mapping[str, int | None] = {"llama": None, "mistral": 8, "qwen2": 32, "qwen3": 32}
 QWEN3_HEAD_DIM = 128  # where a config of Qwen3 states none
@@ -103,10 +101,10 @@ def is_config(name: str) -> bool:
 def _config_spec(name: str) -> ModelSpec:
     """The shape that a file states; raises as `model_spec` does."""
     try:
-        config = json.loads(checked.bounded(Path(name), MAX_CONFIG_BYTES))
+        config = json_text.parsed(incoming.bounded(Path(name), limits.CONFIG))
     except FileNotFoundError:
         raise InvalidSpec(f"{name} is not there: give the path of a model's config.json") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InvalidSpec(f"{name} is no config.json that can be read: {error}") from error
     if not isinstance(config, dict):
         raise InvalidSpec(f"{name} is no model's config.json: it holds no object")
@@ -118,7 +116,7 @@ def _config_spec(name: str) -> ModelSpec:
 
 def _shape(name: str, config: Mapping[str, Any]) -> ModelSpec:
     """Raises ValueError with what is wrong."""
-    family = str(config.get("model_type"))
+    family = str(config.get("model_type"))[:80]
     _check_family(family, config)
     sizes = {field: _size(config, key) for field, key in SIZES.items()}
     heads, kv_key = sizes["query_heads"], "num_key_value_heads"
@@ -135,7 +133,7 @@ def _shape(name: str, config: Mapping[str, Any]) -> ModelSpec:
         head_dim = sizes["hidden"] // heads
     tied = config.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
-        raise ValueError(f"tie_word_embeddings is true or false, not {tied!r}")
+        raise ValueError(f"tie_word_embeddings is true or false, not {repr(tied)[:80]}")
     return ModelSpec(
         name,
         **sizes,
@@ -150,7 +148,7 @@ def _shape(name: str, config: Mapping[str, Any]) -> ModelSpec:
 def _size(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
-        raise ValueError(f"{key} is a whole number of at least 1, not {value!r}")
+        raise ValueError(f"{key} is a whole number of at least 1, not {repr(value)[:80]}")
     return value
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rapgym.errors import InvalidPolicy
-from rapgym.files import checked, places
+from rapgym.files import checked, incoming, json_text, limits, places
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing, Policy, Told
 from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 
 Kind = Literal["static", "reactive", "heuristic", "learned", "bound", "rival"]
-MAX_BYTES = 16 << 20  # of settings that were found on this machine
+SAVED = "sb3:"  # before the path of a model that Stable-Baselines3 has saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,19 @@ class Entry:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is a user's, named as `module:Class`."""
-        return self.name == self.target
+        """Whether it is a user's, named as `module:Class` or as `sb3:FILE.zip`."""
+        return self.name == self.target or self.holds_pickles
+
+    @property
+    def holds_pickles(self) -> bool:
+        """Whether it is a file that runs code as it is read."""
+        return self.name.startswith(SAVED)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a user's is built with."""
+        path = self.name.removeprefix(SAVED)
+        return {"path": str(Path(path).absolute())} if self.holds_pickles else {}
 
     @property
     def reads(self) -> str:
@@ -164,6 +175,9 @@ def find(name: str) -> Entry | None:
             summary=f"{run.method} of {run.scenario}",
             file=name,
         )
+    if name.startswith(SAVED):
+        target = "rapgym.learning.saved:SavedModel"
+        return Entry(name, "learned", target, "a saved model of the user's", ())
     if ":" in name:
         return Entry(name, "heuristic", name, "a policy of the user's", ())
     return None
@@ -187,7 +201,9 @@ def _load(target: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a user's module may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's module may raise anything, and even exit
         raise InvalidPolicy(f"{target} cannot be loaded: {error!r}") from error
 
 
@@ -210,8 +226,8 @@ def own_file() -> Path:
 def own_tuned() -> dict[str, Any]:
     """What `own_file` holds; as `tuned` otherwise. A damaged file holds nothing: it is found anew."""
     try:
-        found = json.loads(checked.bounded(own_file(), MAX_BYTES))
-    except (OSError, ValueError, RecursionError):
+        found = json_text.parsed(incoming.bounded(own_file(), limits.SETTINGS))
+    except (OSError, ValueError):
         return {}
     return {
         name: {key: kept for key, kept in stories.items() if isinstance(kept, dict)}
@@ -239,7 +255,7 @@ def settings(found: Entry, briefing: Briefing, table_sha256: str, seed: int = 0)
     if found.reads:
         return _run(found, briefing, seed)
     if not found.tune:
-        return {}
+        return found.options
     story = briefing.scenario
     kept = kept_for(found, story)
     if kept is None or briefing.split not in kept or kept.get("table_sha256") != table_sha256:
@@ -304,8 +320,10 @@ def build(found: Entry, options: Mapping[str, Any]) -> Policy:
     made = _load(found.target)
     try:
         policy = made(**options)
-    except Exception as error:
-        raise InvalidPolicy(f"{found.target} cannot be built: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise InvalidPolicy(f"{found.target} cannot be built: {error!r}") from error
     if not callable(getattr(policy, "reset", None)) or not callable(
         getattr(policy, "propose", None)
     ):

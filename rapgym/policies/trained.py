@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rapgym.errors import InvalidPolicy
-from rapgym.files import checked, places
+from rapgym.files import checked, incoming, json_text, limits, places
 from rapgym.policies.policy import Told
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.story import Scenario
@@ -27,7 +27,6 @@ from rapgym.world.encoding import Layout
 
 SCHEMA = 1
 HEADER = "header"  # of the arrays in a file the one that holds JSON
-MAX_BYTES = 32 << 20  # of a file, and of its arrays unpacked
 KINDS = "fiub"  # of numbers that an array may hold
 # What a run may have opened that is told of a split: nothing after it, and no test columns.
 MAY_OPEN: Mapping[Told, frozenset[str]] = {
@@ -187,10 +186,8 @@ def read(path: Path) -> TrainedPolicy:
         InvalidPolicy: it is not there, damaged, too large or something else.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
-        arrays = _arrays(path.read_bytes())
-        header = json.loads(arrays.pop(HEADER).tobytes().decode())
+        arrays = _arrays(incoming.bounded(path, limits.WEIGHTS))
+        header = json_text.parsed(arrays.pop(HEADER).tobytes())
         if header.pop("schema") != SCHEMA:
             raise ValueError("it is of another schema")
         if {*header} != {*_HEADER} or any(
@@ -202,20 +199,39 @@ def read(path: Path) -> TrainedPolicy:
         return TrainedPolicy(**header, arrays=arrays)
     except FileNotFoundError:
         raise InvalidPolicy(f"{path} is not there; rapgym train makes such files") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError,
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError,
             NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise InvalidPolicy(f"{path} is no trained policy that can be read: {error}") from error
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file; whatever it claims, no more than `MAX_BYTES` are taken."""
+    """The arrays of an .npz file; whatever it claims, no more than `limits.WEIGHTS` are unpacked."""
+    # Each entry of an archive's directory begins so: they are counted before memory holds one.
+    if content.count(b"PK\1\2") > limits.WEIGHTS_ARRAYS:
+        raise ValueError(f"it holds more than {limits.WEIGHTS_ARRAYS} arrays")
+    found, left = {}, limits.WEIGHTS
     with zipfile.ZipFile(io.BytesIO(content)) as packed:
-        entries = packed.infolist()
-        if sum(entry.file_size for entry in entries) > MAX_BYTES:
-            raise ValueError(f"its arrays take more than {MAX_BYTES >> 20} MiB")
-        return {
-            entry.filename.removesuffix(".npy"): _array(packed.read(entry)) for entry in entries
-        }
+        for entry in packed.infolist():
+            # Of other kinds, zipfile unpacks as much as there is.
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError("an array is packed in another way than NumPy does")
+            told = _unpacked(packed, entry, left)
+            left -= len(told)
+            found[entry.filename.removesuffix(".npy")] = _array(told)
+    return found
+
+
+def _unpacked(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, most_bytes: int) -> bytes:
+    """An entry's bytes, unpacked a piece at a time: its directory may say anything of their number."""
+    pieces, total = [], 0
+    with packed.open(entry) as file:
+        # zipfile gives no more than is claimed; a read behind that would cost as much as the array.
+        while piece := file.read(min(limits.PIECE, entry.file_size - total)):
+            pieces.append(piece)
+            total += len(piece)
+            if total > most_bytes:
+                raise ValueError(f"its arrays take more than {incoming.size(limits.WEIGHTS)}")
+    return b"".join(pieces)
 
 
 def _array(content: bytes) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidTable
-from rapgym.files import checked, headed
+from rapgym.files import checked, headed, incoming, limits
 from rapgym.files import columns as csv_columns
 from rapgym.model import blocks
 from rapgym.quality.header import (
@@ -30,7 +30,6 @@ from rapgym.quality.header import (
 )
 
 SUFFIX = ".csv.gz"
-MAX_BYTES = 64 << 20  # of a file, unpacked too: a hundred times the largest that is shipped
 
 PER_ROW = ("key", "sample", "design", "nll_p95")
 PER_DOMAIN = ("tokens", "nll", "nll_se", "kl", "top1")
@@ -106,7 +105,7 @@ def read(path: Path) -> TableFile:
         InvalidTable: it is damaged, or of a schema that this version does not know.
     """
     try:
-        content = checked.bounded(path, MAX_BYTES)
+        content = incoming.bounded(path, limits.TABLE)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise DataUnavailable(
@@ -122,7 +121,7 @@ def unpacked(content: bytes, where: str) -> TableFile:
         InvalidTable: whatever is wrong with them.
     """
     try:
-        found, lines = headed.unpack(content, MAX_BYTES)
+        found, lines = headed.unpack(content, limits.TABLE, limits.TABLE_ROWS)
         header = header_of(found)
         rows = _rows(header, lines)
     except ValueError as error:  # InvalidTable and InvalidSpec are such

@@ -12,7 +12,7 @@ import numpy as np
 
 from rapgym.arrays import IntArray
 from rapgym.errors import DataUnavailable, InvalidSpec, WrongChecksum
-from rapgym.files import checked
+from rapgym.files import checked, incoming, limits
 
 Split = Literal["calib", "test"]
 SPLITS: tuple[Split, Split] = ("calib", "test")
@@ -152,12 +152,13 @@ def named(arguments: Iterable[str]) -> OwnTexts:
 
 def _content(path: Path) -> str:
     try:
-        raw = path.read_bytes()
-        return (lzma.decompress(raw) if path.suffix == ".xz" else raw).decode()
+        with incoming.opened(path) as file:
+            pieces = incoming.unpacked(file, "xz" if path.suffix == ".xz" else "", limits.OWN_TEXT)
+            return b"".join(pieces).decode()
     except OSError as error:
         raise DataUnavailable(f"--text: {path} cannot be read ({error.strerror})") from error
-    except (lzma.LZMAError, UnicodeDecodeError) as error:
-        raise DataUnavailable(f"--text: {path} is no UTF-8 text: {error}") from error
+    except ValueError as error:
+        raise DataUnavailable(f"--text: {str(path)!r} is no UTF-8 text: {error}") from error
 
 
 def halves(text: str) -> tuple[str, str]:

@@ -14,20 +14,21 @@ Read are JSON lines, and the request logs of vLLM and SGLang; each line is tried
 A time without a zone is this machine's local time.
 """
 
-import gzip
-import json
 import math
 import re
-import zlib
+import sys
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from rapgym.arrays import FloatArray
 from rapgym.errors import DataUnavailable, InvalidTrace
+from rapgym.files import incoming, json_text, limits
 from rapgym.workload.trace import LARGEST, RequestTrace
 
 JSON_NAMES = {
@@ -42,8 +43,6 @@ JSON_NAMES = {
     ),
     "status": ("status", "status_code"),
 }  # fmt: skip
-LONGEST_LINE = 8 << 20  # characters: a prompt's token ids take seven each
-MOST_REQUESTS = 8_000_000  # of a log: more would not fit into memory
 _EPOCH_UNITS = (
     (1e17, 1e9),
     (1e14, 1e6),
@@ -82,8 +81,10 @@ class _Open:
 
 @dataclass(slots=True)
 class _Found:
-    rows: list[tuple[float, int, int]] = field(default_factory=list)
+    # Arrival, prompt and output tokens, one request behind the other: tuples would take ten times as much.
+    rows: "array[float]" = field(default_factory=lambda: array("d"))
     open: dict[str, _Open] = field(default_factory=dict)
+    noted: int = 0  # lines of vLLM's
     passed_over: int = 0
     first_fault: str = ""
     has_year: bool = True
@@ -97,33 +98,64 @@ def read(path: Path) -> AccessLog:
         InvalidTrace: it speaks of no request whose arrival and lengths are known.
     """
     try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8", errors="replace") as file:
-            return parse(_lines(file), path.name)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        with incoming.opened(path) as file:
+            kind: incoming.Packing = "gzip" if path.suffix == ".gz" else ""
+            return parse(_lines(incoming.unpacked(file, kind, sys.maxsize)), path.name)
+    except (OSError, ValueError) as error:
         if isinstance(error, InvalidTrace):
             raise
         raise DataUnavailable(f"{path} cannot be read: {error}") from error
 
 
-def _lines(file: IO[str]) -> Iterator[str]:
-    """The lines of a file, those that are longer than any log's in pieces."""
-    while line := file.readline(LONGEST_LINE):
-        yield line
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    """The lines of a log, without those that are longer than any log's.
+
+    Raises:
+        ValueError: a line has no end.
+    """
+    left, endless = b"", 0
+    for piece in pieces:
+        whole, newline, rest = piece.rpartition(b"\n")
+        if newline:
+            if endless:
+                whole, endless = whole.partition(b"\n")[2], 0
+            yield from (left + whole).decode(errors="replace").split("\n")
+            left = rest
+        elif endless:
+            endless += len(piece)
+        else:
+            left += piece
+        if len(left) > limits.ACCESS_LINE:
+            left, endless = b"", len(left)
+        if endless > limits.ACCESS_ENDLESS:
+            raise ValueError(f"a line of it has no end in {incoming.size(limits.ACCESS_ENDLESS)}")
+    if left:
+        yield left.decode(errors="replace")
 
 
 def parse(lines: Iterable[str], name: str) -> AccessLog:
     """As `read`, of the lines of a log."""
     found = _Found()
+    known, since = 0, 0  # what the log told so far, and the line that told it
     for number, line in enumerate(lines, 1):
         try:
-            found.rows += _row_of(line, found)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            for row in _row_of(line, found):
+                found.rows.extend(row)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             found.passed_over += 1
-            found.first_fault = found.first_fault or f"line {number}: {error}"
-        if len(found.rows) + len(found.open) > MOST_REQUESTS:
-            raise InvalidTrace(f"{name} holds more than {MOST_REQUESTS} requests: cut it in parts")
-    found.rows += _answered(found.open)
+            found.first_fault = found.first_fault or f"line {number}: {str(error)[:200]}"
+        told = len(found.rows) // 3 + found.noted
+        if told > known:
+            known, since = told, number
+            _check_count(found, name)
+        elif number - since > limits.ACCESS_SILENT:
+            fault = f"; {found.first_fault}" if found.first_fault else ""
+            raise InvalidTrace(
+                f"{name} is no log of requests: {limits.ACCESS_SILENT} lines from line {since + 1} on "
+                f"tell of none{fault}"
+            )
+    for row in _answered(found.open):
+        found.rows.extend(row)
     unanswered = sum(
         each.prompt_tokens is None or not _output(each) for each in found.open.values()
     )
@@ -136,14 +168,24 @@ def parse(lines: Iterable[str], name: str) -> AccessLog:
     return AccessLog(_trace(found, name), found.passed_over, found.first_fault, unanswered)
 
 
+def _check_count(found: _Found, name: str) -> None:
+    for count, most in (
+        (len(found.rows) // 3, limits.ACCESS_REQUESTS),
+        (len(found.open), limits.ACCESS_OPEN),
+    ):
+        if count > most:
+            raise InvalidTrace(f"{name} holds more than {most} requests: cut it in parts")
+
+
 def _row_of(line: str, found: _Found) -> Iterator[tuple[float, int, int]]:
     if line.lstrip().startswith("{"):
-        yield from _of_json(json.loads(line))
+        yield from _of_json(_object(line))
     elif "Finish: obj=" in line:
         yield _of_sglang(line)
     elif (match := _VLLM.search(line)) and (time := _VLLM_TIME.search(line[: match.start()])):
         found.has_year = False
         _note_vllm(found.open, match, _seconds_of_year(time))
+        found.noted += 1
 
 
 def _of_json(entry: dict[str, Any]) -> Iterator[tuple[float, int, int]]:
@@ -215,6 +257,8 @@ def _note_vllm(open_ones: dict[str, _Open], match: re.Match[str], time_s: float)
     event, told = match[1], match[3]
     # Several prompts or choices of one request are numbered: cmpl-12ab-0.
     request = re.sub(r"(?<=[0-9a-f]{16})-\d{1,3}$", "", match[2])
+    if len(request) > limits.ACCESS_NAME:
+        raise ValueError("the name of a request is longer than any")
     each = open_ones.get(request)
     if event == "Received request" or (event == "Request" and told.startswith(" details:")):
         each = open_ones.setdefault(request, _Open(time_s))
@@ -235,6 +279,13 @@ def _last_ids(told: str) -> int | None:
     return len([part for part in lists[-1].split(",") if part.strip()]) if lists else None
 
 
+def _object(line: str) -> dict[str, Any]:
+    found = json_text.parsed(line)
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
 def _output(each: _Open) -> int:
     return each.output_tokens or each.pieces
 
@@ -246,21 +297,21 @@ def _answered(open_ones: dict[str, _Open]) -> Iterator[tuple[float, int, int]]:
 
 
 def _trace(found: _Found, name: str) -> RequestTrace:
-    rows = found.rows
+    rows: FloatArray = np.array(found.rows).reshape(-1, 3)
+    at_s = rows[:, 0]
     if not found.has_year:
         # A log that goes on into the next year begins anew in January.
         half_s = 183 * 86400
-        latest = max(row[0] for row in rows)
-        if latest - min(row[0] for row in rows) > half_s:
-            rows = [(s + 366 * 86400 if latest - s > half_s else s, p, o) for s, p, o in rows]
-    rows = sorted((row for row in rows if row[1] + row[2] > 0), key=lambda row: row[0])
-    if not rows:
+        at_s[at_s.max() - at_s > half_s] += 366 * 86400
+    rows = rows[rows[:, 1] + rows[:, 2] > 0]
+    if not len(rows):
         raise InvalidTrace(f"{name} holds no request of at least one token")
-    start_s = float(math.floor(rows[0][0]))
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    start_s = float(math.floor(rows[0, 0]))
     return RequestTrace(
         name,
-        np.round(np.array([row[0] - start_s for row in rows]), 6),
-        np.array([row[1] for row in rows], dtype=np.int64),
-        np.array([row[2] for row in rows], dtype=np.int64),
+        np.round(rows[:, 0] - start_s, 6),
+        rows[:, 1].astype(np.int64),
+        rows[:, 2].astype(np.int64),
         start_wall_s=start_s if found.has_year else math.nan,
     )

@@ -1,11 +1,11 @@
 """How many tokens an answer of an OpenAI-compatible server had, read as it passes; text is not kept."""
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
-LARGEST_ANSWER_BYTES = 64 << 20  # of one that is not streamed; a longer one is not read
+from rapgym.files import json_text, limits
+
 CHARACTERS_PER_TOKEN = 4  # where the server tells no count: a rule of thumb for English
 
 
@@ -32,28 +32,41 @@ class Answer:
         self.usage: dict[str, Any] = {}
         self.events = 0  # that brought text
         self.characters = 0  # of text that came at once
-        self._rest = b""
-        self._too_long = False
+        # What has come of a line, or of an answer at once: joined when it is whole, so that a long one
+        # takes no time with the square of its pieces.
+        self._begun: list[bytes] = []
+        self._size = 0
 
     def feed(self, piece: bytes) -> None:
-        """Read the next bytes."""
-        if self._too_long:
+        """Read the next bytes. An event or an answer that is larger than `limits.ANSWER` is passed over."""
+        if not self.is_stream:
+            self._keep(piece)
             return
-        self._rest += piece
-        if self.is_stream:
-            *lines, self._rest = self._rest.split(b"\n")
-            for line in lines:
-                self._read_event(line)
-        if len(self._rest) > LARGEST_ANSWER_BYTES:
-            self._too_long, self._rest = True, b""
+        *ended, begun = piece.split(b"\n")
+        for end in ended:
+            self._keep(end)
+            self._read_event(self._taken())
+        self._keep(begun)
+
+    def _keep(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > limits.ANSWER:
+            self._begun.clear()
+        elif piece:
+            self._begun.append(piece)
+
+    def _taken(self) -> bytes:
+        whole = b"".join(self._begun)
+        self._begun.clear()
+        self._size = 0
+        return whole
 
     def end(self) -> None:
         """Nothing follows, whether the answer is whole or not."""
         if self.is_stream:
-            self._read_event(self._rest)
+            self._read_event(self._taken())
         else:
-            self._read_object(self._rest)
-        self._rest = b""
+            self._read_object(self._taken())
 
     def lengths(self, prompt_characters: int) -> Lengths:
         """Tokens of the request, by the server's count where it told one.
@@ -74,8 +87,8 @@ class Answer:
 
     def _read_object(self, data: bytes) -> None:
         try:
-            found = json.loads(data)
-        except (ValueError, RecursionError):
+            found = json_text.parsed(data)
+        except ValueError:
             return  # an answer that was cut, or is none of JSON
         if not isinstance(found, dict):
             return
@@ -93,8 +106,8 @@ class Answer:
 def prompt_characters(body: bytes) -> int:
     """Characters of text in a request: of `prompt`, `messages`, `input` or `instructions`."""
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
+        found = json_text.parsed(body)
+    except ValueError:
         return 0
     if not isinstance(found, dict):
         return 0

@@ -7,6 +7,7 @@ each request, answers uncompressed.
 
 import http.client
 import json
+import re
 import socket
 import socketserver
 import threading
@@ -17,18 +18,21 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from rapgym.errors import InvalidSpec
+from rapgym.files import limits
 from rapgym.recorder.answer_usage import Answer, Lengths, prompt_characters
 
 COUNTED = ("/completions", "/responses", "/messages")  # how paths that are noted end
 UPSTREAM_TIMEOUT_S = 3600.0  # a long answer that is not streamed says nothing until it is whole
 IDLE_S = 300.0  # of a client's connection
-LARGEST_BODY_BYTES = 256 << 20
 PIECE_BYTES = 64 << 10
 # Of one connection, not of the message (RFC 9110, 7.6.1); lengths and codings are set anew.
 HOP_BY_HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
     "trailer", "transfer-encoding", "upgrade", "expect", "host", "content-length", "accept-encoding",
 }  # fmt: skip
+
+_LENGTH = re.compile(rf"[0-9]{{1,{limits.LENGTH_DIGITS}}}")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,%d})[ \t]*(?:;[^\r\n]*)?\r?\n" % limits.LENGTH_DIGITS)
 
 Note = Callable[[float, Lengths], None]  # seconds since the recording began, and tokens
 
@@ -67,6 +71,20 @@ def upstream_url(url: str) -> SplitResult:
 
 class _Refused(Exception):
     """Status and message of an answer of the proxy's own."""
+
+
+def _told_once(answer: http.client.HTTPResponse) -> http.client.HTTPResponse:
+    """An answer that says in one way alone how long it is.
+
+    Raises:
+        ValueError: who reads it after the proxy could take it for another, or for two.
+    """
+    lengths = answer.headers.get_all("Content-Length", [])
+    if len(lengths) + len(answer.headers.get_all("Transfer-Encoding", [])) > 1 or not all(
+        map(_LENGTH.fullmatch, lengths)
+    ):
+        raise ValueError("it tells the length of its answer in two ways, or in none")
+    return answer
 
 
 class Proxy(ThreadingHTTPServer):
@@ -147,38 +165,46 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
 
     def _body(self) -> bytes:
-        coding, length = self.headers.get("Transfer-Encoding"), self.headers.get("Content-Length")
+        codings, lengths = (
+            self.headers.get_all(name, []) for name in ("Transfer-Encoding", "Content-Length")
+        )
         if not self.path.startswith("/") or self.headers.get("Upgrade"):
             raise _Refused(501, "the proxy passes on plain HTTP requests alone")
-        if coding is not None and (coding.lower() != "chunked" or length is not None):
+        if len(codings) + len(lengths) > 1 or any(each.lower() != "chunked" for each in codings):
             raise _Refused(400, "the length of the request is told in two ways, or in none")
-        if coding is not None:
+        if codings:
             try:
                 return b"".join(self._chunks())
             except ValueError as error:
                 raise _Refused(400, f"the request's chunks cannot be read: {error}") from error
-        if length is None:
+        if not lengths:
             return b""
-        if not length.isdecimal() or int(length) > LARGEST_BODY_BYTES:
+        if not _LENGTH.fullmatch(lengths[0]) or int(lengths[0]) > limits.BODY:
             raise _Refused(413, "the request's length is none, or too large for the proxy")
-        body = self.rfile.read(int(length))
-        if len(body) != int(length):
+        body = self.rfile.read(int(lengths[0]))
+        if len(body) != int(lengths[0]):
             raise _Refused(400, "the request was cut short")
         return body
 
     def _chunks(self) -> Iterator[bytes]:
         total = 0
         while True:
-            size = int(self.rfile.readline(1024).split(b";")[0].strip(), 16)
+            found = _CHUNK.fullmatch(self.rfile.readline(1024))
+            if found is None:
+                raise ValueError("a chunk does not say how long it is")
+            size = int(found[1], 16)
             total += size
-            if size < 0 or total > LARGEST_BODY_BYTES:
+            if total > limits.BODY:
                 raise ValueError("it is too large for the proxy")
             if size == 0:
-                while self.rfile.readline(65536).strip():  # trailers are not passed on
-                    pass
-                return
-            yield self.rfile.read(size)
-            self.rfile.readline(8)
+                for _ in range(limits.TRAILERS):  # they are not passed on
+                    if not self.rfile.readline(65536).strip():
+                        return
+                raise ValueError("there is no end of lines behind them")
+            chunk = self.rfile.read(size)
+            if len(chunk) != size or self.rfile.readline(8) not in (b"\r\n", b"\n"):
+                raise ValueError("a chunk is not as long as it says")
+            yield chunk
 
     def _ask(self, connection: http.client.HTTPConnection, body: bytes) -> http.client.HTTPResponse:
         path = self.server.upstream.path.rstrip("/") + self.path
@@ -190,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
             if body or self.command in ("POST", "PUT", "PATCH"):
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
-            return connection.getresponse()
+            return _told_once(connection.getresponse())
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _Refused(502, f"the server behind it does not answer: {error}") from error
 

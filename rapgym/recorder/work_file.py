@@ -4,10 +4,12 @@ A row that `WorkFile.append` returned from is in the operating system's hands: i
 of this process, by kill -9 too (not a loss of power). A row that was cut in two is passed over.
 """
 
+import errno
 import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
-from rapgym.files import checked, columns
+from rapgym.files import columns, incoming, json_text, limits, writing
 from rapgym.files.closing import Closing
 from rapgym.workload import trace
 from rapgym.workload.trace import MemoryTrace, RequestTrace
@@ -51,14 +53,17 @@ class WorkFile(Closing):
             raise InvalidSpec(f"{out}: a trace is a .csv or a .csv.gz file")
         if out.exists():
             raise InvalidSpec(f"{out} is there already: name another with --out, or move it away")
-        out.parent.mkdir(parents=True, exist_ok=True)
+        writing.made(out.parent)
         path = work_path(out)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+            self._file = os.open(path, flags, 0o644)
         except FileExistsError:
             raise InvalidSpec(
                 f"{path} holds a recording that did not end; run: rapgym record --finish --out {out}"
             ) from None
+        except OSError as error:
+            raise writing.unwritable(path, error) from error
         _lock(self._file, path)
         self._writing, self._is_open = threading.Lock(), True
         self.start_wall_s, self.start_s = time.time(), time.monotonic()
@@ -69,7 +74,7 @@ class WorkFile(Closing):
         """Add one row; it survives this process once the call returns. After `close`, nothing.
 
         Raises:
-            OSError: the disk is full; rows before it are safe.
+            Unwritable: the disk is full; rows before it are safe.
         """
         with self._writing:
             if self._is_open:
@@ -83,8 +88,9 @@ class WorkFile(Closing):
     def _write(self, text: str) -> None:
         data = text.encode()
         # One call writes a row whole, but for a full disk.
-        if os.write(self._file, data) != len(data):
-            raise OSError(f"{work_path(self.out)} cannot grow: the disk is full")
+        with writing.naming(work_path(self.out)):
+            if os.write(self._file, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Hand the rows to the disk; they stay in the work file until `finish`. Without one it goes."""
@@ -184,34 +190,92 @@ def _delete(path: Path) -> None:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]], int]:
     """Header, columns and number of damaged rows of a work file."""
     try:
-        content = checked.bounded(path, columns.LIMIT_BYTES)
+        with incoming.opened(path) as file:
+            pieces = incoming.unpacked(file, "", limits.CSV)
+            first, batches = columns.first_apart(_whole_lines(pieces))
+            header, kinds = _header(path, first)
+            names, batches = columns.first_apart(batches)
+            rows = _Rows(names, kinds)
+            if names == ",".join(kinds):
+                for batch in batches:
+                    rows.take(batch)
     except (OSError, ValueError) as error:
+        if isinstance(error, InvalidTrace):
+            raise
         raise InvalidTrace(f"{path} cannot be read: {error}") from error
-    whole, _, torn = content.rpartition(b"\n")
-    first, _, text = whole.decode(errors="replace").partition("\n")
+    if not rows.parts:
+        raise InvalidTrace(f"{path} holds no whole row: nothing was recorded")
+    table = {name: np.concatenate([part[name] for part in rows.parts]) for name in kinds}
+    return header, table, rows.damaged
+
+
+def _header(path: Path, first: str) -> tuple[dict[str, Any], dict[str, columns.Kind]]:
     try:
-        header = json.loads(first.removeprefix("# "))
+        header = json_text.parsed(first.removeprefix("# "))
         kinds = COLUMNS[header["kind"]]
         header["start_wall_s"] = float(header["start_wall_s"])
         if not abs(header["start_wall_s"]) <= trace.LARGEST["seconds"]:
             raise ValueError("start_wall_s is no point in time")
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise InvalidTrace(f"{path} is no recording of rapgym's, or has no row") from error
-    names, *lines = text.split("\n")
-    damaged = int(bool(torn))  # even if it reads as a row, digits may be missing
-    good = [line for line in lines if _is_row(line, names, kinds)]
-    if names != ",".join(kinds) or not good:
-        raise InvalidTrace(f"{path} holds no whole row: nothing was recorded")
-    table = columns.parse("\n".join([names, *good, ""]), path.name, kinds)
-    return header, table, damaged + len(lines) - len(good)
+    return header, kinds
 
 
-def _is_row(line: str, names: str, kinds: dict[str, columns.Kind]) -> bool:
-    try:
-        columns.parse(f"{names}\n{line}\n", "", kinds)
-    except InvalidTrace:
-        return False
-    return True
+_TORN = "\0"  # in place of a line that a kill cut short, or a zero-filled end after a loss of power
+
+
+def _whole_lines(pieces: Iterator[bytes]) -> Iterator[list[str]]:
+    """The lines of a work file; one that is cut short is damaged, even if it reads as a row."""
+    left = b""
+    for piece in pieces:
+        whole, newline, rest = piece.rpartition(b"\n")
+        if newline:
+            yield (left + whole).decode(errors="replace").split("\n")
+            left = rest
+        else:
+            left += piece
+        if len(left) > limits.CSV_ROW:
+            raise ValueError("a line of it is longer than any that rapgym records")
+    if left:
+        yield [_TORN]
+
+
+class _Rows:
+    """The rows that can be read of a work file's lines, and how many cannot."""
+
+    def __init__(self, names: str, kinds: dict[str, columns.Kind]) -> None:
+        self.names, self.kinds = names, kinds
+        self.parts: list[columns.Columns] = []
+        self.damaged = self.cells = 0
+
+    def take(self, batch: list[str]) -> None:
+        """Read lines, all at once where all can be read.
+
+        Raises:
+            ValueError: too many are damaged.
+        """
+        if not batch:
+            return
+        found = self._parsed(batch)
+        if found is not None:
+            self.parts.append(found)
+            self.cells += len(batch) * len(self.kinds)
+            if self.cells > limits.CSV_CELLS:
+                raise ValueError(f"it holds more than {limits.CSV_CELLS} cells")
+        elif len(batch) == 1:
+            self.damaged += 1
+            if self.damaged > limits.DAMAGED_ROWS:
+                raise ValueError(f"more than {limits.DAMAGED_ROWS} rows of it are damaged")
+        else:
+            half = len(batch) // 2
+            self.take(batch[:half])
+            self.take(batch[half:])
+
+    def _parsed(self, lines: list[str]) -> columns.Columns | None:
+        try:
+            return columns.parse([[self.names], lines], "", self.kinds)
+        except InvalidTrace:
+            return None
 
 
 def _trace_of(

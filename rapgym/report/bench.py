@@ -49,7 +49,8 @@ def _more(entry: Score) -> list[str]:
 def _marks(entry: Score) -> list[str]:
     champion = "++" if "all" in entry.champion else "+" if entry.champion else ""
     answer = "!" if entry.fallback else "=" if entry.tied_for_best else ""
-    return [mark for mark in (champion, answer) if mark]
+    apart = {"none": "(in-process)", "open": "(files open)"}.get(entry.isolation or "", "")
+    return [mark for mark in (champion, answer, apart) if mark]
 
 
 def _score(value: float | None) -> str:
@@ -199,6 +200,8 @@ than {LEAST_PIECES} pieces nothing is claimed.
 verdict is of the choice, corrected for the scenarios of the same traffic (Holm).
 '=': not told from the lowest cost on test (95 %, the quality table's error included).
 '!': could not be read in some rows, which the reference policy served.
+'(in-process)': a user's code that ran where its rows were played, by --in-process: nothing vouches for
+it, and it is no champion. '(files open)': in a process of its own that this system lets read all files.
 Rivals have a cost and no place on the two scales."""
 
 

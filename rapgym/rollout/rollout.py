@@ -11,11 +11,13 @@ from rapgym.guard.guard import (
     Guard,
     Guarding,
     Served,
+    answered,
     ask,
     begin,
     refuses_misfit,
     strict_lanes,
 )
+from rapgym.guard.process import PolicyProcess
 from rapgym.policies import registry
 from rapgym.policies.policy import TOLD, Briefing, Policy, briefing
 from rapgym.rollout.log import EpisodeLog, LogWriter, joined
@@ -152,15 +154,8 @@ def first_fault(make: Callable[[], Policy], story: Scenario, briefing: Briefing)
     lanes, policy = Lanes(story, briefing.split, 1), make()
     lanes.restart(0, Start(0, 0, 1.0, 1))
     begin(policy, 1, briefing)
-    try:
-        answer = policy.propose(lanes.observe(), np.random.default_rng(0))
-    except Exception as error:
-        return f"propose raises {error!r}"
-    shape = getattr(answer, "shape", None)
-    wanted = (1, lanes.world.blocks)
-    return (
-        None if shape == wanted else f"propose gives {shape or type(answer).__name__}, not {wanted}"
-    )
+    _, _, fault = answered(policy, lanes.observe(), np.random.default_rng(0), lanes.world.blocks)
+    return policy.why() if fault and isinstance(policy, PolicyProcess) else fault
 
 
 def decision_us(policy: Policy, story: Scenario, briefing: Briefing, rows: int = 256) -> FloatArray:
@@ -179,13 +174,25 @@ def decision_us(policy: Policy, story: Scenario, briefing: Briefing, rows: int =
     return np.array(spent[10:] or spent)
 
 
-def proposed(world: World, proposals: BoolArray, start: State) -> EpisodeLog:
-    """The log of serving given proposals, bool [T, B, N], from `start` on."""
+def proposed(
+    world: World,
+    proposals: BoolArray,
+    start: State,
+    sources: IntArray | None = None,
+    *,
+    refuses_misfit: bool = False,
+) -> EpisodeLog:
+    """The log of serving given proposals, bool [T, B, N], in turn from `start` on.
+
+    Args:
+        sources: whose they are, [T, B]; the policy's own unless stated.
+    """
     state, writer = start, LogWriter()
-    source = np.full(start.lanes, Reason.POLICY, dtype=np.int64)
-    for proposal in proposals:
-        before = state
-        state, outcome = simulator.step(world, state, proposal, source)
+    if sources is None:
+        sources = np.full(proposals.shape[:2], Reason.POLICY, dtype=np.int64)
+    for proposal, source in zip(proposals, sources, strict=True):
+        before, strict = state, strict_lanes(refuses_misfit, source)
+        state, outcome = simulator.step(world, state, proposal, source, strict)
         writer.add(world, before.row, before.limit_row, source, outcome)
     return writer.finish()
 

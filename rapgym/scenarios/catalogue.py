@@ -204,6 +204,15 @@ def story_of(
     Raises:
         InvalidSpec: there is no such scenario or profile, or the share is none.
     """
+    if not isinstance(named, str | Scenario | Mapping):
+        names = ", ".join(story.name for story in by_default())
+        raise InvalidSpec(
+            f"a scenario is a name, a Scenario or its fields, not {named!r}; there are {names}"
+        )
+    if not isinstance(length_share, int | float):
+        raise InvalidSpec(f"length_share is a number above 0, at most 1, not {length_share!r}")
+    if not isinstance(device_profile, str | None):
+        raise InvalidSpec(f"device_profile is a profile's name or file, not {device_profile!r}")
     if isinstance(named, Scenario):
         found = named
     else:

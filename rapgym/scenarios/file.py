@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rapgym.errors import DataUnavailable, InvalidSpec
-from rapgym.files import checked
+from rapgym.files import incoming, limits
 from rapgym.model.shapes import BF16, CONFIG_SUFFIX, MODELS, Format, KVFormat, WeightFormat
 from rapgym.scenarios.story import (
     FILE_SUFFIX,
@@ -23,7 +23,6 @@ from rapgym.scenarios.story import (
 from rapgym.workload import own as own_traces
 from rapgym.workload import series
 
-MAX_BYTES = 1 << 20
 TEXT, NUMBER, WHOLE, FLAG = "text", "a number", "a whole number", "true or false"
 TRACES = (".csv", ".csv.gz")  # how paths of traces end
 TABLES = TRACES[1:]
@@ -123,7 +122,16 @@ def read(path: Path, name: str | None = None) -> Scenario:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(checked.bounded(path, MAX_BYTES).decode("utf-8"))
+        text = incoming.bounded(path, limits.SCENARIO).decode("utf-8")
+        if any(
+            len(line) > limits.SCENARIO_LINE or line.count(".") > limits.SCENARIO_DOTS
+            for line in text.split("\n")
+        ):
+            raise ValueError(
+                f"a line of it has more than {limits.SCENARIO_LINE} characters or "
+                f"{limits.SCENARIO_DOTS} dots"
+            )
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise DataUnavailable(
             f"{path} is not there: go to the folder that its path starts from, or write one with: rapgym "
@@ -147,12 +155,14 @@ def _values(
 ) -> dict[str, Any]:
     """Values of a table, checked; paths among them start from `folder`. Tables in it are left out."""
     if not isinstance(told, dict):
-        raise InvalidSpec(f"{where} is a table of {', '.join(keys)}, not {told!r}")
+        raise InvalidSpec(f"{where} is a table of {', '.join(keys)}, not {_short(told)}")
     for key in told:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, 1)
             hint = f"; did you mean {near[0]}?" if near else "."
-            raise InvalidSpec(f"{where}: there is no key {key!r}{hint} Keys are {', '.join(keys)}")
+            raise InvalidSpec(
+                f"{where}: there is no key {_short(key)}{hint} Keys are {', '.join(keys)}"
+            )
     for key in keys:
         if key in required and key not in told:
             raise InvalidSpec(f"{where}: {key} is missing ({keys[key].says})")
@@ -163,10 +173,16 @@ def _values(
     }
 
 
+def _short(value: object) -> str:
+    """A value of the file in a message: no more of it than one reads."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
 def _value(where: str, value: Any, key: Key, folder: Path | None) -> Any:
     if isinstance(key.wanted, tuple):
         if value not in key.wanted:
-            raise InvalidSpec(f"{where} is one of {', '.join(key.wanted)}, not {value!r}")
+            raise InvalidSpec(f"{where} is one of {', '.join(key.wanted)}, not {_short(value)}")
         return value
     fine = {
         TEXT: isinstance(value, str),
@@ -175,9 +191,9 @@ def _value(where: str, value: Any, key: Key, folder: Path | None) -> Any:
         NUMBER: isinstance(value, int | float) and not isinstance(value, bool),
     }[key.wanted]
     if not fine or (isinstance(value, float) and not math.isfinite(value)):
-        raise InvalidSpec(f"{where} is {key.wanted}, not {value!r}")
+        raise InvalidSpec(f"{where} is {key.wanted}, not {_short(value)}")
     if isinstance(value, int) and abs(value) >= 1 << 53:
-        raise InvalidSpec(f"{where} is too large: {value}")
+        raise InvalidSpec(f"{where} is too large: {_short(value)}")
     if folder is None or not key.paths or not value.endswith(key.paths):
         return value
     return str(folder / value)

@@ -4,7 +4,6 @@ Both environments and the rollout stand on this; they differ only in how actions
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,10 +14,11 @@ from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding, simulator
 from rapgym.world.encoding import Layout, Visible
-from rapgym.world.records import Demand, Outcome, State, World
+from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Reason
 from rapgym.world.simulator import Step
 
+STRETCHES = ("train", "fit", "learn")  # splits whose episodes are a part of them
 TRAIN_EPISODE_ROWS = 64
 TOKEN_SCALES = (0.9, 1.1)  # small scaling of a train episode's tokens, uniform
 
@@ -33,6 +33,12 @@ class Start:
     rows: int  # length of the episode
 
 
+def episode_rows(world: World, split: Split) -> int:
+    """Rows of an episode: a stretch of `train` and of its parts to learn from, any other split whole."""
+    rows = len(world.rows)
+    return min(TRAIN_EPISODE_ROWS, rows) if split in STRETCHES else rows
+
+
 def start_of(world: World, story: Scenario, split: Split, seed_rng: np.random.Generator,
              offset: int) -> Start:  # fmt: skip
     """A train episode from a drawn start, pairing and scaling; any other is the whole split.
@@ -41,15 +47,14 @@ def start_of(world: World, story: Scenario, split: Split, seed_rng: np.random.Ge
         offset: which of the scenario's further pairings, 0 for the hour as it was; a train episode
             draws its own.
     """
-    rows = len(world.rows)
-    if split in ("train", "fit", "learn"):
-        length = min(TRAIN_EPISODE_ROWS, rows)
+    rows, length = len(world.rows), episode_rows(world, split)
+    if split in STRETCHES:
         row = int(seed_rng.integers(rows - length + 1))
         turned = int(seed_rng.integers(rows))
         return Start(row, turned, float(seed_rng.uniform(*TOKEN_SCALES)), length)
     if not 0 <= offset < story.offsets:
         raise InvalidSpec(f"{story.name} has offsets 0 to {story.offsets - 1}, not {offset}")
-    return Start(0, offset * rows // story.offsets, 1.0, rows)
+    return Start(0, offset * rows // story.offsets, 1.0, length)
 
 
 class Lanes:
@@ -81,6 +86,8 @@ class Lanes:
         self.age: IntArray = 0 * ones
         self.episode_rows: IntArray = ones.copy()
         self._seen: Visible | None = None
+        # The part of an observation that stays until a row is served, and of what it was made.
+        self._of_row: tuple[Visible, FloatArray] | None = None
 
     def restart(self, lane: int, start: Start) -> None:
         """Begin an episode in one lane, every block in memory."""
@@ -100,9 +107,14 @@ class Lanes:
         return self._seen
 
     def observe(self, so_far: BoolArray | None = None) -> FloatArray:
-        """float32 [B, O]."""
-        importance = None if so_far is None else self.importance
-        return encoding.observe(self.world, self.layout, self.seen, so_far, importance)
+        """float32 [B, O], the caller's own."""
+        seen = self.seen
+        if self._of_row is None or self._of_row[0] is not seen:
+            self._of_row = seen, encoding.observe_row(self.world, self.layout, seen)
+        of_row = self._of_row[1]
+        if so_far is None:
+            return of_row.copy()
+        return encoding.with_steps(self.world, self.layout, seen, of_row, so_far, self.importance)
 
     def serve(
         self,
@@ -141,29 +153,3 @@ def importance(world: World) -> FloatArray:
     costs = np.clip(world.quality.importance, 0, None)
     found: FloatArray = np.where(world.floor, 1.0, np.minimum(costs / world.ceiling, 1.0))
     return found
-
-
-def row_info(outcome: Outcome, asked: Demand, lane: int) -> dict[str, Any]:
-    """What `info` says of a finished row, of one lane of an outcome."""
-    terms = outcome.terms
-    return {
-        "proposal": outcome.proposal[lane].copy(),
-        "kept": outcome.kept[lane].copy(),
-        "kept_end": outcome.kept_end[lane].copy(),
-        "limit_bytes": int(outcome.limit_bytes[lane]),
-        "used_bytes": int(outcome.used_bytes[lane]),
-        "demand": {
-            name: int(getattr(asked, name)[lane])
-            for name in ("batch", "prompt_tokens", "reserved_tokens", "longest_tokens")
-        },
-        "nll": float(outcome.nll[lane]),
-        "measured": bool(outcome.measured[lane]),
-        "reason": Reason(outcome.reason[lane]).name.lower(),
-        "refused_s": float(outcome.seconds.refused[lane]),
-        "emergency_s": float(outcome.seconds.emergency[lane]),
-        "stall_s": float(outcome.seconds.stall[lane]),
-        "quality": float(terms.quality[lane]),
-        "stall": float(terms.stall[lane]),
-        "emergency": float(terms.emergency[lane]),
-        "refused": float(terms.refused[lane]),
-    }

@@ -18,6 +18,7 @@ from rapgym.arrays import BoolArray, IntArray
 from rapgym.envs.env import RapEnv
 from rapgym.envs.registration import IDS
 from rapgym.envs.vector_env import RapVectorEnv
+from rapgym.errors import InvalidAction
 from rapgym.guard.guard import Guard, Guarding
 from rapgym.guard.watchdog import Rules
 from rapgym.policies.policy import briefing
@@ -122,12 +123,19 @@ class EnvMachine(RuleBasedStateMachine):
         return chosen if self.lanes else int(chosen[0])
 
     @rule(seed=SEEDS, steps=st.integers(1, 8))
-    def actions_outside_the_space_are_taken(self, seed: int, steps: int) -> None:
+    def actions_outside_the_space_are_refused(self, seed: int, steps: int) -> None:
         rng = np.random.default_rng(seed)
         sample = np.asarray(self.env.action_space.sample())
-        wild = [-(1 << 62), -1, 7, 1 << 31, (1 << 63) - 1]
+        wild = [-(1 << 62), -1, 1 << 31, (1 << 63) - 1, np.nan, np.inf, 0.5]
         for _ in range(steps):
-            self._step(rng.choice(wild, sample.shape))
+            before = self.env.lanes.state
+            try:
+                self.env.step(rng.choice(wild, sample.shape))
+            except InvalidAction:
+                assert self.env.lanes.state is before, "nothing has changed"
+            else:
+                raise AssertionError("such an action is refused")
+            self._step(self._legal(rng))
 
     def _step(self, action: Any) -> None:
         if not self.lanes and self.ended[0]:
@@ -143,20 +151,19 @@ class EnvMachine(RuleBasedStateMachine):
 
     def _accounted(self, lane: int, reward: float, *, just_reset: bool) -> None:
         """`info` of a finished row adds up; of an unfinished one it says nothing."""
-        served = "quality" in self.info and (not self.lanes or bool(self.info["_quality"][lane]))
-        if not served:
-            assert reward == 0.0
-            return
-        assert not (self.lanes and just_reset), "a lane that was reset serves no row"
 
         def said(name: str) -> Any:
             return self.info[name][lane] if self.lanes else self.info[name]
 
+        if not said("served"):
+            assert reward == 0.0
+            return
+        assert not (self.lanes and just_reset), "a lane that was reset serves no row"
         total = sum(float(said(name)) for name in model.TERMS)
         assert abs(total + reward) <= CLOSE * max(1.0, abs(reward)), "terms add up to -reward"
         lost = sum(float(said(f"{name}_s")) for name in ("stall", "emergency", "refused"))
         assert 0 <= lost <= self.env.lanes.world.window_s + CLOSE
-        if said("reason") != "refused":
+        if said("reason") != Reason.REFUSED:
             margin = self.env.lanes.world.footprint.margin_bytes
             assert said("used_bytes") + margin <= said("limit_bytes"), "promise 1"
 

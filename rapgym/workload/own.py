@@ -12,7 +12,7 @@ import numpy as np
 
 from rapgym.arrays import IntArray
 from rapgym.errors import DataUnavailable, InvalidTrace
-from rapgym.files import checked, places
+from rapgym.files import checked, incoming, limits, places
 from rapgym.workload import loaders, series, servegen, sources, trace
 from rapgym.workload.series import Series
 from rapgym.workload.trace import MemoryTrace, RequestTrace
@@ -137,6 +137,7 @@ def sha256(name: str) -> str:
 
     Raises:
         DataUnavailable: it is not there; the message says what to do.
+        InvalidTrace: it is larger than any trace that is read.
     """
     if name.startswith(servegen.PREFIX):
         drawn_from = [sources.source_of(each).sha256 for each in servegen.SOURCES]
@@ -153,4 +154,6 @@ def sha256(name: str) -> str:
         ) from error
     if not path.is_file():
         raise DataUnavailable(f"{name} is no file: a trace is a .csv or .csv.gz file")
+    if path.stat().st_size > limits.CSV:
+        raise InvalidTrace(f"{name} is larger than {incoming.size(limits.CSV)}: cut it in parts")
     return checked.sha256_once(path)

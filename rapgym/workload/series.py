@@ -4,6 +4,8 @@ A series of an hour is small, made from raw traces by `rapgym scenarios build`, 
 `traces/`, so that the default run needs no raw file. One of days is drawn where it is first needed.
 """
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec, InvalidTrace
-from rapgym.files import checked, headed
+from rapgym.files import checked, headed, incoming, limits
 from rapgym.files import columns as csv_columns
 from rapgym.workload.residence import reserve_tokens, residence_s, tenant_tokens
 from rapgym.workload.trace import RequestTrace
@@ -22,9 +24,6 @@ from rapgym.workload.trace import RequestTrace
 DEMAND_COLUMNS = ("batch", "prompt_tokens", "output_tokens", "longest_prompt_tokens")
 NOT_KEPT = "-"  # in place of a row's single requests
 SCHEMA = 2
-# What a file may hold, the same for who writes it and who reads it: a month in windows of 2 s with
-# ten million single requests.
-MAX_BYTES = 256 << 20  # unpacked
 MOST_WINDOW_S = 999
 BLOCKS = ".series"  # how the name of a file of blocks ends; others are packed text
 _AT_ONCE = 1 << 20  # single requests that are Python's own numbers at a time
@@ -309,8 +308,10 @@ def read(path: Path) -> Series:
     """
     in_blocks = path.suffix == BLOCKS
     try:
-        most_bytes = MAX_BYTES if in_blocks else headed.MAX_PACKED_BYTES
-        return _of_content(checked.bounded(path, most_bytes), in_blocks)
+        if in_blocks:
+            _check_blocks(path)
+        most_bytes = limits.SERIES if in_blocks else limits.PACKED
+        return _of_content(incoming.bounded(path, most_bytes), in_blocks)
     except FileNotFoundError:
         raise InvalidTrace(f"{path} is not there; make it with: rapgym scenarios build") from None
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
@@ -324,10 +325,11 @@ def _of_content(content: bytes, in_blocks: bool) -> Series:
         ValueError, KeyError, TypeError, OverflowError, InvalidTrace: it is none.
     """
     if in_blocks:
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"it holds more than {MAX_BYTES >> 20} MiB")
+        if len(content) > limits.SERIES:
+            raise ValueError(f"it holds more than {incoming.size(limits.SERIES)}")
         return _of_blocks(content)
-    return _of_text(*headed.unpack(content, MAX_BYTES))
+    header, pieces = headed.opened(content, limits.SERIES)
+    return _of_text(header, incoming.lines(pieces, limits.SERIES_ROW, ended=True))
 
 
 def _of_header(header: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
@@ -357,13 +359,20 @@ def _names(window: int) -> str:
     return ",".join([*DEMAND_COLUMNS, *seconds, "requests"])
 
 
-def _of_text(header: dict[str, Any], lines: list[str]) -> Series:
+def _of_text(header: dict[str, Any], batches: Iterator[list[str]]) -> Series:
     window, reserve, origin = _of_header(header)
-    if lines[0] != _names(window):
+    names, batches = csv_columns.first_apart(batches)
+    if names != _names(window):
         raise ValueError("its columns are not the ones that its header implies")
-    parts = [line.rpartition(",") for line in lines[1:]]
-    requests = _objects([part[2] for part in parts])
-    table = csv_columns.integers([part[0] for part in parts], len(DEMAND_COLUMNS) + window)
+    width, told, tables = len(DEMAND_COLUMNS) + window, list[str](), list[IntArray]()
+    for lines in batches:
+        parts = [line.rpartition(",") for line in lines]
+        told += [part[2] for part in parts]
+        if len(told) * width > limits.SERIES_CELLS:
+            raise ValueError(f"it holds more than {limits.SERIES_CELLS} numbers")
+        tables.append(csv_columns.integers([part[0] for part in parts], width))
+    requests, table = _objects(told), np.concatenate([csv_columns.integers([], width), *tables])
+    del tables, told
     batch, prompt, output, longest, *tenant = (np.ascontiguousarray(c) for c in table.T)
     held = np.stack(tenant, axis=1)
     return Series(window, reserve, batch, prompt, output, longest, held, requests, origin)
@@ -382,15 +391,49 @@ def _blocks(series: Series, header: dict[str, Any]) -> bytes:
     return b"".join([f"{described}\n".encode(), *parts, "".join(texts).encode("ascii")])
 
 
+def _check_blocks(path: Path) -> None:
+    """Refuse a file of blocks that is not as long as it says, before it is read.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError, KeyError, TypeError: it is none.
+    """
+    with incoming.opened(path) as file:
+        first = file.readline(limits.HEADER)
+        if not first.startswith(b"# ") or not first.endswith(b"\n"):
+            raise ValueError("it has no header line")
+        whole = os.fstat(file.fileno()).st_size
+        rows, width, _ = _shape(headed.header_of(first[2:]), whole)
+        ends = len(first) + 8 * rows * width
+        file.seek(ends - 8 * rows)
+        lengths = np.frombuffer(file.read(8 * rows), "<i8")
+        if len(lengths) != rows or ends + int(lengths.sum()) != whole:
+            raise ValueError("its text of requests is not as long as it says")
+
+
+def _shape(
+    header: dict[str, Any], whole_bytes: int
+) -> tuple[int, int, tuple[int, int, dict[str, Any]]]:
+    """Rows and numbers in a row of a file of blocks, and what its header says besides.
+
+    Raises:
+        ValueError, KeyError, TypeError: it cannot hold them, or they are too many.
+    """
+    said = _of_header(header)
+    rows, width = int(header["rows"]), len(DEMAND_COLUMNS) + said[0] + 1
+    if not 0 < rows <= whole_bytes // (8 * width):
+        raise ValueError("it is cut short, or has no rows")
+    if rows * width > limits.SERIES_CELLS:
+        raise ValueError(f"it holds more than {limits.SERIES_CELLS} numbers")
+    return rows, width, said
+
+
 def _of_blocks(content: bytes) -> Series:
     first = content.find(b"\n") + 1
     if not content.startswith(b"# ") or not first:
         raise ValueError("it has no header line")
-    header = headed.header_of(content[2:first].decode())
-    window, reserve, origin = _of_header(header)
-    rows, width = int(header["rows"]), len(DEMAND_COLUMNS) + window + 1
-    if not 0 < rows <= len(content) // (8 * width):
-        raise ValueError("it is cut short, or has no rows")
+    header = headed.header_of(content[2:first])
+    rows, width, (window, reserve, origin) = _shape(header, len(content))
     numbers = np.frombuffer(content, "<i8", rows * width, offset=first).astype(np.int64)
     demand = numbers[: rows * len(DEMAND_COLUMNS)].reshape(len(DEMAND_COLUMNS), rows)
     held = numbers[rows * len(DEMAND_COLUMNS) : -rows].reshape(rows, window).copy()

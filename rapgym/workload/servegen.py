@@ -14,7 +14,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec, InvalidTrace
-from rapgym.files import checked, columns, headed, places
+from rapgym.files import checked, columns, headed, incoming, limits, places
 from rapgym.jobs.progress import Progress
 from rapgym.workload import sources, stream
 from rapgym.workload.loaders import require
@@ -146,7 +146,9 @@ def statistics(workload: str) -> Statistics:
     if workload not in WORKLOADS:
         raise InvalidSpec(f"no statistics of {workload!r}; there are {', '.join(WORKLOADS)}")
     try:
-        header, lines = headed.unpack(checked.bounded(STATISTICS, headed.MAX_PACKED_BYTES))
+        header, lines = headed.unpack(
+            incoming.bounded(STATISTICS, limits.PACKED), limits.STATISTICS, limits.TABLE_ROWS
+        )
         number = str(header["workloads"].index(workload))
         cells = [line.split(",") for line in lines[1:]]
         clients, lengths = (

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +124,18 @@ def read_requests(path: Path, name: str) -> RequestTrace:
         DataUnavailable: the file cannot be opened.
         InvalidTrace: it is damaged, or not a valid trace; the message says where.
     """
-    start_wall_s, text = _noted_wall(path, name)
+    start_wall_s, lines = _noted_wall(path, name)
     return RequestTrace(
-        name, **columns.parse(text, name, REQUEST_COLUMNS), start_wall_s=start_wall_s
+        name, **columns.parse(lines, name, REQUEST_COLUMNS), start_wall_s=start_wall_s
     )
 
 
 def read_memory(path: Path, name: str) -> MemoryTrace:
     """A memory trace in rapgym's own format; raises as `read_requests` does."""
-    start_wall_s, text = _noted_wall(path, name)
-    return MemoryTrace(name, **columns.parse(text, name, MEMORY_COLUMNS), start_wall_s=start_wall_s)
+    start_wall_s, lines = _noted_wall(path, name)
+    return MemoryTrace(
+        name, **columns.parse(lines, name, MEMORY_COLUMNS), start_wall_s=start_wall_s
+    )
 
 
 def write_requests(trace: RequestTrace, path: Path) -> None:
@@ -152,16 +155,15 @@ def write_memory(trace: MemoryTrace, path: Path) -> None:
     _write(path, _note(trace), MEMORY_COLUMNS, trace.t_s, trace.used_bytes)
 
 
-def _noted_wall(path: Path, name: str) -> tuple[float, str]:
-    """What a first line `# start_wall_s=...` says, nan without one, and the rest of the file."""
-    text = columns.text_of(path, name)
-    if not text.startswith("#"):
-        return math.nan, text
-    first, _, text = text.partition("\n")
-    found = re.fullmatch(r"# start_wall_s=(-?\d+(\.\d+)?)\r?", first, re.ASCII)
+def _noted_wall(path: Path, name: str) -> tuple[float, Iterator[list[str]]]:
+    """What a first line `# start_wall_s=...` says, nan without one, and the lines after it."""
+    first, rest = columns.first_apart(columns.lines_of(path, name))
+    if not first.startswith("#"):
+        return math.nan, chain([[first]] if first else [], rest)
+    found = re.fullmatch(r"# start_wall_s=(-?\d{1,400}(\.\d{1,400})?)", first, re.ASCII)
     if not found:
         raise InvalidTrace(f"{name}: its first line is {first[:40]!r}, not # start_wall_s=...")
-    return float(found[1]), text
+    return float(found[1]), rest
 
 
 def _note(trace: RequestTrace | MemoryTrace) -> str:

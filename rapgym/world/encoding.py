@@ -4,9 +4,12 @@ Nothing of the future is here: of the row to be decided its demand and its limit
 the rows before it were like.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.world.records import Demand, State, World
@@ -149,15 +152,46 @@ def observe(
         so_far: what this row still keeps, bool [B, N], for a layout with small steps.
         importance: float [N], likewise, over C.
     """
+    of_row = observe_row(world, where, seen)
+    if so_far is None:
+        return of_row
+    assert importance is not None
+    return with_steps(world, where, seen, of_row, so_far, importance)
+
+
+def with_steps(
+    world: World,
+    where: Layout,
+    seen: Visible,
+    of_row: FloatArray,
+    so_far: BoolArray,
+    importance: FloatArray,
+) -> FloatArray:
+    """What `observe_row` gave, and after it the parts that change with a row's small steps."""
+    steps = [
+        so_far,
+        _headroom(world, where, seen, so_far),
+        np.broadcast_to(importance, so_far.shape),
+    ]
+    return np.concatenate([of_row, _encoded(steps)], axis=1)
+
+
+def _encoded(columns: Sequence[NDArray[Any]]) -> FloatArray:
+    return np.clip(np.concatenate(columns, axis=1), -LARGEST, LARGEST).astype(np.float32)
+
+
+def _headroom(world: World, where: Layout, seen: Visible, kept: BoolArray) -> FloatArray:
+    """Limit less what a kept set would use, in card units: [B, 1]."""
+    asked, foot = seen.demand, world.footprint
+    used = foot.used_bytes(kept, asked.tokens, asked.prompt_tokens)
+    return ((seen.limit_bytes[:, 0] - used - foot.margin_bytes) / where.card_bytes)[:, None]
+
+
+def observe_row(world: World, where: Layout, seen: Visible) -> FloatArray:
+    """All parts that stay until the row is served, float32 [B, ...]."""
     asked, card, unit = seen.demand, where.card_bytes, where.token_unit
     lanes = len(asked.batch)
-    limit = seen.limit_bytes[:, 0]
     dense = np.ones(where.blocks, dtype=bool)
-
-    def headroom(kept: BoolArray) -> FloatArray:
-        used = world.footprint.used_bytes(kept, asked.tokens, asked.prompt_tokens)
-        return ((limit - used - world.footprint.margin_bytes) / card)[:, None]
-
     kv_bytes = world.footprint.layers * world.footprint.kv_bytes(asked.tokens)
     used_dense = world.footprint.used_bytes(dense, asked.tokens, asked.prompt_tokens)
     past = seen.recent_demand
@@ -174,13 +208,10 @@ def observe(
         rounded_down(seen.recent_limit_bytes.reshape(lanes, -1) / card),
         history.reshape(lanes, -1),
         seen.loaded,
-        headroom(dense),
-        headroom(seen.loaded),
+        _headroom(world, where, seen, dense),
+        _headroom(world, where, seen, seen.loaded),
     ]
-    if so_far is not None:
-        assert importance is not None
-        columns += [so_far, headroom(so_far), np.broadcast_to(importance, so_far.shape)]
-    return np.clip(np.concatenate(columns, axis=1), -LARGEST, LARGEST).astype(np.float32)
+    return _encoded(columns)
 
 
 @dataclass(frozen=True, slots=True)

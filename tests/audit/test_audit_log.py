@@ -19,7 +19,6 @@ from audit_logs import CONTEXT, WORLD, context_of, disk_full, faults, forged, fo
 from toy_world import lanes_at
 
 from rapgym.audit import entry as audit_entry
-from rapgym.audit import file as audit_file
 from rapgym.audit import replay as audit_replay
 from rapgym.audit.chain import Head, kept_head
 from rapgym.audit.decisions import Decisions
@@ -27,6 +26,7 @@ from rapgym.audit.log import AuditLog
 from rapgym.audit.record import Record
 from rapgym.audit.step import AuditedStep
 from rapgym.errors import AuditFailed, InvalidResult, InvalidSpec
+from rapgym.files import limits
 from rapgym.model import blocks
 from rapgym.world import shield, simulator
 from rapgym.world.records import Demand
@@ -134,7 +134,7 @@ def test_a_long_log_is_gone_on_with_from_its_end(
 ) -> None:
     path = tmp_path / "log.jsonl"
     first = written(path, rows=30)
-    monkeypatch.setattr(audit_file, "LONGEST_LINE", 1500)  # of the file, only twice that is read
+    monkeypatch.setattr(limits, "AUDIT_LINE", 1500)  # of the file, only twice that is read
     assert path.stat().st_size > 20 * 1500
     second = written(path, rows=30)
     assert second.decisions == 2 * first.decisions

@@ -20,6 +20,7 @@ from rapgym.audit.log import AuditLog
 from rapgym.audit.read import Line
 from rapgym.audit.summary import Chosen, Log, summary
 from rapgym.errors import DataUnavailable, InvalidResult, InvalidSpec, RapgymError
+from rapgym.files import limits
 
 
 @pytest.fixture(scope="module")
@@ -358,7 +359,7 @@ def test_a_name_that_stands_twice_is_refused(log: Path, changed: Any) -> None:
 def test_an_endless_line_is_read_past(
     log: Path, changed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_read, "LONGEST_LINE", 20_000)
+    monkeypatch.setattr(limits, "AUDIT_LINE", 20_000)
     every = lines(log)
     path = changed([*every[:4], b"x" * 90_000 + b"\n", *every[5:]])
     told = faults(path)

@@ -15,7 +15,7 @@ import pytest
 from toy_world import least_cost
 
 from rapgym import cli
-from rapgym.bench import cells, pieces, results, scoreboard, verify
+from rapgym.bench import cells, entrants, pieces, results, scoreboard, verify
 from rapgym.bench import run as bench_run
 from rapgym.bench.pieces import Pieces
 from rapgym.bench.results import Results
@@ -423,11 +423,12 @@ def test_a_users_policy_runs_by_its_name(
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
-    mine = cells.policy_cell(toy_story, registry.entry("mine:Mine"), 0)
+    mine = entrants.entrant("mine:Mine").run(toy_story, 0)
+    assert mine.about.isolation in ("confined", "open"), "in a process of its own"
     keep_all = cells.policy_cell(toy_story, registry.entry("keep-all"), 0)
     assert (mine.log.kept == keep_all.log.kept).all()
     with pytest.raises(InvalidPolicy, match="cannot be loaded"):
-        cells.policy_cell(toy_story, registry.entry("mine:Yours"), 0)
+        entrants.entrant("mine:Yours").run(toy_story, 0)
 
 
 def test_damaged_results_are_refused_in_one_sentence(

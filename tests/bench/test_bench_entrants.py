@@ -12,6 +12,7 @@ from rapgym.bench import entrants
 from rapgym.bench import run as bench_run
 from rapgym.bench.entrants import Entrant, Oracle, PolicyEntrant, RivalEntrant
 from rapgym.bench.records import About
+from rapgym.bench.users import UserEntrant
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.policies import registry
 from rapgym.rivals import rivals
@@ -27,7 +28,7 @@ MINE = (
 # Name -> what it is, its kind, and what its cell is called with seed 3.
 NAMES: dict[str, tuple[type[Any], str, str]] = {
     "keep-all": (PolicyEntrant, "reactive", "keep-all.3"),
-    "mine:Mine": (PolicyEntrant, "heuristic", "mine:Mine.3"),
+    "mine:Mine": (UserEntrant, "heuristic", "mine:Mine.3"),
     "partial-admission": (RivalEntrant, "rival", "partial-admission"),
     "bound": (Oracle, "bound", "bound"),
     "best-plan": (Oracle, "bound", "best-plan"),
@@ -56,7 +57,7 @@ def test_an_entrant_runs_its_cell_says_it_before_and_replays_it(
 ) -> None:
     found = entrants.entrant(name)
     (seed,) = found.seeds(toy_story, [3])
-    assert seed == (3 if isinstance(found, PolicyEntrant) else 0)
+    assert seed == (3 if isinstance(found, PolicyEntrant | UserEntrant) else 0)
     cell, facts = found.run(toy_story, seed), found.facts(toy_story, seed)
     assert (cell.about.policy, cell.about.seed) == (name, seed)
     assert len(found.implied) >= 3

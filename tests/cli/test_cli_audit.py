@@ -145,7 +145,9 @@ def test_csv_holds_each_decision_as_a_row(log: Path, tmp_path: Path, capsys: Cap
         e.cost[1] if e.cost is not None else -1 for e in every
     ]
     assert all(float(row["runner_up_nats"]) >= 0 for row in rows)
-    assert as_json(capsys, log, "--export", out, "--reason", "policy")["decisions"] < len(every)
+    assert as_json(capsys, log, "--export", out, "--force", "--reason", "policy")[
+        "decisions"
+    ] < len(every)
 
 
 def test_no_name_becomes_a_formula(tmp_path: Path, capsys: Capture) -> None:
@@ -233,7 +235,7 @@ def test_make_logs_a_policy_that_can_be_tried_at_once(
     assert "logged" in text
     assert "gsi on toy-v0" in text
     count = len(records(path))
-    assert told(capsys, *words, "--split", "test", "--durable")[0] == 0
+    assert told(capsys, *words, "--force", "--split", "test", "--durable")[0] == 0
     assert len(records(path)) > count, "a log that is there is added to"
     assert told(capsys, path, "--verify")[0] == 0
     assert told(capsys, path, "--row", count + 1)[0] == 0

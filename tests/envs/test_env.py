@@ -17,21 +17,22 @@ from toy_table import kept_without, toy_nll
 
 from rapgym.envs import registration
 from rapgym.envs.env import RapEnv
+from rapgym.envs.info import NAMES, NO_ROW
 from rapgym.envs.registration import IDS
-from rapgym.errors import InvalidSpec, InvalidTrace
+from rapgym.errors import InvalidAction, InvalidSpec, InvalidTrace
 from rapgym.model.shapes import Format
 from rapgym.scenarios import catalogue
 from rapgym.scenarios.catalogue import by_default
 from rapgym.scenarios.story import Scenario
+from rapgym.world import encoding
+from rapgym.world.shield import Reason
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 
 every_id = pytest.mark.parametrize("env_id", IDS)
 every_observation = pytest.mark.parametrize("observation", ["flat", "dict"])
 
-INFO = {"proposal", "kept", "kept_end", "limit_bytes", "used_bytes", "demand", "nll", "measured",
-        "reason", "refused_s", "emergency_s", "stall_s", "quality", "stall", "emergency", "refused",
-        "action_mask"}  # fmt: skip
+INFO = [*NAMES, "action_mask"]
 
 
 def made(env_id: str, **settings: Any) -> RapEnv:
@@ -173,7 +174,7 @@ def test_dropping_block_by_block_serves_at_stop() -> None:
         seen, reward, _, truncated, info = env.step(block)
         assert reward == 0.0
         assert not truncated
-        assert {*info} == {"action_mask"}
+        assert not info["served"]
         assert np.flatnonzero(info["action_mask"]).tolist() == left
         kept = seen[env.layout.slice_of("so_far")]
         assert [b for b in (2, 3, 4, 5) if kept[b]] == left[:-1]
@@ -194,12 +195,58 @@ def test_an_illegal_drop_counts_as_stop(illegal: int) -> None:
     assert env.last[4]["proposal"].tolist() == kept_without(4).tolist()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("outside", [-1, -7, 7, 100])
-def test_an_action_outside_the_space_is_no_drop(outside: int) -> None:
-    env = made("RAP-v0", split="test")
-    env.reset(seed=0)
-    _, _, _, _, info = env.step(outside)
-    assert info["proposal"].all()
+WRONG: dict[str, list[Any]] = {
+    "RAP-v0": [-1, 7, 100, 1 << 63, 2.5, np.nan, np.inf, "4", None, [4], [], {}, 1j, [[1], [1, 2]]],
+    "RAP-Counts-v0": [[-1, 0], [0, 3], [0, 0.5], [0, np.nan], ["0", "1"], None, 1, [1], [1, 1, 1],
+                      [[1, 1]], [1, None], [[1], [1, 2]]],
+    "RAP-KeptSet-v0": [[2] * 6, [-1] * 6, [0.5] * 6, [np.nan] * 6, ["1"] * 6, None, 1, [1] * 5,
+                       [1] * 7, [None] * 6, "111111"],
+}  # fmt: skip
+wrong_actions = pytest.mark.parametrize(
+    ("env_id", "action"), [(env_id, action) for env_id in IDS for action in WRONG[env_id]]
+)
+
+
+@wrong_actions
+@pytest.mark.parametrize("lanes", [0, 2])
+def test_what_is_no_action_is_refused_and_changes_nothing(
+    env_id: str, action: Any, lanes: int
+) -> None:
+    """Alone, and in the second of two lanes."""
+    env: Any = made(env_id)
+    if lanes:
+        env = gymnasium.make_vec(env_id, num_envs=lanes, scenario="toy")
+        action = [env.single_action_space.sample(), action]
+    before, _ = env.reset(seed=0)
+    with pytest.raises(InvalidAction):
+        env.step(action)
+    assert env.unwrapped._play.observe().tobytes() == before.tobytes()
+    assert not env.unwrapped._play.steps.any()
+
+
+@every_id
+def test_whole_numbers_are_read_in_every_form(env_id: str) -> None:
+    """As integers, floats that are whole, and for kept sets truth values."""
+    wanted = {"RAP-v0": 3, "RAP-Counts-v0": [1, 2], "RAP-KeptSet-v0": [1, 1, 0, 1, 0, 1]}[env_id]
+    types: list[Any] = [np.int8, np.uint64, np.float32, np.float64]
+    types += [bool] if env_id == "RAP-KeptSet-v0" else []
+    found = []
+    for kind in types:
+        env = made(env_id, split="test")
+        env.reset(seed=0)
+        found.append(pickle.dumps(env.step(np.array(wanted, dtype=kind))))
+    assert len({*found}) == 1
+
+
+@every_id
+def test_a_step_outside_an_episode_is_refused(env_id: str) -> None:
+    env: Any = made(env_id)
+    with pytest.raises(InvalidAction, match="reset"):
+        env.step(env.action_space.sample())
+    steps = [info for _, _, info in played(env, seed=0, steps=500)]
+    assert sum(info["served"] for info in steps) == 64, "the episode is over"
+    with pytest.raises(InvalidAction, match="reset"):
+        env.step(env.action_space.sample())
 
 
 def test_actions_mean_the_same_kept_set() -> None:
@@ -226,22 +273,20 @@ def test_infos_are_complete_and_terms_add_up(env_id: str) -> None:
     env, reasons = made(env_id, split="train"), set()
     for seed in range(3):
         for _, reward, info in played(env, seed, steps=400):
-            if "kept" not in info:
+            assert [*info] == INFO
+            if not info["served"]:
                 assert reward == 0.0
+                assert info["reason"] == NO_ROW
+                assert not any(np.any(info[name]) for name in NAMES if name != "reason")
                 continue
-            assert {*info} == INFO
             total = info["quality"] + info["stall"] + info["emergency"] + info["refused"]
             assert reward == pytest.approx(-total, abs=1e-12)
             assert reward <= 0
-            assert {*info["demand"]} == {
-                "batch",
-                "prompt_tokens",
-                "reserved_tokens",
-                "longest_tokens",
-            }
-            assert info["used_bytes"] <= info["limit_bytes"] or info["reason"] == "refused"
-            reasons.add(info["reason"])
-    assert reasons >= {"policy", "repaired", "refused"}, "the toy scenario has them all"
+            assert info["used_bytes"] <= info["limit_bytes"] or info["reason"] == Reason.REFUSED
+            reasons.add(Reason(info["reason"]))
+    assert reasons >= {Reason.POLICY, Reason.REPAIRED, Reason.REFUSED}, (
+        "the toy scenario has them all"
+    )
 
 
 def test_infos_are_the_callers_own() -> None:
@@ -251,8 +296,7 @@ def test_infos_are_the_callers_own() -> None:
     for observation, _, info in steps:
         observation[...] = -1
         info["action_mask"][...] = 0
-        if "kept" in info:
-            info["kept"][...], info["kept_end"][...] = False, False
+        info["kept"][...], info["kept_end"][...] = False, False
     again = [info["kept"] for _, _, info in list(played(env, seed=0, steps=5))[1:]]
     assert all((one == other).all() for one, other in zip(kept, again, strict=True))
 
@@ -361,6 +405,13 @@ def test_registering_twice_does_no_harm() -> None:
         ({"split": "tests"}, "train, fit, validation, learn, check, test"),
         ({"observation": "image"}, "flat, dict"),
         ({"backend": "tpu"}, "sim"),
+        ({"offset": "1"}, "offset"),
+        ({"offset": -1}, "offset"),
+        ({"scenario": None}, "chat"),
+        ({"length_share": float("nan")}, "length_share"),
+        ({"length_share": "half"}, "length_share"),
+        ({"device_profile": 3}, "profile"),
+        ({"actions": "words"}, "blocks, counts, kept-set"),
     ],
 )
 def test_wrong_arguments_are_refused_with_what_there_is(
@@ -375,3 +426,83 @@ def test_bounds_are_finite() -> None:
     assert isinstance(space, gymnasium.spaces.Box)
     assert np.isfinite(space.low).all()
     assert np.isfinite(space.high).all()
+
+
+def shapes(info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: (type(value), np.shape(value), np.asarray(value).dtype)
+        for name, value in info.items()
+    }
+
+
+@every_id
+def test_info_has_one_form_in_resets_and_steps(env_id: str) -> None:
+    env = made(env_id)
+    forms = [shapes(info) for seed in (0, 1) for _, _, info in played(env, seed, steps=200)]
+    assert forms == [forms[0]] * len(forms)
+
+
+@every_id
+@pytest.mark.parametrize(("split", "rows"), [("train", 64), ("test", 50), ("validation", None)])
+def test_the_spec_says_how_long_an_episode_can_be(
+    env_id: str, split: str, rows: int | None
+) -> None:
+    """As slowly as actions allow; a spec made again cuts nothing off."""
+    env = gymnasium.make(env_id, scenario="toy", split=split)
+    inner = env.unwrapped
+    assert isinstance(inner, RapEnv)
+    assert env.spec is not None
+    rows = rows or len(inner.lanes.world.rows)
+    assert env.spec.max_episode_steps == rows * (5 if env_id == "RAP-v0" else 1)
+    assert env.spec.reward_threshold is None
+    assert not env.spec.nondeterministic
+    again = gymnasium.make(EnvSpec.from_json(env.spec.to_json()))
+    again.reset(seed=0)
+    steps, over = 0, False
+    while not over:
+        slowest = 2 + steps % 5 if env_id == "RAP-v0" else env.action_space.sample()
+        _, _, _, over, _ = again.step(slowest)
+        steps += 1
+    assert steps == env.spec.max_episode_steps
+    assert again.unwrapped.lanes.ended.all(), "its rows ended it"  # type: ignore[attr-defined]
+
+
+@every_id
+def test_the_registered_spec_leaves_the_length_open(env_id: str) -> None:
+    """It holds for every split: a limit there would cut test episodes."""
+    assert gymnasium.spec(env_id).max_episode_steps is None
+    cut: Any = gymnasium.make(env_id, scenario="toy", max_episode_steps=3)
+    assert cut.spec.max_episode_steps == 3
+    lifted: Any = gymnasium.make(cut.spec, split="test", max_episode_steps=-1)
+    assert lifted.spec.max_episode_steps == 50 * (5 if env_id == "RAP-v0" else 1)
+
+
+def test_a_pairing_holds_until_another_or_a_seed() -> None:
+    env = made("RAP-KeptSet-v0", split="test", offset=1)
+
+    def first(**reset: Any) -> int:
+        env.reset(**reset)
+        return int(env.lanes.state.limit_row[0])
+
+    assert [first(seed=0), first(options={"offset": 3}), first(), first(options={})] == [
+        12,
+        37,
+        37,
+        37,
+    ]
+    assert [first(seed=1), first()] == [12, 12]
+    with pytest.raises(InvalidSpec, match="offset"):
+        first(options={"offset": "x"})
+
+
+@every_id
+def test_each_step_sees_what_is_true_then(env_id: str) -> None:
+    """What is kept from one small step to the next is never of another row."""
+    env = made(env_id)
+    for seed in (0, 1):
+        for seen, _, _ in played(env, seed, steps=60):
+            lanes, so_far = env.lanes, env._play.actions.so_far
+            visible = encoding.visible(lanes.world, lanes.state, lanes.age)
+            importance = None if so_far is None else lanes.importance
+            fresh = encoding.observe(lanes.world, lanes.layout, visible, so_far, importance)
+            assert seen.tobytes() == fresh[0].tobytes()

@@ -58,23 +58,16 @@ def drawn(env_id: str, lanes: int, rng: np.random.Generator) -> Any:
 
 def lane_of(info: dict[str, Any], lane: int) -> dict[str, Any]:
     """What a vector's info says of one lane, in the form of a single environment's."""
-    found = {}
-    for name, value in info.items():
-        if not name.startswith("_") and info[f"_{name}"][lane]:
-            found[name] = (
-                lane_of(value, lane) if isinstance(value, dict) else np.asarray(value)[lane]
-            )
-    return found
+    return {name: value[lane] for name, value in info.items() if not name.startswith("_")}
 
 
 def assert_same_info(vector: dict[str, Any], lane: int, alone: dict[str, Any]) -> None:
     found = lane_of(vector, lane)
-    assert found.keys() == alone.keys()
+    assert [*found] == [*alone]
     for name, value in alone.items():
-        if isinstance(value, dict):
-            assert found[name] == value, name
-        else:
-            assert np.array_equal(found[name], value), name
+        assert vector[f"_{name}"].all(), "every lane has every entry"
+        assert np.array_equal(found[name], value), name
+        assert found[name].dtype == np.asarray(value).dtype, name
 
 
 def part(observation: Any, lane: int) -> bytes:
@@ -127,11 +120,11 @@ def test_lanes_wait_while_others_stop() -> None:
     env = made("RAP-v0", 3, split="test")
     env.reset(seed=0)
     _, reward, _, _, info = env.step(np.array([6, 2, 3]))
-    assert info["_kept"].tolist() == [True, False, False]
+    assert info["served"].tolist() == [True, False, False]
     assert reward[1:].tolist() == [0.0, 0.0]
     assert env.lanes.state.row.tolist() == [1, 0, 0]
     _, _, _, _, info = env.step(np.array([2, 6, 3]))  # lane 2 drops ffn1 again: that is a STOP
-    assert info["_kept"].tolist() == [False, True, True]
+    assert info["served"].tolist() == [False, True, True]
     assert np.flatnonzero(~info["proposal"][1]).tolist() == [2]
     assert np.flatnonzero(~info["proposal"][2]).tolist() == [3]
     assert env.lanes.state.row.tolist() == [1, 1, 1]
@@ -151,7 +144,7 @@ def test_an_ended_lane_ignores_its_action_and_starts_anew(env_id: str) -> None:
     _, reward, _, again, info = env.step(drawn(env_id, 2, rng))
     assert reward[lane] == 0.0
     assert not again[lane]
-    assert "kept" not in lane_of(info, lane)
+    assert not info["served"][lane]
     assert env.lanes.state.row[lane] == 0
     assert env.lanes.state.loaded[lane].all()
     assert env.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
@@ -212,5 +205,26 @@ def test_gymnasiums_other_vector_forms_work_too(env_id: str) -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(InvalidSpec, match="sim"):
         gymnasium.make_vec("RAP-v0", num_envs=1, scenario="toy", backend="tpu")
-    with pytest.raises(InvalidSpec, match="end with their rows"):
-        gymnasium.make_vec("RAP-v0", num_envs=1, scenario="toy", max_episode_steps=3)
+    for settings, complaint in (
+        ({"num_envs": 0}, "num_envs"),
+        ({"num_envs": 1.5}, "num_envs"),
+        ({"max_episode_steps": 0}, "max_episode_steps"),
+        ({"autoreset_mode": "later"}, "NextStep, SameStep, Disabled"),
+        ({"render_mode": "hologram"}, "ansi, rgb_array, human"),
+        ({"offset": None}, "offset"),
+        ({"observation": "image"}, "flat, dict"),
+    ):
+        with pytest.raises(InvalidSpec, match=complaint):
+            gymnasium.make_vec("RAP-v0", **({"num_envs": 1, "scenario": "toy"} | settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mask", [[True], np.ones(4, dtype=bool), np.array([1, 0, 1])])
+def test_a_wrong_mask_of_lanes_is_refused(mask: Any) -> None:
+    with pytest.raises(InvalidSpec, match=r"bool \[3\]"):
+        made("RAP-v0", 3).reset(options={"reset_mask": mask})
+
+
+@pytest.mark.parametrize("seed", [[1, 2], "seven", -1, 0.5, [1, 2, "x"]])
+def test_wrong_seeds_are_refused(seed: Any) -> None:
+    with pytest.raises(InvalidSpec, match="seed"):
+        made("RAP-v0", 3).reset(seed=seed)

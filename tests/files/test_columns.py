@@ -75,12 +75,12 @@ def test_the_first_bad_cell_of_a_column_is_named() -> None:
     with pytest.raises(
         InvalidTrace, match=re.escape("row 3 of column 'a' is not a whole number: '3.5'")
     ):
-        columns.parse(text, "toy", {"a": "int", "b": "float"})
-    found = columns.parse(text, "toy", {"b": "float", "a": "text"})
+        columns.parse([text.splitlines()], "toy", {"a": "int", "b": "float"})
+    found = columns.parse([text.splitlines()], "toy", {"b": "float", "a": "text"})
     assert found["b"].tolist() == [2.5, -300.0, 1.0, 1.0]
     assert found["a"].tolist() == ["1", "2", "3.5", "x"]
     with pytest.raises(InvalidTrace, match="too large to represent"):
-        columns.parse("a\n1e999\n", "toy", {"a": "float"})
+        columns.parse([["a", "1e999"]], "toy", {"a": "float"})
 
 
 @pytest.mark.parametrize("n", [2, 4, 6, 60, 62, 64])

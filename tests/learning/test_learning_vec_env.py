@@ -87,11 +87,84 @@ def test_training_repeats_itself_from_its_seed() -> None:
     assert all((first[name] == second[name]).all() for name in first)
 
 
+def test_each_lane_has_the_attributes_of_its_own_environment() -> None:
+    native, dummy = pair("RAP-KeptSet-v0", split="train")
+    for env in (native, dummy):
+        env.seed(5)
+        env.reset()
+    for name in ("action_space", "observation_space", "render_mode", "np_random_seed"):
+        assert native.get_attr(name) == dummy.get_attr(name), name
+        assert native.get_attr(name, 1) == dummy.get_attr(name, 1), name
+    assert native.get_attr("np_random_seed", [2, 0]) == [7, 5]
+    for ours, theirs in zip(native.get_attr("np_random"), dummy.get_attr("np_random"), strict=True):
+        assert ours.random() == theirs.random()
+    for env in (native, dummy):  # the generators that were drawn from are those of the lanes
+        env.reset()
+    for ours, theirs in zip(native.get_attr("np_random"), dummy.get_attr("np_random"), strict=True):
+        assert ours.random() == theirs.random()
+    for space in native.get_attr("action_space"):
+        space.seed(3)
+    first, second = (space.sample() for space in native.get_attr("action_space", [0, 1]))
+    assert (first == second).all(), "each lane draws from its own space"
+    for ours, theirs in zip(native.get_attr("spec"), dummy.get_attr("spec"), strict=True):
+        assert ours.max_episode_steps == theirs.max_episode_steps == 64
+
+
+def test_attributes_are_set_lane_by_lane() -> None:
+    native, dummy = pair("RAP-Counts-v0")
+    for env in (native, dummy):
+        env.set_attr("note", "mine", indices=[0, 2])
+        assert env.get_attr("note", [0, 2]) == ["mine", "mine"]
+        assert env.env_is_wrapped(gymnasium.wrappers.RecordEpisodeStatistics) == [False] * LANES
+    assert not native.has_attr("note")
+    with pytest.raises(AttributeError, match="note"):
+        native.get_attr("note", 1)
+    native.set_attr("np_random", np.random.default_rng(4), indices=1)
+    dummy.envs[1].unwrapped.np_random = np.random.default_rng(4)
+    native.seed(2)
+    dummy.seed(2)
+    native._seeds[1] = dummy._seeds[1] = None
+    assert_same(native.reset(), dummy.reset(), "drawn from what was set")
+
+
+def test_episodes_are_cut_and_paired_as_stated() -> None:
+    native, dummy = pair("RAP-v0", split="test", max_episode_steps=7)
+    for env in (native, dummy):
+        env.set_options({"offset": 2})
+    assert_same(native.reset(), dummy.reset(), "first observation")
+    rng, ends = np.random.default_rng(0), 0
+    for step in range(60):
+        actions = actions_of(native.action_space, rng)
+        here, there = native.step(actions), dummy.step(actions)
+        for ours, theirs in zip(here[:3], there[:3], strict=True):
+            assert_same(ours, theirs, f"after step {step}")
+        ends += int(here[2].sum())
+    assert ends == 60 // 7 * LANES
+
+
 def test_what_lanes_do_not_have_is_said() -> None:
     native = RapVecEnv.make("RAP-v0", 2, scenario="toy")
     with pytest.raises(InvalidSpec, match="no method"):
-        native.env_method("render")
-    with pytest.raises(InvalidSpec, match="attributes"):
-        native.set_attr("x", 1)
+        native.env_method("reset_everything")
+    with pytest.raises(InvalidSpec, match="the same for all lanes"):
+        native.set_attr("layout", 1)
+    with pytest.raises(AttributeError, match="lanes"):
+        native.get_attr("lanes")
     with pytest.raises(InvalidSpec, match="native vector form"):
         RapVecEnv.make("CartPole-v1", 2)
+    with pytest.raises(InvalidSpec, match="autoreset_mode"):
+        RapVecEnv.make("RAP-v0", 2, scenario="toy", autoreset_mode="SameStep")
+
+
+def test_pictures_of_lanes_are_tiled() -> None:
+    native = RapVecEnv.make("RAP-Counts-v0", 2, scenario="toy", render_mode="rgb_array")
+    native.reset()
+    one, other = native.get_images()
+    assert one is not None
+    assert other is not None
+    assert (one != other).any(), "each lane's own"
+    assert (native.env_method("render", indices=1)[0] == other).all()
+    whole = native.render()
+    assert whole is not None
+    assert whole.shape == (2 * one.shape[0], one.shape[1], 3)
+    assert native.metadata["render_fps"] == native.native.metadata["render_fps"]

@@ -14,7 +14,7 @@ from rapgym.arrays import BoolArray, FloatArray
 from rapgym.bench import cells, entrants
 from rapgym.bench import run as bench_run
 from rapgym.errors import InvalidPolicy
-from rapgym.files import checked, places
+from rapgym.files import checked, limits, places
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.trained import TrainedPolicy
@@ -115,7 +115,7 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "no zip": lambda whole: b"PK" + whole[:40],
     "a pickle": _with_entry("x.npy", _npy(np.array([{}], dtype=object), allow_pickle=True)),
     "an enormous array": _with_entry("x.npy", _claiming((1 << 40, 1 << 20))),
-    "a bomb": _with_entry("x.npy", bytes(trained.MAX_BYTES + 1)),
+    "a bomb": _with_entry("x.npy", bytes(limits.WEIGHTS + 1)),
     "no array": _with_entry("x.npy", b"words"),
     "text": _with_entry("x.npy", _npy(np.array(["words"]))),
     "not a number": _with_entry("x.npy", _npy(np.array([np.nan]))),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from toy_table import toy_header, toy_rows
 
 from rapgym.errors import DataUnavailable, InvalidTable
-from rapgym.files import headed
+from rapgym.files import limits
 from rapgym.quality import file as table_file
 from rapgym.quality.file import TableFile
 
@@ -162,10 +162,10 @@ def test_a_set_with_two_rows_on_one_sample_is_refused() -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_file, "MAX_BYTES", len(TEXT) - 1)
+    monkeypatch.setattr(limits, "TABLE", len(TEXT) - 1)
     with pytest.raises(InvalidTable, match="too large"):
         table_file.unpacked(CONTENT, "bomb")
-    monkeypatch.setattr(headed, "MAX_PACKED_BYTES", 10)
+    monkeypatch.setattr(limits, "PACKED", 10)
     with pytest.raises(InvalidTable, match="larger"):
         table_file.unpacked(CONTENT, "bomb")
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from rapgym.errors import InvalidSpec
+from rapgym.files import limits
 from rapgym.recorder import proxy
 from rapgym.recorder.answer_usage import Answer, Lengths, prompt_characters
 from rapgym.recorder.proxy import Proxy
@@ -290,6 +291,13 @@ def test_a_client_that_leaves_is_noted_and_harms_nobody(upstream: Upstream, note
         ("POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip", 400),
         ("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
          "Transfer-Encoding: chunked", 400),
+        ("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2", 400),
+        ("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 1", 400),
+        ("POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+         "Transfer-Encoding: chunked", 400),
+        ("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + "1" * 9000, 413),
+        ("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: ٣", 413),
+        ("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: +3", 413),
         ("GET http://other.example/ HTTP/1.1\r\nHost: x", 501),
         ("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket", 501),
     ],
@@ -302,6 +310,75 @@ def test_requests_that_could_be_misread_are_refused(
         with client.makefile("rb") as answer:
             assert int(answer.readline().split()[1]) == status
     assert upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [b"0x3\r\nabc\r\n0\r\n\r\n", b"+3\r\nabc\r\n0\r\n\r\n", b"1_0\r\n" + b"a" * 16 + b"\r\n0\r\n\r\n",
+     b"0" * 900 + b"3\r\nabc\r\n0\r\n\r\n", b"3\r\nabcd\r\n0\r\n\r\n", b"-1\r\n\r\n", b"\r\n",
+     b"0\r\n" + b"a: b\r\n" * 200 + b"\r\n"],
+)  # fmt: skip
+def test_chunks_that_could_be_misread_are_refused(
+    upstream: Upstream, noted: Noted, chunks: bytes
+) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", noted.port), timeout=30) as client:
+        client.sendall(head + chunks)
+        with client.makefile("rb") as answer:
+            assert int(answer.readline().split()[1]) == 400
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [b"Content-Length: 2\r\nContent-Length: 3", b"Content-Length: 2\r\nTransfer-Encoding: chunked",
+     b"Content-Length: " + b"9" * 40, b"Content-Length: x"],
+)  # fmt: skip
+def test_an_answer_that_could_be_misread_is_not_passed_on(lengths: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 200 OK\r\n" + lengths + b"\r\n\r\n2\r\nab\r\n0\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with (
+            Proxy(("127.0.0.1", 0), url, lambda: 0.0, lambda *_: None) as proxied,
+            serving(proxied),
+            asked(proxied.server_port, "/v1/completions") as found,
+        ):
+            assert found.status == 502
+            assert b"in two ways" in found.read()
+        thread.join()
+
+
+def test_a_long_line_is_read_in_time_that_grows_with_its_length() -> None:
+    piece, answer = b"x" * 4096, Answer(is_stream=True)
+    answer.feed(b'data: {"choices": [{"delta": {"content": "')
+    begun_s = time.process_time()
+    for _ in range(8 << 10):  # 32 MiB: joined anew with each piece, 128 GiB would be copied
+        answer.feed(piece)
+    answer.feed(b'"}}]}\n' + event(usage=USAGE))
+    assert time.process_time() - begun_s < 2
+    answer.end()
+    assert answer.events == 1
+    assert answer.lengths(0) == Lengths(11, 3, estimated=False)
+
+
+def test_an_event_without_end_is_passed_over_and_those_after_it_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "ANSWER", 1000)
+    answer = Answer(is_stream=True)
+    for _ in range(100):
+        answer.feed(event("x")[:-2].replace(b"x", b"x" * 50))
+    assert sum(map(len, answer._begun)) <= 1000
+    answer.feed(b"\n" + event("y"))
+    answer.end()
+    assert answer.events == 1
 
 
 def test_answers_are_read_whatever_pieces_they_come_in() -> None:

@@ -100,7 +100,8 @@ def test_an_environment_on_a_device_goes_as_the_simulated_one(
         assert (seen == theirs).all()
         assert reward == pytest.approx(paid, abs=1e-9)
         assert ended == over
-        if "kept" in info:
+        assert info["served"] == said["served"]
+        if info["served"]:
             assert (info["kept_end"] == said["kept_end"]).all()
             assert info["reason"] == said["reason"]
         if ended:

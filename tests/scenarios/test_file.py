@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rapgym import cli
 from rapgym.bench import origin as bench_origin
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
-from rapgym.files import checked, places
+from rapgym.files import checked, limits, places
 from rapgym.scenarios import catalogue, file, worlds
 from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GROUPS, Recorded, Scenario, Tenant
@@ -183,7 +183,7 @@ def test_what_is_no_file_of_a_scenario_is_refused() -> None:
     Path("broken.toml").write_text("card_gib = ")
     Path("latin.toml").write_bytes(b"story = '\xff'")
     Path("deep.toml").write_text("a = " + "[" * 100_000)
-    Path("huge.toml").write_bytes(b"#" * (file.MAX_BYTES + 1))
+    Path("huge.toml").write_bytes(b"#\n" * limits.SCENARIO)
     for name in ("folder.toml", "broken.toml", "latin.toml", "deep.toml", "huge.toml", "\0.toml"):
         with pytest.raises(InvalidSpec, match="is no TOML file that can be read"):
             catalogue.scenario(name)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toy_world import toy_series
 
 from rapgym.errors import InvalidSpec, InvalidTrace
-from rapgym.files import headed, places
+from rapgym.files import headed, limits, places
 from rapgym.scenarios import build as workloads
 from rapgym.scenarios import worlds
 from rapgym.scenarios.catalogue import shipped
@@ -273,8 +273,8 @@ def test_what_is_written_is_read(rows: int, seed: int, thinned: bool) -> None:
 def test_what_cannot_be_read_is_not_written(most_bytes: int, name: str) -> None:
     """One limit: whatever `write` leaves behind `read` takes, and it leaves what is small enough."""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(series, "MAX_BYTES", most_bytes)
-        patch.setattr(headed, "MAX_PACKED_BYTES", most_bytes)
+        patch.setattr(limits, "SERIES", most_bytes)
+        patch.setattr(limits, "PACKED", most_bytes)
         path = Path(folder) / name
         with suppress(InvalidTrace):
             series.write(toy_series(20), path)

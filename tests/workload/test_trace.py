@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapgym.errors import DataUnavailable, InvalidTrace
-from rapgym.files import columns
+from rapgym.files import limits
 from rapgym.workload.trace import (
     MemoryTrace,
     RequestTrace,
@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_read_is_refused(
     for path in (folder / "absent.csv", folder, Path("a\0b.csv")):
         with pytest.raises(DataUnavailable, match="cannot be read"):
             read_requests(path, "mine")
-    monkeypatch.setattr(columns, "LIMIT_BYTES", len(GOOD) - 1)
+    monkeypatch.setattr(limits, "CSV", len(GOOD) - 1)
     with pytest.raises(InvalidTrace, match="more than"):
         read_requests(folder / "big.csv", "mine")
 

@@ -1,13 +1,65 @@
 """The native vector form as Stable-Baselines3 wants it: SB3 ignores Gymnasium's vector forms."""
 
+from copy import deepcopy
 from typing import Any, Self
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 
-from rapgym.envs.vector_env import RapVectorEnv
+from rapgym.arrays import BoolArray
+from rapgym.envs.vector_env import RapVectorEnv, row_of
 from rapgym.errors import InvalidSpec
+
+# What all lanes share of the native form, as attributes of one of them.
+SHARED = ("layout", "metadata", "render_mode", "spec")
+
+
+class Lane:
+    """One lane of the native form, seen as the environment that `DummyVecEnv` would hold there."""
+
+    def __init__(self, native: RapVectorEnv, index: int) -> None:
+        self._native, self._index = native, index
+        # Spaces draw from generators of their own, so each lane has its own.
+        self.action_space = deepcopy(native.single_action_space)
+        self.observation_space = deepcopy(native.single_observation_space)
+
+    @property
+    def unwrapped(self) -> Self:
+        return self
+
+    @property
+    def np_random(self) -> np.random.Generator:
+        """What this lane's episodes are drawn from."""
+        return self._native.rngs[self._index]
+
+    @np_random.setter
+    def np_random(self, rng: np.random.Generator) -> None:
+        self._native.rngs[self._index] = rng
+        self._native.seeds[self._index] = -1  # unknown, as Gymnasium writes it
+
+    @property
+    def np_random_seed(self) -> int:
+        return self._native.seeds[self._index]
+
+    def action_masks(self) -> BoolArray:
+        """Legal actions, bool [M]."""
+        return self._native.action_masks()[self._index]
+
+    def render(self) -> Any:
+        """As `RapEnv.render`."""
+        return self._native.render_lane(self._index)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in SHARED:
+            return getattr(self._native, name)
+        raise AttributeError(f"a lane of a native vector form has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in SHARED:
+            raise InvalidSpec(f"{name} is the same for all lanes: state it where the form is made")
+        super().__setattr__(name, value)
 
 
 class RapVecEnv(VecEnv):
@@ -21,10 +73,13 @@ class RapVecEnv(VecEnv):
     """
 
     def __init__(self, env: RapVectorEnv) -> None:
+        if env.autoreset_mode == AutoresetMode.SAME_STEP:
+            raise InvalidSpec("the adapter resets lanes itself: leave autoreset_mode out")
         self.native = env
-        self.render_mode = None
+        self.lanes = [Lane(env, index) for index in range(env.num_envs)]
         self._actions: Any = None
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self.metadata = {**self.metadata, "render_fps": env.metadata["render_fps"]}
 
     @classmethod
     def make(cls, env_id: str, lanes: int, **settings: Any) -> Self:
@@ -43,8 +98,8 @@ class RapVecEnv(VecEnv):
         options = self._options[0] if self._options else {}
         if any(other != options for other in self._options):
             raise InvalidSpec("all lanes take the same options")
-        observation, info = self.native.reset(seed=list(self._seeds), options=options)
-        self.reset_infos = [_of_lane(info, lane) for lane in range(self.num_envs)]
+        observation, _ = self.native.reset(seed=list(self._seeds), options=options)
+        self.reset_infos = _by_lane(self.native.info(), self.num_envs)
         self._reset_seeds()
         self._reset_options()
         return observation
@@ -53,65 +108,78 @@ class RapVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        observation, reward, terminated, truncated, info = self.native.step(self._actions)
-        infos = [_of_lane(info, lane) for lane in range(self.num_envs)]
-        done = terminated | truncated
-        for lane in range(self.num_envs):
-            infos[lane]["TimeLimit.truncated"] = bool(truncated[lane] and not terminated[lane])
-        if done.any():
+        acted = self.native.act(self._actions)
+        infos = _by_lane(self.native.info(acted), self.num_envs)
+        over = acted.over
+        for lane, ends in enumerate(over.tolist()):
+            infos[lane]["TimeLimit.truncated"] = ends
+        observation = self.native.observe()
+        if over.any():
             last = observation
-            observation, first = self.native.reset(options={"reset_mask": done})
-            for lane in np.flatnonzero(done).tolist():
-                infos[lane]["terminal_observation"] = _row(last, lane)
-                self.reset_infos[lane] = _of_lane(first, lane)
-        return observation, reward.astype(np.float32), done, infos
+            self.native.begin(over)
+            observation = self.native.observe()
+            first = _by_lane(self.native.info(), self.num_envs)
+            for lane in np.flatnonzero(over).tolist():
+                infos[lane]["terminal_observation"] = row_of(last, lane)
+                self.reset_infos[lane] = first[lane]
+        if self.render_mode == "human":
+            self.native.render()
+        return observation, acted.reward.astype(np.float32), over, infos
 
     def close(self) -> None:
         self.native.close()
 
+    def get_images(self) -> list[np.ndarray | None]:
+        """A picture of each lane, with `render_mode="rgb_array"`."""
+        if self.render_mode != "rgb_array":
+            return [None] * self.num_envs
+        return [*self.native.render()]
+
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The native form's attribute, the same for each lane."""
-        return [getattr(self.native, attr_name) for _ in self._get_indices(indices)]
+        """An attribute of each lane.
+
+        Raises:
+            AttributeError: lanes have none of this name.
+        """
+        return [getattr(self.lanes[lane], attr_name) for lane in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        raise InvalidSpec("lanes of a native vector form have no attributes of their own")
+        """Set an attribute of these lanes.
+
+        Raises:
+            InvalidSpec: all lanes share it.
+        """
+        for lane in self._get_indices(indices):
+            setattr(self.lanes[lane], attr_name, value)
 
     def env_method(
         self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
     ) -> list[Any]:
-        """Lane by lane; `action_masks` is what there is.
+        """Call a method of each lane: `action_masks`, `render`, or what `set_attr` put there.
 
         Raises:
-            InvalidSpec: another method is asked for.
+            InvalidSpec: lanes have no such method.
         """
-        if method_name != "action_masks":
+        methods = [
+            getattr(self.lanes[lane], method_name, None) for lane in self._get_indices(indices)
+        ]
+        if not all(callable(method) for method in methods):
             raise InvalidSpec(f"lanes of a native vector form have no method {method_name!r}")
-        masks = self.native.action_masks()
-        return [masks[lane] for lane in self._get_indices(indices)]
+        return [method(*args, **kwargs) for method in methods if method is not None]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Never: a native form is made without wrappers; `VecMonitor` and its like wrap this one."""
         return [False for _ in self._get_indices(indices)]
 
     def has_attr(self, attr_name: str) -> bool:
         """SB3's maskable policies ask for `action_masks` so."""
-        return hasattr(self.native, attr_name)
+        return all(hasattr(lane, attr_name) for lane in self.lanes)
 
 
-def _row(observation: Any, lane: int) -> Any:
-    """One lane of a batch of observations, copied."""
-    if isinstance(observation, dict):
-        return {name: part[lane].copy() for name, part in observation.items()}
-    return observation[lane].copy()
-
-
-def _of_lane(info: dict[str, Any], lane: int) -> dict[str, Any]:
-    """What a Gymnasium vector's info says of one lane."""
-    found: dict[str, Any] = {}
-    for name, value in info.items():
-        if name.startswith("_") or not info[f"_{name}"][lane]:
-            continue
-        found[name] = _of_lane(value, lane) if isinstance(value, dict) else value[lane]
-    return found
+def _by_lane(info: dict[str, Any], lanes: int) -> list[dict[str, Any]]:
+    """What arrays over lanes say of each, in the form of a single environment's info."""
+    columns = {name: part if part.ndim > 1 else part.tolist() for name, part in info.items()}
+    return [{name: part[lane] for name, part in columns.items()} for lane in range(lanes)]
 
 
 class LeanVecEnv(RapVecEnv):
@@ -125,22 +193,18 @@ class LeanVecEnv(RapVecEnv):
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         native = self.native
-        proposal, served = native._actions.propose(self._actions)
-        reward = np.zeros(self.num_envs, dtype=np.float32)
-        if served.any():
-            reward[served] = native.lanes.serve(proposal, served).reward
-            native._actions.restart(served)
-        done = native.lanes.ended & served
-        observation = native._observe()
+        acted = native.act(self._actions)
+        reward, over = acted.reward.astype(np.float32), acted.over
+        observation = native.observe()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        if done.any():
-            for lane in np.flatnonzero(done).tolist():
+        if over.any():
+            for lane in np.flatnonzero(over).tolist():
                 infos[lane] = {
                     "terminal_observation": observation[lane].copy(),
                     "TimeLimit.truncated": True,
                 }
-            native._restart(done, native._offset)
-            observation = native._observe()
+            native.begin(over)
+            observation = native.observe()
         if self.ends_with_rows:
-            return observation, reward, served, [{} for _ in infos]
-        return observation, reward, done, infos
+            return observation, reward, acted.served, [{} for _ in infos]
+        return observation, reward, over, infos

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, get_args
 
 from rapgym.errors import InvalidTable
-from rapgym.files import checked
+from rapgym.files import checked, writing
 from rapgym.files.closing import Closing
 from rapgym.model.shapes import Format, KVFormat, WeightFormat
 
@@ -95,7 +95,8 @@ class Ledger(Closing, Generic[Found]):
         else:
             with checked.written_aside(path) as file:
                 file.write(f"{json.dumps(origin, sort_keys=True)}\n".encode())
-        self._file = path.open("a")
+        with writing.naming(path):
+            self._file = path.open("a")
 
     def _read(self, origin: dict[str, Any]) -> None:
         recorded, whole_bytes, cut = None, 0, False
@@ -129,8 +130,9 @@ class Ledger(Closing, Generic[Found]):
 
     def add(self, finding: Found) -> None:
         """Keep one finding; it survives a kill of this process once this returns."""
-        self._file.write(json.dumps(_stated(finding)) + "\n")
-        self._file.flush()
+        with writing.naming(self.path):
+            self._file.write(json.dumps(_stated(finding)) + "\n")
+            self._file.flush()
         self.found[finding.place] = finding
 
     def close(self) -> None:

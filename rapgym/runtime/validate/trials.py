@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTrace
+from rapgym.guard import foreign
+from rapgym.guard.foreign import Terms
 from rapgym.guard.guard import refuses_misfit
 from rapgym.model import blocks
 from rapgym.policies import registry
@@ -47,7 +48,9 @@ class Trial:
         return self.state(world), proposal, np.array([self.source]), np.array([self.strict])
 
 
-def policy_log(story: Scenario, split: Split, name: str, seed: int = 0) -> EpisodeLog:
+def policy_log(
+    story: Scenario, split: Split, name: str, seed: int = 0, terms: Terms | None = None
+) -> EpisodeLog:
     """What a policy does in the simulated world on the split as it was, one pairing.
 
     Settings are those tuned on train; on validation, those tuned on the rest of train.
@@ -56,15 +59,17 @@ def policy_log(story: Scenario, split: Split, name: str, seed: int = 0) -> Episo
     told: Briefing = briefing(alone, "fit" if split == "validation" else "train")
     entry = registry.entry(name)
     options = registry.settings(entry, told, tables.table(story).sha256)
-    return rollout.run(partial(registry.build, entry, options), alone, split, told, seed)
+    with foreign.made(entry, options, terms or Terms()) as make:
+        return rollout.run(make, alone, split, told, seed)
 
 
-def is_strict(story: Scenario, split: Split, name: str) -> bool:
+def is_strict(story: Scenario, split: Split, name: str, terms: Terms | None = None) -> bool:
     """Whether a policy's misfit is refused."""
     told = briefing(replace(story, offsets=1), "fit" if split == "validation" else "train")
     entry = registry.entry(name)
     options = registry.settings(entry, told, tables.table(story).sha256)
-    return refuses_misfit(registry.build(entry, options))
+    with foreign.made(entry, options, terms or Terms()) as make:
+        return refuses_misfit(make())
 
 
 def chosen_rows(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from rapgym.bench import origin as bench_origin
 from rapgym.files import checked, provenance
+from rapgym.guard.foreign import Terms
+from rapgym.policies import registry
 from rapgym.runtime.validate import agreement, profiling, ranking, replay, trials
 from rapgym.runtime.validate.records import Record
 from rapgym.runtime.validate.replaying import Job
@@ -43,6 +45,7 @@ class Plan:
     trials: Mapping[str, Mapping[int, Trial]]  # policy -> row -> trial
     stands_for: Mapping[Trial, Trial]  # each trial -> the one that is measured in its place
     unshielded: tuple[Trial, ...]
+    in_process: tuple[str, ...] = ()  # users' policies that ran where their rows were played
 
     @property
     def measured(self) -> tuple[Trial, ...]:
@@ -53,17 +56,26 @@ class Plan:
         return tuple(sorted(found, key=lambda trial: (trial.row, trial.loaded, trial.proposal)))
 
 
-def plan(story: Scenario, split: Split, names: Sequence[str], count: int) -> Plan:
+def plan(
+    story: Scenario,
+    split: Split,
+    names: Sequence[str],
+    count: int,
+    terms: Terms | None = None,
+) -> Plan:
     """Choose rows and trials by the policies' simulated runs.
+
+    Args:
+        terms: on which users' policies are run; in processes of their own unless stated.
 
     Raises:
         InvalidTrace: the series keeps no single requests.
     """
     world = worlds.world(story, split)
-    logs = {name: trials.policy_log(story, split, name) for name in names}
+    logs = {name: trials.policy_log(story, split, name, terms=terms) for name in names}
     rows = trials.chosen_rows(world, logs, trials.rows_with_requests(story, split), count)
     per = {
-        name: trials.trials(log, rows, trials.is_strict(story, split, name))
+        name: trials.trials(log, rows, trials.is_strict(story, split, name, terms))
         for name, log in logs.items()
     }
     first: dict[tuple[object, ...], Trial] = {}
@@ -72,7 +84,10 @@ def plan(story: Scenario, split: Split, names: Sequence[str], count: int) -> Pla
         for found in per.values()
         for trial in found.values()
     }
-    return Plan(story, split, tuple(rows), per, stands_for, _unshielded(world, rows))
+    in_process = tuple(
+        name for name in names if terms and terms.in_process and registry.entry(name).is_own
+    )
+    return Plan(story, split, tuple(rows), per, stands_for, _unshielded(world, rows), in_process)
 
 
 def _unshielded(world: World, rows: Sequence[int]) -> tuple[Trial, ...]:
@@ -182,6 +197,7 @@ def report(
         "schema": SCHEMA,
         **origin(story, split, settings, ended),
         "policies": ranks,
+        **({"in_process": list(planned.in_process)} if planned.in_process else {}),
         "total": total,
         "reaction": {"stated_s": world.reaction_s, **profiling.reaction(used)},
         "verdicts": agreement.verdicts(total, ranks, gpu=settings.device.startswith("cuda")),

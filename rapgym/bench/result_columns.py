@@ -1,0 +1,107 @@
+"""The columns of a results file, read in pieces: a line may be longer than memory should hold as text."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rapgym.arrays import IntArray
+from rapgym.files import incoming, limits
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A column of keys of kept sets: each row's place in `names`."""
+
+    place: IntArray  # [R]
+    names: tuple[str, ...]  # each once
+
+    def part(self, rows: IntArray) -> "Keys":
+        """The rows of these numbers."""
+        return Keys(self.place[rows], self.names)
+
+
+def read(
+    pieces: Iterator[bytes], names: Sequence[str], real: Sequence[str], sets: Sequence[str]
+) -> dict[str, Any]:
+    """The columns of what follows a header, one a line: its name, then one cell a row.
+
+    Args:
+        names: of the columns, as their lines stand; int64 but for those below.
+        real: of columns of numbers, float64.
+        sets: of columns of keys, `Keys`.
+
+    Raises:
+        ValueError: columns are others, differ in length, hold too many rows, or a cell is none.
+    """  # fmt: skip
+    stretches = _stretches(pieces)
+    found: dict[str, Any] = {}
+    rows = None
+    for name in names:
+        seen = dict[str, int]()
+        kind: Any = np.float64 if name in real else np.int64
+        parts = [
+            np.fromiter(_places(cells, seen), np.int64, len(cells))
+            if name in sets
+            else np.array(cells, dtype=object).astype(kind)
+            for cells in _line(stretches, name)
+        ]
+        column = np.concatenate(parts) if parts else np.empty(0, kind)
+        if rows not in (None, len(column)):
+            raise ValueError("its columns differ in length")
+        rows = len(column)
+        found[name] = Keys(column, tuple(seen)) if name in sets else column
+    if next(stretches, None) is not None:
+        raise ValueError("its columns are others: something follows the last")
+    return found
+
+
+def _line(stretches: Iterator[tuple[bytes, bool]], name: str) -> Iterator[list[str]]:
+    """The cells of the next line, which begins with `name`, many at a time."""
+    rows, first = 0, True
+    for stretch, ends in stretches:
+        cells = stretch.decode().split(",")
+        if first and cells.pop(0) != name:
+            raise ValueError(f"its columns are others: the next is {name}")
+        first = False
+        rows += len(cells)
+        if rows > limits.RESULT_ROWS:
+            raise ValueError(f"it has more than {limits.RESULT_ROWS} rows")
+        if cells:
+            yield cells
+        if ends:
+            return
+    raise ValueError(f"it is cut short: column {name} is missing, or its end")
+
+
+def _stretches(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Whole cells, as many as a piece holds of one line, and whether the line ends with them."""
+    left = b""
+    for piece in pieces:
+        *ended, left = (left + piece).split(b"\n")
+        for line in ended:
+            yield line, True
+        whole, comma, rest = left.rpartition(b",")
+        if comma:
+            yield whole, False
+            left = rest
+        if len(left) > limits.RESULT_CELL:
+            raise ValueError(f"a cell of it is longer than {incoming.size(limits.RESULT_CELL)}")
+    if left:
+        raise ValueError("its last line is cut short")
+
+
+def _places(cells: Sequence[str], seen: dict[str, int]) -> Iterator[int]:
+    """Each key's place among all that were seen, in the order in which they first came."""
+    size = sum(map(len, seen))
+    for cell in cells:
+        place = seen.get(cell)
+        if place is None:
+            size += len(cell)
+            if size > limits.RESULT_KEYS:
+                raise ValueError(
+                    f"its kept sets take more than {incoming.size(limits.RESULT_KEYS)}"
+                )
+            place = seen[cell] = len(seen)
+        yield place

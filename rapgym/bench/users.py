@@ -1,0 +1,87 @@
+"""A user's policy in a bench: named as `module:Class`, run as a stranger's code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rapgym.bench import alone, cells
+from rapgym.bench.records import About
+from rapgym.bench.results import Cell
+from rapgym.guard.foreign import Terms
+from rapgym.policies import modules, registry
+from rapgym.policies.registry import Kind
+from rapgym.scenarios.story import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class UserEntrant:
+    """A policy of a user's; see `entrants.Entrant`."""
+
+    entry: registry.Entry
+    terms: Terms
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @property
+    def kind(self) -> Kind:
+        return self.entry.kind
+
+    @property
+    def summary(self) -> str:
+        return self.entry.summary
+
+    @property
+    def target(self) -> str:
+        return self.entry.target
+
+    @property
+    def is_own(self) -> bool:
+        return True
+
+    @property
+    def decides(self) -> bool:
+        return False  # its code may not be here: proposals are taken as they are
+
+    @property
+    def implied(self) -> tuple[str, ...]:
+        # How it was run and how it meets a misfit are its own.
+        return ("kind", "ceiling", "calibration_tokens")
+
+    def label(self, seed: int) -> str:
+        return f"{self.name}.{seed}"
+
+    def is_ready(self, story: Scenario) -> bool:
+        return True
+
+    def seeds(self, story: Scenario, asked: Sequence[int]) -> Sequence[int]:
+        return asked
+
+    def facts(self, story: Scenario, seed: int) -> About:
+        return cells.described(story, self.name, self.kind)
+
+    def basis(self, story: Scenario, seed: int) -> dict[str, object]:
+        """What its cells depend on beside the package and the scenario."""
+        own = modules.sha256(self.target, self.terms.folders)
+        paths = (*self.terms.reads, *self.entry.options.values())
+        reads = {path: modules.content_sha256(path) for path in paths}
+        return {
+            "module_sha256": own,
+            "reads_sha256": reads,
+            "in_process": self.terms.in_process,
+            **self.terms.as_json(),
+        }
+
+    def run(self, story: Scenario, seed: int) -> Cell:
+        """Its cell, scored here from its proposals alone.
+
+        Raises:
+            InvalidPolicy: it cannot begin, or its process ended.
+        """
+        if self.terms.in_process:
+            told = alone.run(alone.Order(story, self.entry, seed, self.terms))
+            return cells.played_again(story, told)
+        return cells.user_cell(story, self.entry, seed, self.terms)
+
+    def again(self, story: Scenario, cell: Cell) -> Cell:
+        return cells.replayed(story, cell)

@@ -1,0 +1,31 @@
+"""JSON that came from elsewhere: refused before it takes thirty times its size in memory."""
+
+import json
+from typing import Any
+
+from rapgym.files import limits
+
+
+def parsed(text: str | bytes, most_values: int | None = None) -> Any:
+    """The value that a text states.
+
+    Args:
+        most_values: of what stands between commas and brackets; `limits.JSON_VALUES` where None.
+
+    Raises:
+        ValueError: it is no JSON, nested too deeply, holds too many values, or NaN or infinity.
+    """
+    if isinstance(text, bytes):
+        text = text.decode()
+    most = limits.JSON_VALUES if most_values is None else most_values
+    # Each value but the first follows one of these; in a text they count as well, which harms nobody.
+    if sum(map(text.count, ",[{")) > most:
+        raise ValueError(f"it holds more than {most} values")
+    try:
+        return json.loads(text, parse_constant=_refused)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"it holds {constant}")

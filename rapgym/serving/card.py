@@ -54,13 +54,21 @@ class Card:
             foot.layers - counts[FFN]
         ) * foot.ffn_bytes
 
+    @property
+    def block_token_bytes(self) -> int:
+        """KV cache of one token in one attention block, rounded up to the byte."""
+        return int(self.footprint.kv_bytes(np.array(1)))
+
     def token_bytes(self, counts: Counts) -> int:
         """KV cache of one token over the kept attention blocks."""
-        return (self.footprint.layers - counts[ATTENTION]) * int(self.footprint.kv_bytes(1))
+        return (self.footprint.layers - counts[ATTENTION]) * self.block_token_bytes
 
     def used_bytes(self, counts: Counts, cached_tokens: int) -> int:
         """Everything, with so many tokens' KV cache."""
-        fixed = int(self.footprint.overhead_bytes(self.step_tokens)) + self.footprint.margin_bytes
+        fixed = (
+            int(self.footprint.overhead_bytes(np.array(self.step_tokens)))
+            + self.footprint.margin_bytes
+        )
         return fixed + self.weight_bytes(counts) + cached_tokens * self.token_bytes(counts)
 
     def room_tokens(self, counts: Counts, now_s: float) -> int:

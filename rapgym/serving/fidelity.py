@@ -75,15 +75,15 @@ def replayed(run: Run, profile: ServingProfile, footprint: Footprint = NOMINAL) 
     pages = card.room_tokens((0, 0), 0.0) // profile.page_tokens - profile.reserved_pages
     for at_s in () if run.ticks is None else run.ticks.at_s:
         kernel.run(world, lane, float(at_s), 0, 0, 0)
-        used = lane.count[kernel.PAGES_USED] / pages
-        seen.append((lane.count[kernel.RUNNING], lane.count[kernel.WAITING], used))
+        used = lane.counts[kernel.PAGES_USED] / pages
+        seen.append((lane.counts[kernel.RUNNING], lane.counts[kernel.WAITING], used))
     kernel.run(world, lane, np.inf, 0, 0, 0)
     return Replayed(
         lane.first_s,
         lane.last_s,
         np.array(seen, dtype=np.float64) if seen else None,
-        int(lane.count[kernel.PREEMPTIONS]),
-        int(lane.count[kernel.STEPS]),
+        int(lane.counts[kernel.PREEMPTIONS]),
+        int(lane.counts[kernel.STEPS]),
     )
 
 

@@ -69,9 +69,7 @@ def fit(
 
     def missed(log_seconds: FloatArray, early: bool) -> float:
         profile = profile_of(log_seconds, run, footprint)
-        constants = np.array([profile.base_s, profile.weight_bytes_per_s, profile.tokens_per_s,
-                              profile.kv_bytes_per_s, profile.pair_s, profile.sequence_s])  # fmt: skip
-        here = world._replace(profile=constants)
+        here = world._replace(profile=kernel.constants(profile))
         lane = kernel.lane_of(here)
         # What is fitted sees no later request either: by then the simulated run may lag behind.
         kernel.run(here, lane, 1.5 * run.half_s if early else np.inf, 0, 0, 0)

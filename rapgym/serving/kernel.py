@@ -52,7 +52,7 @@ class Lane(NamedTuple):
     """One replica's state."""
 
     number: FloatArray
-    count: IntArray
+    counts: IntArray
     waiting: IntArray  # ring of requests
     running: IntArray  # requests in the order of admission
     # Of each request, [R].
@@ -112,29 +112,29 @@ def _limit(w: World, now_s: float) -> int:
 
 @njit(cache=True)
 def _fits(w: World, lane: Lane, attention: int, ffn: int) -> bool:
-    taken = (lane.count[PAGES_USED] + w.rules[3]) * w.rules[2]
+    taken = (lane.counts[PAGES_USED] + w.rules[3]) * w.rules[2]
     return _used_bytes(w, attention, ffn, taken) <= _limit(w, lane.number[NOW_S])
 
 
 @njit(cache=True)
 def _held(lane: Lane) -> tuple[int, int]:
-    loading = lane.count[LOADING]
+    loading = lane.counts[LOADING]
     return (
-        lane.count[ATTENTION_DROPPED] - (loading == ATTENTION),
-        lane.count[FFN_DROPPED] - (loading == FFN),
+        lane.counts[ATTENTION_DROPPED] - (loading == ATTENTION),
+        lane.counts[FFN_DROPPED] - (loading == FFN),
     )
 
 
 @njit(cache=True)
 def _preempt_until_it_fits(w: World, lane: Lane) -> None:
-    count = lane.count
+    count = lane.counts
     while count[RUNNING] and not _fits(w, lane, count[ATTENTION_DROPPED], count[FFN_DROPPED]):
         _preempt(w, lane)
 
 
 @njit(cache=True)
 def _drop_until_it_fits(w: World, lane: Lane) -> None:
-    count, (attentions, ffns) = lane.count, w.goes_next.shape
+    count, (attentions, ffns) = lane.counts, w.goes_next.shape
     while not _fits(w, lane, count[ATTENTION_DROPPED], count[FFN_DROPPED]):
         attention, ffn = count[ATTENTION_DROPPED], count[FFN_DROPPED]
         if attention == attentions - 1 and ffn == ffns - 1:
@@ -147,7 +147,7 @@ def _drop_until_it_fits(w: World, lane: Lane) -> None:
 
 @njit(cache=True)
 def _answer_fall(w: World, lane: Lane, on_fall: int) -> None:
-    count, (attentions, ffns) = lane.count, w.goes_next.shape
+    count, (attentions, ffns) = lane.counts, w.goes_next.shape
     if _fits(w, lane, *_held(lane)):
         return
     if count[RUNNING] or count[ATTENTION_DROPPED] < attentions - 1 or count[FFN_DROPPED] < ffns - 1:
@@ -163,7 +163,7 @@ def _answer_fall(w: World, lane: Lane, on_fall: int) -> None:
 
 @njit(cache=True)
 def _begin_loading(w: World, lane: Lane, kind: int) -> bool:
-    count = lane.count
+    count = lane.counts
     attention = count[ATTENTION_DROPPED] - (kind == ATTENTION)
     ffn = count[FFN_DROPPED] - (kind == FFN)
     if not _fits(w, lane, attention, ffn):
@@ -176,7 +176,7 @@ def _begin_loading(w: World, lane: Lane, kind: int) -> bool:
 
 @njit(cache=True)
 def _move_blocks(w: World, lane: Lane, attention: int, ffn: int) -> None:
-    count = lane.count
+    count = lane.counts
     if count[LOADING] != NEVER and lane.number[READY_S] <= lane.number[NOW_S]:
         count[ATTENTION_DROPPED], count[FFN_DROPPED] = _held(lane)
         count[LOADING] = NEVER
@@ -213,7 +213,7 @@ def _forget(lane: Lane, page: int) -> None:
 
 @njit(cache=True)
 def _unlink(lane: Lane, page: int) -> None:
-    count, before, after = lane.count, lane.before[page], lane.after[page]
+    count, before, after = lane.counts, lane.before[page], lane.after[page]
     if before == NEVER:
         count[FREE_FIRST] = after
     else:
@@ -227,7 +227,7 @@ def _unlink(lane: Lane, page: int) -> None:
 
 @njit(cache=True)
 def _link_first(lane: Lane, page: int) -> None:
-    count = lane.count
+    count = lane.counts
     lane.before[page], lane.after[page] = NEVER, count[FREE_FIRST]
     if count[FREE_FIRST] == NEVER:
         count[FREE_LAST] = page
@@ -239,7 +239,7 @@ def _link_first(lane: Lane, page: int) -> None:
 
 @njit(cache=True)
 def _link_last(lane: Lane, page: int) -> None:
-    count = lane.count
+    count = lane.counts
     lane.before[page], lane.after[page] = count[FREE_LAST], NEVER
     if count[FREE_LAST] == NEVER:
         count[FREE_FIRST] = page
@@ -251,7 +251,7 @@ def _link_last(lane: Lane, page: int) -> None:
 
 @njit(cache=True)
 def _resize(w: World, lane: Lane, pages: int) -> None:
-    count = lane.count
+    count = lane.counts
     if not w.rules[5]:
         count[PAGES_FREE] = max(0, pages - count[PAGES_USED])
         return
@@ -273,7 +273,7 @@ def _resize(w: World, lane: Lane, pages: int) -> None:
 @njit(cache=True)
 def _take(w: World, lane: Lane, request: int, pages: int) -> None:
     """Give a request so many pages more."""
-    count = lane.count
+    count = lane.counts
     count[PAGES_USED] += pages
     if not w.rules[5]:
         count[PAGES_FREE] -= pages
@@ -291,7 +291,7 @@ def _take(w: World, lane: Lane, request: int, pages: int) -> None:
 @njit(cache=True)
 def _release(w: World, lane: Lane, request: int) -> None:
     """Take all its pages from a request."""
-    count = lane.count
+    count = lane.counts
     if not w.rules[5]:
         count[PAGES_USED] -= lane.pages[request]
         count[PAGES_FREE] += lane.pages[request]
@@ -319,7 +319,7 @@ def _hold_known(w: World, lane: Lane, request: int, known: int) -> None:
         page = lane.page_of[_key(w, request, index)]
         if not lane.holders[page]:
             _unlink(lane, page)
-            lane.count[PAGES_USED] += 1
+            lane.counts[PAGES_USED] += 1
         lane.holders[page] += 1
         lane.held[w.first_key[request] + index] = page
     lane.pages[request] = known
@@ -330,7 +330,7 @@ def _hold_known(w: World, lane: Lane, request: int, known: int) -> None:
 
 @njit(cache=True)
 def _arrive(w: World, lane: Lane) -> None:
-    count = lane.count
+    count = lane.counts
     while count[ARRIVED] < len(w.arrival_s) and w.arrival_s[count[ARRIVED]] <= lane.number[NOW_S]:
         request = count[ARRIVED]
         lane.target[request] = w.prompt[request]
@@ -341,7 +341,7 @@ def _arrive(w: World, lane: Lane) -> None:
 
 @njit(cache=True)
 def _leave(w: World, lane: Lane, place: int) -> None:
-    count, request = lane.count, lane.running[place]
+    count, request = lane.counts, lane.running[place]
     for later in range(place, count[RUNNING] - 1):
         lane.running[later] = lane.running[later + 1]
     count[RUNNING] -= 1
@@ -352,7 +352,7 @@ def _leave(w: World, lane: Lane, place: int) -> None:
 
 @njit(cache=True)
 def _preempt(w: World, lane: Lane) -> None:
-    count = lane.count
+    count = lane.counts
     request = lane.running[count[RUNNING] - 1]
     _leave(w, lane, count[RUNNING] - 1)
     lane.promised[request] = lane.made[request]
@@ -373,7 +373,7 @@ def _is_late(w: World, lane: Lane, request: int) -> bool:
 
 @njit(cache=True)
 def _shed(w: World, lane: Lane) -> None:
-    count, size = lane.count, len(lane.waiting)
+    count, size = lane.counts, len(lane.waiting)
     kept = 0
     for place in range(count[WAITING]):
         request = lane.waiting[(count[WAITING_FIRST] + place) % size]
@@ -397,7 +397,7 @@ def _shed(w: World, lane: Lane) -> None:
 def _give_up(w: World, lane: Lane, request: int) -> None:
     lane.shed_s[request] = lane.number[NOW_S]
     lane.cost[request] += w.output[request] * w.rates[3]
-    lane.count[SHED] += 1
+    lane.counts[SHED] += 1
 
 
 # Scheduling
@@ -430,7 +430,7 @@ def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
 
 @njit(cache=True)
 def _admit(w: World, lane: Lane, budget: int) -> int:
-    count = lane.count
+    count = lane.counts
     request, size = lane.waiting[count[WAITING_FIRST]], w.rules[2]
     known = idle = 0
     if w.rules[5]:
@@ -458,7 +458,7 @@ def _admit(w: World, lane: Lane, budget: int) -> int:
 @njit(cache=True)
 def _form(w: World, lane: Lane, slot: int) -> bool:
     """Form a step in a slot; whether there is anything in it."""
-    count, (attention, ffn) = lane.count, _held(lane)
+    count, (attention, ffn) = lane.counts, _held(lane)
     room = _limit(w, lane.number[NOW_S]) - _used_bytes(w, attention, ffn, 0)
     tokens = max(0, room) // _token_bytes(w, attention)
     _resize(w, lane, tokens // w.rules[2] - w.rules[3])
@@ -494,7 +494,7 @@ def _form(w: World, lane: Lane, slot: int) -> bool:
 def _form_ahead(w: World, lane: Lane) -> None:
     if not _fits(w, lane, *_held(lane)):
         return
-    count = lane.count
+    count = lane.counts
     while count[FORMED] <= w.rules[4]:
         slot = (count[FORMED_FIRST] + count[FORMED]) % len(lane.batch)
         if not _form(w, lane, slot):
@@ -507,7 +507,7 @@ def _form_ahead(w: World, lane: Lane) -> None:
 
 @njit(cache=True)
 def _execute(w: World, lane: Lane) -> None:
-    count, number = lane.count, lane.number
+    count, number = lane.counts, lane.number
     slot = count[FORMED_FIRST]
     count[FORMED_FIRST] = (slot + 1) % len(lane.batch)
     count[FORMED] -= 1
@@ -557,7 +557,7 @@ def _execute(w: World, lane: Lane) -> None:
 @njit(cache=True)
 def _make(w: World, lane: Lane, request: int) -> None:
     now_s, rates, index = lane.number[NOW_S], w.rates, lane.made[request]
-    now = w.nll[lane.attention[request], lane.count[FFN_DROPPED]]
+    now = w.nll[lane.attention[request], lane.counts[FFN_DROPPED]]
     then = w.nll[lane.attention[request], lane.ffn[request]]
     nats = min(now + rates[2] * (then - now), rates[3])
     due_s = w.arrival_s[request] + rates[4] + rates[5] * w.prompt[request] + index * rates[6]
@@ -568,7 +568,7 @@ def _make(w: World, lane: Lane, request: int) -> None:
     if not index:
         lane.first_s[request] = now_s
     lane.made[request] += 1
-    lane.count[DELIVERED] += 1
+    lane.counts[DELIVERED] += 1
     if lane.made[request] == w.output[request]:
         lane.last_s[request] = now_s
         place = 0
@@ -581,10 +581,10 @@ def _make(w: World, lane: Lane, request: int) -> None:
 def _next_event_s(w: World, lane: Lane) -> float:
     now_s = lane.number[NOW_S]
     event_s = float(int(now_s) + 1)
-    arrived = lane.count[ARRIVED]
+    arrived = lane.counts[ARRIVED]
     if arrived < len(w.arrival_s) and w.arrival_s[arrived] > now_s:
         event_s = min(event_s, w.arrival_s[arrived])
-    if lane.count[LOADING] != NEVER and lane.number[READY_S] > now_s:
+    if lane.counts[LOADING] != NEVER and lane.number[READY_S] > now_s:
         event_s = min(event_s, lane.number[READY_S])
     return event_s
 
@@ -592,7 +592,7 @@ def _next_event_s(w: World, lane: Lane) -> float:
 @njit(cache=True)
 def is_idle(w: World, lane: Lane) -> bool:
     """Whether every request that there is has left."""
-    count = lane.count
+    count = lane.counts
     return count[ARRIVED] == len(w.arrival_s) and not count[WAITING] and not count[RUNNING]
 
 
@@ -606,7 +606,7 @@ def run(w: World, lane: Lane, until_s: float, attention: int, ffn: int, on_fall:
         _move_blocks(w, lane, attention, ffn)
         _shed(w, lane)
         _form_ahead(w, lane)
-        if lane.count[FORMED]:
+        if lane.counts[FORMED]:
             _execute(w, lane)
         else:
             number[NOW_S] = min(_next_event_s(w, lane), until_s)
@@ -625,21 +625,44 @@ def world_of(
     pages = -(-(requests.prompt_tokens + requests.output_tokens) // size)
     keys = np.concatenate([[0], np.cumsum(pages)]) if profile.prefix_cache else np.empty(0)
     fixed = card.used_bytes((0, 0), 0) - card.weight_bytes((0, 0))
-    return World(
-        np.ascontiguousarray(requests.arrival_s, dtype=np.float64),
-        *(np.ascontiguousarray(each, dtype=np.int64) for each in (
+    whole = [
+        np.ascontiguousarray(each, dtype=np.int64)
+        for each in (
             requests.prompt_tokens, requests.output_tokens, requests.begins_like,
-            requests.shared_pages, keys, card.limit_bytes, card.goes_next)),
-        np.ascontiguousarray(harm.nll, dtype=np.float64),
-        np.array([foot.attention_bytes, foot.ffn_bytes, int(foot.kv_bytes(1)), fixed,
-                  foot.layers]),
-        np.array([card.link_bytes_per_s, card.reaction_s, harm.history_share, harm.ceiling,
-                  deadlines.ttft_s, deadlines.ttft_token_s, deadlines.tpot_s, deadlines.late_s],
-                 dtype=np.float64),
-        np.array([profile.base_s, profile.weight_bytes_per_s, profile.tokens_per_s,
-                  profile.kv_bytes_per_s, profile.pair_s, profile.sequence_s], dtype=np.float64),
-        np.array([profile.step_tokens, profile.max_sequences, size, profile.reserved_pages,
-                  profile.lookahead, profile.prefix_cache], dtype=np.int64),
+            requests.shared_pages, keys, card.limit_bytes, card.goes_next,
+            [foot.attention_bytes, foot.ffn_bytes, card.block_token_bytes, fixed, foot.layers],
+            [profile.step_tokens, profile.max_sequences, size, profile.reserved_pages,
+             profile.lookahead, profile.prefix_cache],
+        )
+    ]  # fmt: skip
+    prompt, output, begins_like, shared, first_key, limit, goes_next, sizes, rules = whole
+    return World(
+        arrival_s=np.ascontiguousarray(requests.arrival_s, dtype=np.float64),
+        prompt=prompt,
+        output=output,
+        begins_like=begins_like,
+        shared_pages=shared,
+        first_key=first_key,
+        limit_bytes=limit,
+        goes_next=goes_next,
+        nll=np.ascontiguousarray(harm.nll, dtype=np.float64),
+        sizes=sizes,
+        rates=np.array(
+            [card.link_bytes_per_s, card.reaction_s, harm.history_share, harm.ceiling,
+             deadlines.ttft_s, deadlines.ttft_token_s, deadlines.tpot_s, deadlines.late_s],
+            dtype=np.float64,
+        ),
+        profile=constants(profile),
+        rules=rules,
+    )  # fmt: skip
+
+
+def constants(profile: ServingProfile) -> FloatArray:
+    """The seconds and rates of a step, as `World.profile` has them."""
+    return np.array(
+        [profile.base_s, profile.weight_bytes_per_s, profile.tokens_per_s,
+         profile.kv_bytes_per_s, profile.pair_s, profile.sequence_s],
+        dtype=np.float64,
     )  # fmt: skip
 
 
@@ -656,7 +679,7 @@ def lane_of(world: World, shed_s: float = np.inf) -> Lane:
     never = [np.full(length, NEVER, dtype=np.int64) for length in (keys, keys, pages)]
     return Lane(
         number=np.array([0.0, 0.0, shed_s]),
-        count=count,
+        counts=count,
         waiting=np.zeros(requests + 1, dtype=np.int64),
         running=np.zeros(most, dtype=np.int64),
         target=integers(), planned=integers(), promised=integers(), made=integers(),

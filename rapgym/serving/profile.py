@@ -1,10 +1,15 @@
 """What a card and its engine take for a step, as JSON files with their provenance."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from rapgym.errors import InvalidSpec
+from rapgym.files import checked, incoming, json_text, limits
+
+SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +92,36 @@ class Work:
         self.tokens += 1
         self.sequences += 1
         self.read_tokens += context
+
+
+def write(profile: ServingProfile, path: Path) -> None:
+    """Write a profile, complete or not at all."""
+    held = {"schema": SCHEMA, **asdict(profile)}
+    with checked.written_aside(path) as file:
+        file.write((json.dumps(held, indent=1) + "\n").encode())
+
+
+def read(path: Path) -> ServingProfile:
+    """A file of `write`.
+
+    Raises:
+        InvalidSpec: it is not there, or is no serving profile.
+    """
+    known = {each.name for each in fields(ServingProfile)}
+    try:
+        held = json_text.parsed(incoming.bounded(path, limits.PROFILE))
+        if not isinstance(held, dict) or held.pop("schema", None) != SCHEMA:
+            raise ValueError("it is of another schema")
+        if stray := sorted({*held} - known):
+            raise ValueError(f"nothing is called {', '.join(stray)[:100]}")
+        numbers = {
+            name: value for name, value in held.items() if name not in ("name", "provenance")
+        }
+        whole = {"step_tokens", "max_sequences", "page_tokens", "reserved_pages", "lookahead"}
+        for name, value in numbers.items():
+            fine = (int,) if name in whole else (bool,) if name == "prefix_cache" else (int, float)
+            if type(value) not in fine:
+                raise ValueError(f"{name} is no number")
+        return ServingProfile(**held)
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidSpec(f"{path} is no serving profile that can be read: {error}") from error

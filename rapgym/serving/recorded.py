@@ -10,9 +10,11 @@ A run is a folder with
   `kv_cache_pct`;
 - `shared_prefix.json`, where prompts share prefixes: `pairs` of [request, earlier request, whole
   pages], by the number in `request_id` or the place in the file.
+
+Or it is one JSON file, as `vllm bench serve --save-result --save-detailed` writes it, with the lists
+`input_lens`, `output_lens`, `start_times`, `ttfts` and `itls`.
 """
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +24,13 @@ import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidTrace
-from rapgym.files import columns
+from rapgym.files import columns, incoming, json_text, limits
 from rapgym.serving.requests import Requests
 
 TOKENS = ("input_toks", "output_toks")
 TIMES = ("queued_ts", "first_token_ts", "last_token_ts")
 MAX_REQUESTS = 1_000_000
+MOST_VALUES = 1 << 23  # of a results file, which holds the time of each token
 LEAST_SHARE = 20.0  # per cent of the KV cache in use from which the number of pages is inferred
 ALIGNED_S = np.arange(-2.0, 2.001, 0.05)  # by how much the two clocks of a run may differ
 
@@ -69,12 +72,15 @@ def read(folder: Path, shared: Path | None = None) -> Run:
     """A recorded run.
 
     Args:
+        folder: of a run, or a results file of vLLM's own benchmark.
         shared: a file like `shared_prefix.json`; the folder's own unless stated.
 
     Raises:
         DataUnavailable: the folder or its requests are not there.
         InvalidTrace: a file is not what it should be; the message names the line.
     """
+    if folder.is_file():
+        return _inferred(_of_vllm(folder))
     rows = _rows(folder / "requests.jsonl")
     rows.sort(key=lambda row: row["queued_ts"])
     start_s = rows[0]["queued_ts"]
@@ -112,18 +118,19 @@ def read(folder: Path, shared: Path | None = None) -> Run:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    text = columns.text_of(path, "requests")
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines or len(lines) > MAX_REQUESTS:
-        raise InvalidTrace(f"{path}: 1 to {MAX_REQUESTS} requests, not {len(lines)}")
-    rows = []
+    rows = list[dict[str, Any]]()
+    lines = (line for batch in columns.lines_of(path, "requests") for line in batch)
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if len(rows) == MAX_REQUESTS:
+            raise InvalidTrace(f"{path} holds more than {MAX_REQUESTS} requests")
         try:
-            row = json.loads(line)
+            row = json_text.parsed(line)
             fine = all(type(row[name]) is int and row[name] >= 1 for name in TOKENS) and all(
                 type(row[name]) in (int, float) and np.isfinite(row[name]) for name in TIMES
             )
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             fine = False
         if not fine:
             raise InvalidTrace(
@@ -133,14 +140,56 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         if not row["queued_ts"] <= row["first_token_ts"] <= row["last_token_ts"]:
             raise InvalidTrace(f"{path}, line {number}: a request is queued, then answered")
         rows.append(row)
+    if not rows:
+        raise InvalidTrace(f"{path} holds no request")
     return rows
+
+
+def _of_vllm(path: Path) -> Run:
+    """The run of a results file of vLLM's own benchmark; requests that failed are left out."""
+    told = _json(path)
+    names = ("input_lens", "output_lens", "start_times", "ttfts", "itls")
+    lists = [told.get(name) for name in names]
+    if not all(isinstance(each, list) and each for each in lists):
+        raise InvalidTrace(
+            f"{path} holds no requests one by one: write it with vllm bench serve --save-result "
+            "--save-detailed"
+        )
+    rows = []
+    try:
+        for prompt, output, start, ttft, itls in zip(*lists, strict=True):
+            if output and ttft:
+                rows.append((float(start), int(prompt), int(output), float(ttft), sum(itls)))
+    except (ValueError, TypeError) as error:
+        raise InvalidTrace(f"{path}: {', '.join(names)} are not lists of numbers alike") from error
+    if not rows:
+        raise InvalidTrace(f"{path} holds no request that was answered")
+    rows.sort()
+    start_s, prompt_tokens, output_tokens, ttft_s, rest_s = map(np.array, zip(*rows, strict=True))
+    arrival_s = start_s - start_s[0]
+    return Run(
+        name=path.stem,
+        requests=Requests(arrival_s, prompt_tokens, output_tokens),
+        first_s=arrival_s + ttft_s,
+        last_s=arrival_s + ttft_s + rest_s,
+        ticks=None,
+        step_tokens=2048,
+        max_sequences=256,
+        page_tokens=16,
+        pages=None,
+        pages_from="",
+        prefix_cache=False,
+        engine={"model": str(told.get("model_id", "")), "version": "", "device": ""},
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(columns.text_of(path, path.name))
-    except (ValueError, RecursionError) as error:
-        raise InvalidTrace(f"{path} is no JSON ({error})") from error
+        found = json_text.parsed(incoming.bounded(path, limits.ANSWER), most_values=MOST_VALUES)
+    except OSError as error:
+        raise DataUnavailable(f"{path} cannot be read ({error})") from error
+    except ValueError as error:
+        raise InvalidTrace(f"{path} is no JSON that can be read: {error}") from error
     if not isinstance(found, dict):
         raise InvalidTrace(f"{path} holds no JSON object")
     return found
@@ -180,7 +229,7 @@ def _ticks(path: Path) -> Ticks | None:
     kinds: dict[str, columns.Kind] = {
         "t": "float", "running": "int", "waiting": "int", "kv_cache_pct": "float"
     }  # fmt: skip
-    found = columns.parse(columns.text_of(path, path.name), path.name, kinds)
+    found = columns.read(path, path.name, kinds)
     share = found["kv_cache_pct"] / 100
     return Ticks(found["t"], found["running"], found["waiting"], share if share.any() else None)
 
@@ -206,7 +255,7 @@ def _inferred(run: Run) -> Run:
     if run.pages is not None:
         return run
     if run.ticks is None or run.ticks.kv_share is None:
-        return replace(run, pages_from="nothing: as many as are asked for")
+        return replace(run, pages_from="nothing: as many as the requests ask for")
     found = []
     span_s = np.maximum(run.last_s - run.first_s, 1e-9)
     for at_s, share in zip(run.ticks.at_s, run.ticks.kv_share, strict=True):
@@ -216,5 +265,5 @@ def _inferred(run: Run) -> Run:
         tokens = (run.requests.prompt_tokens + made)[(run.first_s <= at_s) & (at_s < run.last_s)]
         found.append(np.ceil(tokens / run.page_tokens).sum() / share)
     if not found:
-        return replace(run, pages_from="nothing: as many as are asked for")
+        return replace(run, pages_from="nothing: as many as the requests ask for")
     return replace(run, pages=int(np.median(found)), pages_from="timeseries.csv")

@@ -234,7 +234,8 @@ def test_memory_is_never_above_the_limit_when_a_step_begins() -> None:
         np.sort(rng.uniform(0, 40, 30)), rng.integers(1, 20, 30), rng.integers(1, 9, 30), strict=True)]  # fmt: skip
     engine, seen = Engine(asked(*rows), where, replace(SECOND, base_s=0.3), 5.0), 0
     for second in range(1, 61):
-        engine.decide(Decision(*rng.integers(0, 3, 2).tolist(), int(rng.integers(2))))
+        attention, ffn, on_fall = rng.integers(0, (3, 3, 2)).tolist()
+        engine.decide(Decision(attention, ffn, on_fall))
         while engine.now_s < second and not engine.is_idle:
             engine._arrive()
             engine._answer_fall()

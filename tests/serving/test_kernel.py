@@ -87,15 +87,15 @@ def test_it_gives_what_the_reference_gives(
     engine.run(400.0)
     lane = compiled(requests, where, profile, decisions, shed_s, DEADLINES, 400.0)
     assert lane.number[kernel.NOW_S] == engine.now_s
-    assert tuple(lane.count[[kernel.ATTENTION_DROPPED, kernel.FFN_DROPPED]]) == engine.counts
+    assert tuple(lane.counts[[kernel.ATTENTION_DROPPED, kernel.FFN_DROPPED]]) == engine.counts
     for name in ("scheduled_s", "first_s", "last_s", "shed_s"):
         expected = [getattr(each, name) for each in engine.served]
         assert np.array_equal(getattr(lane, name), expected, equal_nan=True), name
     assert lane.preemptions.tolist() == [each.preemptions for each in engine.served]
-    assert lane.count[kernel.STEPS] == len(engine.steps)
-    assert lane.count[kernel.STEP_TOKENS] == sum(step.work.tokens for step in engine.steps)
-    assert lane.count[kernel.PAGES_USED] == engine.pages.used
-    assert lane.count[kernel.DELIVERED] == len(engine.tokens)
+    assert lane.counts[kernel.STEPS] == len(engine.steps)
+    assert lane.counts[kernel.STEP_TOKENS] == sum(step.work.tokens for step in engine.steps)
+    assert lane.counts[kernel.PAGES_USED] == engine.pages.used
+    assert lane.counts[kernel.DELIVERED] == len(engine.tokens)
     cost, nats = np.zeros(len(requests)), np.zeros(len(requests))
     for token in engine.tokens:
         request = token.request

@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.serving import fitting, profile, recorded, validation
 
     folder = arguments.run_folder
-    out = arguments.out or Path(f"{folder.resolve().stem}.profile.json")
+    name = folder.resolve().name if folder.is_dir() else folder.stem
+    out = arguments.out or Path(f"{name}.profile.json")
     writing.refuse_existing(out, "--out", force=arguments.force)
     recording, where = recorded.read(folder, arguments.shared), validation.shape(arguments.served)
     with serving.progress(arguments.quiet) as progress:

@@ -35,16 +35,16 @@ class Harm:
     """Nats a token by dropped counts, and what stays of damage that is in the KV cache alone."""
 
     nll: FloatArray  # above the full bf16 model at each pair of counts, [A + 1, F + 1]
-    # Share of the FFN damage that stays when FFN blocks were cut for the context alone. Of attention
-    # all of it stays: the keys and values are missing.
-    history_share: float
+    # Share of the FFN damage that stays when so many FFN blocks were cut for the context alone, [F + 1].
+    # Of attention all of it stays: the keys and values are missing.
+    history_share: FloatArray
     ceiling: float  # C: a token that nobody gets
 
     def nats(self, attention: int, ffn: int, ffn_now: int) -> float:
         """Of a token: the most blocks dropped while its context was computed, and FFN blocks now."""
         now = float(self.nll[attention, ffn_now])
         then = float(self.nll[attention, ffn])
-        return min(now + self.history_share * (then - now), self.ceiling)
+        return min(now + float(self.history_share[ffn]) * (then - now), self.ceiling)
 
     def cost(self, nats: float, late_s: float, worthless_s: float) -> float:
         """The same where it comes `late_s` after it was due; C from `worthless_s` on."""

@@ -69,7 +69,7 @@ def ruled(profile: ServingProfile, run: Run) -> ServingProfile:
 def replayed(run: Run, profile: ServingProfile, footprint: Footprint = NOMINAL) -> Replayed:
     """Simulate a run, every block in memory."""
     card = card_of(run, footprint, profile)
-    harm = Harm(np.zeros((1, 1)), 0.0, 1.0)
+    harm = Harm(np.zeros((1, 1)), np.zeros(1), 1.0)
     world = kernel.world_of(run.requests, card, profile, harm, Deadlines())
     lane, seen = kernel.lane_of(world), []
     pages = card.room_tokens((0, 0), 0.0) // profile.page_tokens - profile.reserved_pages

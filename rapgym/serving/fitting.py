@@ -64,7 +64,7 @@ def fit(
     from scipy.optimize import minimize
 
     blank = fidelity.ruled(_blank(), run)
-    card, harm = fidelity.card_of(run, footprint, blank), Harm(np.zeros((1, 1)), 0.0, 1.0)
+    card, harm = fidelity.card_of(run, footprint, blank), Harm(np.zeros((1, 1)), np.zeros(1), 1.0)
     world = kernel.world_of(run.requests, card, blank, harm, Deadlines())
 
     def missed(log_seconds: FloatArray, early: bool) -> float:

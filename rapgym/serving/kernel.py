@@ -38,9 +38,10 @@ class World(NamedTuple):
     limit_bytes: IntArray
     goes_next: IntArray
     nll: FloatArray
+    history_share: FloatArray
     # attention_bytes, ffn_bytes, kv of a token and block, fixed bytes, layers
     sizes: IntArray
-    # link_bytes_per_s, reaction_s, history_share, ceiling, ttft_s, ttft_token_s, tpot_s, late_s
+    # link_bytes_per_s, reaction_s, ceiling, ttft_s, ttft_token_s, tpot_s, late_s
     rates: FloatArray
     # base_s, weight_bytes_per_s, tokens_per_s, kv_bytes_per_s, pair_s, sequence_s
     profile: FloatArray
@@ -396,7 +397,7 @@ def _shed(w: World, lane: Lane) -> None:
 @njit(cache=True)
 def _give_up(w: World, lane: Lane, request: int) -> None:
     lane.shed_s[request] = lane.number[NOW_S]
-    lane.cost[request] += w.output[request] * w.rates[3]
+    lane.cost[request] += w.output[request] * w.rates[2]
     lane.counts[SHED] += 1
 
 
@@ -559,11 +560,12 @@ def _make(w: World, lane: Lane, request: int) -> None:
     now_s, rates, index = lane.number[NOW_S], w.rates, lane.made[request]
     now = w.nll[lane.attention[request], lane.counts[FFN_DROPPED]]
     then = w.nll[lane.attention[request], lane.ffn[request]]
-    nats = min(now + rates[2] * (then - now), rates[3])
-    due_s = w.arrival_s[request] + rates[4] + rates[5] * w.prompt[request] + index * rates[6]
-    late = min(1.0, max(0.0, now_s - due_s) / rates[7])
+    share = w.history_share[lane.ffn[request]]
+    nats = min(now + share * (then - now), rates[2])
+    due_s = w.arrival_s[request] + rates[3] + rates[4] * w.prompt[request] + index * rates[5]
+    late = min(1.0, max(0.0, now_s - due_s) / rates[6])
     lane.nats[request] += nats
-    lane.cost[request] += nats + (rates[3] - nats) * late
+    lane.cost[request] += nats + (rates[2] - nats) * late
     lane.on_time[request] += now_s <= due_s
     if not index:
         lane.first_s[request] = now_s
@@ -646,9 +648,10 @@ def world_of(
         limit_bytes=limit,
         goes_next=goes_next,
         nll=np.ascontiguousarray(harm.nll, dtype=np.float64),
+        history_share=np.ascontiguousarray(harm.history_share, dtype=np.float64),
         sizes=sizes,
         rates=np.array(
-            [card.link_bytes_per_s, card.reaction_s, harm.history_share, harm.ceiling,
+            [card.link_bytes_per_s, card.reaction_s, harm.ceiling,
              deadlines.ttft_s, deadlines.ttft_token_s, deadlines.tpot_s, deadlines.late_s],
             dtype=np.float64,
         ),

@@ -25,7 +25,7 @@ SECOND = ServingProfile(
     "a second a step", base_s=1.0, weight_bytes_per_s=1e30, tokens_per_s=1e30, kv_bytes_per_s=1e30,
     pair_s=0.0, step_tokens=8, max_sequences=4, page_tokens=4, reserved_pages=0, lookahead=0,
 )  # fmt: skip
-HARM = Harm(NLL, history_share=0.25, ceiling=4.0)
+HARM = Harm(NLL, history_share=np.array([0.5, 0.5, 0.25]), ceiling=4.0)
 
 
 def asked(

@@ -18,6 +18,7 @@ PACKAGES = [
     "quality",
     "world",
     "workload",
+    "serving",
     "recorder",
     "scenarios",
     "policies",

@@ -32,6 +32,7 @@ COMMANDS = (
     "measure",
     "train",
     "validate",
+    "profile",
     "verify",
     "submit",
     "audit",

@@ -6,6 +6,7 @@ reproduced worse without it; the compiled kernel gives the same, bit for bit.
 Source of the scheduling rules: vLLM V1 (0.19), its scheduler and KV cache manager.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -36,7 +37,7 @@ class Sequence:
     promised: int = 0  # output tokens made once every formed step has run
     made: int = 0  # output tokens
     pages: list[int] = field(default_factory=list)
-    starts: int = 0  # a preemption begins a new one: what is in flight of an old one is lost
+    starts: int = 0  # a preemption begins a new one
     attention: int = 0  # most blocks that were dropped while its KV cache was computed
     ffn: int = 0
 
@@ -64,13 +65,23 @@ class Token:
     ffn_now: int
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a step computes of one sequence."""
+
+    sequence: Sequence
+    start: int  # of the sequence
+    tokens: int
+    context: int  # tokens computed once it has run
+    decodes: bool
+    makes: bool  # an output token
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
-    """A step that was formed: sequences, how many tokens of each, and whether that makes an output."""
+    """A step that was formed."""
 
-    parts: list[tuple[Sequence, int, int, bool]] = field(
-        default_factory=list
-    )  # start in the middle
+    parts: list[Part] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +169,7 @@ class Engine:
                 self.waiting.remove(sequence)
             else:
                 self._leave(sequence)
+                self._cancel(sequence)
             self.served[sequence.request].shed_s = self.now_s
 
     def _leave(self, sequence: Sequence) -> None:
@@ -166,12 +178,22 @@ class Engine:
         sequence.pages = []
         sequence.starts += 1
 
+    def _cancel(self, sequence: Sequence) -> None:
+        """Take a sequence out of steps that were formed and will not run with it."""
+        for batch in self.formed:
+            for part in [part for part in batch.parts if part.sequence is sequence]:
+                batch.parts.remove(part)
+                sequence.promised -= part.makes
+
     def _preempt(self) -> Sequence:
-        """Send the last admitted back to the front of the queue: its output is kept, its pages are not."""
+        """Send the last admitted back to the front of the queue: its output is kept, its pages are not.
+
+        Steps that were formed with it run, and what they make is its output too.
+        """
         victim = self.running[-1]
         self._leave(victim)
-        victim.promised = victim.made
-        victim.target = int(self.requests.prompt_tokens[victim.request]) + victim.made
+        prompt = int(self.requests.prompt_tokens[victim.request])
+        victim.target = prompt + victim.promised
         victim.planned = victim.attention = victim.ffn = 0
         self.waiting.appendleft(victim)
         self.served[victim.request].preemptions += 1
@@ -208,6 +230,8 @@ class Engine:
 
     def _preempt_until_it_fits(self) -> None:
         while self.running and not self._fits(self.counts, self.now_s):
+            # Between steps: what was formed with it does not run.
+            self._cancel(self.running[-1])
             self._preempt()
 
     def _drop_until_it_fits(self) -> None:
@@ -295,7 +319,11 @@ class Engine:
         """Tokens that its next step may compute: what is left to prefill, or one."""
         if sequence.planned < sequence.target:
             return sequence.target - sequence.planned
-        return int(sequence.promised < self.requests.output_tokens[sequence.request])
+        return int(self._left_to_make(sequence))
+
+    def _left_to_make(self, sequence: Sequence) -> bool:
+        """Whether the formed steps leave any of its output to be made."""
+        return sequence.promised < int(self.requests.output_tokens[sequence.request])
 
     def _admit(self, budget: int) -> int:
         """Let the head of the queue run where all of it that is known finds pages.
@@ -304,6 +332,8 @@ class Engine:
             Tokens that its first step computes; 0 where it has to wait.
         """
         sequence, size = self.waiting[0], self.profile.page_tokens
+        if not self._left_to_make(sequence):
+            return 0  # its last token is on its way
         # The last token is always computed: it makes the next one.
         keys = [
             self.requests.page(sequence.request, index)
@@ -315,9 +345,9 @@ class Engine:
         self.running.append(self.waiting.popleft())
         self.pages.hold(known)
         sequence.pages, sequence.planned = known, len(known) * size
-        self.served[sequence.request].scheduled_s = min(
-            self.now_s, self.served[sequence.request].scheduled_s
-        )
+        result = self.served[sequence.request]
+        if math.isnan(result.scheduled_s):
+            result.scheduled_s = self.now_s
         return min(sequence.target - sequence.planned, budget)
 
     def _pages_for(self, tokens: int) -> int:
@@ -329,23 +359,23 @@ class Engine:
         sequence.pages += self.pages.take(self._pages_for(sequence.planned) - len(sequence.pages))
         for index in range(before // size, sequence.planned // size):
             self.pages.fill(sequence.pages[index], self.requests.page(sequence.request, index))
-        makes = sequence.planned >= sequence.target
+        after = sequence.planned
+        makes, decodes = after >= sequence.target, after > sequence.target
         sequence.promised += makes
-        batch.parts.append((sequence, sequence.starts, tokens, makes))
+        batch.parts.append(Part(sequence, sequence.starts, tokens, after, decodes, makes))
 
     # Steps
 
     def _execute(self) -> None:
-        """Run the step that was formed first, without what has been preempted since."""
-        parts = [part for part in self.formed.popleft().parts if part[0].starts == part[1]]
+        """Run the step that was formed first."""
+        parts, work = self.formed.popleft().parts, Work()
         if not parts:
             return
-        work, context = Work(), self._contexts(parts)
-        for (sequence, _, tokens, _), after in zip(parts, context, strict=True):
-            if after > sequence.target:
-                work.decode(after)
+        for part in parts:
+            if part.decodes:
+                work.decode(part.context)
             else:
-                work.prefill(tokens, after - tokens)
+                work.prefill(part.tokens, part.context - part.tokens)
         card, counts, begun_s = self.card, self.counts, self.now_s
         whole = card.weight_bytes((0, 0))
         self.now_s += self.profile.step_s(
@@ -355,24 +385,17 @@ class Engine:
             card.token_bytes(counts),
             1 - counts[ATTENTION] / card.footprint.layers,
         )
-        for sequence, _, _, makes in parts:
-            sequence.attention = max(sequence.attention, counts[ATTENTION])
-            sequence.ffn = max(sequence.ffn, counts[FFN])
-            if makes:
+        for part in parts:
+            sequence = part.sequence
+            if sequence.starts == part.start:
+                sequence.attention = max(sequence.attention, counts[ATTENTION])
+                sequence.ffn = max(sequence.ffn, counts[FFN])
+            if part.makes:
                 self._make(sequence)
         self.steps.append(
             Step(begun_s, self.now_s, work, len(self.running), len(self.waiting),
                  self.pages.used, counts)
         )  # fmt: skip
-
-    def _contexts(self, parts: list[tuple[Sequence, int, int, bool]]) -> list[int]:
-        """Tokens of each sequence that are computed once this step has run."""
-        later: dict[int, int] = {}
-        for batch in self.formed:
-            for sequence, start, tokens, _ in batch.parts:
-                if sequence.starts == start:
-                    later[id(sequence)] = later.get(id(sequence), 0) + tokens
-        return [sequence.planned - later.get(id(sequence), 0) for sequence, *_ in parts]
 
     def _make(self, sequence: Sequence) -> None:
         request, result = sequence.request, self.served[sequence.request]
@@ -385,7 +408,10 @@ class Engine:
         sequence.made += 1
         if sequence.made == self.requests.output_tokens[request]:
             result.last_s = self.now_s
-            self._leave(sequence)
+            if sequence in self.waiting:  # preempted while its last token was on its way
+                self.waiting.remove(sequence)
+            else:
+                self._leave(sequence)
 
     def _next_event_s(self) -> float:
         """When something may change while no step runs."""

@@ -74,10 +74,10 @@ class Lane(NamedTuple):
     cost: FloatArray  # summed over its output tokens
     nats: FloatArray  # the same of quality alone, of what was delivered
     on_time: IntArray  # tokens
-    # Formed steps, a ring: request, start, tokens, makes, [lookahead + 2, max_sequences, 4]; sizes.
+    # Formed steps, a ring: request, start, tokens, context, decodes, makes, [lookahead + 2,
+    # max_sequences, 6]; sizes.
     batch: IntArray
     batch_size: IntArray
-    later: IntArray  # scratch, zero between steps, [R]
     # With a prefix cache: the page under each key of a request, what each page holds, free pages.
     held: IntArray
     page_of: IntArray
@@ -130,6 +130,7 @@ def _held(lane: Lane) -> tuple[int, int]:
 def _preempt_until_it_fits(w: World, lane: Lane) -> None:
     count = lane.counts
     while count[RUNNING] and not _fits(w, lane, count[ATTENTION_DROPPED], count[FFN_DROPPED]):
+        _cancel(lane, lane.running[count[RUNNING] - 1])
         _preempt(w, lane)
 
 
@@ -352,12 +353,25 @@ def _leave(w: World, lane: Lane, place: int) -> None:
 
 
 @njit(cache=True)
+def _cancel(lane: Lane, request: int) -> None:
+    count = lane.counts
+    for ahead in range(count[FORMED]):
+        slot, kept = (count[FORMED_FIRST] + ahead) % len(lane.batch), 0
+        for place in range(lane.batch_size[slot]):
+            if lane.batch[slot, place, 0] == request:
+                lane.promised[request] -= lane.batch[slot, place, 5]
+            else:
+                lane.batch[slot, kept] = lane.batch[slot, place]
+                kept += 1
+        lane.batch_size[slot] = kept
+
+
+@njit(cache=True)
 def _preempt(w: World, lane: Lane) -> None:
     count = lane.counts
     request = lane.running[count[RUNNING] - 1]
     _leave(w, lane, count[RUNNING] - 1)
-    lane.promised[request] = lane.made[request]
-    lane.target[request] = w.prompt[request] + lane.made[request]
+    lane.target[request] = w.prompt[request] + lane.promised[request]
     lane.planned[request] = lane.attention[request] = lane.ffn[request] = 0
     count[WAITING_FIRST] = (count[WAITING_FIRST] - 1) % len(lane.waiting)
     lane.waiting[count[WAITING_FIRST]] = request
@@ -389,6 +403,7 @@ def _shed(w: World, lane: Lane) -> None:
         request = lane.running[place]
         if _is_late(w, lane, request):
             _leave(w, lane, place)
+            _cancel(lane, request)
             _give_up(w, lane, request)
         else:
             place += 1
@@ -422,10 +437,11 @@ def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
                 lane.key_of[page] = key
                 if lane.page_of[key] == NEVER:
                     lane.page_of[key] = page
-    makes = planned >= lane.target[request]
-    lane.promised[request] += makes
+    target = lane.target[request]
+    lane.promised[request] += planned >= target
     part = lane.batch[slot, lane.batch_size[slot]]
-    part[0], part[1], part[2], part[3] = request, lane.starts[request], tokens, makes
+    part[0], part[1], part[2] = request, lane.starts[request], tokens
+    part[3], part[4], part[5] = planned, planned > target, planned >= target
     lane.batch_size[slot] += 1
 
 
@@ -433,6 +449,8 @@ def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
 def _admit(w: World, lane: Lane, budget: int) -> int:
     count = lane.counts
     request, size = lane.waiting[count[WAITING_FIRST]], w.rules[2]
+    if lane.promised[request] == w.output[request]:
+        return 0
     known = idle = 0
     if w.rules[5]:
         while known < (lane.target[request] - 1) // size:
@@ -512,28 +530,15 @@ def _execute(w: World, lane: Lane) -> None:
     slot = count[FORMED_FIRST]
     count[FORMED_FIRST] = (slot + 1) % len(lane.batch)
     count[FORMED] -= 1
-    for ahead in range(count[FORMED]):
-        later = (count[FORMED_FIRST] + ahead) % len(lane.batch)
-        for place in range(lane.batch_size[later]):
-            part = lane.batch[later, place]
-            if lane.starts[part[0]] == part[1]:
-                lane.later[part[0]] += part[2]
-    tokens = sequences = read = pairs = 0
-    for place in range(lane.batch_size[slot]):
-        request, start, new, _ = lane.batch[slot, place]
-        if lane.starts[request] != start:
-            continue
-        after = lane.planned[request] - lane.later[request]
+    sequences = lane.batch_size[slot]
+    tokens = read = pairs = 0
+    for place in range(sequences):
+        _, _, new, context, decodes, _ = lane.batch[slot, place]
         tokens += new
-        sequences += 1
-        if after > lane.target[request]:
-            read += after
+        if decodes:
+            read += context
         else:
-            pairs += new * (after - new) + new * (new + 1) // 2
-    for ahead in range(count[FORMED]):
-        later = (count[FORMED_FIRST] + ahead) % len(lane.batch)
-        for place in range(lane.batch_size[later]):
-            lane.later[lane.batch[later, place, 0]] = 0
+            pairs += new * (context - new) + new * (new + 1) // 2
     if not sequences:
         return
     attention, ffn = count[ATTENTION_DROPPED], count[FFN_DROPPED]
@@ -543,12 +548,11 @@ def _execute(w: World, lane: Lane) -> None:
     reading = read * _token_bytes(w, attention) / p[3]
     prefill = pairs * (1 - attention / w.sizes[4]) * p[4]
     number[NOW_S] += p[0] + linear + reading + prefill + sequences * p[5]
-    for place in range(lane.batch_size[slot]):
-        request, start, _, makes = lane.batch[slot, place]
-        if lane.starts[request] != start:
-            continue
-        lane.attention[request] = max(lane.attention[request], attention)
-        lane.ffn[request] = max(lane.ffn[request], ffn)
+    for place in range(sequences):
+        request, start, _, _, _, makes = lane.batch[slot, place]
+        if lane.starts[request] == start:
+            lane.attention[request] = max(lane.attention[request], attention)
+            lane.ffn[request] = max(lane.ffn[request], ffn)
         if makes:
             _make(w, lane, request)
     count[STEPS] += 1
@@ -573,10 +577,25 @@ def _make(w: World, lane: Lane, request: int) -> None:
     lane.counts[DELIVERED] += 1
     if lane.made[request] == w.output[request]:
         lane.last_s[request] = now_s
-        place = 0
-        while lane.running[place] != request:
-            place += 1
-        _leave(w, lane, place)
+        if lane.is_running[request]:
+            place = 0
+            while lane.running[place] != request:
+                place += 1
+            _leave(w, lane, place)
+        else:
+            _forget_waiting(lane, request)
+
+
+@njit(cache=True)
+def _forget_waiting(lane: Lane, request: int) -> None:
+    """Take a request out of the queue: it was preempted while its last token was on its way."""
+    count, size, kept = lane.counts, len(lane.waiting), 0
+    for place in range(count[WAITING]):
+        each = lane.waiting[(count[WAITING_FIRST] + place) % size]
+        if each != request:
+            lane.waiting[(count[WAITING_FIRST] + kept) % size] = each
+            kept += 1
+    count[WAITING] = kept
 
 
 @njit(cache=True)
@@ -690,9 +709,8 @@ def lane_of(world: World, shed_s: float = np.inf) -> Lane:
         is_running=np.zeros(requests, dtype=bool), preemptions=integers(),
         scheduled_s=numbers() + np.nan, first_s=numbers() + np.nan, last_s=numbers() + np.nan,
         shed_s=numbers() + np.nan, cost=numbers(), nats=numbers(), on_time=integers(),
-        batch=np.zeros((ahead + 2, most, 4), dtype=np.int64),
+        batch=np.zeros((ahead + 2, most, 6), dtype=np.int64),
         batch_size=np.zeros(ahead + 2, dtype=np.int64),
-        later=integers(),
         held=never[0], page_of=never[1], key_of=never[2],
         holders=np.zeros(pages, dtype=np.int64), after=np.zeros(pages, dtype=np.int64),
         before=np.zeros(pages, dtype=np.int64),

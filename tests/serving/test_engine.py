@@ -77,12 +77,28 @@ def test_nothing_is_admitted_in_a_step_that_preempts() -> None:
     assert engine.served[2].first_s == 8.0, "B's second start fills step 7"
 
 
-def test_what_is_in_flight_of_a_preempted_sequence_is_lost() -> None:
-    """With a step formed ahead, the token that B would have made in it is made again."""
-    engine = played(asked((0.0, 7, 6), (0.0, 7, 6)), card(4), replace(SECOND, lookahead=1))
-    made = [token for token in engine.tokens if token.request == 1]
-    assert [token.index for token in made] == [0, 1, 2, 3, 4, 5]
-    assert engine.served[1].preemptions >= 1
+def test_what_is_in_flight_of_a_preempted_sequence_is_its_output_too() -> None:
+    """Steps are formed one ahead: B goes while the step that makes its first token is under way."""
+    profile = replace(SECOND, lookahead=1)
+    engine = played(asked((0.0, 7, 6), (0.0, 8, 6)), card(4), profile)
+    # Step 3 is formed when step 2 begins, which makes B's first token: A's ninth token takes B's pages.
+    assert engine.served[1].preemptions == 1
+    assert (engine.steps[1].running, engine.steps[1].waiting) == (1, 1)
+    assert engine.served[1].first_s == 2.0
+    # Its second start computes 8 tokens of prompt and that one.
+    assert [step.work.tokens for step in engine.steps] == [8, 8, 1, 1, 1, 1, 8, 1, 1, 1, 1, 1]
+    assert [step.work.pairs for step in engine.steps][6:8] == [36, 9]
+    assert [token.index for token in engine.tokens if token.request == 1] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_sequence_that_no_page_is_left_for_waits_and_wastes_nothing() -> None:
+    """Alone, it grows out of the card: it makes what fits, then waits for memory, and no step runs."""
+    where = card([3] * 20 + [9])
+    engine = played(asked((0.0, 4, 10)), where, replace(SECOND, lookahead=1))
+    idle = [step for step in engine.steps if 9.0 + 6 <= step.begun_s < 20.0]
+    assert not idle
+    assert last_s(engine)[0] > 20.0
+    assert [token.index for token in engine.tokens] == list(range(10))
 
 
 def test_a_preempted_sequence_finds_pages_that_nobody_took() -> None:

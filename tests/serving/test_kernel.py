@@ -84,8 +84,8 @@ def test_it_gives_what_the_reference_gives(
         decision = each
         engine.decide(decision)
         engine.run(float(second))
-    engine.run(400.0)
-    lane = compiled(requests, where, profile, decisions, shed_s, DEADLINES, 400.0)
+    engine.run(120.0)
+    lane = compiled(requests, where, profile, decisions, shed_s, DEADLINES, 120.0)
     assert lane.number[kernel.NOW_S] == engine.now_s
     assert tuple(lane.counts[[kernel.ATTENTION_DROPPED, kernel.FFN_DROPPED]]) == engine.counts
     for name in ("scheduled_s", "first_s", "last_s", "shed_s"):

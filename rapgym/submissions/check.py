@@ -15,6 +15,7 @@ from rapgym.bench.records import About, Score
 from rapgym.bench.results import Cell, Results
 from rapgym.bench.run import LEAST_BELOW
 from rapgym.errors import InvalidPolicy, InvalidResult
+from rapgym.files.shown import shown
 from rapgym.guard import foreign, landlock
 from rapgym.guard.foreign import Isolation, Terms
 from rapgym.guard.guard import refuses_misfit
@@ -224,7 +225,7 @@ def _scores_that_differ(sent: Submission) -> Iterator[str]:
     here = {score.scenario: asdict(Stand.of(score)) for score in now}
     told = [each.scenario for each in sent.header.scores]
     if sorted(told) != sorted(here):
-        yield f"its header scores {', '.join(told)[:300]}, its rows are of {', '.join(here)}"
+        yield f"its header scores {shown(', '.join(told)[:300])}, its rows are of {', '.join(here)}"
         return
     for stand in sent.header.scores:
         for name, value in asdict(stand).items():

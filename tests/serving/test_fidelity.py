@@ -86,7 +86,7 @@ class Nothing:
 
         def _form(self) -> Batch:
             batch = super()._form()
-            budget = self.profile.step_tokens - sum(part[2] for part in batch.parts)
+            budget = self.profile.step_tokens - sum(part.tokens for part in batch.parts)
             while budget and self.waiting and len(self.running) < self.profile.max_sequences:
                 tokens = self._admit(budget)
                 if not tokens:
@@ -128,6 +128,7 @@ def together(each: ServingProfile) -> ServingProfile:
 RULES: dict[str, tuple[type[Engine], Callable[[ServingProfile], ServingProfile]]] = {
     "the whole sequence finds pages": (Nothing.FirstChunk, same),
     "output is kept": (Nothing.Forgets, same),
+    "a step that preempts admits nothing": (Nothing.Admits, same),
     "a page is reserved": (Engine, lambda each: replace(each, reserved_pages=0)),
     "scheduling runs ahead": (Engine, lambda each: replace(each, lookahead=0)),
     "free pages remember": (Engine, lambda each: replace(each, prefix_cache=False)),

@@ -221,8 +221,6 @@ FAULTS = (
           "world.footprint.kv_bytes(asked.tokens)"),
     Fault("tokens are read a token short", "world/encoding", "np.rint(part(name)[:, 0] * where.token_unit)",
           "np.floor(part(name)[:, 0] * where.token_unit)"),
-    Fault("limits are read too large", "world/encoding", 'np.floor(part("limit") * where.card_bytes)',
-          'np.ceil(part("limit") * where.card_bytes)'),
     Fault("history is seen newest first", "world/encoding", "np.arange(HISTORY, 0, -1)", "np.arange(1, HISTORY + 1)"),
     Fault("features are not cut", "world/encoding", "np.clip(np.concatenate(columns, axis=1), -LARGEST, LARGEST)",
           "np.concatenate(columns, axis=1)"),
@@ -286,7 +284,7 @@ FAULTS = (
 
 def copied(folder: Path) -> Path:
     """The package and its tests, as they lie in a clone."""
-    kept = shutil.ignore_patterns("__pycache__", "trained", "recordings")
+    kept = shutil.ignore_patterns("__pycache__", "trained")
     for name in ("rapgym", "baselines", "traces", "tests", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=kept)
     for name in ("pyproject.toml", "README.md"):

@@ -3,6 +3,7 @@
 PYTHON ?= python3
 EXTRAS := dev,device,train,ray
 BENCH ?=
+LEADERBOARD ?=
 # A file stays on one worker: its fixtures build wheels and models once.
 WORKERS := -n logical --maxprocesses 4 --dist loadfile
 # Workers share the processors already: threads of their own would wait for each other, for minutes.
@@ -11,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check format lint types readme sensitivity slow packaging ray clients fuzz mutations clean
+.PHONY: bench test check format lint types readme leaderboard sensitivity slow packaging ray clients fuzz mutations clean
 .NOTPARALLEL:
 
 bench: $(VENV)/.core
@@ -39,6 +40,11 @@ sensitivity: $(VENV)/.core
 # results under baselines/results/.
 readme: $(VENV)/.dev
 	$(BIN)/python -m rapgym.studies.pages.readme
+
+# Every entry's rows replayed, the policy of one asked again, and the page made of them: a minute.
+# LEADERBOARD=--check writes nothing, and fails where the page is another.
+leaderboard: $(VENV)/.dev
+	$(ONE_THREAD) $(BIN)/python -m rapgym.studies.pages.leaderboard $(LEADERBOARD)
 
 # A million decisions against the promises of the shield: up to twenty minutes.
 fuzz: $(VENV)/.dev

@@ -140,6 +140,12 @@ def _keys(sets: BoolArray) -> list[str]:
 
 def write(path: Path, results: Results) -> None:
     """Write results, complete or not at all."""
+    with checked.written_aside(path) as file:
+        file.write(packed(results, xz=path.suffix == ".xz"))
+
+
+def packed(results: Results, *, xz: bool) -> bytes:
+    """The bytes of a results file, as xz or as gzip."""
     header = {
         "schema": SCHEMA,
         **results.header,
@@ -147,8 +153,7 @@ def write(path: Path, results: Results) -> None:
     }
     if results.scores:
         header["entries"] = [score.as_json() for score in results.scores]
-    with checked.written_aside(path) as file:
-        file.write(headed.pack(header, _lines(results.cells), xz=path.suffix == ".xz"))
+    return headed.pack(header, _lines(results.cells), xz=xz)
 
 
 def read(path: Path) -> Results:
@@ -158,7 +163,27 @@ def read(path: Path) -> Results:
         InvalidResult: the file is not there, damaged, or no results file.
     """
     try:
-        header, pieces = headed.opened(incoming.bounded(path, limits.PACKED), limits.RESULTS)
+        content = incoming.bounded(path, limits.PACKED)
+    except FileNotFoundError:
+        raise InvalidResult(
+            f"{path} is not there; make it with: rapgym bench --out {path}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InvalidResult(f"{path} is no results file that can be read: {error}") from error
+    return parsed(content, str(path))
+
+
+def parsed(content: bytes, name: str) -> Results:
+    """The results that a file's bytes hold.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        InvalidResult: they are damaged, or no results file.
+    """
+    try:
+        header, pieces = headed.opened(content, limits.RESULTS)
         if header.get("schema") != SCHEMA:
             raise ValueError(
                 "it was written by an earlier edition of rapgym, or is of another make; run again: "
@@ -186,12 +211,7 @@ def read(path: Path) -> Results:
                     "its rows are not in the order of scenario, pairing, step and cell"
                 )
         return Results(header, cells, scores)
-    except FileNotFoundError:
-        raise InvalidResult(
-            f"{path} is not there; make it with: rapgym bench --out {path}"
-        ) from None
     except (
-        OSError,
         ValueError,
         KeyError,
         TypeError,
@@ -199,7 +219,7 @@ def read(path: Path) -> Results:
         OverflowError,
         RapgymError,
     ) as error:
-        raise InvalidResult(f"{path} is no results file that can be read: {error}") from error
+        raise InvalidResult(f"{name} is no results file that can be read: {error}") from error
 
 
 def read_results(path: Path | str) -> "pandas.DataFrame":

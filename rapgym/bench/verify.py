@@ -1,7 +1,7 @@
 """Run a results file again: every row replayed, every score computed anew."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rapgym.bench import cells, entrants, rankings, results, scoreboard
 from rapgym.bench import origin as bench_origin
 from rapgym.bench import run as bench_run
 from rapgym.bench.entrants import Entrant
+from rapgym.bench.records import About
 from rapgym.bench.results import Cell, Results
 from rapgym.bench.run import Task
 from rapgym.errors import InvalidResult
@@ -48,7 +49,7 @@ def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterat
         DataUnavailable: a trace of the user's that it was made with is not at its path.
     """
     for name in found.header["scenarios"]:
-        _check_origin(found, name)
+        check_origin(found, name)
     undeclared = {cell.about.scenario for cell in found.cells} - found.header["scenarios"].keys()
     if undeclared:
         raise InvalidResult(f"cells of {', '.join(sorted(undeclared))} are not in the header")
@@ -56,8 +57,10 @@ def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterat
     bench_run.tune_own(stories, found.header.get("names", []), jobs=jobs, quiet=True)
     yield from _missing_cells(found)
     for cell, numbers in zip(found.cells, results.row_numbers(found.cells), strict=True):
-        yield from _described_differently(cell)
-        yield from _cell_differences(cell, numbers)
+        story, entrant = catalogue.scenario(cell.about.scenario), _entrant(cell)
+        facts = entrant.facts(story, cell.about.seed)
+        yield from described_differently(cell, facts, entrant.implied)
+        yield from cell_differences(cell, numbers, entrant.again)
     if again:
         yield from _decided_differently(found, jobs)
     yield from _entry_differences(found)
@@ -119,17 +122,21 @@ def _who(cell: Cell) -> str:
     return f"{cell.about.policy} on {cell.about.scenario}"
 
 
-def _described_differently(cell: Cell) -> Iterator[str]:
-    entrant = _entrant(cell)
-    facts = entrant.facts(catalogue.scenario(cell.about.scenario), cell.about.seed)
-    for name in entrant.implied:
+def described_differently(cell: Cell, facts: About, implied: Sequence[str]) -> Iterator[str]:
+    """Where what describes a cell is not what its name implies, a sentence each.
+
+    Args:
+        facts: what describes such a cell here.
+        implied: the fields that must agree.
+    """
+    for name in implied:
         recorded, here = (_as_read(getattr(about, name)) for about in (cell.about, facts))
-        if not _same(recorded, here):
+        if not same(recorded, here):
             yield f"{name} of {_who(cell)} is {recorded}, but here {here}"
     if cell.about.fault is not None and not cell.about.fallback:
         yield f"{_who(cell)} names a fault, but all its answers could be read"
     fallback = float((cell.log.source == Reason.FALLBACK).mean())
-    if not _same(cell.about.fallback, fallback):
+    if not same(cell.about.fallback, fallback):
         yield f"fallback of {_who(cell)} is {cell.about.fallback}, its rows give {fallback}"
 
 
@@ -147,33 +154,44 @@ def _decided_differently(found: Results, jobs: int) -> Iterator[str]:
     ]
     for place, now in parallel.results([task.run for _, task in asked], jobs):
         cell = asked[place][0]
-        was, others = cell.log, now.log
-        differ = {
-            "proposes something else": (was.proposal != others.proposal).any(axis=-1),
-            "is not the source of the same proposals": was.source != others.source,
-            "is refused elsewhere": np.abs(was.refused - others.refused) > TOLERANCE,
-        }
-        for what, other in differ.items():
-            if other.any():
-                yield f"{_who(cell)} {what} in {int(other.sum())} rows"
+        yield from decided_differently(cell, now.log)
         for name in ("validation_cost", "validation_parts"):
             told, here = (_as_read(getattr(about, name)) for about in (cell.about, now.about))
-            if not _same(told, here):
+            if not same(told, here):
                 yield f"{name} of {_who(cell)} is {told}, but here {here}"
 
 
-def _same(one: Any, other: Any) -> bool:
+def decided_differently(cell: Cell, now: EpisodeLog) -> Iterator[str]:
+    """Where its policy, asked again, decides otherwise than a cell's rows say, a sentence each."""
+    was = cell.log
+    differ = {
+        "proposes something else": (was.proposal != now.proposal).any(axis=-1),
+        "is not the source of the same proposals": was.source != now.source,
+        "is refused elsewhere": np.abs(was.refused - now.refused) > TOLERANCE,
+    }
+    for what, other in differ.items():
+        if other.any():
+            yield f"{_who(cell)} {what} in {int(other.sum())} rows"
+
+
+def same(one: Any, other: Any) -> bool:
     """Whether two values of JSON are the same but for the rounding of numbers."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, int | float) and isinstance(other, int | float):
         return abs(one - other) <= TOLERANCE * max(1.0, abs(other))
     return bool(one == other)
 
 
-def _check_origin(found: Results, name: str) -> None:
+def check_origin(found: Results, name: str) -> None:
+    """Check that a scenario, its tables and its workload are those that results were made with.
+
+    Raises:
+        InvalidResult: one is another; the message names it.
+        DataUnavailable: a trace of the user's is not at its path.
+    """
     story = catalogue.scenario(name)
     if story.is_own:
         for path, sha256 in bench_origin.files_sha256(story).items():
@@ -199,7 +217,15 @@ def _check_origin(found: Results, name: str) -> None:
             )
 
 
-def _cell_differences(cell: Cell, numbers: IntArray) -> Iterator[str]:
+def cell_differences(
+    cell: Cell, numbers: IntArray, again: Callable[[Scenario, Cell], Cell]
+) -> Iterator[str]:
+    """Rows of a cell that do not replay, a sentence a column.
+
+    Args:
+        numbers: where each row stands in its file, int64 [T, K].
+        again: gives the cell as its proposals or its rule give it here.
+    """
     story, who = catalogue.scenario(cell.about.scenario), _who(cell)
     start = cells.test_start(worlds.scoring_world(story), story)
     rows = len(worlds.scoring_world(story).rows)
@@ -216,9 +242,9 @@ def _cell_differences(cell: Cell, numbers: IntArray) -> Iterator[str]:
         yield from misplaced
         return
     yield from _sources(cell, story)
-    again = _entrant(cell).again(story, cell)
-    columns = {name: (getattr(cell.log, name), getattr(again.log, name)) for name in REPLAYED}
-    columns |= {name: (getattr(cell, name), getattr(again, name)) for name in JUDGED}
+    now = again(story, cell)
+    columns = {name: (getattr(cell.log, name), getattr(now.log, name)) for name in REPLAYED}
+    columns |= {name: (getattr(cell, name), getattr(now, name)) for name in JUDGED}
     yield from _array_differences(columns, numbers, who)
 
 
@@ -294,7 +320,7 @@ def _entry_differences(found: Results) -> Iterator[str]:
         least = min((entry.cost for entry in group if not entry.is_rival), default=bound)
         if bound > least + TOLERANCE:
             yield f"a policy on {name} costs {least}, less than the bound {bound}"
-    if not _same(found.header.get("rankings"), json.loads(json.dumps(rankings.rankings(found)))):
+    if not same(found.header.get("rankings"), json.loads(json.dumps(rankings.rankings(found)))):
         yield "the rankings at other values of C are not what the rows give"
     if len(again) != len(found.scores):
         yield f"the file lists {len(found.scores)} scores, its rows give {len(again)}"
@@ -302,7 +328,7 @@ def _entry_differences(found: Results) -> Iterator[str]:
     for old, new in zip(found.scores, again, strict=True):
         before = old.as_json()
         for name, value in new.as_json().items():
-            if not _same(before[name], value):
+            if not same(before[name], value):
                 yield (
                     f"score {name} of {old.policy} on {old.scenario}: {before[name]}, its rows give "
                     f"{value}"

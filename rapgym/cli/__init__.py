@@ -32,7 +32,9 @@ COMMANDS = (
     "measure",
     "train",
     "validate",
+    "profile",
     "verify",
+    "submit",
     "audit",
     "doctor",
 )

@@ -131,14 +131,14 @@ def _make(arguments: argparse.Namespace) -> None:
     from rapgym.policies import registry
     from rapgym.scenarios.catalogue import scenario
 
+    story, entry = scenario(arguments.scenario), registry.entry(arguments.policy)
     if is_log(arguments.log) and not arguments.force:
         raise InvalidSpec(
             f"{arguments.log} is there already: name another log, or add to it with --force"
         )
-    story = scenario(arguments.scenario)
     terms = users.terms(arguments)
     terms = terms.hiding([arguments.log], story)
-    foreign.check(registry.entry(arguments.policy), terms)
+    foreign.check(entry, terms)
     guarding = Guarding(watchdog=Rules()) if arguments.watchdog else None
     with AuditLog(arguments.log, durable=arguments.durable, on_failure="stop") as log:
         rows = audit_step.log_run(

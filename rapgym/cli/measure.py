@@ -136,11 +136,12 @@ def _add_what(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--design",
-        choices=("all", *DESIGNS, "choice"),
+        choices=("all", *DESIGNS, "choice", "history"),
         default="all",
         help="measure just this, with what it rests on, and print it: the next run without "
         "--design takes it into the table. choice: four-way choice of the true continuation, of "
-        "the dense model and of --kept, in a ledger of its own",
+        "the dense model and of --kept, in a ledger of its own. history: what an answer costs whose "
+        "context was computed with blocks dropped, with --orders-of, in a ledger of its own",
     )
     command.add_argument(
         "--kept",
@@ -180,7 +181,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.scenarios import tables
 
     name = tables.table_name(short_name(arguments.model), form)
-    ledger = "choices" if arguments.design == "choice" else "work"
+    ledger = {"choice": "choices", "history": "history"}.get(arguments.design, "work")
     work = arguments.work or checked.cache_folder() / "measure" / f"{name}.{ledger}.jsonl"
     out = arguments.out or Path(f"{name}.csv.gz")
     if not out.name.endswith(".csv.gz"):
@@ -190,6 +191,8 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = _loaded(arguments)
     if arguments.design == "choice":
         return measured.choices(arguments, loaded, work)
+    if arguments.design == "history":
+        return measured.history(arguments, loaded, work)
     with ExitStack() as stack:
         stack.enter_context(rounding.rounded(loaded.network, form))
         meter = campaign.open_meter(
@@ -238,6 +241,11 @@ def _checked(arguments: argparse.Namespace) -> Format:
     form = named[arguments.format]
     if form != BF16 and design in ("formats", "choice"):
         raise InvalidSpec(f"--design {design} compares all formats with bf16: leave --format away")
+    if design == "history" and (form != BF16 or arguments.text or not arguments.orders_of):
+        raise InvalidSpec(
+            "--design history is of bf16 and the shipped texts, along the orders of a table: give "
+            "--orders-of, and leave --format and --text away"
+        )
     if arguments.text and design == "choice":
         raise InvalidSpec("--design choice is of the shipped texts: leave --text away")
     if arguments.minutes is not None and not arguments.minutes > 0:

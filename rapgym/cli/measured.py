@@ -98,6 +98,33 @@ def _sets_of_design(arguments: argparse.Namespace, meter: "Meter") -> int:
     return 0
 
 
+def history(arguments: argparse.Namespace, model: "LoadedModel", work: Path) -> int:
+    """What an answer costs whose context was computed with blocks dropped."""
+    from rapgym.jobs.progress import Progress
+    from rapgym.quality.table import load_table
+    from rapgym.runtime.measure import history as measure
+
+    columns = load_table(arguments.orders_of).calibration()
+    orders = {"attention": columns.attention_order.tolist(), "ffn": columns.ffn_order.tolist()}
+    meter = measure.open_meter(model, work, dtype=arguments.dtype, length=arguments.seq)
+    total = sum(map(len, measure.COUNTS.values())) * len(measure.WHENS)
+    with meter.ledger, Progress(f"measure {model.name}", total, quiet=arguments.quiet) as progress:
+        rows = meter.measure(orders, progress)
+    found = measure.shares(rows)
+    if arguments.json:
+        print(json.dumps({"rows": [asdict(row) for row in rows], "shares": found}, indent=1))
+        return 0
+    print("nats a token of the answer above dense, where blocks are dropped in ...")
+    print("kind       count  throughout  context   answer  share that stays of the context's")
+    for kind, cases in found.items():
+        for case in cases:
+            print(
+                f"{kind:<10} {case['count']:>5}  {case['throughout']:>10.4f} {case['context']:>8.4f} "
+                f"{case['answer']:>8.4f}  {case['share']:.2f} ({case['share_se']:.2f})"
+            )
+    return 0
+
+
 def choices(arguments: argparse.Namespace, model: "LoadedModel", work: Path) -> int:
     """The four-way choice of dense, its formats and the sets that are named."""
     from rapgym.jobs.progress import Progress

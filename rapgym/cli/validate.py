@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym.cli import Subparsers, at_least, require, users
+from rapgym.cli import Subparsers, at_least, require, serving, users
 from rapgym.files.shown import shown_lines
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def add(subparsers: Subparsers) -> None:
         "and return, another process takes the tenant's bytes, and the memory limit is enforced. "
         "Prints bytes, nats and seconds as the simulator predicts and as they are measured. Texts "
         "are read from the folder that RAPGYM_DATA names. A run that was stopped goes on where it "
-        "stopped.",
+        "stopped. With --recorded, a run of a serving engine that was recorded elsewhere is simulated "
+        "instead: no model is needed.",
         epilog="example: rapgym validate --scenario chat-beside-code --rows 8 --length-share 0.2",
     )
     command.add_argument("--scenario", default="chat-beside-code", metavar="NAME")
@@ -69,18 +70,24 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FILE", help=f"default: {DEFAULT_OUT}"
     )
+    command.add_argument("--force", action="store_true", help="overwrite the file of --out")
+    serving.add_options(command)
     command.add_argument("--json", action="store_true", help="print the report as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fit a profile, or replay rows and write a report."""
+    """Fit a profile, or replay rows and write a report; or replay a recorded run of an engine."""
+    if arguments.recorded:
+        return serving.validate(arguments)
     require("device", "torch", "transformers")
-    from rapgym.files import checked
+    from rapgym.files import checked, writing
     from rapgym.runtime.validate.validate import Settings
     from rapgym.scenarios import catalogue
 
+    if not arguments.fit_profile:
+        writing.refuse_existing(arguments.out, "--out", force=arguments.force)
     settings = Settings(
         arguments.device, arguments.threads, arguments.chunk, not arguments.no_limit
     )

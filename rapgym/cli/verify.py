@@ -1,4 +1,4 @@
-"""`rapgym verify`: replay and re-score a results file."""
+"""`rapgym verify`: replay and re-score a results file, a submission or an audit log."""
 
 import argparse
 import json
@@ -16,9 +16,10 @@ def add(subparsers: Subparsers) -> None:
     """Register `verify`."""
     command = subparsers.add_parser(
         "verify",
-        help="replay and re-score a results file, or replay an audit log",
+        help="replay and re-score a results file or a submission, or replay an audit log",
         description="Serves every row of a results file again from its proposals, and computes "
-        "every score again; of an audit log, takes every decision again from the log alone and follows "
+        "every score again; of a submission (a zip or its folder), checks every file first, and with "
+        "--again runs its policy from these alone; of an audit log, takes every decision again from the log alone and follows "
         "its chain (rapgym audit LOG --verify --head says more). Exit code 1, and what differs, where "
         "it does not hold.",
         epilog="example: rapgym verify results/bench.csv.gz",
@@ -29,7 +30,7 @@ def add(subparsers: Subparsers) -> None:
         action="store_true",
         help="let rapgym's policies decide again too: that they made these proposals, and their "
         "validation costs, cannot be known otherwise; takes as long as the bench. Proposals of "
-        "your own policies are taken as they are",
+        "your own policies are taken as they are, but for those of a submission",
     )
     command.add_argument(
         "--jobs",
@@ -50,6 +51,12 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--nats-tolerance", type=float, default=0.02, metavar="NATS", help="for --against (0.02)"
     )
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="with --again: read a submission's sb3:FILE.zip, which holds pickles: they run whatever "
+        "they say",
+    )
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run)
 
@@ -58,7 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.audit import replay as audit_replay
     from rapgym.bench import results, verify
     from rapgym.jobs import parallel
+    from rapgym.submissions import stored
 
+    if stored.is_stored(arguments.file):
+        return _submission(arguments)
     if audit_replay.is_log(arguments.file):
         proven = audit_replay.verified(arguments.file)
         print(
@@ -86,6 +96,33 @@ def run(arguments: argparse.Namespace) -> int:
             "checked: rows and their order, bytes, kept sets, costs, the reference policy's proposals "
             f"where it stands in, what describes cells, scores, rankings{decided}"
         )
+        print("\n".join(f"not checked: {shown(each)}" for each in left))
+    return 1 if differing else 0
+
+
+def _submission(arguments: argparse.Namespace) -> int:
+    from rapgym.jobs import parallel
+    from rapgym.submissions import check, submission
+
+    sent = submission.read(arguments.file)
+    differing = check.differences(
+        sent,
+        again=arguments.again,
+        jobs=arguments.jobs or parallel.processors(),
+        trust=arguments.trust,
+        hidden=[arguments.file],
+    )
+    rows = sum(cell.log.row.size for cell in sent.rows.cells)
+    left = check.unchecked(sent, again=arguments.again)
+    if arguments.json:
+        told = {"rows": rows, "cells": len(sent.rows.cells), "differences": differing}
+        print(json.dumps(told | {"unchecked": left}))
+    elif differing:
+        print("\n".join(map(shown, differing)))
+    else:
+        print(f"{sent.name}: {rows} rows in {len(sent.rows.cells)} cells replay, scores hold")
+        decided = ", what the packed policy decides again in isolation" if arguments.again else ""
+        print(f"checked: every file, scenarios, tables, workloads, rows, costs, scores{decided}")
         print("\n".join(f"not checked: {shown(each)}" for each in left))
     return 1 if differing else 0
 

@@ -46,6 +46,13 @@ WEIGHTS = 32 * MIB  # of a trained policy, and of its arrays unpacked
 WEIGHTS_ARRAYS = 256
 OWN_TEXT = 64 * MIB  # to measure on, unpacked
 
+# Submissions: what is sent to the leaderboard.
+SUBMISSION = 8 * MIB  # packed
+SUBMISSION_WHOLE = 32 * MIB  # unpacked, all files together
+SUBMISSION_FILES = 100
+SUBMISSION_HEADER = 256 * KIB
+SUBMISSION_NAME = 120  # characters of a file's path
+
 # Scenarios: a reader of TOML takes time with the square of the dots in a line.
 SCENARIO = 64 * KIB
 SCENARIO_LINE = 4096  # characters

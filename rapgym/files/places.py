@@ -20,6 +20,8 @@ BASELINES = HOLDER / "baselines"
 # What was published: in a clone alone, no part of an installed package.
 RESULTS = BASELINES / "results"
 TRACES = HOLDER / "traces"
+# Verified submissions: in a clone alone. Their rows tell of test rows.
+LEADERBOARD = HOLDER / "leaderboard"
 # Of the world itself, and pages: in a clone alone.
 STUDIES = PACKAGE / "studies"
 STORIES = PACKAGE / "stories"

@@ -117,6 +117,7 @@ def hidden_paths() -> set[Path]:
         places.TRACES,
         places.TABLES,
         places.RESULTS,
+        places.LEADERBOARD,
         checked.cache_folder(),
         checked.mirror_folder(),
     }

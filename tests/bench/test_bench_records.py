@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from plain_records import about_of, score_of
 
@@ -166,3 +167,8 @@ def test_a_results_file_with_another_record_is_refused(
     path.write_bytes(headed.pack(header, lines))
     with pytest.raises(InvalidResult, match=r"toy\.csv\.gz .* has what none has: policies"):
         results.read(path)
+
+
+def test_no_cost_is_below_none_by_a_sign_alone() -> None:
+    """Two processors may round to 0.0 and -0.0: a file holds the same bytes of both."""
+    assert results._costs(np.array([0.0, -0.0, -1e-12, 0.25])) == ["0.0", "0.0", "0.0", "0.25"]

@@ -84,7 +84,8 @@ def test_a_source_that_a_row_cannot_have_is_named(who: str, source: Reason, foun
     number = results.row_numbers(found.cells)[found.cells.index(cell)]
     forged = with_log(found, who, source=other)
     (cell,) = (each for each in forged.cells if each.about.policy == who)
-    assert list(verify._cell_differences(cell, number))
+    entrant = entrants.entrant(who)
+    assert list(verify.cell_differences(cell, number, entrant.again))
 
 
 def test_what_is_taken_as_it_stands_is_said(

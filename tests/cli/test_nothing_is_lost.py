@@ -121,6 +121,16 @@ def test_measure_refuses_a_table_that_is_there_before_it_loads_a_model(
     assert out.read_bytes() == b"mine"
 
 
+def test_validate_refuses_a_report_that_is_there_before_it_loads_a_model(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("mine")
+    assert cli.main(["validate", "--out", str(path), "--quiet"]) == 2
+    assert f"{path} is there already: name another file with --out" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+
+
 def test_audit_adds_to_no_log_and_overwrites_no_export_unasked(
     toy_story: Scenario, tmp_path: Path, capsys: Capture
 ) -> None:

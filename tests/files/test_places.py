@@ -21,6 +21,7 @@ def test_every_place_exists_and_holds_what_its_name_says() -> None:
         "BASELINES": "keep_all.py",
         "RESULTS": "bench.csv.xz",
         "TRACES": "*.csv.gz",
+        "LEADERBOARD": "entries/*/submission.json",
         "STUDIES": "pages/readme.py",
         "STORIES": "*.toml",
         "TABLES": "*.csv.gz",
@@ -49,7 +50,7 @@ def test_no_other_module_asks_where_its_own_file_lies() -> None:
 
 def test_a_policy_process_reaches_neither_rows_nor_columns() -> None:
     hidden = hidden_paths()
-    folders = (places.TRACES, places.TABLES, places.RESULTS)
+    folders = (places.TRACES, places.TABLES, places.RESULTS, places.LEADERBOARD)
     assert {folder.resolve() for folder in folders} <= hidden
     held = [next(path for path in folder.iterdir() if path.is_file()) for folder in folders]
     readable = [each.path for each in readable_paths() if each.content]

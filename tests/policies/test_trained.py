@@ -138,6 +138,22 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def test_a_run_says_with_which_seed(run: TrainedPolicy, tmp_path: Path) -> None:
+    trained.write(tmp_path / "a.npz", replace(run, seed=-1))
+    with pytest.raises(InvalidPolicy, match="or with which seed"):
+        trained.read(tmp_path / "a.npz")
+
+
+def test_seeds_are_told_in_their_order(
+    run: TrainedPolicy, toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "TRAINED", tmp_path)
+    for seed in (11, 2, 3):
+        place = trained.place("weighted", toy_story, "train", seed)
+        trained.write(tmp_path / f"{place}.npz", replace(run, told="train", seed=seed))
+    assert trained.seeds("weighted", toy_story, "train") == [2, 3, 11]
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_files_are_refused(run: TrainedPolicy, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.npz"

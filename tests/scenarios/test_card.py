@@ -8,9 +8,10 @@ import pytest
 from rapgym.arrays import BoolArray
 from rapgym.model import memory
 from rapgym.model.shapes import BF16, FORMATS, Format, model_spec
-from rapgym.scenarios import card, tables, worlds
+from rapgym.scenarios import card, catalogue, tables, worlds
 from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GIB, Scenario, Split
+from rapgym.workload import own as own_traces
 from rapgym.workload import series
 
 
@@ -74,6 +75,15 @@ def test_the_kinds_cross_where_the_served_models_do(name: str, tokens: int) -> N
     around = np.array([tokens - 1, tokens + 1])
     less, more = foot.kept_attention_bytes(around)
     assert less < foot.ffn_bytes < more
+
+
+def test_a_recording_is_in_units_of_its_own() -> None:
+    """Of a tenant that was recorded, a series holds units of so many bytes, not tokens."""
+    laptop = catalogue.scenario("laptop")
+    whole = int(laptop.card_gib * GIB)
+    taken = card.limit_bytes(replace(laptop, stand_in=False), np.array([0, 5]))
+    assert taken.tolist() == [whole, whole - 5 * own_traces.UNIT_BYTES]
+    assert own_traces.UNIT_BYTES > 1
 
 
 def test_limits_and_tokens_by_hand(toy_story: Scenario) -> None:

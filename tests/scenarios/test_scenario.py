@@ -1,5 +1,6 @@
 """Scenarios: frozen numbers, and splits that cannot be seen through."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import astuple, replace
@@ -22,7 +23,7 @@ from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
 from rapgym.scenarios import catalogue, tables, worlds
 from rapgym.scenarios.catalogue import by_default, shipped
-from rapgym.scenarios.story import GIB, Scenario, Split
+from rapgym.scenarios.story import GIB, Scenario, Split, described, restored
 from rapgym.workload import residence, series
 from rapgym.workload.loaders import load_requests
 from rapgym.workload.series import Series
@@ -204,6 +205,15 @@ def changed(
 
         yield change
         path.write_bytes(was)
+
+
+@pytest.mark.parametrize("name", ["chat", "chat-beside-code", "laptop"])
+def test_what_results_record_of_a_scenario_gives_it_back(name: str) -> None:
+    """As JSON too: formats, tenants and recordings are whole again."""
+    story = catalogue.scenario(name)
+    told = json.loads(json.dumps(described(story)))
+    assert restored(told) == story
+    assert (story.form.weights == "int8") == (name == "chat")
 
 
 def test_the_blocked_view_alternates_and_keeps_a_policys_view_apart() -> None:

@@ -51,6 +51,16 @@ def test_every_entry_belongs_to_one_documented_part(notice_s: int, small_steps: 
         where.slice_of("future")
 
 
+def test_headroom_is_what_a_margin_leaves() -> None:
+    """3 tokens: dense takes 436 of the 500 bytes, and 30 are kept free; the card has 1000."""
+    world = toy_world(toy_rows([3], [[500] * 4]))
+    world = replace(world, footprint=replace(world.footprint, margin_bytes=30))
+    where = layout_of(world, small_steps=True)
+    seen = observed(world, world.state(np.array([0]), np.array([0])), 0, np.ones((1, 6), bool))[0]
+    for name in ("headroom_dense", "headroom_loaded", "headroom_so_far"):
+        assert seen[where.slice_of(name)] == pytest.approx((500 - 436 - 30) / 1000)
+
+
 def test_an_observation_by_hand() -> None:
     # Third row of an episode; the tenant is one row ahead. 7 tokens: attention 68, dense 484.
     rows = Rows(

@@ -41,7 +41,7 @@ class PrefixForward:
         # Without a mask sdpa applies the causal one.
         self._attends = None if attends is None else attends[None, None]
         embedded = body.embed_tokens(tokens)
-        self._rotary = body.rotary_emb(embedded, position_ids=positions[None])
+        self.rotary = body.rotary_emb(embedded, position_ids=positions[None])
         self._streams = [embedded]  # residual stream before block 0, 1, ...
         self._path: list[bool] = []
         self.ran = [0, 0]  # attention and FFN blocks computed
@@ -84,7 +84,7 @@ class PrefixForward:
         if block % 2:
             return layer.ffn(stream)
         return layer.attention(
-            stream, position_embeddings=self._rotary, attention_mask=self._attends
+            stream, position_embeddings=self.rotary, attention_mask=self._attends
         )
 
 

@@ -5,6 +5,7 @@ All of it comes from the committed results: `make readme`.
 With --check nothing is written, and the exit code says whether all are what they would become.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -29,6 +30,14 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 WHOLE = places.RESULTS / "RESULTS.md"
 FIGURE = ROOT / "docs" / "figures" / "cost-by-scenario.svg"
 CARDS = ROOT / "baselines" / "cards"
+FIDELITY = {
+    "ttft_mean_s": "TTFT, mean",
+    "ttft_p50_s": "p50",
+    "ttft_p95_s": "p95",
+    "tpot_mean_s": "TPOT, mean",
+    "e2e_mean_s": "end to end, mean",
+    "makespan_s": "makespan",
+}
 
 
 def commands() -> str:
@@ -98,6 +107,24 @@ def rivals() -> str:
     )
 
 
+def recorded_runs() -> str:
+    """Simulated over measured, of each recorded run whose replay is committed."""
+    found = json.loads((RESULTS.parent / "fidelity.json").read_text())
+    heads = ("run", *(FIDELITY[name] for name in FIDELITY), "running", "waiting", "KV cache")
+    rows = []
+    for each in found:
+        missed = [f"{each['measures'][name]['error']:+.2%}" for name in FIDELITY]
+        ticks = each["ticks"]
+        share = f"{100 * ticks['kv_share']:.1f} points" if "kv_share" in ticks else "not recorded"
+        rows.append(
+            [each["run"], *missed, f"{ticks['running']:.2f}", f"{ticks['waiting']:.2f}", share]
+        )
+    return (
+        "Each profile was fitted to the first half of its run, and simulates the whole. The last three "
+        "columns are mean absolute differences, second by second.\n\n" + table(heads, rows)
+    )
+
+
 def parts(found: Results) -> dict[str, str]:
     """Every generated part by the name that its markers give."""
     entries = list(found.scores)
@@ -117,6 +144,7 @@ def parts(found: Results) -> dict[str, str]:
         "points": results_page.points(entries),
         "formats": results_page.formats(entries),
         "origin": results_page.origin(found),
+        "fidelity": recorded_runs(),
     }
 
 

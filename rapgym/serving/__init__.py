@@ -1,0 +1,1 @@
+"""One replica behind a queue, batching continuously on a card whose free memory moves."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym.files import checked, provenance
+from rapgym.files import provenance, writing
 from rapgym.guard import foreign
 from rapgym.guard.foreign import Terms
 from rapgym.guard.guard import Guard, strict_lanes
@@ -93,7 +93,7 @@ def main() -> None:
                    "python": platform.python_version(), "numpy": np.__version__,
                    "machine": f"{platform.machine()} {platform.system()}",
                    "commit": provenance.commit()}  # fmt: skip
-        with checked.written_aside(out) as file:
+        with writing.written_aside(out) as file:
             file.write((json.dumps(content, indent=1) + "\n").encode())
 
 

@@ -23,7 +23,7 @@ from device_machines import DeviceMachine, LiveMachine, one_thread
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from rapgym.files import checked, provenance
+from rapgym.files import provenance, writing
 from rapgym.testing import Tally, world_machine
 from rapgym.testing.audit_machine import AuditMachine
 from rapgym.testing.env_machines import EnvMachine, GuardMachine
@@ -131,7 +131,7 @@ def main() -> int:
         "commit": provenance.commit(),
         "packages": {name: importlib.metadata.version(name) for name in ("numpy", "hypothesis")},
     }
-    with checked.written_aside(arguments.out) as file:
+    with writing.written_aside(arguments.out) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
     print(f"{found['decisions']:,} decisions in {found['seconds']} s kept every promise")
     return 0 if content["enough"] else 1

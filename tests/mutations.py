@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rapgym.files import checked
+from rapgym.files import writing
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "baselines" / "results" / "mutations.json"
@@ -351,7 +351,7 @@ def main() -> int:
         return int(bool(survived) or not found)
     content = {"command": "make mutations", "tests": [*TESTS], "without_fault_s": whole["seconds"],
                "faults": found, "survived": survived}  # fmt: skip
-    with checked.written_aside(out) as file:
+    with writing.written_aside(out) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
     print(f"{len(found) - len(survived)} of {len(found)} caught")
     return int(bool(survived))

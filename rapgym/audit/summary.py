@@ -35,7 +35,7 @@ from rapgym.audit.record import (
     Whole,
 )
 from rapgym.errors import InvalidResult, InvalidSpec
-from rapgym.files import checked, limits
+from rapgym.files import limits, writing
 from rapgym.files.shown import shown
 from rapgym.model import blocks
 
@@ -294,7 +294,7 @@ def _row(log: Log, record: Record) -> dict[str, Any]:
 
 def _write_csv(rows: Iterator[dict[str, Any]], out: Path) -> int:
     count = 0
-    with checked.written_aside(out) as file:
+    with writing.written_aside(out) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
@@ -323,7 +323,7 @@ def _write_parquet(rows: Iterator[dict[str, Any]], out: Path) -> int:
     }
     schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
     count = 0
-    with checked.written_aside(out) as file, pq.ParquetWriter(file, schema) as writer:
+    with writing.written_aside(out) as file, pq.ParquetWriter(file, schema) as writer:
         while chunk := list(islice(rows, CHUNK)):
             count += len(chunk)
             columns = {name: [row[name] for row in chunk] for name in COLUMNS}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rapgym.bench import cells
+from rapgym.bench.listed import Listed
 from rapgym.bench.records import ORACLE, RIVAL, About
 from rapgym.bench.results import Cell
 from rapgym.bench.users import UserEntrant
@@ -89,26 +90,8 @@ class Entrant(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyEntrant:
+class PolicyEntrant(Listed):
     """A policy of rapgym's, or a training run."""
-
-    entry: registry.Entry
-
-    @property
-    def name(self) -> str:
-        return self.entry.name
-
-    @property
-    def kind(self) -> Kind:
-        return self.entry.kind
-
-    @property
-    def summary(self) -> str:
-        return self.entry.summary
-
-    @property
-    def target(self) -> str:
-        return self.entry.target
 
     @property
     def is_own(self) -> bool:
@@ -121,9 +104,6 @@ class PolicyEntrant:
     @property
     def implied(self) -> tuple[str, ...]:
         return IMPLIED
-
-    def label(self, seed: int) -> str:
-        return f"{self.name}.{seed}"
 
     def is_ready(self, story: Scenario) -> bool:
         return not self.entry.reads or bool(registry.trained_seeds(self.entry, story))
@@ -148,9 +128,6 @@ class PolicyEntrant:
 
     def run(self, story: Scenario, seed: int) -> Cell:
         return cells.policy_cell(story, self.entry, seed)
-
-    def again(self, story: Scenario, cell: Cell) -> Cell:
-        return cells.replayed(story, cell)
 
 
 @dataclass(frozen=True, slots=True)

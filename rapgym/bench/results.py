@@ -17,7 +17,7 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.bench import result_columns
 from rapgym.bench.records import About, Score
 from rapgym.errors import InvalidResult, RapgymError
-from rapgym.files import checked, headed, incoming, limits
+from rapgym.files import headed, incoming, limits, writing
 from rapgym.model import blocks
 from rapgym.quality.header import MAX_BLOCKS
 from rapgym.rollout.log import EpisodeLog
@@ -140,7 +140,7 @@ def _keys(sets: BoolArray) -> list[str]:
 
 def write(path: Path, results: Results) -> None:
     """Write results, complete or not at all."""
-    with checked.written_aside(path) as file:
+    with writing.written_aside(path) as file:
         file.write(packed(results, xz=path.suffix == ".xz"))
 
 

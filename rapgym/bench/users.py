@@ -4,36 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rapgym.bench import alone, cells
+from rapgym.bench.listed import Listed
 from rapgym.bench.records import About
 from rapgym.bench.results import Cell
 from rapgym.guard.foreign import Terms
-from rapgym.policies import modules, registry
-from rapgym.policies.registry import Kind
+from rapgym.policies import modules
 from rapgym.scenarios.story import Scenario
 
 
 @dataclass(frozen=True, slots=True)
-class UserEntrant:
+class UserEntrant(Listed):
     """A policy of a user's; see `entrants.Entrant`."""
 
-    entry: registry.Entry
     terms: Terms
-
-    @property
-    def name(self) -> str:
-        return self.entry.name
-
-    @property
-    def kind(self) -> Kind:
-        return self.entry.kind
-
-    @property
-    def summary(self) -> str:
-        return self.entry.summary
-
-    @property
-    def target(self) -> str:
-        return self.entry.target
 
     @property
     def is_own(self) -> bool:
@@ -47,9 +30,6 @@ class UserEntrant:
     def implied(self) -> tuple[str, ...]:
         # How it was run and how it meets a misfit are its own.
         return ("kind", "ceiling", "calibration_tokens")
-
-    def label(self, seed: int) -> str:
-        return f"{self.name}.{seed}"
 
     def is_ready(self, story: Scenario) -> bool:
         return True
@@ -82,6 +62,3 @@ class UserEntrant:
             told = alone.run(alone.Order(story, self.entry, seed, self.terms))
             return cells.played_again(story, told)
         return cells.user_cell(story, self.entry, seed, self.terms)
-
-    def again(self, story: Scenario, cell: Cell) -> Cell:
-        return cells.replayed(story, cell)

@@ -32,6 +32,9 @@ JUDGED = ("test_nll", "test_quality", "test_measured")
 TOLERANCE = 1e-6  # of costs and scores: far below any interval, above another processor's rounding
 
 
+STOOD_IN = "that answers could not be read where the reference policy stood in"
+
+
 def differences(found: Results, *, again: bool = False, jobs: int = 1) -> Iterator[str]:
     """What does not hold in a results file, one sentence each.
 
@@ -268,17 +271,24 @@ def _sources(cell: Cell, story: Scenario) -> Iterator[str]:
             )
 
 
+def other_code(found: Results) -> list[str]:
+    """A sentence where results were made with other code than this, whose replay gives the same."""
+    was, here = found.header.get("code_sha256"), bench_origin.code_sha256()
+    if was == here:
+        return []
+    return [
+        f"that it was made with code of the digest {str(was)[:12]}...: here it is {here[:12]}..., whose "
+        "replay gives the same rows"
+    ]
+
+
 def unchecked(found: Results, *, again: bool = False) -> list[str]:
     """What `differences` takes as it stands, a sentence each; names come from the file."""
-    header, here = found.header, bench_origin.code_sha256()
+    header = found.header
     deciding = [cell for cell in found.cells if cell.about.decides]
     users = {cell.about.policy: cell.about for cell in deciding if _entrant(cell).is_own}
     said = ["times of decisions, the date, the commit, and versions of packages and of rapgym"]
-    if header.get("code_sha256") != here:
-        said.append(
-            f"that it was made with code of the digest {str(header.get('code_sha256'))[:12]}...: here it "
-            f"is {here[:12]}..., whose replay gives the same rows"
-        )
+    said += other_code(found)
     if not again and len(users) < len({cell.about.policy for cell in deciding}):
         said.append("that policies made these proposals, and validation costs (--again does)")
     if users:
@@ -289,7 +299,7 @@ def unchecked(found: Results, *, again: bool = False) -> list[str]:
     if any(about.settings.get("watchdog") for about in users.values()):
         said.append("that the watchdog took decisions where it says so")
     if any(cell.about.fallback for cell in deciding):
-        said.append("that answers could not be read where the reference policy stood in")
+        said.append(STOOD_IN)
     left_out = {**header.get("failed", {}), **header.get("below_bound", {})}
     if left_out:
         said.append(f"what was left out: {', '.join(left_out)}")

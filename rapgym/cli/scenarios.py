@@ -114,7 +114,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _new(arguments: argparse.Namespace) -> int:
     from rapgym.errors import InvalidSpec
-    from rapgym.files import checked
+    from rapgym.files import writing
     from rapgym.scenarios import file
     from rapgym.scenarios.catalogue import scenario
     from rapgym.scenarios.story import FILE_SUFFIX
@@ -125,7 +125,7 @@ def _new(arguments: argparse.Namespace) -> int:
     if path.exists() and not arguments.force:
         raise InvalidSpec(f"{path} is there already: name another file, or add --force")
     text = file.written(scenario(arguments.like), path.parent)
-    with checked.written_aside(path) as aside:
+    with writing.written_aside(path) as aside:
         aside.write(text.encode())
     print(f"wrote {path}; check it with: rapgym scenarios check {shlex.quote(str(path))}")
     return 0

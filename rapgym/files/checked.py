@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rapgym.errors import DataUnavailable, WrongChecksum
 from rapgym.files import incoming
-from rapgym.files.writing import written_aside as written_aside  # beside what reads
 
 
 def cache_folder() -> Path:

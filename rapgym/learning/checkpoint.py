@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapgym.files import checked
+from rapgym.files import writing
 
 _ARRAY = "numpy array"  # key of an array's stand-in: torch reads tensors without running code
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write nested dicts and lists of tensors, arrays, numbers and strings, aside, then rename."""
-    with checked.written_aside(path) as file:
+    with writing.written_aside(path) as file:
         torch.save(_packed(content), file)
 
 

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from rapgym.files import checked
+from rapgym.files import writing
 
 Point = dict[str, float]  # share, steps, seconds, check_cost, and the method's own numbers
 
@@ -35,7 +35,7 @@ class Curve:
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows({n: f"{v:.8g}" for n, v in each.items()} for each in self.points)
-        with checked.written_aside(self.path) as file:
+        with writing.written_aside(self.path) as file:
             file.write(text.getvalue().encode())
         if self._board is not None:
             for name, value in point.items():

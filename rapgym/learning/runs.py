@@ -186,7 +186,7 @@ class Run:
         path, began = self._published()
         for here, there in ((self.path.with_name(UNTRAINED_FILE), began), (self.path, path)):
             if here.is_file():  # a run of an earlier edition did not keep how it began
-                with checked.written_aside(there) as file, here.open("rb") as source:
+                with writing.written_aside(there) as file, here.open("rb") as source:
                     shutil.copyfileobj(source, file)
         return path
 

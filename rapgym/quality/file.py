@@ -18,8 +18,8 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import DataUnavailable, InvalidTable
-from rapgym.files import checked, headed, incoming, limits
 from rapgym.files import columns as csv_columns
+from rapgym.files import headed, incoming, limits, writing
 from rapgym.model import blocks
 from rapgym.quality.header import (
     LARGEST,
@@ -92,7 +92,7 @@ def write(path: Path, header: Header, rows: Rows) -> str:
         Its sha256.
     """
     content = packed(header, rows)
-    with checked.written_aside(path) as file:
+    with writing.written_aside(path) as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
 

@@ -65,11 +65,10 @@ class Card:
 
     def used_bytes(self, counts: Counts, cached_tokens: int) -> int:
         """Everything, with so many tokens' KV cache."""
-        fixed = (
-            int(self.footprint.overhead_bytes(np.array(self.step_tokens)))
-            + self.footprint.margin_bytes
-        )
-        return fixed + self.weight_bytes(counts) + cached_tokens * self.token_bytes(counts)
+        foot, none = self.footprint, np.array(0)
+        kept = foot.layers - counts[ATTENTION], foot.layers - counts[FFN]
+        empty = int(foot.counted_bytes(*kept, none, np.array(self.step_tokens)))
+        return empty + foot.margin_bytes + cached_tokens * self.token_bytes(counts)
 
     def room_tokens(self, counts: Counts, now_s: float) -> int:
         """Tokens whose KV cache fits now beside the kept blocks; 0 where not even those fit."""

@@ -77,13 +77,6 @@ class Part:
     makes: bool  # an output token
 
 
-@dataclass(slots=True, eq=False)
-class Batch:
-    """A step that was formed."""
-
-    parts: list[Part] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step that has run."""
@@ -115,7 +108,7 @@ class Engine:
         self.pages = Pages(remembers=profile.prefix_cache)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in the order in which they were admitted
-        self.formed: deque[Batch] = deque()
+        self.formed: deque[list[Part]] = deque()  # steps, the next to run first
         self.served = [Served() for _ in range(len(requests))]
         self.tokens: list[Token] = []
         self.steps: list[Step] = []
@@ -180,9 +173,9 @@ class Engine:
 
     def _cancel(self, sequence: Sequence) -> None:
         """Take a sequence out of steps that were formed and will not run with it."""
-        for batch in self.formed:
-            for part in [part for part in batch.parts if part.sequence is sequence]:
-                batch.parts.remove(part)
+        for parts in self.formed:
+            for part in [part for part in parts if part.sequence is sequence]:
+                parts.remove(part)
                 sequence.promised -= part.makes
 
     def _preempt(self) -> Sequence:
@@ -266,27 +259,22 @@ class Engine:
             kinds = [FFN, ATTENTION] if self.card.goes_next[before] == ATTENTION else kinds
         return kinds
 
-    @property
-    def stands_still(self) -> bool:
-        """Whether not even the blocks that are kept fit."""
-        return not self._fits(self._held, self.now_s)
-
     # Scheduling
 
     def _form_ahead(self) -> None:
         """Form steps until `lookahead` of them stand behind the one that runs next."""
-        if self.stands_still:
-            return
+        if not self._fits(self._held, self.now_s):
+            return  # not even the blocks that are kept fit: the engine stands still
         while len(self.formed) <= self.profile.lookahead:
-            batch = self._form()
-            if not batch.parts:
+            parts = self._form()
+            if not parts:
                 return
-            self.formed.append(batch)
+            self.formed.append(parts)
 
-    def _form(self) -> Batch:
+    def _form(self) -> list[Part]:
         """One step: a token of each sequence that decodes, then prompts, then the head of the queue."""
         self.pages.resize(self._page_room() - self.profile.reserved_pages)
-        batch, budget, preempted = Batch(), self.profile.step_tokens, False
+        parts, budget, preempted = list[Part](), self.profile.step_tokens, False
         place = 0
         while place < len(self.running) and budget:
             sequence = self.running[place]
@@ -300,7 +288,7 @@ class Engine:
                 preempted = True
             if sequence not in self.running:
                 break  # it was the last itself
-            self._add(batch, sequence, tokens)
+            parts.append(self._planned(sequence, tokens))
             budget -= tokens
         while (
             not preempted
@@ -311,9 +299,9 @@ class Engine:
             tokens = self._admit(budget)
             if not tokens:
                 break
-            self._add(batch, self.running[-1], tokens)
+            parts.append(self._planned(self.running[-1], tokens))
             budget -= tokens
-        return batch
+        return parts
 
     def _left(self, sequence: Sequence) -> int:
         """Tokens that its next step may compute: what is left to prefill, or one."""
@@ -353,7 +341,8 @@ class Engine:
     def _pages_for(self, tokens: int) -> int:
         return -(-tokens // self.profile.page_tokens)
 
-    def _add(self, batch: Batch, sequence: Sequence, tokens: int) -> None:
+    def _planned(self, sequence: Sequence, tokens: int) -> Part:
+        """So many tokens more of a sequence, which gets the pages for them."""
         size, before = self.profile.page_tokens, sequence.planned
         sequence.planned += tokens
         sequence.pages += self.pages.take(self._pages_for(sequence.planned) - len(sequence.pages))
@@ -362,13 +351,13 @@ class Engine:
         after = sequence.planned
         makes, decodes = after >= sequence.target, after > sequence.target
         sequence.promised += makes
-        batch.parts.append(Part(sequence, sequence.starts, tokens, after, decodes, makes))
+        return Part(sequence, sequence.starts, tokens, after, decodes, makes)
 
     # Steps
 
     def _execute(self) -> None:
         """Run the step that was formed first."""
-        parts, work = self.formed.popleft().parts, Work()
+        parts, work = self.formed.popleft(), Work()
         if not parts:
             return
         for part in parts:

@@ -66,11 +66,16 @@ def ruled(profile: ServingProfile, run: Run) -> ServingProfile:
     )
 
 
+def world_of(run: Run, card: Card, profile: ServingProfile) -> kernel.World:
+    """The world of a run, in which no token costs anything: its times are what is asked for."""
+    harm = Harm(np.zeros((1, 1)), np.zeros(1), 1.0)
+    return kernel.world_of(run.requests, card, profile, harm, Deadlines())
+
+
 def replayed(run: Run, profile: ServingProfile, footprint: Footprint = NOMINAL) -> Replayed:
     """Simulate a run, every block in memory."""
     card = card_of(run, footprint, profile)
-    harm = Harm(np.zeros((1, 1)), np.zeros(1), 1.0)
-    world = kernel.world_of(run.requests, card, profile, harm, Deadlines())
+    world = world_of(run, card, profile)
     lane, seen = kernel.lane_of(world), []
     pages = card.room_tokens((0, 0), 0.0) // profile.page_tokens - profile.reserved_pages
     for at_s in () if run.ticks is None else run.ticks.at_s:

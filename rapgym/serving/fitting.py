@@ -8,7 +8,7 @@ import numpy as np
 from rapgym.arrays import FloatArray
 from rapgym.model.memory import Footprint
 from rapgym.serving import fidelity, kernel
-from rapgym.serving.cost import Deadlines, Harm
+from rapgym.serving.card import Card
 from rapgym.serving.profile import ServingProfile
 from rapgym.serving.recorded import Run
 
@@ -33,10 +33,9 @@ class Fitted:
     held_out_s: float  # of those in the second
 
 
-def profile_of(log_seconds: FloatArray, run: Run, footprint: Footprint) -> ServingProfile:
+def profile_of(log_seconds: FloatArray, run: Run, card: Card) -> ServingProfile:
     """The profile whose logarithms of seconds these are, in the order of `STARTS`."""
     base, weights, token, kv, pair, sequence = np.exp(log_seconds).tolist()
-    card = fidelity.card_of(run, footprint, _blank())
     profile = ServingProfile(
         name=run.name,
         base_s=base,
@@ -49,10 +48,6 @@ def profile_of(log_seconds: FloatArray, run: Run, footprint: Footprint) -> Servi
     return fidelity.ruled(profile, run)
 
 
-def _blank() -> ServingProfile:
-    return ServingProfile("blank", 0.0, 1.0, 1.0, 1.0, 0.0)
-
-
 def fit(
     run: Run, footprint: Footprint = fidelity.NOMINAL, watch: Callable[[], None] = lambda: None
 ) -> Fitted:
@@ -63,12 +58,12 @@ def fit(
     """
     from scipy.optimize import minimize
 
-    blank = fidelity.ruled(_blank(), run)
-    card, harm = fidelity.card_of(run, footprint, blank), Harm(np.zeros((1, 1)), np.zeros(1), 1.0)
-    world = kernel.world_of(run.requests, card, blank, harm, Deadlines())
+    blank = fidelity.ruled(ServingProfile("blank", 0.0, 1.0, 1.0, 1.0, 0.0), run)
+    card = fidelity.card_of(run, footprint, blank)
+    world = fidelity.world_of(run, card, blank)
 
     def missed(log_seconds: FloatArray, early: bool) -> float:
-        profile = profile_of(log_seconds, run, footprint)
+        profile = profile_of(log_seconds, run, card)
         here = world._replace(profile=kernel.constants(profile))
         lane = kernel.lane_of(here)
         # What is fitted sees no later request either: by then the simulated run may lag behind.
@@ -100,7 +95,7 @@ def fit(
         "pages_from": run.pages_from,
         **run.engine,
     }
-    return Fitted(replace(profile_of(best, run, footprint), provenance=provenance), early_s, late_s)
+    return Fitted(replace(profile_of(best, run, card), provenance=provenance), early_s, late_s)
 
 
 def _error_s(run: Run, first_s: FloatArray, last_s: FloatArray, early: bool) -> float:

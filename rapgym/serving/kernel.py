@@ -4,7 +4,6 @@ Arrays in the place of objects; the words are those of the reference, which says
 one `Lane`; nothing is allocated while it runs.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from numba import njit
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.serving.card import ATTENTION, FFN, Card
 from rapgym.serving.cost import Deadlines, Harm
-from rapgym.serving.engine import DROP, Decision
+from rapgym.serving.engine import DROP
 from rapgym.serving.profile import ServingProfile
 from rapgym.serving.requests import Requests
 
@@ -691,7 +690,13 @@ def constants(profile: ServingProfile) -> FloatArray:
 def lane_of(world: World, shed_s: float = np.inf) -> Lane:
     """A lane with all blocks in memory, at 0 s."""
     requests, (_, most, size, _, ahead, remembers) = len(world.arrival_s), world.rules.tolist()
-    integers, numbers = _zeros(requests, np.int64), _zeros(requests, np.float64)
+
+    def integers() -> IntArray:
+        return np.zeros(requests, dtype=np.int64)
+
+    def numbers(value: float) -> FloatArray:
+        return np.full(requests, value)
+
     count = np.zeros(COUNTS, dtype=np.int64)
     count[[LOADING, FREE_FIRST, FREE_LAST, SPARE]] = NEVER
     room = max(0, int(world.limit_bytes.max()) - int(world.sizes[3]))
@@ -707,20 +712,11 @@ def lane_of(world: World, shed_s: float = np.inf) -> Lane:
         target=integers(), planned=integers(), promised=integers(), made=integers(),
         pages=integers(), starts=integers(), attention=integers(), ffn=integers(),
         is_running=np.zeros(requests, dtype=bool), preemptions=integers(),
-        scheduled_s=numbers() + np.nan, first_s=numbers() + np.nan, last_s=numbers() + np.nan,
-        shed_s=numbers() + np.nan, cost=numbers(), nats=numbers(), on_time=integers(),
+        scheduled_s=numbers(np.nan), first_s=numbers(np.nan), last_s=numbers(np.nan),
+        shed_s=numbers(np.nan), cost=numbers(0.0), nats=numbers(0.0), on_time=integers(),
         batch=np.zeros((ahead + 2, most, 6), dtype=np.int64),
         batch_size=np.zeros(ahead + 2, dtype=np.int64),
         held=never[0], page_of=never[1], key_of=never[2],
         holders=np.zeros(pages, dtype=np.int64), after=np.zeros(pages, dtype=np.int64),
         before=np.zeros(pages, dtype=np.int64),
     )  # fmt: skip
-
-
-def _zeros(length: int, dtype: type) -> Callable[[], np.ndarray]:
-    return lambda: np.zeros(length, dtype=dtype)
-
-
-def decided(world: World, lane: Lane, until_s: float, decision: Decision) -> None:
-    """`run` under a decision of the reference's kind."""
-    run(world, lane, until_s, decision.attention, decision.ffn, decision.on_fall)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rapgym.errors import InvalidSpec
-from rapgym.files import checked, incoming, json_text, limits
+from rapgym.files import incoming, json_text, limits, writing
 
 SCHEMA = 1
 
@@ -97,7 +97,7 @@ class Work:
 def write(profile: ServingProfile, path: Path) -> None:
     """Write a profile, complete or not at all."""
     held = {"schema": SCHEMA, **asdict(profile)}
-    with checked.written_aside(path) as file:
+    with writing.written_aside(path) as file:
         file.write((json.dumps(held, indent=1) + "\n").encode())
 
 

@@ -54,13 +54,14 @@ class Run:
     first_s: FloatArray  # of each request's first output token, [R]
     last_s: FloatArray
     ticks: Ticks | None
-    step_tokens: int
-    max_sequences: int
-    page_tokens: int
-    pages: int | None  # of the KV cache; None where nothing tells
-    pages_from: str  # what told
-    prefix_cache: bool
     engine: dict[str, Any]  # what it says of engine, model and device
+    # vLLM's defaults, where it says nothing.
+    step_tokens: int = 2048
+    max_sequences: int = 256
+    page_tokens: int = 16
+    prefix_cache: bool = False
+    pages: int | None = None  # of the KV cache; None where nothing tells
+    pages_from: str = ""  # what told
 
     @property
     def half_s(self) -> float:
@@ -102,17 +103,17 @@ def read(folder: Path, shared: Path | None = None) -> Run:
         first_s=first_s,
         last_s=last_s,
         ticks=_ticks(folder / "timeseries.csv"),
-        step_tokens=_count(asked.get("max_num_batched_tokens"), 2048),
-        max_sequences=_count(asked.get("max_num_seqs"), 256),
-        page_tokens=_count(cache.get("block_size"), 16),
-        pages=cache.get("num_gpu_blocks") if _is_count(cache.get("num_gpu_blocks")) else None,
-        pages_from="meta.json",
-        prefix_cache=bool(cache.get("enable_prefix_caching", pairs.is_file())),
         engine={
             "model": str(meta.get("model", asked.get("model", ""))),
             "version": str(meta.get("vllm_version", "")),
             "device": str(_part(meta, "hardware").get("device_name", "")),
         },
+        prefix_cache=bool(cache.get("enable_prefix_caching", pairs.is_file())),
+        pages_from="meta.json",
+        **_counts(
+            asked, {"step_tokens": "max_num_batched_tokens", "max_sequences": "max_num_seqs"}
+        ),
+        **_counts(cache, {"page_tokens": "block_size", "pages": "num_gpu_blocks"}),
     )
     return _inferred(_aligned(run))
 
@@ -173,12 +174,6 @@ def _of_vllm(path: Path) -> Run:
         first_s=arrival_s + ttft_s,
         last_s=arrival_s + ttft_s + rest_s,
         ticks=None,
-        step_tokens=2048,
-        max_sequences=256,
-        page_tokens=16,
-        pages=None,
-        pages_from="",
-        prefix_cache=False,
         engine={"model": str(told.get("model_id", "")), "version": "", "device": ""},
     )
 
@@ -200,12 +195,10 @@ def _part(whole: dict[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _count(value: Any, otherwise: int) -> int:
-    return value if _is_count(value) else otherwise
+def _counts(told: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """The whole numbers above 0 that are told, by our names; what is no such number is not told."""
+    found = {ours: told.get(theirs) for ours, theirs in names.items()}
+    return {ours: value for ours, value in found.items() if type(value) is int and value > 0}
 
 
 def _with_shared(

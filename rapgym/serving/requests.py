@@ -6,7 +6,6 @@ import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidTrace
-from rapgym.workload.trace import RequestTrace
 
 
 def _none() -> IntArray:
@@ -50,10 +49,3 @@ class Requests:
         while index < self.shared_pages[request]:
             request = int(self.begins_like[request])
         return request, index
-
-
-def of_trace(trace: RequestTrace) -> Requests:
-    """The requests of a trace; those without output ask for one token, those without prompt have one."""
-    return Requests(
-        trace.arrival_s, np.maximum(trace.prompt_tokens, 1), np.maximum(trace.output_tokens, 1)
-    )

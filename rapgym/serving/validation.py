@@ -34,8 +34,7 @@ def validated(
         watch: called after each simulation of a fit.
     """
     run, where = recorded.read(folder, shared), shape(served)
-    fitted = None if profile else fitting.fit(run, where, watch)
-    used = fidelity.ruled(profile, run) if profile else fitted.profile  # type: ignore[union-attr]
+    used = fidelity.ruled(profile, run) if profile else fitting.fit(run, where, watch).profile
     return compared(run, used, where) | {"fitted_here": profile is None}
 
 

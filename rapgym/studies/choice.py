@@ -22,7 +22,7 @@ from rapgym.bench import suitability
 from rapgym.bench.cells import KEEP_ALL, LOOKUP, STATIC_REPAIRED
 from rapgym.bench.pieces import fitting_seconds
 from rapgym.errors import InvalidSpec
-from rapgym.files import checked, places
+from rapgym.files import places, writing
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.model import memory
@@ -121,7 +121,7 @@ def main() -> None:
         name: chosen([entry for entry in listed if entry["scenario"] == name]) for name in names
     }
     told = {"rule": (__doc__ or "").split("\n\n")[1], "chosen": cards_chosen, "entries": listed}
-    with checked.written_aside(arguments.out) as file:
+    with writing.written_aside(arguments.out) as file:
         file.write((json.dumps(told, indent=1) + "\n").encode())
     for name, card in cards_chosen.items():
         print(f"{name}: {'no card passes' if card is None else f'{card:g} GiB'}")

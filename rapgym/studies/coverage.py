@@ -25,7 +25,7 @@ from rapgym.arrays import BoolArray, FloatArray
 from rapgym.bench import pieces, score, verdicts
 from rapgym.bench.pieces import Pieces
 from rapgym.bench.score import Estimate
-from rapgym.files import checked, places, provenance
+from rapgym.files import places, provenance, writing
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.rollout import rollout
@@ -217,7 +217,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     found = whole(arguments.runs)
-    with checked.written_aside(arguments.out) as file:
+    with writing.written_aside(arguments.out) as file:
         file.write((json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     for each in (*found["made"], *found["days"]):
         print(each)

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from rapgym.errors import DataUnavailable
-from rapgym.files import checked, places
+from rapgym.files import places, writing
 from rapgym.serving import fidelity, profile, recorded, validation
 
 OUT = places.RESULTS / "fidelity.json"
@@ -27,7 +27,7 @@ def main() -> None:
         run = recorded.read(folder / path.name.removesuffix(".json"), folder / SHARED)
         used = fidelity.ruled(profile.read(path), run)
         found.append(validation.compared(run, used, validation.shape(SERVED)))
-    with checked.written_aside(OUT) as file:
+    with writing.written_aside(OUT) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())
 
 

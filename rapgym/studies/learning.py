@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rapgym.bench import cells, results, score
-from rapgym.files import checked, places
+from rapgym.files import places, writing
 from rapgym.jobs import parallel
 from rapgym.policies import registry, trained
 from rapgym.policies.policy import Told, briefing, held_out
@@ -147,7 +147,7 @@ def ends() -> dict[str, dict[str, float]]:
 def write(parts: dict[str, Any]) -> None:
     """Replace these parts of the results file."""
     before = json.loads(OUT.read_text()) if OUT.is_file() else {}
-    with checked.written_aside(OUT) as file:
+    with writing.written_aside(OUT) as file:
         file.write((json.dumps({**before, **parts}, indent=1, sort_keys=True) + "\n").encode())
 
 

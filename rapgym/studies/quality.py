@@ -20,7 +20,7 @@ import numpy as np
 
 from rapgym.arrays import FloatArray
 from rapgym.errors import UnmeasuredSet
-from rapgym.files import checked, places
+from rapgym.files import checked, places, writing
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality.table import QualityTable
@@ -234,7 +234,7 @@ def main() -> None:
         print(" ".join(dict.fromkeys(each.key for each in main_sets(table))))
         return
     found = judged(table, arguments.choices.resolve())
-    with checked.written_aside(arguments.out) as file:
+    with writing.written_aside(arguments.out) as file:
         file.write((json.dumps(found, indent=2) + "\n").encode())
     print("\n".join(lines(found)))
 

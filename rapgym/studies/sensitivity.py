@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from rapgym.bench import sensitivity
-from rapgym.files import checked, places
+from rapgym.files import places, writing
 from rapgym.jobs import parallel
 from rapgym.report import sensitivity as sensitivity_report
 from rapgym.scenarios import catalogue
@@ -34,7 +34,7 @@ def main() -> None:
     ]
     work = arguments.out.with_suffix(".work.jsonl")
     found = sensitivity.run(wanted, work, jobs=arguments.jobs, quiet=arguments.quiet)
-    with checked.written_aside(arguments.out) as file:
+    with writing.written_aside(arguments.out) as file:
         file.write((json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     print(sensitivity_report.table(found))
 

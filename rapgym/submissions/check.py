@@ -10,7 +10,7 @@ from typing import Any
 
 from rapgym.bench import cells, entrants, results, scoreboard, verify
 from rapgym.bench.cells import ADMISSION, BOUND, LOOKUP
-from rapgym.bench.origin import code_sha256, env_spec
+from rapgym.bench.origin import env_spec
 from rapgym.bench.records import About, Score
 from rapgym.bench.results import Cell, Results
 from rapgym.bench.run import LEAST_BELOW
@@ -80,18 +80,13 @@ def differences(
 
 def unchecked(sent: Submission, *, again: bool = False) -> list[str]:
     """What `differences` takes as it stands, a sentence each."""
-    header, here = sent.rows.header, code_sha256()
     abouts = [cell.about for cell in sent.rows.cells]
     said = [
         "authors, link and licence; what training and calibration cost",
         "that the policy and its files were made from train rows and calibration columns alone: read them",
         "times of decisions, the date, the commit and versions of packages",
     ]
-    if header.get("code_sha256") != here:
-        said.append(
-            f"that it was made with code of the digest {str(header.get('code_sha256'))[:12]}...: here it "
-            f"is {here[:12]}..., whose replay gives the same rows"
-        )
+    said += verify.other_code(sent.rows)
     if not again:
         said.append("that the packed policy made these proposals (--again does)")
     if any(about.isolation == "open" for about in abouts):
@@ -99,7 +94,7 @@ def unchecked(sent: Submission, *, again: bool = False) -> list[str]:
             "that it could not read test data where it was benched: that system hides no files"
         )
     if any(about.fallback for about in abouts):
-        said.append("that answers could not be read where the reference policy stood in")
+        said.append(verify.STOOD_IN)
     return said
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidSpec, InvalidTrace
-from rapgym.files import checked, headed, incoming, limits
 from rapgym.files import columns as csv_columns
+from rapgym.files import headed, incoming, limits, writing
 from rapgym.workload.residence import reserve_tokens, residence_s, tenant_tokens
 from rapgym.workload.trace import RequestTrace
 
@@ -309,7 +309,7 @@ def write(series: Series, path: Path) -> None:
             f"{path} is not written, as it could not be read: {error}; keep fewer rows or no single "
             "requests"
         ) from error
-    with checked.written_aside(path) as file:
+    with writing.written_aside(path) as file:
         file.write(content)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.errors import InvalidSpec, InvalidTrace
-from rapgym.files import checked, columns, headed, incoming, limits, places
+from rapgym.files import columns, headed, incoming, limits, places, writing
 from rapgym.jobs.progress import Progress
 from rapgym.workload import sources, stream
 from rapgym.workload.loaders import require
@@ -210,7 +210,7 @@ def write_statistics(path: Path = STATISTICS) -> None:
             for source in named
         },
     }
-    with checked.written_aside(path) as file:
+    with writing.written_aside(path) as file:
         file.write(headed.pack(header, lines, xz=True))
 
 

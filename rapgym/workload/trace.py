@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidTrace
-from rapgym.files import checked, columns
+from rapgym.files import columns, writing
 
 REQUEST_COLUMNS: dict[str, columns.Kind] = {
     "arrival_s": "float", "prompt_tokens": "int", "output_tokens": "int"}  # fmt: skip
@@ -172,7 +172,7 @@ def _note(trace: RequestTrace | MemoryTrace) -> str:
 
 
 def _write(path: Path, note: str, header: Iterable[str], *arrays: NDArray[Any]) -> None:
-    with checked.written_aside(path) as file:
+    with writing.written_aside(path) as file:
         if path.suffix == ".gz":
             # No name and no time of writing: bytes depend on the trace alone.
             with gzip.GzipFile("", "wb", compresslevel=9, fileobj=file, mtime=0) as stream:

@@ -77,8 +77,8 @@ def compiled(
     lane, decision = kernel.lane_of(world, shed_s), Decision()
     for second, each in enumerate(decisions, 1):
         decision = each
-        kernel.decided(world, lane, float(second), decision)
-    kernel.decided(world, lane, until_s, decision)
+        kernel.run(world, lane, float(second), each.attention, each.ffn, each.on_fall)
+    kernel.run(world, lane, until_s, decision.attention, decision.ffn, decision.on_fall)
     return lane
 
 

@@ -143,7 +143,7 @@ def own_run(pages: int = 400) -> Run:
                strict=True)  # fmt: skip
     requests = asked(*((float(at), int(prompt), int(output)) for at, prompt, output in rows))
     blank = np.zeros(len(requests))
-    run = Run("own", requests, blank, blank, None, 2048, 256, 16, pages, "test", False, {})
+    run = Run("own", requests, blank, blank, None, {}, pages=pages, pages_from="test")
     found = fidelity.replayed(run, fidelity.ruled(TRUTH, run))
     assert found.preemptions > 0
     return replace(run, first_s=found.first_s, last_s=found.last_s)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, get_args
 
 from rapgym.errors import InvalidTable
-from rapgym.files import checked, writing
+from rapgym.files import writing
 from rapgym.files.closing import Closing
 from rapgym.model.shapes import Format, KVFormat, WeightFormat
 
@@ -93,7 +93,7 @@ class Ledger(Closing, Generic[Found]):
         if _has_a_line(path):
             self._read(origin)
         else:
-            with checked.written_aside(path) as file:
+            with writing.written_aside(path) as file:
                 file.write(f"{json.dumps(origin, sort_keys=True)}\n".encode())
         with writing.naming(path):
             self._file = path.open("a")

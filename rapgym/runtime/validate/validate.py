@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rapgym.bench import origin as bench_origin
-from rapgym.files import checked, provenance
+from rapgym.files import provenance, writing
 from rapgym.guard.foreign import Terms
 from rapgym.policies import registry
 from rapgym.runtime.validate import agreement, profiling, ranking, replay, trials
@@ -253,5 +253,5 @@ def unshielded_row(trial: Trial, record: Record | None, ended: replay.Ended) -> 
 
 def write(found: Record, path: Path) -> None:
     """Write a report, complete or not at all."""
-    with checked.written_aside(path) as file:
+    with writing.written_aside(path) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())

@@ -27,7 +27,7 @@ import numpy as np
 
 import rapgym
 from rapgym.bench import pieces
-from rapgym.files import checked, places
+from rapgym.files import checked, places, writing
 from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.scenarios.tables import table
@@ -210,7 +210,7 @@ def main() -> None:
     found = compare(names, arguments.rows, arguments.futures, learners, folder)
     if arguments.add and arguments.out.is_file():
         found = added(found, json.loads(arguments.out.read_text()))
-    with checked.written_aside(arguments.out) as file:
+    with writing.written_aside(arguments.out) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())
     print(section(found))
 

@@ -23,7 +23,7 @@ import numpy as np
 
 import rapgym
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.files import checked, places
+from rapgym.files import places, writing
 from rapgym.quality.predictor import Sets
 from rapgym.quality.table import QualityTable
 from rapgym.studies.predictors.kinds import AVERAGED, KINDS
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     found = compare(QualityTable.load(arguments.table), arguments.repeats)
-    with checked.written_aside(arguments.out) as file:
+    with writing.written_aside(arguments.out) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())
     print(section(found))
 

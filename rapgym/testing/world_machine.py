@@ -11,8 +11,16 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTable
@@ -31,6 +39,7 @@ from rapgym.world.shield import Reason
 from rapgym.world.simulator import Step
 
 DEADLINE_S = 0.05  # a decision that takes longer is replaced; nobody waits: lateness is an argument
+ROUNDS = 5  # of lives, until enough was decided
 SEEDS = st.integers(0, 1 << 32)
 ROWS, SECONDS = st.integers(0, 5), st.integers(0, 3)  # taken modulo what a world has
 COUNTS, BYTE = st.integers(0, 4), st.integers(-1, 1)
@@ -328,3 +337,21 @@ def counted(machine: type[Any]) -> Callable[[], Tally]:
     """A fresh count of what a machine serves from now on; call it for the count so far."""
     machine.tally = Tally()
     return lambda: machine.tally
+
+
+def exercise(machine: type[Any], *, examples: int, steps: int, least: int) -> Tally:
+    """Try `examples` lives of a machine, and as many again while fewer than `least` decisions fell.
+
+    How many decisions a life holds is drawn: now and then a round of lives hardly decides anything.
+
+    Raises AssertionError where a promise is broken, or where ROUNDS rounds did not decide enough: then
+    the machine tries less than it says.
+    """
+    count = counted(machine)
+    for _ in range(ROUNDS):
+        run_state_machine_as_test(
+            machine, settings=settings(max_examples=examples, stateful_step_count=steps)
+        )
+        if count().decisions >= least:
+            return count()
+    raise AssertionError(f"{count().decisions} decisions in {ROUNDS} rounds, {least} are wanted")

@@ -3,8 +3,6 @@
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from rapgym.testing import world_machine
 from rapgym.testing.shield_machine import ShieldMachine
@@ -34,9 +32,5 @@ CI = {
 
 @pytest.mark.parametrize("machine", CI, ids=lambda machine: machine.__name__)
 def test_promises_hold_after_every_rule(machine: type[Any]) -> None:
-    count = world_machine.counted(machine)
     examples, steps, least = CI[machine]
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=examples, stateful_step_count=steps)
-    )
-    assert count().decisions >= least
+    world_machine.exercise(machine, examples=examples, steps=steps, least=least)

@@ -26,7 +26,7 @@ from rapgym.policies.registry import SAVED, Entry
 from rapgym.rivals import rivals
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
-from rapgym.scenarios import catalogue, tables
+from rapgym.scenarios import catalogue
 from rapgym.scenarios.story import Scenario
 from rapgym.submissions import stored
 from rapgym.submissions.header import Stand
@@ -256,7 +256,7 @@ class _Asked:
         options = (
             self.entry.options
             if self.entry.is_own
-            else registry.settings(self.entry, told, tables.table(self.story).sha256, self.seed)
+            else registry.settings(self.entry, told, self.seed)
         )
         with foreign.made(self.entry, options, self.terms) as make:
             strict = refuses_misfit(make())

@@ -29,8 +29,8 @@ def requests(name: str, seed: int, rate: float, seconds: int = SECONDS) -> Reque
         [0.2, 1.8], int(seconds * rate)
     )
     arrival_s = np.append(np.cumsum(gaps)[np.cumsum(gaps) < seconds], seconds + 0.5)
-    sizes = rng.integers(1, 20, (2, len(arrival_s)))
-    return RequestTrace(name, arrival_s, *sizes, start_wall_s=1000.0)
+    prompt, output = rng.integers(1, 20, (2, len(arrival_s)))
+    return RequestTrace(name, arrival_s, prompt, output, start_wall_s=1000.0)
 
 
 def base(folder: Path) -> Scenario:

@@ -5,7 +5,6 @@ scenarios, as long as they have as many blocks to drop.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from numba.typed import List
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.files import checked
+from rapgym.files import checked, places
 from rapgym.serving import kernel, sight
 from rapgym.serving.card import ATTENTION, FFN
 from rapgym.serving.kernel import Lane, World
@@ -246,6 +245,14 @@ def _look(lanes: Any, which: BoolArray, record: FloatArray, seen: FloatArray) ->
             _observe(world, lane, book, record[place], seen[place])
 
 
+def _together(entries: list[tuple[World, Lane, Book]]) -> Any:
+    """Lanes as the compiled loop takes them."""
+    lanes = _listed(*entries[0])
+    for entry in entries[1:]:
+        _add(lanes, *entry)
+    return lanes
+
+
 def _loop(source: int) -> Callable[..., None]:
     """The loop over lanes, compiled for the engine's source.
 
@@ -278,11 +285,12 @@ def _loop(source: int) -> Callable[..., None]:
     return compiled
 
 
-_advance = _loop(int(checked.sha256_of(Path(kernel.__file__))[:12], 16))
+_SOURCE = places.PACKAGE / "serving" / "kernel.py"
+_advance = _loop(int(checked.sha256_of(_SOURCE)[:12], 16))
 
 
 class Batch:
-    """B lanes, each in a part of its world."""
+    """B lanes, each in a part of its world. A copy of it goes its own way."""
 
     def __init__(self, worlds: list[ServeWorld]) -> None:
         """Lanes of these worlds, none of which has begun.
@@ -308,13 +316,18 @@ class Batch:
     def _set(self, lane: int, part: Part) -> None:
         made, state = self.worlds[lane].served(part)
         entry = made, state, book_of(self.worlds[lane], part, len(made.arrival_s))
-        if self._lanes is None:
-            self._lanes = _listed(*entry)
+        if not self.entries:
             self.entries = [entry] * len(self.worlds)
-            for _ in self.worlds[1:]:
-                _add(self._lanes, *entry)
+            self._lanes = _together(self.entries)
         _put(self._lanes, lane, *entry)
         self.entries[lane] = entry
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lanes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lanes = _together(self.entries) if self.entries else None
 
     def look(self, which: BoolArray) -> None:
         """Write into `seen` what these lanes see, bool [B]."""

@@ -78,6 +78,10 @@ class ServeWorld:
         if self.harm.history_share.shape != self.harm.nll.shape[1:]:
             raise InvalidSpec("each count of FFN blocks has a share that stays")
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "ServeWorld":
+        """Itself: nothing of it changes, so copies of an environment share it."""
+        return self
+
     @property
     def attention(self) -> int:
         """A: attention blocks that may be dropped."""

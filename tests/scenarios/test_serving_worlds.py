@@ -41,7 +41,7 @@ def test_requests_of_the_base_in_continuous_time(serving_story: ServeScenario) -
 def test_units_are_those_of_train(serving_story: ServeScenario) -> None:
     (span,) = serving_worlds.world(serving_story, "train").spans
     for split in ("train", "fit", "test"):
-        means = serving_worlds.world(serving_story, split).means  # type: ignore[arg-type]
+        means = serving_worlds.world(serving_story, split).means
         assert means.requests == pytest.approx(len(span.arrival_us) / span.seconds)
         assert means.prompt_tokens == pytest.approx(span.prompt_tokens.sum() / span.seconds)
         assert means.output_tokens == pytest.approx(span.output_tokens.sum() / span.seconds)
@@ -67,7 +67,7 @@ def test_training_sees_no_test(serving_story: ServeScenario) -> None:
         serving_worlds.world(serving_story, "train")
         for split in ("test", "fit"):
             with pytest.raises(HeldOut):
-                serving_worlds.world(serving_story, split)  # type: ignore[arg-type]
+                serving_worlds.world(serving_story, split)
         with pytest.raises(HeldOut):
             serving_worlds.scoring_world(serving_story, "train")
         with pytest.raises(HeldOut):

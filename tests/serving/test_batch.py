@@ -1,5 +1,7 @@
 """Lanes of the serving engine together: accounts that add up, observations without the future."""
 
+import copy
+import pickle
 from dataclasses import replace
 from itertools import pairwise
 
@@ -63,7 +65,7 @@ def test_every_output_token_is_charged_once(world: ServeWorld, seed: int) -> Non
     harm, deadlines = world.harm, world.deadlines
     cost = nats = 0.0
     made = np.zeros(len(requests), dtype=np.int64)
-    on_time = 0
+    on_time = np.int64(0)
     for token in engine.tokens:
         at = token.request
         own = harm.nats(token.attention, token.ffn, token.ffn_now)
@@ -116,7 +118,7 @@ def test_what_can_never_be_served_is_charged_at_the_end(world: ServeWorld) -> No
     total = dict(zip(batch.COLUMNS, records.sum(axis=0), strict=True))
     assert total["lost_tokens"] > 0
     assert (records[:-1, batch.LOST] == 0).all(), "at the end, not before"
-    output = starved.requests(part).output_tokens.sum()
+    output = int(starved.requests(part).output_tokens.sum())
     assert total["tokens"] + total["shed_tokens"] + total["lost_tokens"] == output
     gone = (total["shed_tokens"] + total["lost_tokens"]) * world.harm.ceiling
     made = lanes.entries[0][1].cost.sum() - total["shed_tokens"] * world.harm.ceiling
@@ -260,6 +262,19 @@ def test_lanes_do_not_meet(world: ServeWorld, serving_story: ServeScenario) -> N
             assert together.record[lane].tobytes() == records[done[lane]].tobytes()
             done[lane] += 1
             assert together.seen[lane].tobytes() == seen[done[lane]].tobytes()
+
+
+def test_a_copy_goes_its_own_way(world: ServeWorld) -> None:
+    asked = decisions(world, 60, 4)
+    lanes, _, _ = played(world, PART, asked[:30])
+    for other in (copy.deepcopy(lanes), pickle.loads(pickle.dumps(lanes))):
+        for decision in asked[30:]:
+            other.advance(decision[None], ALL)
+        _, records, seen = played(world, PART, asked)
+        assert other.record[0].tobytes() == records[-1].tobytes()
+        assert other.seen[0].tobytes() == seen[-1].tobytes()
+    lanes.advance(asked[30][None], ALL)
+    assert lanes.record[0].tobytes() == records[30].tobytes(), "the first stands where it stood"
 
 
 def test_lanes_of_one_batch_drop_as_many_blocks(world: ServeWorld) -> None:

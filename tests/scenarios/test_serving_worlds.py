@@ -8,12 +8,15 @@ import pytest
 import toy_table
 
 from rapgym import heldout
+from rapgym.arrays import FloatArray
 from rapgym.errors import DataUnavailable, HeldOut, InvalidSpec, WrongChecksum
 from rapgym.files import checked
 from rapgym.quality import sets
+from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import build, card, serving, serving_worlds, tables
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.scenarios.story import Scenario, Tenant
+from rapgym.serving.card import order_of_going
 from rapgym.workload import series, traffic
 
 pytestmark = pytest.mark.usefixtures("toy_story")
@@ -60,6 +63,25 @@ def test_counts_are_nested_and_answered_by_the_readers_columns(
     assert np.array_equal(world.card.goes_next, scored.card.goes_next), "one order for both"
     assert world.harm.ceiling == toy_table.CEILING
     assert world.harm.history_share.tolist() == [1.0, 0.5, 0.25][: world.ffn + 1]
+
+
+def test_blocks_go_in_the_order_that_policies_know(
+    serving_story: ServeScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nested = serving_worlds.nested_nll
+
+    def reversed_on_test(story: ServeScenario, columns: QualityColumns) -> FloatArray:
+        nll = nested(story, columns)
+        return nll if columns.split == "calib" else nll.max() - nll
+
+    monkeypatch.setattr(serving_worlds, "nested_nll", reversed_on_test)
+    serving_worlds.forget()
+    world = serving_worlds.world(serving_story, "train")
+    scored = serving_worlds.scoring_world(serving_story, "train")
+    assert np.array_equal(world.card.goes_next, scored.card.goes_next)
+    assert not np.array_equal(scored.card.goes_next, order_of_going(scored.harm.nll))
+    monkeypatch.undo()
+    serving_worlds.forget()
 
 
 def test_training_sees_no_test(serving_story: ServeScenario) -> None:

@@ -1,7 +1,7 @@
 """rapgym: which blocks of a language model stay in memory, decided at run time, benchmarked.
 
-Importing registers the environments `RAP-v0`, `RAP-Counts-v0` and `RAP-KeptSet-v0` with Gymnasium and
-opens no file. What this module offers is loaded when it is first asked for.
+Importing registers the environments `RAP-v0`, `RAP-Counts-v0`, `RAP-KeptSet-v0` and `RAP-Serve-v0` with
+Gymnasium and opens no file. What this module offers is loaded when it is first asked for.
 """
 
 import importlib

@@ -14,15 +14,20 @@ from rapgym.scenarios.lanes import Lanes
 Mask = NDArray[np.int8]
 
 
-class Actions(Protocol):
-    """One way to say which blocks stay, for all lanes of an environment."""
+class Bounded(Protocol):
+    """What an action may be."""
 
-    most_steps: int  # that one row can take
     highest: IntArray  # that each entry of a lane's action can be; the lowest is 0
 
     @property
     def space(self) -> spaces.Space[Any]:
         """Of one lane."""
+
+
+class Actions(Bounded, Protocol):
+    """One way to say which blocks stay, for all lanes of an environment."""
+
+    most_steps: int  # that one row can take
 
     @property
     def so_far(self) -> BoolArray | None:
@@ -127,7 +132,7 @@ class KeptSetActions:
         return np.tile(np.where(self._floor, 1, 2).astype(np.int8), (self._lanes, 1))
 
 
-def checked(given: Any, kind: Actions, lanes: int | None = None) -> IntArray:
+def checked(given: Any, kind: Bounded, lanes: int | None = None) -> IntArray:
     """Actions as int64: of one environment, or of so many lanes.
 
     Truth values and floats that are whole numbers will do: some learners answer in those.

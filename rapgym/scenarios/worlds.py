@@ -162,22 +162,32 @@ def _judged_world(story: Scenario, split: Split) -> World:
 
 
 def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
-    footprint, profile = card.footprint(story), card.profile_of(story)
-    restore_bytes_per_s = profile.restore_bytes_per_s
-    if restore_bytes_per_s is None:
-        restore_bytes_per_s = float(footprint.weights.sum()) / story.restore_s
     whole = _workload(story)
     train = whole.output_tokens[series.split_rows(len(whole), "train", story.splits)]
     return World(
-        footprint=footprint,
+        footprint=card.footprint(story),
         quality=quality,
         rows=rows(story, split),
         ceiling=tables.ceiling(story),
-        restore_bytes_per_s=restore_bytes_per_s,
+        restore_bytes_per_s=link_bytes_per_s(story),
         mean_output_tokens=float(train.mean()),
         notice_s=story.notice_s,
-        reaction_s=story.reaction_s if profile.reaction_s is None else profile.reaction_s,
+        reaction_s=reaction_s(story),
     )
+
+
+def link_bytes_per_s(story: Scenario) -> float:
+    """At which dropped blocks come back: as the device profile measured it, else from `restore_s`."""
+    measured = card.profile_of(story).restore_bytes_per_s
+    if measured is not None:
+        return measured
+    return float(card.footprint(story).weights.sum()) / story.restore_s
+
+
+def reaction_s(story: Scenario) -> float:
+    """For how long serving pauses in a hurry: as the device profile measured it, else as is stated."""
+    measured = card.profile_of(story).reaction_s
+    return story.reaction_s if measured is None else measured
 
 
 def forget() -> None:

@@ -1,0 +1,242 @@
+"""What the serving environment and its vector form share: lanes, decisions, when episodes end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
+
+from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.envs.actions import checked
+from rapgym.envs.film import Film
+from rapgym.envs.play import NO_LIMIT, OBSERVATIONS, whole
+from rapgym.errors import InvalidAction, InvalidSpec
+from rapgym.scenarios import serving_worlds
+from rapgym.scenarios.lanes import STRETCHES
+from rapgym.scenarios.serving import ServeScenario
+from rapgym.scenarios.story import Split
+from rapgym.serving import batch, sight
+from rapgym.serving.batch import Batch
+from rapgym.serving.world import ServeWorld
+
+TRAIN_EPISODE_S = 600
+ASKED = ("attention_asked", "ffn_asked", "on_fall")  # the decision, as it was given
+TERMS = ("quality", "lateness", "undelivered")  # they add up to minus the reward
+
+
+class Decisions:
+    """MultiDiscrete([A + 1, F + 1, 2]): attention and FFN blocks dropped, and the standing order."""
+
+    so_far: BoolArray | None = None
+
+    def __init__(self, world: ServeWorld, lanes: int) -> None:
+        self._lanes = lanes
+        self.space = spaces.MultiDiscrete([world.attention + 1, world.ffn + 1, 2])
+        self.highest: IntArray = np.array([world.attention, world.ffn, 1])
+
+    def legal(self) -> BoolArray:
+        """bool [B, A + F + 4]: everything is legal."""
+        return np.ones((self._lanes, int(self.space.nvec.sum())), dtype=bool)
+
+    def mask(self) -> NDArray[np.int8]:
+        """The same as int8."""
+        return self.legal().astype(np.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """What one second did in B lanes."""
+
+    served: BoolArray  # lanes that served a second, [B]
+    over: BoolArray  # lanes whose episode is over, [B]
+    asked: IntArray  # decisions, [B, 3]
+    record: FloatArray  # columns of `batch.COLUMNS`, 0 where none was served, [B, K]
+    terms: FloatArray  # of the negative reward: `TERMS`, [B, 3]
+
+    @property
+    def reward(self) -> FloatArray:
+        """float64 [B]."""
+        reward: FloatArray = 0.0 - self.terms.sum(axis=1)
+        return reward
+
+
+class ServePlay:
+    """Episodes of B lanes of the serving engine: begun, acted in and observed."""
+
+    def __init__(
+        self,
+        stories: Sequence[ServeScenario],
+        split: Split,
+        *,
+        observation: str = "flat",
+        piece: int = 0,
+        most_steps: int | None = None,
+    ) -> None:
+        """Stand a lane for each story where no episode has begun.
+
+        Args:
+            most_steps: after which an episode is cut; seconds alone end it unless stated.
+
+        Raises:
+            InvalidSpec: an argument is none of those there are, or the stories have different numbers of
+                blocks to drop.
+            DataUnavailable: what a story is made of is not on this machine.
+        """
+        count = len(stories)
+        self.piece = whole("piece", piece, 0)
+        if most_steps in (None, NO_LIMIT):
+            self.most_steps = None
+        else:
+            self.most_steps = whole("max_episode_steps", most_steps, 1)
+        if observation not in OBSERVATIONS:
+            raise InvalidSpec(
+                f"no observation kind {observation!r}; there are {', '.join(OBSERVATIONS)}"
+            )
+        self.observation, self.split = observation, split
+        self.worlds = [serving_worlds.world(story, split) for story in stories]
+        shapes = {(world.attention, world.ffn) for world in self.worlds}
+        if len(shapes) > 1:
+            raise InvalidSpec(
+                "lanes of one environment drop the same numbers of blocks; these scenarios' tables "
+                f"allow (attention, FFN) {', '.join(map(str, sorted(shapes)))}"
+            )
+        self.stories = list(stories)
+        self.batch = Batch(self.worlds)
+        self.actions = Decisions(self.worlds[0], count)
+        self.films: list[Film] = []
+        self.playing = np.zeros(count, dtype=bool)  # an episode has begun and is not over
+        self.begun = np.zeros(count, dtype=bool)  # some episode has
+        self.steps = np.zeros(count, dtype=np.int64)  # of each lane's episode
+        self.seconds = np.zeros(count, dtype=np.int64)  # that each lane's episode has
+        self.places = np.full(count, self.piece)  # of the piece, in each lane's world
+        self._ceiling = np.array([world.harm.ceiling for world in self.worlds])
+        self._mean_tokens = np.array([world.means.output_tokens for world in self.worlds])
+
+    @property
+    def longest(self) -> int:
+        """What no episode takes more seconds than."""
+        longest = max(part.seconds for world in self.worlds for part in world.pieces)
+        if self.split not in STRETCHES:
+            return longest
+        spans = [span.seconds for world in self.worlds for span in world.spans]
+        return min(TRAIN_EPISODE_S, max(spans))
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """Of one lane: float32 [O], or with the action mask beside it."""
+        high = sight.HIGHEST.astype(np.float32)
+        flat = spaces.Box(np.zeros_like(high), high, dtype=np.float32)
+        if self.observation == "flat":
+            return flat
+        mask = spaces.Box(0, 2, (self.actions.mask().shape[1],), np.int8)
+        return spaces.Dict({"observations": flat, "action_mask": mask})
+
+    def spec_of(self, spec: EnvSpec) -> EnvSpec:
+        """The spec that Gymnasium gives, with what only scenario and split say."""
+        if spec.max_episode_steps is None:
+            spec.max_episode_steps = self.most_steps or self.longest
+        return spec
+
+    def pair(self, lanes: BoolArray, options: dict[str, Any] | None, seeded: BoolArray) -> None:
+        """Take the piece of `options["piece"]` for these lanes' episodes from now on.
+
+        It holds until another is named or a seed begins all anew, so through automatic resets.
+        """
+        self.places[lanes & seeded] = self.piece
+        if options is not None and "piece" in options:
+            self.places[lanes] = whole("piece", options["piece"], 0)
+
+    def begin(self, lanes: BoolArray, rngs: list[np.random.Generator]) -> None:
+        """Begin an episode in these lanes, bool [B], each from its own generator.
+
+        Raises:
+            InvalidSpec: the split has no such piece.
+        """
+        for lane in np.flatnonzero(lanes).tolist():
+            world = self.worlds[lane]
+            if self.split in STRETCHES:
+                part = world.drawn(TRAIN_EPISODE_S, rngs[lane])
+            else:
+                pieces, place = world.pieces, int(self.places[lane])
+                if place >= len(pieces):
+                    raise InvalidSpec(
+                        f"{self.split} of {self.stories[lane].name} has pieces 0 to "
+                        f"{len(pieces) - 1}, not {place}"
+                    )
+                part = pieces[place]
+            self.batch.begin(lane, part)
+            self.seconds[lane] = part.seconds
+        self.batch.look(lanes)
+        self.playing |= lanes
+        self.begun |= lanes
+        self.steps[lanes] = 0
+
+    def act(self, actions: IntArray, lanes: BoolArray | None = None) -> Acted:
+        """Serve a second in these lanes (all unless stated); actions of the others are ignored.
+
+        Args:
+            actions: of all lanes, as `read` gives them.
+
+        Raises:
+            InvalidAction: an episode has not begun yet, or is over.
+        """
+        lanes = np.ones(len(self.playing), dtype=bool) if lanes is None else lanes
+        if (lanes & ~self.playing).any():
+            raise InvalidAction("no episode is under way: call reset() first, and after each end")
+        self.batch.advance(actions, lanes)
+        self.steps[lanes] += 1
+        over = lanes & (self.steps >= self.seconds)
+        if self.most_steps is not None:
+            over |= lanes & (self.steps >= self.most_steps)
+        self.playing &= ~over
+        record = np.where(lanes[:, None], self.batch.record, 0.0)
+        asked = np.where(lanes[:, None], actions, 0)
+        return Acted(lanes.copy(), over, asked, record, self._terms(record))
+
+    def _terms(self, record: FloatArray) -> FloatArray:
+        """Of the cost in units of train's mean output tokens a second, [B, 3]."""
+        nats, cost = record[:, batch.NATS], record[:, batch.COST]
+        lost = (record[:, batch.SHED_TOKENS] + record[:, batch.LOST]) * self._ceiling
+        terms = np.stack([nats, cost - nats - lost, lost], axis=1)
+        found: FloatArray = terms / self._mean_tokens[:, None]
+        return found
+
+    def read(self, actions: Any, lanes: int | None = None) -> IntArray:
+        """Checked actions of one environment, or of so many lanes."""
+        return checked(actions, self.actions, lanes)
+
+    def observe(self) -> Any:
+        """What each lane sees: float32 [B, O], or a dict with the masks beside it."""
+        flat = self.batch.seen.copy()
+        if self.observation == "flat":
+            return flat
+        return {"observations": flat, "action_mask": self.actions.mask()}
+
+    def info(self, acted: Acted | None = None) -> dict[str, Any]:
+        """What a step says of each lane: arrays [B], the caller's own; 0 where no second was served.
+
+        `loading` is 0 where no block is on its way back, 1 for attention, 2 for FFN.
+        """
+        count, width = len(self.worlds), len(batch.COLUMNS)
+        if acted is None:
+            served, asked = np.zeros(count, dtype=bool), np.zeros((count, 3), dtype=np.int64)
+            record: FloatArray = np.zeros((count, width))
+            terms: FloatArray = np.zeros((count, len(TERMS)))
+        else:
+            served, asked, record, terms = acted.served, acted.asked, acted.record, acted.terms
+        info: dict[str, Any] = {"served": served.copy()}
+        info |= {name: asked[:, place].copy() for place, name in enumerate(ASKED)}
+        whole_columns = len(batch.WHOLE)
+        counts = record[:, :whole_columns].astype(np.int64)
+        counts[:, batch.LOADING] += served
+        info |= {name: counts[:, place].copy() for place, name in enumerate(batch.WHOLE)}
+        for place, name in enumerate(batch.MEASURES, whole_columns):
+            info[name] = record[:, place].copy()
+        info |= {name: terms[:, place].copy() for place, name in enumerate(TERMS)}
+        return info | {"action_mask": self.actions.mask()}
+
+    def close(self) -> None:
+        """Nothing is held open."""

@@ -18,7 +18,7 @@ from rapgym.serving.requests import Requests
 
 NEVER = -1
 # Places in `Lane.number` and `Lane.count`.
-NOW_S, READY_S, SHED_S = range(3)
+NOW_S, READY_S, SHED_S, SHEDS_NEXT_S = range(4)
 (ATTENTION_DROPPED, FFN_DROPPED, LOADING, ARRIVED, WAITING_FIRST, WAITING, RUNNING, FORMED,
  FORMED_FIRST, PAGES_USED, PAGES_FREE, PAGES_MADE, FREE_FIRST, FREE_LAST, SPARE, STEPS,
  STEP_TOKENS, PREEMPTIONS, SHED, DELIVERED) = range(20)  # fmt: skip
@@ -334,6 +334,8 @@ def _arrive(w: World, lane: Lane) -> None:
     count = lane.counts
     while count[ARRIVED] < len(w.arrival_s) and w.arrival_s[count[ARRIVED]] <= lane.number[NOW_S]:
         request = count[ARRIVED]
+        shed_s = w.arrival_s[request] + lane.number[SHED_S]
+        lane.number[SHEDS_NEXT_S] = min(lane.number[SHEDS_NEXT_S], shed_s)
         lane.target[request] = w.prompt[request]
         lane.waiting[(count[WAITING_FIRST] + count[WAITING]) % len(lane.waiting)] = request
         count[WAITING] += 1
@@ -359,6 +361,7 @@ def _cancel(lane: Lane, request: int) -> None:
         for place in range(lane.batch_size[slot]):
             if lane.batch[slot, place, 0] == request:
                 lane.promised[request] -= lane.batch[slot, place, 5]
+                lane.number[SHEDS_NEXT_S] = -np.inf  # it may be without a token again
             else:
                 lane.batch[slot, kept] = lane.batch[slot, place]
                 kept += 1
@@ -380,32 +383,36 @@ def _preempt(w: World, lane: Lane) -> None:
 
 
 @njit(cache=True)
-def _is_late(w: World, lane: Lane, request: int) -> bool:
-    late_s = w.arrival_s[request] + lane.number[SHED_S]
-    return not lane.promised[request] and lane.number[NOW_S] >= late_s
-
-
-@njit(cache=True)
 def _shed(w: World, lane: Lane) -> None:
-    count, size = lane.counts, len(lane.waiting)
+    """Give up what is late. Nothing is before `SHEDS_NEXT_S`, which spares the look at every request."""
+    count, number, size = lane.counts, lane.number, len(lane.waiting)
+    arrival_s, promised, waiting, running = w.arrival_s, lane.promised, lane.waiting, lane.running
+    now_s, shed_s, next_s = number[NOW_S], number[SHED_S], np.inf
+    if now_s < number[SHEDS_NEXT_S]:
+        return
     kept = 0
     for place in range(count[WAITING]):
-        request = lane.waiting[(count[WAITING_FIRST] + place) % size]
-        if _is_late(w, lane, request):
+        request = waiting[(count[WAITING_FIRST] + place) % size]
+        late_s = np.inf if promised[request] else arrival_s[request] + shed_s
+        if now_s >= late_s:
             _give_up(w, lane, request)
         else:
-            lane.waiting[(count[WAITING_FIRST] + kept) % size] = request
+            waiting[(count[WAITING_FIRST] + kept) % size] = request
             kept += 1
+            next_s = min(next_s, late_s)
     count[WAITING] = kept
     place = 0
     while place < count[RUNNING]:
-        request = lane.running[place]
-        if _is_late(w, lane, request):
+        request = running[place]
+        late_s = np.inf if promised[request] else arrival_s[request] + shed_s
+        if now_s >= late_s:
             _leave(w, lane, place)
             _cancel(lane, request)
             _give_up(w, lane, request)
         else:
             place += 1
+            next_s = min(next_s, late_s)
+    number[SHEDS_NEXT_S] = next_s
 
 
 @njit(cache=True)
@@ -419,16 +426,19 @@ def _give_up(w: World, lane: Lane, request: int) -> None:
 
 
 @njit(cache=True)
-def _pages_for(w: World, tokens: int) -> int:
-    return -(-tokens // w.rules[2])
+def _pages_for(rules: IntArray, tokens: int) -> int:
+    return -(-tokens // rules[2])
 
 
 @njit(cache=True)
 def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
     size, before = w.rules[2], lane.planned[request]
-    lane.planned[request] += tokens
-    planned = lane.planned[request]
-    _take(w, lane, request, _pages_for(w, planned) - lane.pages[request])
+    planned = before + tokens
+    new_pages = _pages_for(w.rules, planned) - lane.pages[request]
+    if new_pages > 0:
+        _take(w, lane, request, new_pages)
+    _plan(lane.target, lane.planned, lane.promised, lane.starts, lane.batch, lane.batch_size,
+          slot, request, tokens)  # fmt: skip
     if w.rules[5]:
         for index in range(before // size, planned // size):
             page, key = lane.held[w.first_key[request] + index], _key(w, request, index)
@@ -436,12 +446,24 @@ def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
                 lane.key_of[page] = key
                 if lane.page_of[key] == NEVER:
                     lane.page_of[key] = page
-    target = lane.target[request]
-    lane.promised[request] += planned >= target
-    part = lane.batch[slot, lane.batch_size[slot]]
-    part[0], part[1], part[2] = request, lane.starts[request], tokens
-    part[3], part[4], part[5] = planned, planned > target, planned >= target
-    lane.batch_size[slot] += 1
+
+
+@njit(cache=True)
+def _plan(
+    target: IntArray, planned: IntArray, promised: IntArray, starts: IntArray, batch: IntArray,
+    batch_size: IntArray, slot: int, request: int, tokens: int,
+) -> None:  # fmt: skip
+    """Let a formed step compute so many tokens of a request, whose pages are there."""
+    after, wanted, place = planned[request] + tokens, target[request], batch_size[slot]
+    planned[request] = after
+    promised[request] += after >= wanted
+    batch[slot, place, 0] = request
+    batch[slot, place, 1] = starts[request]
+    batch[slot, place, 2] = tokens
+    batch[slot, place, 3] = after
+    batch[slot, place, 4] = after > wanted
+    batch[slot, place, 5] = after >= wanted
+    batch_size[slot] = place + 1
 
 
 @njit(cache=True)
@@ -458,7 +480,7 @@ def _admit(w: World, lane: Lane, budget: int) -> int:
                 break
             idle += not lane.holders[page]
             known += 1
-    if _pages_for(w, lane.target[request]) - known > count[PAGES_FREE] - idle:
+    if _pages_for(w.rules, lane.target[request]) - known > count[PAGES_FREE] - idle:
         return 0
     count[WAITING_FIRST] = (count[WAITING_FIRST] + 1) % len(lane.waiting)
     count[WAITING] -= 1
@@ -482,16 +504,25 @@ def _form(w: World, lane: Lane, slot: int) -> bool:
     _resize(w, lane, tokens // w.rules[2] - w.rules[3])
     lane.batch_size[slot] = 0
     budget, preempted, place = w.rules[0], False, 0
+    # Most sequences decode on a page that they have: that goes without passing the lane on.
+    running, target, planned, promised = lane.running, lane.target, lane.planned, lane.promised
+    starts, pages, batch, batch_size = lane.starts, lane.pages, lane.batch, lane.batch_size
+    output, size, remembers = w.output, w.rules[2], w.rules[5]
     while place < count[RUNNING] and budget:
-        request = lane.running[place]
+        request = running[place]
         place += 1
-        left = lane.target[request] - lane.planned[request]
+        left = target[request] - planned[request]
         if left <= 0:
-            left = int(lane.promised[request] < w.output[request])
+            left = int(promised[request] < output[request])
         new = min(left, budget)
         if not new:
             continue
-        needed = _pages_for(w, lane.planned[request] + new) - lane.pages[request]
+        after = planned[request] + new
+        if new == 1 and after <= size * pages[request] and not (remembers and after % size == 0):
+            _plan(target, planned, promised, starts, batch, batch_size, slot, request, new)
+            budget -= new
+            continue
+        needed = _pages_for(w.rules, after) - pages[request]
         while needed > count[PAGES_FREE] and lane.is_running[request]:
             _preempt(w, lane)
             preempted = True
@@ -529,12 +560,12 @@ def _execute(w: World, lane: Lane) -> None:
     slot = count[FORMED_FIRST]
     count[FORMED_FIRST] = (slot + 1) % len(lane.batch)
     count[FORMED] -= 1
-    sequences = lane.batch_size[slot]
+    sequences, batch = lane.batch_size[slot], lane.batch
     tokens = read = pairs = 0
     for place in range(sequences):
-        _, _, new, context, decodes, _ = lane.batch[slot, place]
+        new, context = batch[slot, place, 2], batch[slot, place, 3]
         tokens += new
-        if decodes:
+        if batch[slot, place, 4]:
             read += context
         else:
             pairs += new * (context - new) + new * (new + 1) // 2
@@ -547,42 +578,54 @@ def _execute(w: World, lane: Lane) -> None:
     reading = read * _token_bytes(w, attention) / p[3]
     prefill = pairs * (1 - attention / w.sizes[4]) * p[4]
     number[NOW_S] += p[0] + linear + reading + prefill + sequences * p[5]
+    starts, lost_attention, lost_ffn = lane.starts, lane.attention, lane.ffn
+    made, output = lane.made, w.output
     for place in range(sequences):
-        request, start, _, _, _, makes = lane.batch[slot, place]
-        if lane.starts[request] == start:
-            lane.attention[request] = max(lane.attention[request], attention)
-            lane.ffn[request] = max(lane.ffn[request], ffn)
-        if makes:
-            _make(w, lane, request)
+        request = batch[slot, place, 0]
+        if starts[request] == batch[slot, place, 1]:
+            lost_attention[request] = max(lost_attention[request], attention)
+            lost_ffn[request] = max(lost_ffn[request], ffn)
+        if batch[slot, place, 5]:
+            _charge(w.nll, w.history_share, w.rates, w.arrival_s, w.prompt, lost_attention, lost_ffn,
+                    made, lane.nats, lane.cost, lane.on_time, request, ffn, number[NOW_S])  # fmt: skip
+            count[DELIVERED] += 1
+            if made[request] == 1:
+                lane.first_s[request] = number[NOW_S]
+            if made[request] == output[request]:
+                _end(w, lane, request)
     count[STEPS] += 1
     count[STEP_TOKENS] += tokens
 
 
 @njit(cache=True)
-def _make(w: World, lane: Lane, request: int) -> None:
-    now_s, rates, index = lane.number[NOW_S], w.rates, lane.made[request]
-    now = w.nll[lane.attention[request], lane.counts[FFN_DROPPED]]
-    then = w.nll[lane.attention[request], lane.ffn[request]]
-    share = w.history_share[lane.ffn[request]]
-    nats = min(now + share * (then - now), rates[2])
-    due_s = w.arrival_s[request] + rates[3] + rates[4] * w.prompt[request] + index * rates[5]
+def _charge(
+    nll: FloatArray, history_share: FloatArray, rates: FloatArray, arrival_s: FloatArray,
+    prompt: IntArray, lost_attention: IntArray, lost_ffn: IntArray, made: IntArray,
+    nats: FloatArray, cost: FloatArray, on_time: IntArray, request: int, ffn: int, now_s: float,
+) -> None:  # fmt: skip
+    """Make an output token of a request now, with so many FFN blocks dropped."""
+    attention, lost = lost_attention[request], lost_ffn[request]
+    now, then, index = nll[attention, ffn], nll[attention, lost], made[request]
+    harm = min(now + history_share[lost] * (then - now), rates[2])
+    due_s = arrival_s[request] + rates[3] + rates[4] * prompt[request] + index * rates[5]
     late = min(1.0, max(0.0, now_s - due_s) / rates[6])
-    lane.nats[request] += nats
-    lane.cost[request] += nats + (rates[2] - nats) * late
-    lane.on_time[request] += now_s <= due_s
-    if not index:
-        lane.first_s[request] = now_s
-    lane.made[request] += 1
-    lane.counts[DELIVERED] += 1
-    if lane.made[request] == w.output[request]:
-        lane.last_s[request] = now_s
-        if lane.is_running[request]:
-            place = 0
-            while lane.running[place] != request:
-                place += 1
-            _leave(w, lane, place)
-        else:
-            _forget_waiting(lane, request)
+    nats[request] += harm
+    cost[request] += harm + (rates[2] - harm) * late
+    on_time[request] += now_s <= due_s
+    made[request] = index + 1
+
+
+@njit(cache=True)
+def _end(w: World, lane: Lane, request: int) -> None:
+    """Let a request go whose last token is made."""
+    lane.last_s[request] = lane.number[NOW_S]
+    if lane.is_running[request]:
+        place = 0
+        while lane.running[place] != request:
+            place += 1
+        _leave(w, lane, place)
+    else:
+        _forget_waiting(lane, request)
 
 
 @njit(cache=True)
@@ -705,7 +748,7 @@ def lane_of(world: World, shed_s: float = np.inf) -> Lane:
     keys = int(world.first_key[-1]) if remembers else 0
     never = [np.full(length, NEVER, dtype=np.int64) for length in (keys, keys, pages)]
     return Lane(
-        number=np.array([0.0, 0.0, shed_s]),
+        number=np.array([0.0, 0.0, shed_s, np.inf]),
         counts=count,
         waiting=np.zeros(requests + 1, dtype=np.int64),
         running=np.zeros(most, dtype=np.int64),

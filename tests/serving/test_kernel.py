@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_worlds import FULL, HARM, SECOND, asked, card, compiled
+from serving_worlds import FULL, HARM, SECOND, asked, card, compiled, played
 
 from rapgym.serving import kernel
 from rapgym.serving.cost import Deadlines
@@ -107,3 +107,14 @@ def test_it_gives_what_the_reference_gives(
     cost += ~np.isnan(lane.shed_s) * requests.output_tokens * HARM.ceiling
     assert np.allclose(lane.nats, nats, rtol=0, atol=1e-9)
     assert np.allclose(lane.cost, cost, rtol=0, atol=1e-9)
+
+
+def test_a_request_whose_first_token_was_cancelled_is_given_up() -> None:
+    """It was looked at while its token was promised; then memory fell before the step that makes it."""
+    requests, ahead = asked((0.0, 32, 4)), replace(SECOND, lookahead=2)
+    where = card([9, 9, 9, 1])
+    engine = played(requests, where, ahead, shed_s=1.5)
+    assert engine.served[0].shed_s == 3.0
+    assert engine.served[0].preemptions == 1
+    lane = compiled(requests, where, ahead, [], 1.5, DEADLINES, 120.0)
+    assert lane.shed_s[0] == 3.0

@@ -1,0 +1,84 @@
+"""What every figure shares: colours that colour-blind readers tell apart, text that stays text, layout.
+
+Plotly reads markup and HTML entities in its labels. Names come from files and policies, so each passes
+`label`, and no name ever enters a hover template.
+"""
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rapgym.errors import MissingExtra
+from rapgym.files.shown import shown
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# Okabe and Ito (2008), which the three common kinds of colour blindness tell apart, and a grey.
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
+LONGEST_LABEL = 44  # characters on an axis
+ROW_PIXELS = 26  # of a list of names on an axis
+
+
+def graph_objects() -> Any:
+    """Plotly's classes, loaded when a figure is first drawn.
+
+    Raises:
+        MissingExtra: plotly is not installed.
+    """
+    try:
+        import plotly.graph_objects as found
+    except ImportError as error:
+        raise MissingExtra(
+            "plotly, which draws the figures, is not installed; run: pip install 'rapgym[report]'"
+        ) from error
+    return found
+
+
+def label(text: object, longest: int = 1 << 20) -> str:
+    """A name as Plotly shows it letter by letter: no markup, no entity, no control character."""
+    plain = shown(text)
+    if len(plain) > longest:
+        plain = plain[: longest - 1] + "…"
+    return html.escape(plain, quote=False)
+
+
+def wrapped(text: str, width: int = 76) -> str:
+    """A sentence in lines, as a hover box shows it; each line passes `label`."""
+    import textwrap
+
+    return "<br>".join(label(line) for line in textwrap.wrap(text, width))
+
+
+def names_axis(names: Sequence[str], **more: Any) -> dict[str, Any]:
+    """An axis of names, first on top: their positions are numbers, so that no two names merge."""
+    return {
+        "tickmode": "array",
+        "tickvals": list(range(len(names))),
+        "ticktext": [label(name, LONGEST_LABEL) for name in names],
+        "range": [len(names) - 0.4, -0.6],
+        "automargin": True,
+        "zeroline": False,
+        **more,
+    }
+
+
+def listed_height(count: int, beside: int = 150) -> int:
+    """Pixels of a figure with so many names on its axis."""
+    return beside + ROW_PIXELS * max(count, 2)
+
+
+def figure(traces: Sequence[Any], height: int, **layout: Any) -> "go.Figure":
+    """A figure without a background of its own: the page, or a notebook's template, gives colours."""
+    go = graph_objects()
+    base: dict[str, Any] = {
+        "height": height,
+        "margin": {"l": 8, "r": 12, "t": 12, "b": 48},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "hoverlabel": {"align": "left"},
+        "template": "none",
+    }
+    return go.Figure(list(traces), base | layout)

@@ -1,0 +1,76 @@
+"use strict";
+(() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const divs = [...document.querySelectorAll("[data-figure]")];
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // What the page's colours make of a layout: as names of properties, for Plotly.relayout.
+  const themed = (layout) => {
+    const ink = colour("--ink"), line = colour("--line");
+    const found = {"font.color": ink, "font.family": "system-ui, sans-serif",
+      "hoverlabel.bgcolor": colour("--panel"), "hoverlabel.bordercolor": line, "hoverlabel.font.color": ink};
+    for (const axis of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name)))
+      for (const part of ["gridcolor", "linecolor", "zerolinecolor"]) found[`${axis}.${part}`] = line;
+    return found;
+  };
+  const set = (layout, path, value) => {
+    const parts = path.split("."), last = parts.pop();
+    let place = layout;
+    for (const part of parts) place = place[part] ??= {};
+    place[last] = value;
+  };
+
+  const draw = (div) => {
+    if (div.dataset.drawn) return;
+    div.dataset.drawn = "1";
+    const {data, layout} = read(div.dataset.figure);
+    for (const [path, value] of Object.entries(themed(layout))) set(layout, path, value);
+    const narrow = div.clientWidth < 600;
+    if (narrow) {
+      layout.font.size = 11;
+      layout.dragmode = false; // a finger scrolls the page
+      // The legend takes many lines: below the figure it hides nothing.
+      Object.assign(layout.legend ??= {}, {y: -0.1, yanchor: "top", font: {size: 10}});
+      const lines = data.filter((trace) => trace.showlegend !== false && trace.name && trace.visible !== false).length;
+      layout.height += 22 * lines;
+      (layout.margin ??= {}).b = 60 + 22 * lines;
+      layout.legend.y = -60 / (layout.height - layout.margin.b);
+    }
+    Plotly.newPlot(div, data, layout, {responsive: true, displaylogo: false,
+      modeBarButtonsToRemove: ["select2d", "lasso2d"], displayModeBar: narrow ? false : "hover"});
+  };
+  if ("IntersectionObserver" in window) {
+    const seen = new IntersectionObserver((entries) => {
+      for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
+    }, {rootMargin: "400px"});
+    divs.forEach((div) => seen.observe(div));
+  } else divs.forEach(draw);
+
+  for (const chooser of document.querySelectorAll("[data-choose]"))
+    chooser.addEventListener("change", () => {
+      const div = document.getElementById(chooser.dataset.choose);
+      draw(div);
+      Plotly.restyle(div, {visible: div.data.map((trace) => trace.meta === chooser.value)});
+    });
+
+  for (const slider of document.querySelectorAll("[data-steps]")) {
+    const steps = read(`list-${slider.dataset.steps}`);
+    slider.addEventListener("input", () => {
+      const step = steps[Number(slider.value)], div = document.getElementById(slider.dataset.steps);
+      document.getElementById(`told-${slider.dataset.steps}`).textContent = step.text;
+      slider.setAttribute("aria-valuetext", step.name);
+      draw(div);
+      Plotly.relayout(div, {shapes: [{type: "line", xref: "x", yref: "paper", x0: step.x, x1: step.x, y0: 0, y1: 1,
+        line: {color: colour("--ink"), width: 1.5}}]});
+    });
+  }
+
+  const recolour = () => divs.filter((div) => div.dataset.drawn)
+    .forEach((div) => Plotly.relayout(div, themed(div.layout)));
+  dark.addEventListener("change", recolour);
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((each) => { each.open = true; });
+    divs.forEach(draw);
+  });
+})();

@@ -74,7 +74,9 @@ def add(subparsers: Subparsers) -> None:
         help=f"default: {DEFAULT_OUT}, or the next of {_numbered(1).name}, {_numbered(2).name}, ... "
         "that is free",
     )
-    command.add_argument("--force", action="store_true", help="overwrite the files of --out and --report")
+    command.add_argument(
+        "--force", action="store_true", help="overwrite the files of --out and --report"
+    )
     command.add_argument(
         "--report", type=Path, metavar="FILE.html", help="write the report of rapgym report too"
     )

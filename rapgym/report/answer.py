@@ -7,10 +7,10 @@ the scenario that has the lower median of what the sentence is about.
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from rapgym.bench.cells import ADMISSION, LOOKUP
+from rapgym.bench.cells import ADMISSION
 from rapgym.bench.records import Score
 from rapgym.report import findings, roles
-from rapgym.report.bench import beyond, counted, interval_of, plain
+from rapgym.report.bench import above, below, beyond, counted, interval_of, plain
 
 Group = Sequence[Score]
 VERDICTS = {
@@ -60,7 +60,7 @@ def _span(values: Sequence[float]) -> str:
 
 def not_pruning(groups: Sequence[Group]) -> str:
     """What the full model costs that refuses what does not fit, and what the lookup wins back of it."""
-    unpruned, lookup = roles.named(ADMISSION), roles.named(LOOKUP)
+    unpruned, lookup = roles.named(ADMISSION), roles.lookup
     both = [g for g in groups if unpruned(g) and lookup(g)]
     middle = _middle(both, lambda group: _entry(lookup(group)).gain)
     if middle is None:
@@ -101,27 +101,21 @@ def beside_formats(groups: Sequence[Group]) -> str:
     value, low, high = (
         best.behind_champion or 0.0, best.behind_champion_low, best.behind_champion_high
     )  # fmt: skip
+    ends = "" if low is None or high is None else f" {interval_of(low, high)}"
+    clear = below(high) or above(low)
     does = "wins" if value >= 0 else "loses"
-    ends = (
-        ""
-        if low is None or high is None
-        else f" {interval_of(*sorted((_turned(value, low), _turned(value, high))))}"
-    )
+    if not (below(high) or above(low)):
+        does = "neither wins nor loses beyond chance"
     return (
-        f"**Against the best format of 8 or 4 bits** that prunes nothing, run-time pruning {does} "
-        f"{abs(value):.4f} nats{ends} {_on(middle, len(both))} where that format is `{best.policy}`; "
-        f"such a format {counted(said)}."
+        f"**Against the best format of 8 or 4 bits** that prunes nothing, run-time pruning {does}: "
+        f"{_on(middle, len(both))} that format, `{best.policy}`, costs {value:+.4f}{ends} nats beside the "
+        f"champion; over all, such a format {counted(said)}."
     )
-
-
-def _turned(value: float, end: float) -> float:
-    """An end of an interval in the sense in which the sentence gives the value: without its sign."""
-    return end if value >= 0 else -end
 
 
 def which_policy(groups: Sequence[Group]) -> str:
     """Which policy validation chooses, and what may be said of it beside the lookup."""
-    champion, lookup = roles.champion_of("all"), roles.named(LOOKUP)
+    champion, lookup = roles.champion_of("all"), roles.lookup
     both = [g for g in groups if champion(g) and lookup(g)]
     middle = _middle(both, lambda group: _entry(champion(group)).cost - _entry(lookup(group)).cost)
     if middle is None:
@@ -147,10 +141,11 @@ def which_policy(groups: Sequence[Group]) -> str:
         else "the frontier lookup"
     )
     ends = "" if low is None or high is None else f" {interval_of(low, high)}"
+    told = "" if found.verdict is None else f" ({found.verdict})"
     return (
         f"**Which policy**: {use}; validation chooses `{name}` on {count} of {_scenarios(len(both))}, the "
         f"champion {counted(said)}, and {_on(middle, len(both))} it costs {difference:+.4f} nats{ends} beside "
-        "the lookup."
+        f"the lookup{told}."
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from rapgym.bench import results
 from rapgym.bench.records import Score
 from rapgym.bench.results import Cell, Results
-from rapgym.errors import InvalidSpec, RapgymError
+from rapgym.errors import InvalidResult, InvalidSpec, RapgymError
 from rapgym.files import checked
 from rapgym.model import blocks
 from rapgym.report import answer, drawing, figures, findings, roles
@@ -33,11 +33,23 @@ def page(
 
     Raises:
         InvalidSpec: the file has no scores, or not this scenario or policy.
+        InvalidResult: its scores contradict each other.
         MissingExtra: plotly is not installed.
     """
     drawing.graph_objects()
     if not found.scores:
         raise InvalidSpec(f"{path} holds no scores: it was not finished; run its bench again")
+    try:
+        return _page(found, path, scenario, policy)
+    except RapgymError:
+        raise
+    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+        raise InvalidResult(
+            f"{path}: its scores contradict each other ({error!r}): check it with: rapgym verify {path}"
+        ) from error
+
+
+def _page(found: Results, path: Path, scenario: str | None, policy: str | None) -> Page:
     groups = bench_report.by_scenario(found.scores)
     shown = _asked(groups, scenario) if scenario else most_at_stake(found.scores)
     hero = policy or _hero(groups[shown])
@@ -58,9 +70,9 @@ def page(
         _hypotheses(found.scores),
         Section(
             "found",
-            "What was found, scenario by scenario",
-            points=[*findings.overall(found.scores), *findings.sentences(found.scores)],
-            tables=[_entries(name, group) for name, group in groups.items()],
+            "What was found",
+            points=findings.overall(found.scores),
+            tables=[_in_words(groups), *(_entries(name, group) for name, group in groups.items())],
         ),
         provenance_section(found, path, checked.sha256_of(path) if path.is_file() else None),
     ]
@@ -132,7 +144,7 @@ def _costs(entries: Sequence[Score]) -> Section:
 
 
 def _film(found: Results, scenario: str, policy: str) -> Section:
-    title = "One hour of a card"
+    title = "A card's hour, row by row"
     cell = _cell(found, scenario, policy)
     try:
         shown = report_film.filmed(
@@ -231,7 +243,7 @@ def _gain(entries: Sequence[Score]) -> Section:
                 figures.gain(entries),
                 "Points of gain of each policy with intervals, one scenario at a time; the table below holds "
                 "every number.",
-                "0 is the full model that refuses what does not fit, 100 the bound.",
+                "0 is the full model that refuses what does not fit, 100 the bound; an arrow lies beyond the axis.",
                 choices=choices,
             )
         ],
@@ -268,7 +280,7 @@ def _foresight(entries: Sequence[Score]) -> Section:
                 figures.foresight(entries),
                 "Cost of each policy less the lookup's with intervals, one scenario at a time; the table below "
                 "holds every number.",
-                "Intervals of 95 % hold rows, training seeds and the quality table's error.",
+                "Intervals of 95 % hold rows, training seeds and the quality table's error; an arrow lies beyond the axis.",
                 choices=_choices(held, lambda e: True),
             )
         ],
@@ -303,7 +315,8 @@ def _quality(found: Results, scenario: str, policy: str) -> Section:
                 figure,
                 f"Nats a token of measured sets against GiB freed on {scenario}, by the search that found them, "
                 "with formats of the whole model and the sets that policies used.",
-                "Low and right is good. A format with a triangle frees its bytes without dropping a block.",
+                "Low and right is good. A triangle frees its bytes without dropping a block. Sets that cost more than "
+                "refusing the request are beyond the axis.",
             )
         ],
     )
@@ -400,11 +413,11 @@ def _hypotheses(entries: Sequence[Score]) -> Section:
 
 def hypotheses(group: Group) -> list[list[str]]:
     """What was asked of one scenario, a row each, with the verdict that the statistics bear."""
-    lookup = roles.named("frontier")(group)
+    lookup = roles.lookup(group)
     rows = []
     asked = (
         ("the champion costs less than the lookup", "all"),
-        ("the learned champion does", "learned"),
+        ("the learned champion costs less than the lookup", "learned"),
     )
     for claim, family in asked:
         found = roles.champion_of(family)(group)
@@ -435,7 +448,7 @@ def hypotheses(group: Group) -> list[list[str]]:
     if whole and whole.behind_champion is not None:
         ends = bench_report.interval_of(whole.behind_champion_low, whole.behind_champion_high)
         rows.append(
-            ["a smaller format makes pruning pointless", whole.policy, f"{whole.behind_champion:+.4f} {ends}", "-", findings.against(whole)]
+            ["the best format of 8 or 4 bits costs less than the champion", whole.policy, f"{whole.behind_champion:+.4f} {ends}", "-", findings.against(whole)]
         )  # fmt: skip
     on_top = min(findings.pruned(group), key=lambda e: e.cost, default=None)
     if on_top and on_top.behind_unpruned is not None:
@@ -445,6 +458,14 @@ def hypotheses(group: Group) -> list[list[str]]:
         )  # fmt: skip
     name, rests = bench_report.plain(group[0].scenario), bench_report.rests_on(group[0])
     return [[name, *row, rests] for row in rows]
+
+
+def _in_words(groups: dict[str, list[Score]]) -> Table:
+    rows = [
+        [bench_report.plain(name), " ".join(findings.scenario_sentences(group)).replace("`", "")]
+        for name, group in groups.items()
+    ]
+    return Table("Scenario by scenario, in words", ["scenario", "what its rows say"], rows)
 
 
 def _entries(name: str, group: Group) -> Table:

@@ -5,6 +5,7 @@ Plotly reads markup and HTML entities in its labels. Names come from files and p
 """
 
 import html
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 # Okabe and Ito (2008), which the three common kinds of colour blindness tell apart, and a grey.
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
+# `meta` of traces whose `customdata` are numbers of steps, see `page.Step`.
+STEPS = "steps"
 LONGEST_LABEL = 44  # characters on an axis
 ROW_PIXELS = 26  # of a list of names on an axis
 
@@ -69,15 +72,44 @@ def listed_height(count: int, beside: int = 150) -> int:
     return beside + ROW_PIXELS * max(count, 2)
 
 
+def log_axis(values: Sequence[float], title: str) -> dict[str, Any]:
+    """A logarithmic axis over positive values, with the numbers 1, 2, 5 or 1, 3 of each power of ten."""
+    low, high = math.log10(min(values, default=1.0)), math.log10(max(values, default=10.0))
+    steps = (1, 2, 5) if high - low < 1.5 else (1, 3)
+    ticks = [
+        step * 10.0**power
+        for power in range(math.floor(low), math.ceil(high) + 1)
+        for step in steps
+    ]
+    return {
+        "type": "log",
+        "title": {"text": title},
+        "tickmode": "array",
+        "tickvals": ticks,
+        "ticktext": [f"{tick:,.10g}" for tick in ticks],
+        "range": [low - 0.08, high + 0.08],
+    }
+
+
 def figure(traces: Sequence[Any], height: int, **layout: Any) -> "go.Figure":
     """A figure without a background of its own: the page, or a notebook's template, gives colours."""
     go = graph_objects()
+    for name in layout:
+        if name.startswith(("xaxis", "yaxis")):
+            layout[name] = {"automargin": True, "showline": True, **layout[name]}
     base: dict[str, Any] = {
         "height": height,
         "margin": {"l": 8, "r": 12, "t": 12, "b": 48},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "legend": {
+            "orientation": "h",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "x": 0,
+            "itemsizing": "constant",
+            "traceorder": "normal",
+        },
         "hoverlabel": {"align": "left"},
         "template": "none",
     }

@@ -39,6 +39,7 @@ __all__ = [
     "read_scores",
 ]
 
+Values: TypeAlias = tuple[float, float | None, float | None]  # with its 95 % interval
 Scores: TypeAlias = "pandas.DataFrame | Sequence[Score]"
 LOWEST = 0.001  # nats: a cost below it is drawn at the left end, as an arrow
 # Colour and mark of each role, in their order: marks differ where colours might not.
@@ -140,7 +141,9 @@ def cost_by_scenario(scores: Scores) -> "go.Figure":
     return drawing.figure(
         traces,
         drawing.listed_height(len(groups), 250),
-        xaxis={"type": "log", "title": {"text": "nats an output token above the full model"}},
+        xaxis=drawing.log_axis(
+            [x for trace in traces for x in trace.x], "nats an output token above the full model"
+        ),
         yaxis=drawing.names_axis([plain(name) for name in groups]),
     )
 
@@ -151,7 +154,8 @@ def gain(scores: Scores) -> "go.Figure":
         entries_of(scores),
         lambda e, _: None if e.gain is None else (e.gain, e.gain_low, e.gain_high),
         lambda e, _: f"gain {interval(e.gain, e.gain_low, e.gain_high)}",
-        "points of gain: 0 is not pruning, 100 the bound",
+        lambda _: (-60.0, 120.0),
+        "points of gain",
     )
 
 
@@ -162,13 +166,11 @@ def foresight(scores: Scores) -> "go.Figure":
     defined.
     """
 
-    def difference(
-        entry: Score, group: Sequence[Score]
-    ) -> tuple[float, float | None, float | None] | None:
-        lookup = next((each.cost for each in group if each.policy == "frontier"), None)
+    def difference(entry: Score, group: Sequence[Score]) -> Values | None:
+        lookup = roles.lookup(group)
         if lookup is None or entry.low is None or entry.is_rival:
             return None
-        return entry.cost - lookup, entry.low, entry.high
+        return entry.cost - lookup.cost, entry.low, entry.high
 
     def told(entry: Score, group: Sequence[Score]) -> str:
         points = (
@@ -176,49 +178,63 @@ def foresight(scores: Scores) -> "go.Figure":
             if entry.foresight is None
             else f"{entry.foresight:.1f} points of foresight"
         )
-        return f"from lookup {interval_of(entry.low, entry.high)} nats<br>{points}<br>verdict: {entry.verdict or '-'}"
+        ends = interval_of(entry.low, entry.high)
+        return f"from lookup {ends} nats<br>{points}<br>verdict: {entry.verdict or '-'}"
 
-    return _intervals(
-        entries_of(scores), difference, told, "cost less the lookup's, nats an output token"
-    )
+    def shown(group: Sequence[Score]) -> tuple[float, float]:
+        lookup = roles.lookup(group)
+        room = max(lookup.behind_bound if lookup else 0.0, LEAST_ROOM)
+        return -1.6 * room, 2.4 * room
 
-
-Values: TypeAlias = tuple[float, float | None, float | None]
+    return _intervals(entries_of(scores), difference, told, shown, "nats above the lookup's cost")
 
 
 def _intervals(
     entries: Sequence[Score],
     value: Callable[[Score, Sequence[Score]], Values | None],
     told: Callable[[Score, Sequence[Score]], str],
+    shown: Callable[[Sequence[Score]], tuple[float, float]],
     title: str,
 ) -> "go.Figure":
-    """A value with its interval for each policy, one scenario at a time: the first is shown."""
+    """A value with its interval for each policy, one scenario at a time: the first is shown.
+
+    Args:
+        shown: the ends of a scenario's axis; what lies beyond is drawn there, as an arrow.
+    """
     go = drawing.graph_objects()
     groups = by_scenario(entries)
-    shown = {
+    values = {
         name: [(e, found) for e in group if (found := value(e, group)) is not None]
         for name, group in groups.items()
     }
-    policies = list(dict.fromkeys(e.policy for found in shown.values() for e, _ in found))
+    values = {name: found for name, found in values.items() if found}
+    policies = list(dict.fromkeys(e.policy for found in values.values() for e, _ in found))
     places, traces = _positions(policies), []
-    for scenario, found in shown.items():
+    ranges = {name: shown(groups[name]) for name in values}
+    for scenario, found in values.items():
+        low, high = ranges[scenario]
         for kind, (colour, mark) in KINDS.items():
             own = [(e, v) for e, v in found if e.kind == kind]
             if not own:
                 continue
+            inset = 0.015 * (high - low)  # an arrow at the end is drawn whole
+            x = [
+                min(max(v[0], low + inset), high - inset) if _arrow(v[0], low, high) else v[0]
+                for _, v in own
+            ]
             traces.append(
                 go.Scatter(
                     name=kind,
                     meta=label(scenario),
-                    visible=scenario == next(iter(shown)),
+                    visible=scenario == next(iter(values)),
                     mode="markers",
-                    x=[v[0] for _, v in own],
+                    x=x,
                     y=[places[e.policy] for e, _ in own],
                     error_x={
                         "type": "data",
                         "symmetric": False,
-                        "array": [0 if v[2] is None else max(v[2] - v[0], 0) for _, v in own],
-                        "arrayminus": [0 if v[1] is None else max(v[0] - v[1], 0) for _, v in own],
+                        "array": [max((v[0] if v[2] is None else v[2]) - at, 0) for at, (_, v) in zip(x, own, strict=True)],
+                        "arrayminus": [max(at - (v[0] if v[1] is None else v[1]), 0) for at, (_, v) in zip(x, own, strict=True)],
                         "color": colour,
                         "thickness": 1.5,
                     },
@@ -228,15 +244,32 @@ def _intervals(
                         for e, _ in own
                     ],
                     hoverinfo="text",
-                    marker={"color": colour, "symbol": mark, "size": 9},
+                    marker={
+                        "color": colour,
+                        "symbol": [_arrow(v[0], low, high) or mark for _, v in own],
+                        "size": 9,
+                        "line": {"width": 2, "color": colour},
+                    },
                 )
-            )
+            )  # fmt: skip
     return drawing.figure(
         traces,
         drawing.listed_height(len(policies)),
-        xaxis={"title": {"text": title}, "zeroline": True},
+        xaxis={
+            "title": {"text": title},
+            "zeroline": True,
+            "range": next(iter(ranges.values()), None),
+        },
         yaxis=drawing.names_axis(policies),
+        meta={"ranges": {label(name): list(ends) for name, ends in ranges.items()}},
     )
+
+
+def _arrow(value: float, low: float, high: float) -> str | None:
+    """The mark of a value that lies beyond an axis; None of one that does not."""
+    if value < low:
+        return "triangle-left"
+    return "triangle-right" if value > high else None
 
 
 def decision_time(scores: Scores) -> "go.Figure":
@@ -270,6 +303,9 @@ def decision_time(scores: Scores) -> "go.Figure":
     return drawing.figure(
         traces,
         drawing.listed_height(len(policies)),
-        xaxis={"type": "log", "title": {"text": "microseconds a decision"}},
+        xaxis=drawing.log_axis(
+            [us for e in timed for us in (e.decision_us_p50, e.decision_us_p99) if us],
+            "microseconds a decision",
+        ),
         yaxis=drawing.names_axis(policies),
     )

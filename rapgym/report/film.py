@@ -268,6 +268,7 @@ def drawn(shown: Film) -> "go.Figure":
     axes["yaxis"] |= {"rangemode": "tozero"}
     axes["yaxis5"] |= {
         "showticklabels": False,
+        "showgrid": False,
         "range": [-1, 1],
         "zeroline": False,
         "title": {"text": ""},
@@ -376,6 +377,7 @@ def _decisions(go: Any, shown: Film) -> list[Any]:
                     x=[int(shown.start_s[i]) for i in of],
                     y=[0] * len(of),
                     yaxis="y5",
+                    meta=drawing.STEPS,
                     customdata=of,
                     hovertext=[drawing.wrapped(shown.sentence[i]) for i in of],
                     hoverinfo="text",

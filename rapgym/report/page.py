@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rapgym.errors import InvalidSpec, MissingExtra
 from rapgym.files import places, provenance, writing
 from rapgym.files.shown import shown, shown_lines
+from rapgym.report.drawing import STEPS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -114,9 +115,7 @@ def rendered(page: Page) -> str:
                 f"the report would take {len(text.encode()) / 1e6:.1f} MB, and {MOST_BYTES / 1e6:g} is the "
                 "most: it holds too many entries; run fewer policies or scenarios in one bench"
             )
-        largest = max(
-            pictures, key=lambda p: len(_figure_json(p.figure)) + len(_steps_json(p.steps))
-        )
+        largest = max(pictures, key=lambda p: len(_figure_json(p)) + len(_steps_json(p.steps)))
         page = _without(page, largest)
         text = _rendered(page)
     return text
@@ -154,7 +153,7 @@ def _rendered(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["marked"] = lambda text: Markup(marked(text))
-    environment.filters["figure_json"] = lambda figure: Markup(_figure_json(figure))
+    environment.filters["figure_json"] = lambda picture: Markup(_figure_json(picture))
     environment.filters["steps_json"] = lambda steps: Markup(_steps_json(steps))
     has_figures = any(p.figure for section in page.sections for p in section.pictures)
     scripts = (plotly_script(), _part("page.js")) if has_figures else ()
@@ -207,10 +206,15 @@ def _in_script(text: str) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _figure_json(figure: Any) -> str:
-    return _in_script(figure.to_json())
+def _figure_json(picture: Picture) -> str:
+    """A figure as Plotly reads it; sentences of its steps stand once, in the list of these."""
+    told = json.loads(picture.figure.to_json()) if picture.figure else {}
+    for trace in told.get("data", []):
+        if picture.steps and trace.get("meta") == STEPS:
+            del trace["hovertext"]
+    return _in_script(json.dumps(told, separators=(",", ":")))
 
 
 def _steps_json(steps: Sequence[Step]) -> str:
     told = [{"name": shown(s.name), "x": s.x, "text": shown(s.text)} for s in steps]
-    return _in_script(json.dumps(told))
+    return _in_script(json.dumps(told, separators=(",", ":")))

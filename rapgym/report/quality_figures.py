@@ -31,7 +31,7 @@ USERS = ((drawing.VERMILLION, "x"), (drawing.GREEN, "star"), (drawing.PURPLE, "c
 def nats_against_bytes(rows: "pandas.DataFrame", scenario: str, *policies: str) -> "go.Figure":
     """What each measured set costs and frees at the scenario's median demand, and what policies used.
 
-    Nats are of calibration text, above the full bf16 model; other formats of the whole model stand beside.
+    Nats are of calibration text, above the full bf16 model, up to C, what a refused token costs; smaller formats of the whole model stand beside.
 
     Args:
         rows: of `rapgym.read_results`, or some of them.
@@ -48,8 +48,11 @@ def nats_against_bytes(rows: "pandas.DataFrame", scenario: str, *policies: str) 
     sets = columns.sets
     freed = _freed(story, sets.kept, tokens)
     traces = []
-    for design in dict.fromkeys(sets.design):
-        of = [i for i, own in enumerate(sets.design) if own == design]
+    kinds = [design if design in DESIGNS else "others" for design in sets.design]
+    for design in [*DESIGNS, "others"]:
+        of = [i for i, own in enumerate(kinds) if own == design]
+        if not of:
+            continue
         colour, mark = DESIGNS.get(design, OTHERS)
         traces.append(
             go.Scatter(
@@ -70,7 +73,7 @@ def nats_against_bytes(rows: "pandas.DataFrame", scenario: str, *policies: str) 
         xaxis={"title": {"text": "GiB freed at the median demand"}},
         yaxis={
             "title": {"text": "nats a token above the full model"},
-            "range": [None, columns.ceiling],
+            "range": [min(float(sets.nll.min()), 0.0) - 0.05, 1.05 * columns.ceiling],
         },
     )
 
@@ -102,12 +105,14 @@ def _formats(go: Any, story: Scenario, tokens: int) -> list[Any]:
         except RapgymError:  # not measured, or a table that is not here
             continue
         name = f"{form.weights} weights, {form.kv} KV"
-        found.append((name, (bytes_of(story.form) - bytes_of(form)) / GIB, nats))
+        freed = (bytes_of(story.form) - bytes_of(form)) / GIB
+        if freed > 0:
+            found.append((name, freed, nats))
     if not found:
         return []
     return [
         go.Scatter(
-            name="whole model in another format",
+            name="whole model in a smaller format",
             mode="markers",
             x=[round(freed, 4) for _, freed, _ in found],
             y=[nats for *_, nats in found],

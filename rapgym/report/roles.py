@@ -21,6 +21,9 @@ def champion_of(family: str) -> Callable[[Sequence[Score]], Score | None]:
     return lambda group: next((entry for entry in group if family in entry.champion), None)
 
 
+lookup = named(LOOKUP)
+
+
 def _cheapest(entries: Sequence[Score]) -> Score | None:
     return min(entries, key=lambda entry: entry.cost, default=None)
 
@@ -54,7 +57,7 @@ ROLES = (  # as a reader meets them: what one has, what one could have, what nob
     Role("best static set, trimmed by the shield", named(STATIC_REPAIRED)),
     Role("best 8-bit format, whole model", best_of_8_bits),
     Role("best 4-bit format, whole model", best_of_4_bits),
-    Role("frontier lookup", named(LOOKUP)),
+    Role("frontier lookup", lookup),
     Role("champion of those that do not learn", champion_of("all")),
     Role("learned champion", champion_of("learned")),
     Role("bound: no pruning costs less", named(BOUND)),

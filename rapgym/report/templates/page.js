@@ -21,10 +21,25 @@
     place[last] = value;
   };
 
+  // Plotly reads markup in a hover text: a sentence is text, in lines.
+  const wrapped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;")
+    .replace(/(.{60,76}) /g, "$1<br>");
+  const told = (data, steps) => {
+    for (const trace of data.filter((each) => each.meta === "steps"))
+      trace.hovertext = trace.customdata.map((step) => wrapped(steps[step].text));
+  };
+  // A title too long for a narrow figure takes two lines.
+  const folded = (title) => {
+    const space = title.length > 26 ? title.indexOf(" ", title.length / 2 - 4) : -1;
+    return space < 0 ? title : `${title.slice(0, space)}<br>${title.slice(space + 1)}`;
+  };
+
   const draw = (div) => {
     if (div.dataset.drawn) return;
     div.dataset.drawn = "1";
     const {data, layout} = read(div.dataset.figure);
+    const list = document.getElementById(`list-${div.id}`);
+    if (list) told(data, JSON.parse(list.textContent));
     for (const [path, value] of Object.entries(themed(layout))) set(layout, path, value);
     const narrow = div.clientWidth < 600;
     if (narrow) {
@@ -32,10 +47,12 @@
       layout.dragmode = false; // a finger scrolls the page
       // The legend takes many lines: below the figure it hides nothing.
       Object.assign(layout.legend ??= {}, {y: -0.1, yanchor: "top", font: {size: 10}});
+      for (const axis of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name)))
+        if (layout[axis].title?.text) layout[axis].title = {text: folded(layout[axis].title.text), font: {size: 11}};
       const lines = data.filter((trace) => trace.showlegend !== false && trace.name && trace.visible !== false).length;
-      layout.height += 22 * lines;
-      (layout.margin ??= {}).b = 60 + 22 * lines;
-      layout.legend.y = -60 / (layout.height - layout.margin.b);
+      layout.height += 30 + 16 * lines;
+      (layout.margin ??= {}).b = 78 + 16 * lines;
+      layout.legend.y = -76 / (layout.height - layout.margin.b - 12);
     }
     Plotly.newPlot(div, data, layout, {responsive: true, displaylogo: false,
       modeBarButtonsToRemove: ["select2d", "lasso2d"], displayModeBar: narrow ? false : "hover"});
@@ -51,7 +68,9 @@
     chooser.addEventListener("change", () => {
       const div = document.getElementById(chooser.dataset.choose);
       draw(div);
-      Plotly.restyle(div, {visible: div.data.map((trace) => trace.meta === chooser.value)});
+      const range = div.layout.meta?.ranges?.[chooser.value];
+      Plotly.update(div, {visible: div.data.map((trace) => trace.meta === chooser.value)},
+        range ? {"xaxis.range": range} : {});
     });
 
   for (const slider of document.querySelectorAll("[data-steps]")) {

@@ -102,7 +102,6 @@ def beside_formats(groups: Sequence[Group]) -> str:
         best.behind_champion or 0.0, best.behind_champion_low, best.behind_champion_high
     )  # fmt: skip
     ends = "" if low is None or high is None else f" {interval_of(low, high)}"
-    clear = below(high) or above(low)
     does = "wins" if value >= 0 else "loses"
     if not (below(high) or above(low)):
         does = "neither wins nor loses beyond chance"

@@ -5,7 +5,9 @@ dropped blocks, stands in a table with its sentence, as `rapgym audit --row` say
 """
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,21 +15,22 @@ import numpy as np
 from rapgym.audit import sentence as audit_sentence
 from rapgym.audit import summary as audit_summary
 from rapgym.audit.context import AuditContext
-from rapgym.audit.record import REASONS, Record
+from rapgym.audit.record import Record
 from rapgym.audit.sentence import RULES
 from rapgym.audit.summary import Chosen, Log
 from rapgym.errors import InvalidResult
 from rapgym.model import blocks
 from rapgym.report import drawing
-from rapgym.report.film import REASON_MARKS
+from rapgym.report.film import decisions
 from rapgym.report.page import Page, Picture, Section, Step, Table
 from rapgym.scenarios.story import GIB
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-MOST_DRAWN = 2000  # decisions in the figure: the last ones
-MOST_TOLD = 300  # with a sentence, of each kind: the last ones
+MOST_DRAWN = 600  # decisions in the figure, each with its sentence: the last ones
+MOST_TOLD = 200  # in a table, of each kind: the last ones
+TICKS = 5  # moments that the axis names
 POLICY = "policy"
 MODES = {  # of a watchdog, in the words of `rapgym audit`
     "policy": "the policy decides",
@@ -50,6 +53,8 @@ class Seen:
     )  # a lane's state, before and after
     trip_count: int = 0
     overrides: int = 0
+    first_us: int = 0
+    last_us: int = 0
     _modes: dict[tuple[str, int | None], str] = field(default_factory=dict)
 
     def add(self, record: Record, whole: bool) -> None:
@@ -58,6 +63,8 @@ class Seen:
         Args:
             whole: whether no block was dropped.
         """
+        self.first_us = min(self.first_us, record.time_us) if self.counts else record.time_us
+        self.last_us = max(self.last_us, record.time_us)
         self.counts[record.reason] += 1
         self.drawn.append(record)
         if record.reason != POLICY:
@@ -74,6 +81,11 @@ class Seen:
                     self.trips.append((record, before, record.watchdog))
             if len(self._modes) < 1 << 16:
                 self._modes[lane] = record.watchdog
+
+
+def clock(time_us: int) -> str:
+    """A moment as a person reads it, UTC, to the second."""
+    return datetime.fromtimestamp(time_us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def page(log: Log, chosen: Chosen) -> Page:
@@ -131,7 +143,7 @@ def _answer(found: dict[str, Any], seen: Seen) -> Section:
         )
     own, taken = seen.counts[POLICY], _count(seen, True)
     said = [
-        f"**Who decided**: of {total:,} decisions from {found['since']} to {found['until']}, {own:,} are the policy's "
+        f"**Who decided**: of {total:,} decisions from {clock(seen.first_us)} to {clock(seen.last_us)}, {own:,} are the policy's "
         f"own, executed unchanged, and {taken:,} are not."
     ]
     others = [
@@ -192,9 +204,7 @@ def _timeline(log: Log, seen: Seen) -> Section:
     notes = [
         f"Drawn are the last {len(shown):,} of {total:,} decisions; name others with --since and --until."
     ] if total > len(shown) else []  # fmt: skip
-    steps = [
-        Step(f"decision {r.decision}", r.decision, sentence(log, r)) for r in shown[-MOST_TOLD:]
-    ]
+    steps = [Step(f"decision {r.decision}", r.decision, sentence(log, r)) for r in shown]
     return Section(
         "timeline",
         title,
@@ -202,33 +212,34 @@ def _timeline(log: Log, seen: Seen) -> Section:
         pictures=[
             Picture(
                 "figure-timeline",
-                timeline(log, shown),
+                timeline(log, shown, [step.text for step in steps]),
                 f"Limit and bytes in use, dropped blocks and the rule of each of {len(shown)} decisions. The slider "
-                "below reads the last of them as sentences.",
-                "Hover over a decision for its time; walk with the slider for its sentence. Drag to zoom.",
+                "below reads each as a sentence.",
+                "Hover over a decision, or walk with the slider, for its sentence. Drag to zoom: all strips follow.",
                 steps=steps,
             )
         ],
     )
 
 
-def timeline(log: Log, shown: list[Record]) -> "go.Figure":
-    """Memory, dropped blocks and who decided, decision by decision."""
+def timeline(log: Log, shown: Sequence[Record], told: Sequence[str]) -> "go.Figure":
+    """Memory, dropped blocks and who decided, decision by decision; a hover text is what is `told` of it."""
     go = drawing.graph_objects()
     x = [record.decision for record in shown]
+    ticks = sorted({round(step * (len(shown) - 1) / (TICKS - 1)) for step in range(TICKS)})
     dropped = [_dropped(log, record) for record in shown]
     traces = [
         go.Scatter(
             name="limit",
             x=x,
-            y=[round(record.limit_bytes / GIB, 4) for record in shown],
+            y=drawing.short(record.limit_bytes / GIB for record in shown),
             mode="lines",
             line={"shape": "hv", "color": drawing.VERMILLION},
         ),
         go.Scatter(
             name="in use",
             x=x,
-            y=[round(_used(record) / GIB, 4) for record in shown],
+            y=drawing.short(_used(record) / GIB for record in shown),
             mode="lines",
             line={"shape": "hv", "color": drawing.BLUE},
             fill="tozeroy",
@@ -244,31 +255,21 @@ def timeline(log: Log, shown: list[Record]) -> "go.Figure":
                 marker={"color": colour, "line": {"width": 0}},
             )
         )
-    for reason, (colour, mark) in zip(REASONS, REASON_MARKS, strict=True):
-        own = [record for record in shown if record.reason == reason]
-        if own:
-            traces.append(
-                go.Scatter(
-                    name=f"decided: {reason}",
-                    mode="markers",
-                    x=[record.decision for record in own],
-                    y=[0] * len(own),
-                    yaxis="y3",
-                    hovertext=[
-                        f"decision {r.decision}, {audit_summary.moment(r.time_us)}<br>{reason}"
-                        for r in own
-                    ],
-                    hoverinfo="text",
-                    marker={"color": colour, "symbol": mark, "size": 8},
-                )
-            )
+    marks, reasons = decisions([record.reason for record in shown], x, told, "y3")
     return drawing.figure(
-        traces,
+        [*traces, *marks],
         560,
         barmode="stack",
         bargap=0,
         hovermode="closest",
-        xaxis={"title": {"text": "decision"}, "anchor": "y3"},
+        xaxis={
+            "title": {"text": "decision, and its time (UTC)"},
+            "anchor": "y3",
+            "range": [x[0] - 0.5, x[-1] + 0.5],
+            "tickmode": "array",
+            "tickvals": [shown[place].decision for place in ticks],
+            "ticktext": [f"{shown[p].decision}<br>{clock(shown[p].time_us)[11:]}" for p in ticks],
+        },
         yaxis={
             "domain": [0.5, 1],
             "title": {"text": "GiB"},
@@ -276,13 +277,7 @@ def timeline(log: Log, shown: list[Record]) -> "go.Figure":
             "fixedrange": True,
         },
         yaxis2={"domain": [0.2, 0.45], "title": {"text": "dropped"}, "fixedrange": True},
-        yaxis3={
-            "domain": [0, 0.12],
-            "showticklabels": False,
-            "range": [-1, 1],
-            "zeroline": False,
-            "fixedrange": True,
-        },
+        yaxis3=reasons | {"domain": [0, 0.14]},
     )
 
 
@@ -315,7 +310,7 @@ def _watchdog(found: dict[str, Any], seen: Seen) -> Section:
         return Section("watchdog", title, notes=["No watchdog stood above these decisions."])
     rows = [
         [
-            audit_summary.moment(r.time_us),
+            clock(r.time_us),
             r.decision,
             "-" if r.lane is None else r.lane,
             _mode(before),
@@ -323,11 +318,14 @@ def _watchdog(found: dict[str, Any], seen: Seen) -> Section:
         ]
         for r, before, after in seen.trips
     ]
+    points = [f"{_mode(name)}: {count:,} decisions" for name, count in found["watchdog"].items()]
+    if not rows:
+        return Section("watchdog", title, points=points, notes=["It never changed who decides."])
     more = seen.trip_count - len(seen.trips)
     return Section(
         "watchdog",
         title,
-        points=[f"{_mode(name)}: {count:,} decisions" for name, count in found["watchdog"].items()],
+        points=points,
         notes=[f"The first {len(seen.trips)} changes are listed, {more:,} more are not."]
         if more
         else [],
@@ -352,8 +350,7 @@ def _told(
     if not records:
         return Section(anchor, title, notes=["There are none."])
     rows = [
-        [r.decision, audit_summary.moment(r.time_us), r.reason, _names(log, r), sentence(log, r)]
-        for r in records
+        [r.decision, clock(r.time_us), r.reason, _names(log, r), sentence(log, r)] for r in records
     ]
     full = len(records) == MOST_TOLD and (total is None or total > MOST_TOLD)
     return Section(
@@ -368,6 +365,7 @@ def _told(
                 ["decision", "time", "rule", "dropped", "why"],
                 rows,
                 open=anchor == "taken",
+                stacked=True,
             )
         ],
     )

@@ -465,7 +465,9 @@ def _in_words(groups: dict[str, list[Score]]) -> Table:
         [bench_report.plain(name), " ".join(findings.scenario_sentences(group)).replace("`", "")]
         for name, group in groups.items()
     ]
-    return Table("Scenario by scenario, in words", ["scenario", "what its rows say"], rows)
+    return Table(
+        "Scenario by scenario, in words", ["scenario", "what its rows say"], rows, stacked=True
+    )
 
 
 def _entries(name: str, group: Group) -> Table:

@@ -6,7 +6,7 @@ Plotly reads markup and HTML entities in its labels. Names come from files and p
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rapgym.errors import MissingExtra
@@ -52,6 +52,11 @@ def wrapped(text: str, width: int = 76) -> str:
     import textwrap
 
     return "<br>".join(label(line) for line in textwrap.wrap(text, width))
+
+
+def short(values: Iterable[float]) -> list[float]:
+    """Numbers to six digits: what a figure shows, in fewer bytes."""
+    return [float(f"{value:.6g}") for value in values]
 
 
 def names_axis(names: Sequence[str], **more: Any) -> dict[str, Any]:

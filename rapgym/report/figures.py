@@ -203,11 +203,11 @@ def _intervals(
     """
     go = drawing.graph_objects()
     groups = by_scenario(entries)
-    values = {
-        name: [(e, found) for e in group if (found := value(e, group)) is not None]
-        for name, group in groups.items()
-    }
-    values = {name: found for name, found in values.items() if found}
+    values: dict[str, list[tuple[Score, Values]]] = {}
+    for name, group in groups.items():
+        for entry in group:
+            if (read := value(entry, group)) is not None:
+                values.setdefault(name, []).append((entry, read))
     policies = list(dict.fromkeys(e.policy for found in values.values() for e, _ in found))
     places, traces = _positions(policies), []
     ranges = {name: shown(groups[name]) for name in values}

@@ -4,6 +4,7 @@ The rows are those of a results file; bytes by kind, and the sentence that `rapg
 decision, follow from the scenario here. Rows that do not fit this scenario are refused, not drawn.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -239,12 +240,8 @@ def drawn(shown: Film) -> "go.Figure":
     """Memory, both strips of blocks, lost seconds and decisions above one axis of time."""
     go = drawing.graph_objects()
     end = int(shown.start_s[-1]) + shown.window_s
-    traces = [
-        *_memory(go, shown, end),
-        *_strips(go, shown),
-        *_lost(go, shown),
-        *_decisions(go, shown),
-    ]
+    marks, reasons = decisions(shown.reason, shown.start_s.tolist(), shown.sentence, "y5")
+    traces = [*_memory(go, shown, end), *_strips(go, shown), *_lost(go, shown), *marks]
     places = {
         "y": (0.6, 1.0),
         "y2": (0.43, 0.57),
@@ -252,7 +249,7 @@ def drawn(shown: Film) -> "go.Figure":
         "y4": (0.13, 0.24),
         "y5": (0.0, 0.1),
     }
-    titles = ("GiB", "attention", "FFN", "seconds", "decided by")
+    titles = ("GiB", "attention", "FFN", "lost, s")
     axes: dict[str, Any] = {
         f"yaxis{name[1:]}": {
             "domain": domain,
@@ -260,19 +257,13 @@ def drawn(shown: Film) -> "go.Figure":
             "automargin": True,
             "fixedrange": True,
         }
-        for (name, domain), title in zip(places.items(), titles, strict=True)
+        for (name, domain), title in zip(places.items(), titles, strict=False)
     }
     layers = shown.kept.shape[1] // 2
     for name in ("yaxis2", "yaxis3"):
         axes[name] |= {"range": [layers - 0.5, -0.5], "nticks": 4, "zeroline": False}
     axes["yaxis"] |= {"rangemode": "tozero"}
-    axes["yaxis5"] |= {
-        "showticklabels": False,
-        "showgrid": False,
-        "range": [-1, 1],
-        "zeroline": False,
-        "title": {"text": ""},
-    }
+    axes["yaxis5"] = reasons | {"domain": places["y5"]}
     return drawing.figure(
         traces,
         820,
@@ -326,7 +317,7 @@ def _memory(go: Any, shown: Film, end: int) -> list[Any]:
 
 def _closed(values: FloatArray) -> list[float]:
     """A value a row as a line of steps, whose last one ends where the film does."""
-    return [round(value, 4) for value in [*values.tolist(), float(values[-1])]]
+    return drawing.short([*values.tolist(), float(values[-1])])
 
 
 def _strips(go: Any, shown: Film) -> list[Any]:
@@ -355,7 +346,7 @@ def _lost(go: Any, shown: Film) -> list[Any]:
         go.Bar(
             name=f"seconds {name}",
             x=(shown.start_s + shown.window_s / 2).tolist(),
-            y=np.round(shown.lost_s[:, term], 4).tolist(),
+            y=drawing.short(shown.lost_s[:, term]),
             width=shown.window_s,
             yaxis="y4",
             marker={"color": colour, "line": {"width": 0}},
@@ -365,23 +356,33 @@ def _lost(go: Any, shown: Film) -> list[Any]:
     ]
 
 
-def _decisions(go: Any, shown: Film) -> list[Any]:
+def decisions(
+    reasons: Sequence[str], x: Sequence[float], sentences: Sequence[str], axis: str
+) -> tuple[list[Any], dict[str, Any]]:
+    """A mark for each decision in a line for each reason, which hovers as its sentence; and that axis.
+
+    Args:
+        axis: its name, such as "y5".
+    """
+    go = drawing.graph_objects()
+    present = [reason for reason in REASONS if reason in reasons]
     traces = []
-    for reason, (colour, mark) in zip(REASONS, REASON_MARKS, strict=True):
-        of = [i for i, own in enumerate(shown.reason) if own == reason]
-        if of:
-            traces.append(
-                go.Scatter(
-                    name=f"decided: {reason}",
-                    mode="markers",
-                    x=[int(shown.start_s[i]) for i in of],
-                    y=[0] * len(of),
-                    yaxis="y5",
-                    meta=drawing.STEPS,
-                    customdata=of,
-                    hovertext=[drawing.wrapped(shown.sentence[i]) for i in of],
-                    hoverinfo="text",
-                    marker={"color": colour, "symbol": mark, "size": 9},
-                )
+    for level, reason in enumerate(present):
+        colour, mark = REASON_MARKS[REASONS.index(reason)]
+        of = [i for i, own in enumerate(reasons) if own == reason]
+        traces.append(
+            go.Scatter(
+                name=f"decided: {reason}",
+                mode="markers",
+                x=[x[i] for i in of],
+                y=[level] * len(of),
+                yaxis=axis,
+                meta=drawing.STEPS,
+                customdata=of,
+                hovertext=[drawing.wrapped(sentences[i]) for i in of],
+                hoverinfo="text",
+                marker={"color": colour, "symbol": mark, "size": 8},
+                showlegend=False,
             )
-    return traces
+        )
+    return traces, drawing.names_axis(present, fixedrange=True)

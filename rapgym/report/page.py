@@ -62,6 +62,7 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[object]]
     open: bool = False
+    stacked: bool = False  # a phone shows the cells of a row below each other: one is a sentence
 
 
 @dataclass(frozen=True, slots=True)

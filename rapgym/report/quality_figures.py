@@ -58,8 +58,8 @@ def nats_against_bytes(rows: "pandas.DataFrame", scenario: str, *policies: str) 
             go.Scatter(
                 name=label(f"measured: {design}"),
                 mode="markers",
-                x=np.round(freed[of] / GIB, 4).tolist(),
-                y=np.round(sets.nll[of], 5).tolist(),
+                x=drawing.short(freed[of] / GIB),
+                y=drawing.short(sets.nll[of]),
                 hovertemplate="%{y:.4f} nats a token for %{x:.2f} GiB<extra></extra>",
                 marker={"color": colour, "symbol": mark, "size": 5, "opacity": 0.55},
             )
@@ -114,7 +114,7 @@ def _formats(go: Any, story: Scenario, tokens: int) -> list[Any]:
         go.Scatter(
             name="whole model in a smaller format",
             mode="markers",
-            x=[round(freed, 4) for _, freed, _ in found],
+            x=drawing.short(freed for _, freed, _ in found),
             y=[nats for *_, nats in found],
             hovertext=[
                 f"{name}<br>{nats:.4f} nats a token for {freed:.2f} GiB"
@@ -149,8 +149,8 @@ def _used(
         go.Scatter(
             name=label(f"used by {policy}"),
             mode="markers",
-            x=np.round(freed, 4).tolist(),
-            y=by_set.nll.tolist(),
+            x=drawing.short(freed),
+            y=drawing.short(by_set.nll),
             customdata=share.tolist(),
             hovertemplate="%{y:.4f} nats a token for %{x:.2f} GiB, in rows with %{customdata:.1%} of all output tokens<extra></extra>",
             marker={

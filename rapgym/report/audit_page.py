@@ -139,7 +139,7 @@ def _answer(found: dict[str, Any], seen: Seen) -> Section:
     total = found["decisions"]
     if not total:
         return Section(
-            "answer", "The answer", points=["No decision was found."], notes=_faults(found)
+            "answer", "The answer", points=[*_faults(found), "No decision was found."]
         )
     own, taken = seen.counts[POLICY], _count(seen, True)
     said = [
@@ -165,8 +165,7 @@ def _answer(found: dict[str, Any], seen: Seen) -> Section:
     return Section(
         "answer",
         "The answer",
-        points=said,
-        notes=_faults(found),
+        points=[*_faults(found), *said],
         tables=[
             Table(
                 "Decisions by rule",

@@ -1,0 +1,164 @@
+"""Reports in a real Chromium: figures drawn, of the right data; no error, no request, no script of a name's."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from audit_logs import written
+from report_pages import toy_bench
+from test_report_page import HOSTILE, renamed
+
+import rapgym
+from rapgym.audit.summary import Chosen, Log
+from rapgym.report import audit_page, bench_page, page
+from rapgym.report import film as report_film
+from rapgym.scenarios.story import Scenario
+
+pytest.importorskip("plotly", reason="plotly is not installed: pip install 'rapgym[report]'")
+pytest.importorskip("jinja2", reason="jinja2 is not installed: pip install 'rapgym[report]'")
+sync_api: Any = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("RAPGYM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium"
+    ),
+    # Of the browser's own pipes, closed by its end.
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+VIEWS: dict[str, dict[str, Any]] = {
+    "desktop": {"viewport": {"width": 1280, "height": 800}},
+    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def pages(
+    toy_story: Scenario, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Path]]:
+    folder = tmp_path_factory.mktemp("browser")
+    with pytest.MonkeyPatch.context() as patch:
+        found = toy_bench(toy_story, folder / "bench.csv.gz", patch)
+        written(folder / "log.jsonl")
+        hostile = renamed(found, "keep-all", HOSTILE)
+        hostile = replace(hostile, header=hostile.header | {"names": [HOSTILE]})
+        told = {
+            "bench": bench_page.page(found, folder / "bench.csv.gz", policy="frontier"),
+            "hostile": bench_page.page(hostile, folder / "bench.csv.gz", policy=HOSTILE),
+            "log": audit_page.page(Log(folder / "log.jsonl"), Chosen()),
+        }
+        for name, each in told.items():
+            page.written(each, folder / f"{name}.html")
+        yield {name: folder / f"{name}.html" for name in told}
+
+
+class Opened:
+    """A page, and whatever it complained of or asked for."""
+
+    def __init__(self, browser: Any, path: Path, view: str) -> None:
+        self.context = browser.new_context(**VIEWS[view])
+        self.page, self.complaints, self.asked = self.context.new_page(), list[str](), list[str]()
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+        for plot in self.page.query_selector_all("[data-figure]"):
+            plot.scroll_into_view_if_needed()
+            plot.wait_for_selector(".main-svg")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("name", ["bench", "hostile", "log"])
+def test_figures_are_drawn_and_nothing_goes_wrong(
+    browser: Any, pages: dict[str, Path], name: str, view: str
+) -> None:
+    opened = Opened(browser, pages[name], view)
+    plots = opened.page.query_selector_all("[data-figure]")
+    assert len(plots) == (1 if name == "log" else 7)
+    assert opened.complaints == []
+    assert opened.asked == [pages[name].as_uri()]
+    width = opened.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= VIEWS[view]["viewport"]["width"], "nothing is wider than the screen"
+    assert opened.page.evaluate("[...document.querySelectorAll('img, iframe, object')].length") == 0
+    opened.context.close()
+
+
+def test_what_is_drawn_is_what_the_results_say(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["bench"], "desktop")
+    rows = rapgym.read_results(pages["bench"].with_name("bench.csv.gz"))
+    film = report_film.filmed(rows, "toy-v0", "frontier")
+    drawn = opened.page.evaluate(
+        "document.getElementById('figure-film').data.filter(t => t.meta === 'steps')"
+        ".flatMap(t => t.customdata.map((step, i) => [step, t.hovertext[i]]))"
+    )
+    hovers = {step: text.replace("<br>", " ") for step, text in drawn}
+    for i, sentence in enumerate(film.sentence):
+        assert hovers[i] == f"Row {i + 1}, {film.start_s[i]} s into the film: {sentence}"
+    limits = opened.page.evaluate(
+        "document.getElementById('figure-film').data.find(t => t.name.startsWith('limit')).y.length"
+    )
+    assert limits > 10
+    opened.context.close()
+
+
+def test_a_slider_walks_through_the_film_by_keyboard(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["bench"], "desktop")
+    rows = rapgym.read_results(pages["bench"].with_name("bench.csv.gz"))
+    film = report_film.filmed(rows, "toy-v0", "frontier")
+    opened.page.focus("#steps-figure-film")
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("ArrowRight")
+    assert opened.page.inner_text("#told-figure-film").endswith(film.sentence[2])
+    line = opened.page.evaluate("document.getElementById('figure-film').layout.shapes[0].x0")
+    assert line == film.start_s[2]
+    opened.context.close()
+
+
+def test_colours_follow_the_system(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["log"], "desktop")
+    ink = "document.getElementById('figure-timeline').layout.font.color"
+    light = opened.page.evaluate(ink)
+    opened.page.emulate_media(color_scheme="dark")
+    opened.page.wait_for_function(f"{ink} !== '{light}'")
+    paper = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(map(int, re.findall(r"\d+", paper)[:3])) < 64
+    assert opened.complaints == []
+    opened.context.close()
+
+
+def test_a_hostile_name_is_drawn_letter_by_letter(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["hostile"], "desktop")
+    names = opened.page.evaluate(
+        "[...document.querySelectorAll('#figure-gain .ytick text')].map(t => t.textContent)"
+    )
+    assert f"{HOSTILE[:43]}…" in names
+    assert HOSTILE in opened.page.inner_text("#film")
+    assert opened.page.evaluate("document.querySelectorAll('#figure-gain a').length") == 0
+    opened.context.close()
+
+
+def test_printing_opens_what_is_folded(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["bench"], "desktop")
+    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.page.evaluate("[...document.querySelectorAll('details')].every(d => d.open)")
+    opened.page.emulate_media(media="print")
+    assert not opened.page.is_visible("nav")
+    opened.context.close()

@@ -138,9 +138,7 @@ def _context(log: Log, record: Record) -> AuditContext | None:
 def _answer(found: dict[str, Any], seen: Seen) -> Section:
     total = found["decisions"]
     if not total:
-        return Section(
-            "answer", "The answer", points=[*_faults(found), "No decision was found."]
-        )
+        return Section("answer", "The answer", points=[*_faults(found), "No decision was found."])
     own, taken = seen.counts[POLICY], _count(seen, True)
     said = [
         f"**Who decided**: of {total:,} decisions from {clock(seen.first_us)} to {clock(seen.last_us)}, {own:,} are the policy's "

@@ -6,7 +6,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTable, RapgymError
-from rapgym.model import blocks
+from rapgym.model import blocks, memory
 from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.report import drawing
 from rapgym.report.drawing import label
@@ -87,8 +87,7 @@ def _median_tokens(story: Scenario) -> int:
 
 def _freed(story: Scenario, kept: BoolArray, tokens: int) -> IntArray:
     costs = card.footprint(story).block_bytes(np.array(tokens))
-    freed: IntArray = np.where(kept, 0, costs).sum(axis=-1)
-    return freed
+    return memory.spent(~kept, costs)
 
 
 def _formats(go: Any, story: Scenario, tokens: int) -> list[Any]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_logs import written
+from audit_logs import WORLD, context_of, serve
 from report_pages import toy_bench
 from test_report_page import HOSTILE, renamed
 
 import rapgym
+from rapgym.audit.log import AuditLog
 from rapgym.audit.summary import Chosen, Log
 from rapgym.report import audit_page, bench_page, page
 from rapgym.report import film as report_film
@@ -57,7 +58,8 @@ def pages(
     folder = tmp_path_factory.mktemp("browser")
     with pytest.MonkeyPatch.context() as patch:
         found = toy_bench(toy_story, folder / "bench.csv.gz", patch)
-        written(folder / "log.jsonl")
+        with AuditLog(folder / "log.jsonl") as log:
+            serve(log, 6, 2, context=context_of(WORLD, policy=HOSTILE))
         hostile = renamed(found, "keep-all", HOSTILE)
         hostile = replace(hostile, header=hostile.header | {"names": [HOSTILE]})
         told = {
@@ -161,6 +163,23 @@ def test_colours_follow_the_system(browser: Any, pages: dict[str, Path]) -> None
     assert opened.page.evaluate(ink) != light
     paper = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(map(int, re.findall(r"\d+", paper)[:3])) < 64
+    assert opened.complaints == []
+    opened.context.close()
+
+
+def test_a_hover_text_is_letters_too(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["log"], "desktop")
+    shown = opened.page.evaluate(
+        """() => {
+          const div = document.getElementById("figure-timeline");
+          const curve = div.data.findIndex((trace) => trace.meta === "steps");
+          Plotly.Fx.hover(div, [{curveNumber: curve, pointNumber: 0}], "xy3");
+          return [...div.querySelectorAll(".hoverlayer text")].map((text) => text.textContent).join("");
+        }"""
+    )
+    letters = re.sub(r"\s", "", HOSTILE)
+    assert letters in re.sub(r"\s", "", shown), shown
+    assert "Decidedby:" in re.sub(r"\s", "", shown)
     assert opened.complaints == []
     opened.context.close()
 

@@ -210,7 +210,7 @@ def _records(
             measured_bytes=None,
             output_tokens=int(row.output_tokens),
             nll=float(row.nll),
-            readable=row.source != "fallback",
+            readable=None,  # a late answer stands in a results file as one that cannot be read does
             pinned=None,
             measured=bool(row.measured),
             cost=(row.quality, row.stall, row.emergency, row.refused),

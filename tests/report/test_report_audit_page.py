@@ -13,6 +13,7 @@ from rapgym.audit.log import AuditLog
 from rapgym.audit.record import Record
 from rapgym.audit.summary import Chosen, Log
 from rapgym.errors import InvalidResult
+from rapgym.model import blocks
 from rapgym.report import audit_page, page
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'rapgym[report]'")
@@ -37,6 +38,12 @@ def test_each_decision_that_was_taken_away_is_told(tmp_path: Path) -> None:
     for record in taken:
         assert audit_sentence.explained(log.context(record), record).sentence in text
     assert f"of {len(all_of_them)} decisions from" in text
+    sections = {
+        s.anchor: s for s in audit_page.page(Log(tmp_path / "log.jsonl"), Chosen()).sections
+    }
+    assert [row[0] for row in sections["taken"].tables[0].rows] == [r.decision for r in taken]
+    own = [r for r in all_of_them if r.reason == "policy" and blocks.kept_of(r.kept, 6).sum() < 6]
+    assert [row[0] for row in sections["dropped"].tables[0].rows] == [r.decision for r in own]
     overrides = sum(r.reason == "override" for r in all_of_them)
     assert overrides > 0
     assert f"{overrides} decisions were an operator's override" in text

@@ -338,7 +338,7 @@ def _importance(scenario: str) -> Section:
                 "figure-importance",
                 figure,
                 "Nats that dropping each attention and FFN block adds, by layer and kind of text.",
-                "Nats a token that the greedy order pays when it drops a block; darker is dearer, blank is never "
+                "Nats a token that the greedy order pays when it drops a block; darker is dearer, grey is never "
                 "dropped. What is dark for one kind of text alone is what a mean over texts would hide.",
             )
         ],

@@ -217,7 +217,7 @@ def _intervals(
             own = [(e, v) for e, v in found if e.kind == kind]
             if not own:
                 continue
-            inset = 0.015 * (high - low)  # an arrow at the end is drawn whole
+            inset = 0.03 * (high - low)  # an arrow at the end is drawn whole
             x = [
                 min(max(v[0], low + inset), high - inset) if _arrow(v[0], low, high) else v[0]
                 for _, v in own

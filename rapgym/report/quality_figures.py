@@ -156,6 +156,7 @@ def _used(
                 "color": colour,
                 "symbol": mark,
                 "size": (6 + 18 * np.sqrt(share)).round(2).tolist(),
+                "line": {"width": 0},
             },
         )
     ]
@@ -164,7 +165,7 @@ def _used(
 def importance(scenario: str) -> "go.Figure":
     """How much each block matters for each kind of text: nats that the greedy order pays to drop it.
 
-    Darker is dearer. A block of the floor, which is never dropped, is blank.
+    Darker is dearer. A block of the floor, which is never dropped, is grey.
 
     Raises:
         InvalidSpec: there is no such scenario.
@@ -182,6 +183,20 @@ def importance(scenario: str) -> "go.Figure":
     traces = []
     for place, (kind, axis) in enumerate((("attention", "y"), ("FFN", "y2"))):
         z = found[:, place::2]
+        floor = [[0 if np.isnan(v) else None for v in line] for line in z]
+        traces.append(
+            go.Heatmap(
+                name=f"{kind}, floor",
+                x=list(range(z.shape[1])),
+                y=list(range(len(names))),
+                z=floor,
+                yaxis=axis,
+                colorscale=[[0, drawing.GREY], [1, drawing.GREY]],
+                opacity=0.3,
+                showscale=False,
+                hovertemplate=f"{kind} of layer %{{x}} is never dropped<extra></extra>",
+            )
+        )
         traces.append(
             go.Heatmap(
                 name=kind,

@@ -228,7 +228,9 @@ def test_nats_and_bytes_are_those_of_the_table(rows: Any, toy_story: Scenario) -
 def test_importance_is_that_of_the_table_for_each_text(toy_story: Scenario) -> None:
     from rapgym.scenarios import tables
 
-    attention, ffn = figures.importance(toy_story.id).data
+    traces = {trace.name: trace for trace in figures.importance(toy_story.id).data}
+    attention, ffn = traces["attention"], traces["FFN"]
+    assert traces["FFN, floor"].z[0] == [0, None, None], "ffn0 is of the floor: toy_table"
     table = tables.table(toy_story)
     for place, domain in enumerate([*table.header.domains, None]):
         view = table.calibration(domain)

@@ -49,7 +49,7 @@
       Object.assign(layout.legend ??= {}, {y: -0.1, yanchor: "top", font: {size: 10}});
       for (const axis of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name)))
         if (layout[axis].title?.text) layout[axis].title = {text: folded(layout[axis].title.text), font: {size: 11}};
-      const lines = data.filter((trace) => trace.showlegend !== false && trace.name && trace.visible !== false).length;
+      const lines = data.filter((trace) => trace.showlegend !== false && trace.type !== "heatmap" && trace.name && trace.visible !== false).length;
       layout.height += 30 + 16 * lines;
       (layout.margin ??= {}).b = 78 + 16 * lines;
       layout.legend.y = -76 / (layout.height - layout.margin.b - 12);

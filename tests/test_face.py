@@ -54,7 +54,17 @@ CALLED = [name for name in PUBLIC if name not in ("__version__", "errors", "figu
 ORDER = ["errors", "arrays", "heldout", "files", "jobs", "model", "quality", "world", "workload",
          "recorder", "scenarios", "serving", "policies", "guard", "rollout", "envs", "rivals", "bench",
          "audit", "report", "learning", "runtime", "studies", "cli", "testing"]  # fmt: skip
-HEAVY = {"jinja2", "numba", "pandas", "plotly", "pooch", "ray", "sb3_contrib", "stable_baselines3", "torch"}
+HEAVY = {
+    "jinja2",
+    "numba",
+    "pandas",
+    "plotly",
+    "pooch",
+    "ray",
+    "sb3_contrib",
+    "stable_baselines3",
+    "torch",
+}
 
 
 def test_the_public_names_are_these_in_order() -> None:

@@ -111,7 +111,17 @@ def test_without_the_extra_nothing_is_begun(
 def test_a_bench_writes_its_report(
     toy_story: Scenario, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bench = ["bench", "--scenario", "toy", "--policy", "keep-all", "--quiet", "--jobs", "1", "--report"]
+    bench = [
+        "bench",
+        "--scenario",
+        "toy",
+        "--policy",
+        "keep-all",
+        "--quiet",
+        "--jobs",
+        "1",
+        "--report",
+    ]
     assert main([*bench, "page.html"]) == 0
     told = capsys.readouterr().out
     assert "wrote page.html (" in told

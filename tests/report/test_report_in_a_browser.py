@@ -163,6 +163,10 @@ def test_colours_follow_the_system(browser: Any, pages: dict[str, Path]) -> None
     assert opened.page.evaluate(ink) != light
     paper = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(map(int, re.findall(r"\d+", paper)[:3])) < 64
+    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.page.evaluate(ink) == "#000000", "what is printed is black on white"
+    opened.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.page.evaluate(ink) not in (light, "#000000")
     assert opened.complaints == []
     opened.context.close()
 

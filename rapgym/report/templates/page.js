@@ -3,7 +3,9 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const divs = [...document.querySelectorAll("[data-figure]")];
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  let printing = false; // the page's own colours are then those of paper, before a style says so
+  const paper = {"--ink": "#000000", "--line": "#aaaaaa", "--panel": "#ffffff"};
+  const colour = (name) => printing ? paper[name] : getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   // What the page's colours make of a layout: as names of properties, for Plotly.relayout.
   const themed = (layout) => {
@@ -88,8 +90,11 @@
   const recolour = () => divs.filter((div) => div.dataset.drawn)
     .forEach((div) => Plotly.relayout(div, themed(div.layout)));
   dark.addEventListener("change", recolour);
+  addEventListener("afterprint", () => { printing = false; recolour(); });
   addEventListener("beforeprint", () => {
+    printing = true;
     document.querySelectorAll("details").forEach((each) => { each.open = true; });
     divs.forEach(draw);
+    recolour();
   });
 })();

@@ -77,7 +77,7 @@ def plan(world: ServeWorld, part: Part, search: Search) -> IntArray:
         world: with the columns by which it judges: a policy's or the scorer's.
     """
     served, lane = world.served(part)
-    scratch = Lane(*(each.copy() for each in lane))
+    scratch = Lane._make(each.copy() for each in lane)
     tried, decisions = search.candidates(world), np.zeros((part.seconds, 3), dtype=np.int64)
     first = 0
     for second in range(0, part.seconds, search.hold_s):

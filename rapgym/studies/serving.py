@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rapgym.arrays import FloatArray
+from rapgym.arrays import IntArray
 from rapgym.files import places, writing
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
@@ -78,9 +78,9 @@ def difference(one: Served, other: Served) -> tuple[float, float, float]:
     return one.cost - other.cost, low, high
 
 
-def _drawn(parts: int) -> FloatArray:
+def _drawn(parts: int) -> IntArray:
     rng = np.random.default_rng(SEED)
-    found: FloatArray = rng.integers(0, parts, (DRAWS, parts))
+    found: IntArray = rng.integers(0, parts, (DRAWS, parts))
     return found
 
 

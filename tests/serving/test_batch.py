@@ -257,7 +257,7 @@ def test_lanes_do_not_meet(world: ServeWorld, serving_story: ServeScenario) -> N
         acting = (rng.random(3) < 0.6) & (np.array(done) < 80)
         actions = np.array([asked[k][min(done[k], 79)] for k in range(3)])
         together.advance(actions, acting)
-        for lane in np.flatnonzero(acting):
+        for lane in np.flatnonzero(acting).tolist():
             records, seen = alone[lane]
             assert together.record[lane].tobytes() == records[done[lane]].tobytes()
             done[lane] += 1

@@ -1,18 +1,23 @@
 """Render modes: words, pictures, and a window that shows them."""
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from rapgym.arrays import BoolArray
-from rapgym.envs.film import Film, Picture, text
+from rapgym.envs import film as rows_film
+from rapgym.envs import serve_film
+from rapgym.envs.film import Film, Picture
+from rapgym.envs.serve_film import ServeFilm
 from rapgym.errors import InvalidSpec, MissingExtra
 
 MODES = ("ansi", "rgb_array", "human")
 FPS = 4  # rows a second are still read
 NEEDED = {"rgb_array": ("PIL",), "human": ("PIL", "pygame")}
 TILES = 4  # lanes that a window shows
+Shown = Film | ServeFilm
 
 
 def checked(mode: str | None) -> str | None:
@@ -34,7 +39,9 @@ def checked(mode: str | None) -> str | None:
     return mode
 
 
-def render(mode: str | None, films: list[Film], so_far: BoolArray | None, lane: int = 0) -> Any:
+def render(
+    mode: str | None, films: Sequence[Shown], so_far: BoolArray | None, lane: int = 0
+) -> Any:
     """A text or picture of one lane; in a window None is returned.
 
     Raises:
@@ -45,24 +52,34 @@ def render(mode: str | None, films: list[Film], so_far: BoolArray | None, lane: 
             f"render() needs render_mode when the environment is made: {', '.join(MODES)}"
         )
     if mode == "ansi":
-        return text(films[lane], so_far)
-    from rapgym.envs.picture import draw
-
-    picture = draw(films[lane], so_far)
+        return _told(films[lane], so_far)
+    picture = _drawn(films[lane], so_far)
     if mode == "rgb_array":
         return picture
     show([picture])
     return None
 
 
-def render_all(mode: str | None, films: list[Film], so_far: BoolArray | None) -> Any:
+def render_all(mode: str | None, films: Sequence[Shown], so_far: BoolArray | None) -> Any:
     """The same of each lane, as a tuple; a window shows the first few."""
     if mode != "human":
         return tuple(render(mode, films, so_far, lane) for lane in range(max(1, len(films))))
+    show([_drawn(film, so_far) for film in films[:TILES]])
+    return None
+
+
+def _told(film: Shown, so_far: BoolArray | None) -> str:
+    return serve_film.text(film) if isinstance(film, ServeFilm) else rows_film.text(film, so_far)
+
+
+def _drawn(film: Shown, so_far: BoolArray | None) -> Picture:
+    if isinstance(film, ServeFilm):
+        from rapgym.envs.serve_picture import draw as draw_served
+
+        return draw_served(film)
     from rapgym.envs.picture import draw
 
-    show([draw(film, so_far) for film in films[:TILES]])
-    return None
+    return draw(film, so_far)
 
 
 def show(pictures: list[Picture]) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from rapgym.arrays import BoolArray
+from rapgym.envs import screen
 from rapgym.envs.info import of_lane
 from rapgym.envs.serve_play import Acted, ServePlay
-from rapgym.errors import InvalidSpec
 from rapgym.scenarios.serving import ServeScenario, story_of
 from rapgym.scenarios.story import Split
 from rapgym.serving import sight
@@ -49,10 +49,14 @@ class ServeEnv(gymnasium.Env[Any, Any]):
     step before `reset` or after the end.
 
     **Arguments.** `scenario` (the name of a serving scenario, a `.toml` file, a `ServeScenario` or its
-    fields), `split`, `piece`, `observation` (`flat`, `dict`).
+    fields), `split`, `piece`, `observation` (`flat`, `dict`), `render_mode` (`ansi`, `rgb_array`, `human`;
+    the last two need the extra `render`).
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # as Gymnasium declares it
+    metadata: dict[str, Any] = {  # noqa: RUF012  # as Gymnasium declares it
+        "render_modes": [*screen.MODES],
+        "render_fps": screen.FPS,
+    }
 
     def __init__(
         self,
@@ -62,8 +66,14 @@ class ServeEnv(gymnasium.Env[Any, Any]):
         observation: str = "flat",
         render_mode: str | None = None,
     ) -> None:
-        no_pictures(render_mode)
-        self._play = ServePlay([story_of(scenario)], split, observation=observation, piece=piece)
+        self.render_mode = screen.checked(render_mode)
+        self._play = ServePlay(
+            [story_of(scenario)],
+            split,
+            observation=observation,
+            piece=piece,
+            filmed=render_mode is not None,
+        )
         self.world = self._play.worlds[0]
         self.layout = sight.SLICES
         self.action_space = self._play.actions.space
@@ -91,10 +101,14 @@ class ServeEnv(gymnasium.Env[Any, Any]):
         everywhere = np.ones(1, dtype=bool)
         self._play.pair(everywhere, options, everywhere & (seed is not None))
         self._play.begin(everywhere, [self.np_random])
+        if self.render_mode == "human":
+            self.render()
         return self._observe(), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         acted = self._play.act(self._play.read(action)[None])
+        if self.render_mode == "human":
+            self.render()
         return (
             self._observe(),
             float(acted.reward[0]),
@@ -102,6 +116,15 @@ class ServeEnv(gymnasium.Env[Any, Any]):
             bool(acted.over[0]),
             self._info(acted),
         )
+
+    def render(self) -> Any:
+        """The seconds of late: text of `ansi`, uint8 [height, width, 3] of `rgb_array`."""
+        return screen.render(self.render_mode, self._play.films, None)
+
+    def close(self) -> None:
+        if self.render_mode == "human":
+            screen.close()
+        super().close()
 
     def action_masks(self) -> BoolArray:
         """Legal actions as Stable-Baselines3's maskable policies want them, bool [M]: all."""
@@ -115,15 +138,3 @@ class ServeEnv(gymnasium.Env[Any, Any]):
         if isinstance(seen, dict):
             return {name: part[0] for name, part in seen.items()}
         return seen[0]
-
-
-def no_pictures(mode: str | None) -> None:
-    """Refuse render modes.
-
-    Raises:
-        InvalidSpec: there is none.
-    """
-    if mode is not None:
-        raise InvalidSpec(
-            f"no render_mode {mode!r}: RAP-Serve-v0 draws no pictures yet; leave it out"
-        )

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.envs.actions import checked
-from rapgym.envs.film import Film
 from rapgym.envs.play import NO_LIMIT, OBSERVATIONS, whole
+from rapgym.envs.serve_film import ServeFilm
 from rapgym.errors import InvalidAction, InvalidSpec
 from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.lanes import STRETCHES
@@ -74,11 +74,13 @@ class ServePlay:
         observation: str = "flat",
         piece: int = 0,
         most_steps: int | None = None,
+        filmed: bool = False,
     ) -> None:
         """Stand a lane for each story where no episode has begun.
 
         Args:
             most_steps: after which an episode is cut; seconds alone end it unless stated.
+            filmed: seconds are kept for pictures.
 
         Raises:
             InvalidSpec: an argument is none of those there are, or the stories have different numbers of
@@ -106,7 +108,11 @@ class ServePlay:
         self.stories = list(stories)
         self.batch = Batch(self.worlds)
         self.actions = Decisions(self.worlds[0], count)
-        self.films: list[Film] = []
+        self.films = [
+            ServeFilm(world, f"{story.name}, {split}" + (f", lane {lane}" if count > 1 else ""))
+            for lane, (world, story) in enumerate(zip(self.worlds, stories, strict=True))
+            if filmed
+        ]
         self.playing = np.zeros(count, dtype=bool)  # an episode has begun and is not over
         self.begun = np.zeros(count, dtype=bool)  # some episode has
         self.steps = np.zeros(count, dtype=np.int64)  # of each lane's episode
@@ -169,6 +175,8 @@ class ServePlay:
                 part = pieces[place]
             self.batch.begin(lane, part)
             self.seconds[lane] = part.seconds
+            if self.films:
+                self.films[lane].begin(part.seconds)
         self.batch.look(lanes)
         self.playing |= lanes
         self.begun |= lanes
@@ -194,7 +202,12 @@ class ServePlay:
         self.playing &= ~over
         record = np.where(lanes[:, None], self.batch.record, 0.0)
         asked = np.where(lanes[:, None], actions, 0)
-        return Acted(lanes.copy(), over, asked, record, self._terms(record))
+        acted = Acted(lanes.copy(), over, asked, record, self._terms(record))
+        if self.films:
+            for lane in np.flatnonzero(lanes).tolist():
+                told = dict(zip(batch.COLUMNS, record[lane].tolist(), strict=True))
+                self.films[lane].add(told, asked[lane], -float(acted.reward[lane]))
+        return acted
 
     def _terms(self, record: FloatArray) -> FloatArray:
         """Of the cost in units of train's mean output tokens a second, [B, 3]."""

@@ -5,8 +5,9 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
+from rapgym.envs import screen
 from rapgym.envs.play import whole
-from rapgym.envs.serve_env import DEFAULT, no_pictures
+from rapgym.envs.serve_env import DEFAULT
 from rapgym.envs.serve_play import Acted, ServePlay
 from rapgym.envs.vector_form import VectorForm, mode_of
 from rapgym.errors import InvalidSpec
@@ -39,7 +40,7 @@ class ServeVectorEnv(VectorForm):
         count = whole("num_envs", num_envs, 1)
         # What is misspelt is said before anything is made.
         mode_of(autoreset_mode)
-        no_pictures(render_mode)
+        screen.checked(render_mode)
         if isinstance(scenario, Sequence) and not isinstance(scenario, str):
             stories = [story_of(each) for each in scenario]
             if len(stories) != count:
@@ -47,11 +48,15 @@ class ServeVectorEnv(VectorForm):
         else:
             stories = [story_of(scenario)] * count
         play = ServePlay(
-            stories, split, observation=observation, piece=piece, most_steps=max_episode_steps
+            stories,
+            split,
+            observation=observation,
+            piece=piece,
+            most_steps=max_episode_steps,
+            filmed=render_mode is not None,
         )
         self.worlds, self.layout = play.worlds, sight.SLICES
         self._stand(count, play, autoreset_mode, render_mode)
-        self.metadata = {"render_modes": [], "autoreset_mode": self.autoreset_mode}
 
     def info(self, acted: Acted | None = None) -> dict[str, Any]:
         """What is said of a step, or without one of a reset: arrays with an entry for each lane."""

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.envs import screen
-from rapgym.envs.film import Film
 from rapgym.envs.info import without
 from rapgym.envs.play import whole
 from rapgym.errors import InvalidAction, InvalidSpec
@@ -55,7 +54,10 @@ class Lanes(Protocol):
 
     playing: BoolArray
     begun: BoolArray
-    films: list[Film]
+
+    @property
+    def films(self) -> Sequence[screen.Shown]:
+        """Of each lane, where it is drawn."""
 
     @property
     def actions(self) -> Actions:

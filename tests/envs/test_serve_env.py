@@ -216,7 +216,7 @@ def test_arguments_that_are_none_of_those_there_are(serving_story: ServeScenario
         ({"split": "tests"}, "no split"),
         ({"observation": "pixels"}, "no observation kind"),
         ({"piece": -1}, "piece is a whole number"),
-        ({"render_mode": "ansi"}, "draws no pictures yet"),
+        ({"render_mode": "film"}, "no render_mode 'film'"),
         ({"scenario": "serve-dayz"}, "no serving scenario"),
         ({"scenario": "chat"}, "no serving scenario"),
     ):

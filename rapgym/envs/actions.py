@@ -24,27 +24,31 @@ class Bounded(Protocol):
         """Of one lane."""
 
 
-class Actions(Bounded, Protocol):
-    """One way to say which blocks stay, for all lanes of an environment."""
-
-    most_steps: int  # that one row can take
+class Choices(Bounded, Protocol):
+    """What the lanes of an environment may answer."""
 
     @property
     def so_far(self) -> BoolArray | None:
         """What each lane's row still keeps, [B, N], where rows take several steps."""
+
+    def mask(self) -> Mask:
+        """int8 [B, M]: what `Discrete.sample` and `MultiBinary.sample` take of a lane; of several counts
+        the entries of all after each other, all legal."""
+
+    def legal(self) -> BoolArray:
+        """bool [B, M'], as Stable-Baselines3's maskable policies take it."""
+
+
+class Actions(Choices, Protocol):
+    """One way to say which blocks stay, for all lanes of an environment."""
+
+    most_steps: int  # that one row can take
 
     def restart(self, lanes: BoolArray) -> None:
         """A new row begins in these lanes, bool [B]."""
 
     def propose(self, actions: IntArray) -> tuple[BoolArray, BoolArray]:
         """`checked` actions of all lanes -> proposals [B, N], and which rows are served now [B]."""
-
-    def mask(self) -> Mask:
-        """int8 [B, M]: what `Discrete.sample` and `MultiBinary.sample` take of a lane; of two counts
-        the entries of both after each other, all legal."""
-
-    def legal(self) -> BoolArray:
-        """bool [B, M'], as Stable-Baselines3's maskable policies take it."""
 
 
 class BlockActions:

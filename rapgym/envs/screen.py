@@ -1,23 +1,27 @@
 """Render modes: words, pictures, and a window that shows them."""
 
 import importlib.util
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from rapgym.arrays import BoolArray
-from rapgym.envs import film as rows_film
-from rapgym.envs import serve_film
-from rapgym.envs.film import Film, Picture
-from rapgym.envs.serve_film import ServeFilm
+from rapgym.envs.film import Picture
 from rapgym.errors import InvalidSpec, MissingExtra
 
 MODES = ("ansi", "rgb_array", "human")
 FPS = 4  # rows a second are still read
 NEEDED = {"rgb_array": ("PIL",), "human": ("PIL", "pygame")}
 TILES = 4  # lanes that a window shows
-Shown = Film | ServeFilm
+
+
+class Lanes(Protocol):
+    """What can be shown of each lane."""
+
+    def text(self, lane: int) -> str:
+        """In words."""
+
+    def picture(self, lane: int) -> Picture:
+        """uint8 [height, width, 3]."""
 
 
 def checked(mode: str | None) -> str | None:
@@ -39,9 +43,7 @@ def checked(mode: str | None) -> str | None:
     return mode
 
 
-def render(
-    mode: str | None, films: Sequence[Shown], so_far: BoolArray | None, lane: int = 0
-) -> Any:
+def render(mode: str | None, lanes: Lanes, lane: int = 0) -> Any:
     """A text or picture of one lane; in a window None is returned.
 
     Raises:
@@ -52,34 +54,20 @@ def render(
             f"render() needs render_mode when the environment is made: {', '.join(MODES)}"
         )
     if mode == "ansi":
-        return _told(films[lane], so_far)
-    picture = _drawn(films[lane], so_far)
+        return lanes.text(lane)
+    picture = lanes.picture(lane)
     if mode == "rgb_array":
         return picture
     show([picture])
     return None
 
 
-def render_all(mode: str | None, films: Sequence[Shown], so_far: BoolArray | None) -> Any:
-    """The same of each lane, as a tuple; a window shows the first few."""
+def render_all(mode: str | None, lanes: Lanes, count: int) -> Any:
+    """The same of each of `count` lanes, as a tuple; a window shows the first few."""
     if mode != "human":
-        return tuple(render(mode, films, so_far, lane) for lane in range(max(1, len(films))))
-    show([_drawn(film, so_far) for film in films[:TILES]])
+        return tuple(render(mode, lanes, lane) for lane in range(count))
+    show([lanes.picture(lane) for lane in range(min(count, TILES))])
     return None
-
-
-def _told(film: Shown, so_far: BoolArray | None) -> str:
-    return serve_film.text(film) if isinstance(film, ServeFilm) else rows_film.text(film, so_far)
-
-
-def _drawn(film: Shown, so_far: BoolArray | None) -> Picture:
-    if isinstance(film, ServeFilm):
-        from rapgym.envs.serve_picture import draw as draw_served
-
-        return draw_served(film)
-    from rapgym.envs.picture import draw
-
-    return draw(film, so_far)
 
 
 def show(pictures: list[Picture]) -> None:

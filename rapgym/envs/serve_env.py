@@ -3,14 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
-import numpy as np
-from gymnasium.envs.registration import EnvSpec
-
-from rapgym.arrays import BoolArray
 from rapgym.envs import screen
-from rapgym.envs.info import of_lane
-from rapgym.envs.serve_play import Acted, ServePlay
+from rapgym.envs.serve_play import ServePlay
+from rapgym.envs.single_form import SingleForm
 from rapgym.scenarios.serving import ServeScenario, story_of
 from rapgym.scenarios.story import Split
 from rapgym.serving import sight
@@ -18,7 +13,7 @@ from rapgym.serving import sight
 DEFAULT = "serve-days-mid"
 
 
-class ServeEnv(gymnasium.Env[Any, Any]):
+class ServeEnv(SingleForm):
     """How much of a model stays in memory while it serves, decided anew each second.
 
     **Description.** One replica behind a queue batches continuously, as vLLM V1 does, on a card whose
@@ -53,11 +48,6 @@ class ServeEnv(gymnasium.Env[Any, Any]):
     the last two need the extra `render`).
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012  # as Gymnasium declares it
-        "render_modes": [*screen.MODES],
-        "render_fps": screen.FPS,
-    }
-
     def __init__(
         self,
         scenario: str | ServeScenario | Mapping[str, Any] = DEFAULT,
@@ -67,74 +57,13 @@ class ServeEnv(gymnasium.Env[Any, Any]):
         render_mode: str | None = None,
     ) -> None:
         self.render_mode = screen.checked(render_mode)
-        self._play = ServePlay(
+        play = ServePlay(
             [story_of(scenario)],
             split,
             observation=observation,
             piece=piece,
             filmed=render_mode is not None,
         )
-        self.world = self._play.worlds[0]
+        self._stand(play)
+        self.world = play.worlds[0]
         self.layout = sight.SLICES
-        self.action_space = self._play.actions.space
-        self.observation_space = self._play.observation_space
-        self._spec: EnvSpec | None = None
-
-    @property
-    def spec(self) -> EnvSpec | None:
-        """Gymnasium's, with the most steps that an episode of this split can take."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:
-        self._spec = None if spec is None else self._play.spec_of(spec)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode.
-
-        `options={"piece": k}` chooses another hour of this split, for this episode and those after it
-        until another is named or a seed is given.
-        """
-        super().reset(seed=seed)
-        everywhere = np.ones(1, dtype=bool)
-        self._play.pair(everywhere, options, everywhere & (seed is not None))
-        self._play.begin(everywhere, [self.np_random])
-        if self.render_mode == "human":
-            self.render()
-        return self._observe(), self._info()
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        acted = self._play.act(self._play.read(action)[None])
-        if self.render_mode == "human":
-            self.render()
-        return (
-            self._observe(),
-            float(acted.reward[0]),
-            False,
-            bool(acted.over[0]),
-            self._info(acted),
-        )
-
-    def render(self) -> Any:
-        """The seconds of late: text of `ansi`, uint8 [height, width, 3] of `rgb_array`."""
-        return screen.render(self.render_mode, self._play.films, None)
-
-    def close(self) -> None:
-        if self.render_mode == "human":
-            screen.close()
-        super().close()
-
-    def action_masks(self) -> BoolArray:
-        """Legal actions as Stable-Baselines3's maskable policies want them, bool [M]: all."""
-        return self._play.actions.legal()[0]
-
-    def _info(self, acted: Acted | None = None) -> dict[str, Any]:
-        return of_lane(self._play.info(acted), 0)
-
-    def _observe(self) -> Any:
-        seen = self._play.observe()
-        if isinstance(seen, dict):
-            return {name: part[0] for name, part in seen.items()}
-        return seen[0]

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.envs.actions import checked
-from rapgym.envs.play import NO_LIMIT, OBSERVATIONS, whole
-from rapgym.envs.serve_film import ServeFilm
-from rapgym.errors import InvalidAction, InvalidSpec
+from rapgym.envs.episodes import Episodes
+from rapgym.envs.film import Picture
+from rapgym.envs.serve_film import ServeFilm, text
+from rapgym.errors import InvalidSpec
 from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.lanes import STRETCHES
 from rapgym.scenarios.serving import ServeScenario
@@ -63,8 +62,10 @@ class Acted:
         return reward
 
 
-class ServePlay:
-    """Episodes of B lanes of the serving engine: begun, acted in and observed."""
+class ServePlay(Episodes):
+    """Episodes of the serving engine."""
+
+    option = "piece"
 
     def __init__(
         self,
@@ -88,16 +89,8 @@ class ServePlay:
             DataUnavailable: what a story is made of is not on this machine.
         """
         count = len(stories)
-        self.piece = whole("piece", piece, 0)
-        if most_steps in (None, NO_LIMIT):
-            self.most_steps = None
-        else:
-            self.most_steps = whole("max_episode_steps", most_steps, 1)
-        if observation not in OBSERVATIONS:
-            raise InvalidSpec(
-                f"no observation kind {observation!r}; there are {', '.join(OBSERVATIONS)}"
-            )
-        self.observation, self.split = observation, split
+        super().__init__(count, place=piece, observation=observation, most_steps=most_steps)
+        self.split = split
         self.worlds = [serving_worlds.world(story, split) for story in stories]
         shapes = {(world.attention, world.ffn) for world in self.worlds}
         if len(shapes) > 1:
@@ -113,11 +106,7 @@ class ServePlay:
             for lane, (world, story) in enumerate(zip(self.worlds, stories, strict=True))
             if filmed
         ]
-        self.playing = np.zeros(count, dtype=bool)  # an episode has begun and is not over
-        self.begun = np.zeros(count, dtype=bool)  # some episode has
-        self.steps = np.zeros(count, dtype=np.int64)  # of each lane's episode
         self.seconds = np.zeros(count, dtype=np.int64)  # that each lane's episode has
-        self.places = np.full(count, self.piece)  # of the piece, in each lane's world
         self._ceiling = np.array([world.harm.ceiling for world in self.worlds])
         self._mean_tokens = np.array([world.means.output_tokens for world in self.worlds])
 
@@ -131,29 +120,10 @@ class ServePlay:
         return min(TRAIN_EPISODE_S, max(spans))
 
     @property
-    def observation_space(self) -> spaces.Space[Any]:
-        """Of one lane: float32 [O], or with the action mask beside it."""
+    def bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Lowest and highest of each number that a lane sees, [O] each."""
         high = sight.HIGHEST.astype(np.float32)
-        flat = spaces.Box(np.zeros_like(high), high, dtype=np.float32)
-        if self.observation == "flat":
-            return flat
-        mask = spaces.Box(0, 2, (self.actions.mask().shape[1],), np.int8)
-        return spaces.Dict({"observations": flat, "action_mask": mask})
-
-    def spec_of(self, spec: EnvSpec) -> EnvSpec:
-        """The spec that Gymnasium gives, with what only scenario and split say."""
-        if spec.max_episode_steps is None:
-            spec.max_episode_steps = self.most_steps or self.longest
-        return spec
-
-    def pair(self, lanes: BoolArray, options: dict[str, Any] | None, seeded: BoolArray) -> None:
-        """Take the piece of `options["piece"]` for these lanes' episodes from now on.
-
-        It holds until another is named or a seed begins all anew, so through automatic resets.
-        """
-        self.places[lanes & seeded] = self.piece
-        if options is not None and "piece" in options:
-            self.places[lanes] = whole("piece", options["piece"], 0)
+        return np.zeros_like(high), high
 
     def begin(self, lanes: BoolArray, rngs: list[np.random.Generator]) -> None:
         """Begin an episode in these lanes, bool [B], each from its own generator.
@@ -178,9 +148,7 @@ class ServePlay:
             if self.films:
                 self.films[lane].begin(part.seconds)
         self.batch.look(lanes)
-        self.playing |= lanes
-        self.begun |= lanes
-        self.steps[lanes] = 0
+        self._have_begun(lanes)
 
     def act(self, actions: IntArray, lanes: BoolArray | None = None) -> Acted:
         """Serve a second in these lanes (all unless stated); actions of the others are ignored.
@@ -191,15 +159,10 @@ class ServePlay:
         Raises:
             InvalidAction: an episode has not begun yet, or is over.
         """
-        lanes = np.ones(len(self.playing), dtype=bool) if lanes is None else lanes
-        if (lanes & ~self.playing).any():
-            raise InvalidAction("no episode is under way: call reset() first, and after each end")
+        lanes = self._acting(lanes)
         self.batch.advance(actions, lanes)
         self.steps[lanes] += 1
-        over = lanes & (self.steps >= self.seconds)
-        if self.most_steps is not None:
-            over |= lanes & (self.steps >= self.most_steps)
-        self.playing &= ~over
+        over = self._ended(lanes, lanes & (self.steps >= self.seconds))
         record = np.where(lanes[:, None], self.batch.record, 0.0)
         asked = np.where(lanes[:, None], actions, 0)
         acted = Acted(lanes.copy(), over, asked, record, self._terms(record))
@@ -217,16 +180,9 @@ class ServePlay:
         found: FloatArray = terms / self._mean_tokens[:, None]
         return found
 
-    def read(self, actions: Any, lanes: int | None = None) -> IntArray:
-        """Checked actions of one environment, or of so many lanes."""
-        return checked(actions, self.actions, lanes)
-
-    def observe(self) -> Any:
-        """What each lane sees: float32 [B, O], or a dict with the masks beside it."""
-        flat = self.batch.seen.copy()
-        if self.observation == "flat":
-            return flat
-        return {"observations": flat, "action_mask": self.actions.mask()}
+    def seen(self) -> NDArray[np.float32]:
+        """What each lane sees, [B, O]."""
+        return self.batch.seen.copy()
 
     def info(self, acted: Acted | None = None) -> dict[str, Any]:
         """What a step says of each lane: arrays [B], the caller's own; 0 where no second was served.
@@ -250,6 +206,16 @@ class ServePlay:
             info[name] = record[:, place].copy()
         info |= {name: terms[:, place].copy() for place, name in enumerate(TERMS)}
         return info | {"action_mask": self.actions.mask()}
+
+    def text(self, lane: int) -> str:
+        """The seconds of late of one lane, in words; for lanes that are filmed."""
+        return text(self.films[lane])
+
+    def picture(self, lane: int) -> Picture:
+        """The same as a picture, uint8 [height, width, 3]."""
+        from rapgym.envs.serve_picture import draw
+
+        return draw(self.films[lane])
 
     def close(self) -> None:
         """Nothing is held open."""

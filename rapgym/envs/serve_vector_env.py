@@ -6,9 +6,9 @@ from typing import Any
 from gymnasium.vector import AutoresetMode
 
 from rapgym.envs import screen
-from rapgym.envs.play import whole
+from rapgym.envs.episodes import whole
 from rapgym.envs.serve_env import DEFAULT
-from rapgym.envs.serve_play import Acted, ServePlay
+from rapgym.envs.serve_play import ServePlay
 from rapgym.envs.vector_form import VectorForm, mode_of
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios.serving import ServeScenario, story_of
@@ -57,8 +57,3 @@ class ServeVectorEnv(VectorForm):
         )
         self.worlds, self.layout = play.worlds, sight.SLICES
         self._stand(count, play, autoreset_mode, render_mode)
-
-    def info(self, acted: Acted | None = None) -> dict[str, Any]:
-        """What is said of a step, or without one of a reset: arrays with an entry for each lane."""
-        found: dict[str, Any] = self._play.info(acted)
-        return found

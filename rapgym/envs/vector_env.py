@@ -6,8 +6,8 @@ from typing import Any
 from gymnasium.vector import AutoresetMode
 
 from rapgym.envs import screen
-from rapgym.envs.info import rows_info
-from rapgym.envs.play import Acted, Play, whole
+from rapgym.envs.episodes import whole
+from rapgym.envs.play import Play
 from rapgym.envs.vector_form import VectorForm, mode_of
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios.catalogue import story_of
@@ -68,12 +68,3 @@ class RapVectorEnv(VectorForm):
         self.lanes = play.lanes
         self.layout = self.lanes.layout
         self._stand(self.num_envs, play, autoreset_mode, render_mode)
-
-    def info(self, acted: Acted | None = None) -> dict[str, Any]:
-        """What is said of a step, or without one of a reset: arrays with an entry for each lane."""
-        blocks = self.lanes.world.blocks
-        if acted is None:
-            info = rows_info(self.num_envs, blocks)
-        else:
-            info = rows_info(self.num_envs, blocks, acted.served, acted.outcome, acted.asked)
-        return info | {"action_mask": self._play.actions.mask()}

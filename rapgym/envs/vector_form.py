@@ -1,104 +1,31 @@
 """What the native vector forms share: seeds, masks, resets, spec and pictures of B lanes."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.envs import screen
+from rapgym.envs.episodes import Episodes, whole
 from rapgym.envs.info import without
-from rapgym.envs.play import whole
 from rapgym.errors import InvalidAction, InvalidSpec
-
-
-class Acted(Protocol):
-    """What one step did in B lanes."""
-
-    @property
-    def over(self) -> BoolArray:
-        """Lanes whose episode is over, [B]."""
-
-    @property
-    def reward(self) -> FloatArray:
-        """float64 [B]."""
-
-
-class Actions(Protocol):
-    """What lanes may answer."""
-
-    @property
-    def space(self) -> spaces.Space[Any]:
-        """Of one lane."""
-
-    @property
-    def so_far(self) -> BoolArray | None:
-        """What each lane's row still keeps, [B, N], where rows take several steps."""
-
-    def mask(self) -> NDArray[np.int8]:
-        """int8 [B, M]."""
-
-    def legal(self) -> BoolArray:
-        """bool [B, M']."""
-
-
-class Lanes(Protocol):
-    """Episodes of B lanes: begun, acted in and observed."""
-
-    playing: BoolArray
-    begun: BoolArray
-
-    @property
-    def films(self) -> Sequence[screen.Shown]:
-        """Of each lane, where it is drawn."""
-
-    @property
-    def actions(self) -> Actions:
-        """What lanes may answer."""
-
-    @property
-    def observation_space(self) -> spaces.Space[Any]:
-        """Of one lane."""
-
-    def spec_of(self, spec: EnvSpec) -> EnvSpec:
-        """The spec that Gymnasium gives, completed."""
-
-    def pair(self, lanes: BoolArray, options: dict[str, Any] | None, seeded: BoolArray) -> None:
-        """Take what options say of these lanes' episodes."""
-
-    def begin(self, lanes: BoolArray, rngs: list[np.random.Generator]) -> None:
-        """Begin an episode in these lanes."""
-
-    def act(self, actions: IntArray, lanes: BoolArray | None = None) -> Any:
-        """Act in these lanes."""
-
-    def read(self, actions: Any, lanes: int | None = None) -> IntArray:
-        """Checked actions."""
-
-    def observe(self) -> Any:
-        """What each lane sees."""
-
-    def close(self) -> None:
-        """Let go of what serves."""
 
 
 class VectorForm(VectorEnv[Any, Any, Any]):
     """`num_envs` lanes, seeded, reset and stepped as Gymnasium's own vector forms do it.
 
-    A form makes its lanes and calls `_stand`; it says in `info` what a step did.
+    A form makes its lanes and calls `_stand`.
     """
 
     def _stand(
         self,
         num_envs: int,
-        play: Lanes,
+        play: Episodes,
         autoreset_mode: str | AutoresetMode,
         render_mode: str | None,
     ) -> None:
@@ -194,17 +121,18 @@ class VectorForm(VectorEnv[Any, Any, Any]):
         """What each lane sees now, batched."""
         return self._play.observe()
 
-    @abstractmethod
     def info(self, acted: Any = None) -> dict[str, Any]:
         """What is said of a step, or without one of a reset: arrays with an entry for each lane."""
+        found: dict[str, Any] = self._play.info(acted)
+        return found
 
     def render(self) -> Any:
         """A text or picture of each lane, as the environment alone gives it."""
-        return screen.render_all(self.render_mode, self._play.films, self._play.actions.so_far)
+        return screen.render_all(self.render_mode, self._play, self.num_envs)
 
     def render_lane(self, lane: int) -> Any:
         """A text or picture of one lane."""
-        return screen.render(self.render_mode, self._play.films, self._play.actions.so_far, lane)
+        return screen.render(self.render_mode, self._play, lane)
 
     def close_extras(self, **kwargs: Any) -> None:
         if self.render_mode == "human":

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.policies.policy import TOLD, Told
 from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.serving import ServeScenario
@@ -113,11 +113,8 @@ class Grid:
         """Tokens whose KV cache fits beside each pair's blocks, below 0 where not even those, [B, A+1, F+1]."""
         return (limit_bytes[:, None, None] - self.base_bytes) / self.token_bytes
 
-    def least(
-        self, worth: FloatArray, allowed: BoolArray | None = None
-    ) -> tuple[IntArray, IntArray]:
+    def least(self, worth: FloatArray) -> tuple[IntArray, IntArray]:
         """The pair of least worth in each lane, the fewest blocks first among equals: [B, A+1, F+1] -> [B] twice."""
-        worth = worth if allowed is None else np.where(allowed, worth, np.inf)
         flat = worth.reshape(len(worth), -1).argmin(axis=1)
         attention, ffn = np.unravel_index(flat, self.nll.shape)
         return attention.astype(np.int64), ffn.astype(np.int64)

@@ -5,6 +5,7 @@ Plotly reads markup and HTML entities in its labels. Names come from files and p
 """
 
 import html
+import importlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,13 +31,19 @@ def graph_objects() -> Any:
     Raises:
         MissingExtra: plotly is not installed.
     """
+    return of_extra("plotly.graph_objects", "plotly, which draws the figures,")
+
+
+def of_extra(module: str, who: str) -> Any:
+    """A module of the extra `report`, loaded where it is used.
+
+    Raises:
+        MissingExtra: it is not installed; `who` says what it is and does.
+    """
     try:
-        import plotly.graph_objects as found
+        return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtra(
-            "plotly, which draws the figures, is not installed; run: pip install 'rapgym[report]'"
-        ) from error
-    return found
+        raise MissingExtra(f"{who} is not installed; run: pip install 'rapgym[report]'") from error
 
 
 def label(text: object, longest: int = 1 << 20) -> str:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapgym.errors import InvalidSpec, MissingExtra
+from rapgym.errors import InvalidSpec
 from rapgym.files import places, provenance, writing
 from rapgym.files.shown import shown, shown_lines
-from rapgym.report.drawing import STEPS
+from rapgym.report.drawing import STEPS, of_extra
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -134,13 +134,9 @@ def _without(page: Page, picture: Picture) -> Page:
 
 
 def _rendered(page: Page) -> str:
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingExtra(
-            "jinja2, which lays out the report, is not installed; run: pip install 'rapgym[report]'"
-        ) from error
+    of_extra("jinja2", "jinja2, which lays out the report,")
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     def printable(value: Any) -> Any:
         return shown_lines(value) if type(value) is str else value
@@ -176,14 +172,9 @@ def plotly_script() -> str:
     Raises:
         MissingExtra: plotly is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise MissingExtra(
-            "plotly, which draws the figures, is not installed; run: pip install 'rapgym[report]'"
-        ) from error
+    offline = of_extra("plotly.offline", "plotly, which draws the figures,")
     # A browser reads CRLF as LF, and the sha256 is of what it reads.
-    text: str = get_plotlyjs().replace("\r\n", "\n").replace("</script", "<\\/script")
+    text: str = offline.get_plotlyjs().replace("\r\n", "\n").replace("</script", "<\\/script")
     return text
 
 

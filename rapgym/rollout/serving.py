@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray, first_of_least
-from rapgym.errors import InvalidPolicy
 from rapgym.policies.serving import ServeBriefing, ServePolicy
-from rapgym.policies.tuning import TUNING_BUDGET
+from rapgym.rollout.tuning import tried
 from rapgym.serving import batch
 from rapgym.serving.batch import Batch
 from rapgym.serving.world import Part, ServeWorld
@@ -25,7 +24,13 @@ class Served:
 
     parts: tuple[Part, ...]
     record: FloatArray  # columns of `batch.COLUMNS`, summed over the seconds of each part, [P, K]
-    counts: FloatArray  # attention and FFN blocks dropped, mean over the seconds, [P, 2]
+
+    @property
+    def counts(self) -> FloatArray:
+        """Attention and FFN blocks dropped, mean over the seconds of each part, [P, 2]."""
+        seconds = np.array([part.seconds for part in self.parts])
+        found: FloatArray = self.record[:, [batch.ATTENTION_DROPPED, batch.FFN_DROPPED]]
+        return found / seconds[:, None]
 
     @property
     def tokens(self) -> FloatArray:
@@ -57,17 +62,13 @@ def play(
         _served(make(), world, parts[first : first + LANES], told, [seed, first])
         for first in range(0, len(parts), LANES)
     ]
-    return Served(
-        tuple(parts),
-        np.concatenate([record for record, _ in done]),
-        np.concatenate([counts for _, counts in done]),
-    )
+    return Served(tuple(parts), np.concatenate([each.record for each in done]))
 
 
 def _served(
     policy: ServePolicy, world: ServeWorld, parts: Sequence[Part], told: ServeBriefing,
     seed: list[int],
-) -> tuple[FloatArray, FloatArray]:  # fmt: skip
+) -> Served:  # fmt: skip
     count, rng = len(parts), np.random.default_rng(seed)
     lanes = Batch([world] * count)
     for lane, part in enumerate(parts):
@@ -75,14 +76,13 @@ def _served(
     lanes.look(np.ones(count, dtype=bool))
     policy.reset(count, told)
     seconds = np.array([part.seconds for part in parts])
-    total, dropped = np.zeros((count, len(batch.COLUMNS))), np.zeros((count, 2))
+    total = np.zeros((count, len(batch.COLUMNS)))
     for second in range(int(seconds.max())):
         acting = second < seconds
         decided = np.asarray(policy.decide(lanes.seen.copy(), rng), dtype=np.int64)
         lanes.advance(np.where(acting[:, None], decided, 0), acting)
         total[acting] += lanes.record[acting]
-        dropped[acting] += lanes.record[acting][:, [batch.ATTENTION_DROPPED, batch.FFN_DROPPED]]
-    return total, dropped / seconds[:, None]
+    return Served(tuple(parts), total)
 
 
 def spread(world: ServeWorld, count: int = TUNING_PARTS, seconds: int = TUNING_S) -> list[Part]:
@@ -114,14 +114,11 @@ def best_settings(
     Raises:
         InvalidPolicy: there are more settings than any method may try.
     """
-    count = len(next(iter(settings.values()), [0]))
-    if count > TUNING_BUDGET:
-        raise InvalidPolicy(f"{count} settings to try; a method may try {TUNING_BUDGET}")
+    count = tried(settings)
     cost, tokens = np.zeros(count), np.zeros(count)
     for part in spread(told.train) if parts is None else parts:
-        record, _ = _served(make(**settings), told.train, [part] * count, told, [0])
-        served = Served((part,) * count, record, np.zeros((count, 2)))
-        cost += record[:, batch.COST]
+        served = _served(make(**settings), told.train, [part] * count, told, [0])
+        cost += served.record[:, batch.COST]
         tokens += served.tokens
     each = cost / np.maximum(tokens, 1.0)
     best = first_of_least(each)

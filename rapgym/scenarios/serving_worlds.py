@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import platform
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import numpy as np
 
 from rapgym import heldout
 from rapgym.arrays import FloatArray
-from rapgym.errors import DataUnavailable, WrongChecksum
-from rapgym.files import checked
+from rapgym.errors import DataUnavailable
 from rapgym.quality import sets
 from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import build, card, tables, worlds
+from rapgym.scenarios.drawn import drawn_once
 from rapgym.scenarios.serving import ServeScenario, engine_profile
 from rapgym.scenarios.story import Scenario, Split, Tenant
 from rapgym.serving.card import Card, order_of_going
@@ -27,29 +26,18 @@ from rapgym.workload.traffic import US, Traffic
 def traffic_file(story: ServeScenario, *, quiet: bool = False) -> Path:
     """The file of traffic that is drawn: made here once, and kept in the cache.
 
-    Two processes at once draw it once.
-
     Args:
         quiet: without a line of progress.
 
     Raises:
         WrongChecksum: this machine draws other traffic than the scenario states.
     """
-    base, known = story.base, story.traffic_sha256
-    name = f"serve-{_traffic_key(base)}-{known[:12] or 'unchecked'}{traffic.ENDING}"
-    path = checked.cache_folder() / "workloads" / name
-    if not path.is_file():
-        with checked.locked(path.with_suffix(".lock")):
-            if not path.is_file():  # another process may have drawn it meanwhile
-                traffic.write(build.traffic(base, quiet=quiet), path)
-    if known and (found := checked.sha256_once(path)) != known:
-        path.unlink(missing_ok=True)
-        raise WrongChecksum(
-            f"{story.name}: this machine draws other traffic (sha256 {found[:12]}..., expected "
-            f"{known[:12]}...; NumPy {np.__version__}, {platform.platform()}), so that its results "
-            'would not compare with others; report it, or use a scenario with traffic_sha256 = ""'
-        )
-    return path
+    base = story.base
+    return drawn_once(
+        lambda path: traffic.write(build.traffic(base, quiet=quiet), path),
+        f"serve-{_traffic_key(base)}", traffic.ENDING, story.traffic_sha256,
+        story=story.name, what="other traffic", key="traffic_sha256",
+    )  # fmt: skip
 
 
 def _traffic_key(base: Scenario) -> str:

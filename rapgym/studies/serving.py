@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from rapgym.arrays import IntArray
+from rapgym.bench import score
+from rapgym.bench.pieces import Pieces
+from rapgym.bench.score import Estimate
 from rapgym.files import places, writing
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
@@ -31,7 +33,6 @@ from rapgym.serving.world import Part
 
 OUT = places.RESULTS / "serving.json"
 SEARCH_PARTS, SEARCH_S = 12, 600  # of test, evenly spread: a search takes minutes an hour
-DRAWS, SEED = 2000, 0  # of the bootstrap over parts
 DECIMALS = 6
 Entry = dict[str, Any]
 
@@ -40,10 +41,10 @@ def told(served: Served) -> Entry:
     """What a policy came to: cost with its interval over parts, and what a server would ask."""
     total = served.record.sum(axis=0)
     tokens, finished = max(1.0, float(served.tokens.sum())), max(1.0, float(total[batch.FINISHED]))
-    low, high = interval(served)
+    cost = estimate(served)
     lost = float(total[batch.SHED_TOKENS] + total[batch.LOST])
     found = {
-        "cost": served.cost, "low": low, "high": high,
+        "cost": cost.value, "low": cost.low, "high": cost.high,
         "nats": float(total[batch.NATS]) / max(1.0, float(total[batch.TOKENS])),
         "undelivered": lost / tokens,
         "goodput": float(total[batch.GOOD]) / max(1.0, float(total[batch.ARRIVED])),
@@ -57,31 +58,15 @@ def told(served: Served) -> Entry:
     return {name: round(value, DECIMALS) for name, value in found.items()}
 
 
-def interval(served: Served) -> tuple[float, float]:
-    """95 % of the pooled cost, parts drawn with replacement."""
-    cost, tokens = served.record[:, batch.COST], served.tokens
-    drawn = _drawn(len(cost))
-    each = cost[drawn].sum(axis=1) / np.maximum(tokens[drawn].sum(axis=1), 1.0)
-    low, high = np.quantile(each, (0.025, 0.975)).tolist()
-    return low, high
-
-
-def difference(one: Served, other: Served) -> tuple[float, float, float]:
-    """Cost of one less that of the other on the same parts, and 95 % of it."""
-    drawn = _drawn(len(one.tokens))
-    each = [
-        served.record[:, batch.COST][drawn].sum(axis=1)
-        / np.maximum(served.tokens[drawn].sum(axis=1), 1.0)
-        for served in (one, other)
-    ]
-    low, high = np.quantile(each[0] - each[1], (0.025, 0.975)).tolist()
-    return one.cost - other.cost, low, high
-
-
-def _drawn(parts: int) -> IntArray:
-    rng = np.random.default_rng(SEED)
-    found: IntArray = rng.integers(0, parts, (DRAWS, parts))
-    return found
+def estimate(one: Served, other: Served | None = None) -> Estimate:
+    """Cost of one, or less that of another on the same parts, with its interval: parts are drawn, as in `bench`."""
+    count = len(one.parts)
+    pieces = Pieces("hour", np.arange(count), count)
+    against = np.zeros(count) if other is None else other.record[:, batch.COST]
+    columns = [each[:, None] for each in (one.record[:, batch.COST], against, one.tokens)]
+    drawn = score.resamples(pieces, np.zeros(1, dtype=np.int64))
+    here, there, tokens = drawn.summed(columns, np.ones((count, 1), dtype=np.int64))
+    return score.difference(here, there, tokens, pieces)
 
 
 def rule(story: ServeScenario, name: str) -> tuple[Entry, Served]:
@@ -122,7 +107,10 @@ def studied(story: ServeScenario, *, searches: bool) -> Entry:
         "scenario": story.id,
         "rules": {name: found for name, (found, _) in rules.items()},
         "against_lookup": {
-            name: [round(value, DECIMALS) for value in difference(served, rules["lookup"][1])]
+            name: {
+                field: round(value, DECIMALS)
+                for field, value in asdict(estimate(served, rules["lookup"][1])).items()
+            }
             for name, (_, served) in rules.items()
             if name != "lookup"
         },

@@ -13,6 +13,7 @@ pytest.importorskip("transformers")
 import tiny_llama
 
 from rapgym.cli import main
+from rapgym.errors import InvalidSpec
 from rapgym.files import places
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, FORMATS, Format
@@ -73,6 +74,23 @@ def test_in_a_format_of_its_own_dense_costs_nothing_and_the_rest_adds_up(
         key = blocks.key(kept)
         np.testing.assert_allclose(above_bf16[key].nll, found[key].nll + offset, atol=3e-6)
     assert np.abs(offset).max() > 1e-5, "the format costs something, or this would say nothing"
+
+
+def test_a_format_is_not_rounded_on_top_of_another(tmp_path: Path) -> None:
+    own = opened(tmp_path, Format("int8", "int8"))
+    with own.ledger, pytest.raises(InvalidSpec, match="in int8/int8 already"):
+        own.measure([designs.dense(N)], "test", "formats", form=Format("int4"))
+    assert not own.ledger.found
+
+
+def test_a_whole_table_of_a_format_takes_no_orders_from_elsewhere(tiny: list[str]) -> None:
+    """All its designs but the formats, which are compared with bf16."""
+    words = [*tiny, "--attention-drops", "2", "--ffn-drops", "2", "--format", "int8/int8"]
+    assert main(words) == 0
+    header = QualityTable.load(Path("tiny-int8-int8kv.csv.gz")).header
+    assert (header.weights, header.kv, header.formats) == ("int8", "int8", ())
+    assert len(header.block_influence) == tiny_llama.LAYERS
+    assert len(header.orders[0].joint) == 4
 
 
 def test_the_origin_of_a_bf16_ledger_is_what_it_was_and_a_format_is_told(

@@ -66,11 +66,17 @@ def measure_formats(
 def usual(meter: Meter, orders: Orders | None = None) -> tuple[str, ...]:
     """The designs of a whole table: pairs on an accelerator alone, where they take minutes.
 
-    Where `orders` are given, another table has block influence and the formats already.
+    Where `orders` are given, another table has block influence and the formats already. Formats
+    are compared with bf16, so a table of another format has none.
     """
-    wanted = DESIGNS if orders is None else ("single", "pairs", "orders", "grid", "random", "near")
-    on_cpu = meter.model.network.device.type == "cpu"
-    return tuple(design for design in wanted if design != "pairs" or not on_cpu)
+    without = set()
+    if meter.model.network.device.type == "cpu":
+        without.add("pairs")
+    if orders is not None:
+        without |= {"formats", "influence"}
+    if meter.form != BF16:
+        without.add("formats")
+    return tuple(design for design in DESIGNS if design not in without)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.errors import InvalidSpec
 from rapgym.jobs.progress import Progress
 from rapgym.model import blocks
 from rapgym.model.shapes import BF16, Format
@@ -129,10 +130,16 @@ class Meter:
             Key -> measurement, for all of `sets`.
 
         Raises:
+            InvalidSpec: `form` is neither the meter's own nor is that bf16: it would be rounded twice.
             OutOfTime: `deadline_s` passed and something is left; at least one set, or one batch of
                 them, was measured.
         """
         form = form or self.form
+        if form != self.form and self.form != BF16:
+            raise InvalidSpec(
+                f"{form_name(form)} is measured from bf16, and this model is in "
+                f"{form_name(self.form)} already"
+            )
         wanted, name = {blocks.key(kept): kept for kept in sets}, form_name(form)
         missing = []
         for key, kept in wanted.items():

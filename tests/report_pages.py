@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toy_world
 
 from rapgym.bench import run as bench_run
 from rapgym.bench import scoreboard
 from rapgym.bench.results import Results
 from rapgym.model import blocks
 from rapgym.policies import registry
-from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 
 POLICIES = ["keep-all", "frontier", "partial-admission"]
@@ -22,8 +22,8 @@ POLICIES = ["keep-all", "frontier", "partial-admission"]
 def toy_bench(story: Scenario, out: Path, patch: pytest.MonkeyPatch) -> Results:
     """Results of the toy scenario, written to `out`."""
     kept = {"kept": blocks.key(np.array([1, 1, 1, 1, 0, 0], dtype=bool))}
-    settings = {"train": kept, "fit": kept, "table_sha256": tables.table(story).sha256}
-    patch.setattr(registry, "tuned", lambda: {"static-best-repaired": {story.id: settings}})
+    found = toy_world.tuned(story, kept)
+    patch.setattr(registry, "tuned", lambda: {"static-best-repaired": {story.id: found}})
     return bench_run.run([story], POLICIES, out, summary=scoreboard.summed_up, quiet=True)
 
 

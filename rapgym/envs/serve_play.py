@@ -14,7 +14,7 @@ from rapgym.envs.film import Picture
 from rapgym.envs.serve_film import ServeFilm, text
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios import serving_worlds
-from rapgym.scenarios.lanes import STRETCHES
+from rapgym.scenarios.lanes import is_stretch
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.scenarios.story import Split
 from rapgym.serving import batch, sight
@@ -114,7 +114,7 @@ class ServePlay(Episodes):
     def longest(self) -> int:
         """What no episode takes more seconds than."""
         longest = max(part.seconds for world in self.worlds for part in world.pieces)
-        if self.split not in STRETCHES:
+        if not is_stretch(self.split):
             return longest
         spans = [span.seconds for world in self.worlds for span in world.spans]
         return min(TRAIN_EPISODE_S, max(spans))
@@ -133,7 +133,7 @@ class ServePlay(Episodes):
         """
         for lane in np.flatnonzero(lanes).tolist():
             world = self.worlds[lane]
-            if self.split in STRETCHES:
+            if is_stretch(self.split):
                 part = world.drawn(TRAIN_EPISODE_S, rngs[lane])
             else:
                 pieces, place = world.pieces, int(self.places[lane])

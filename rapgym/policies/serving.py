@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.policies.policy import TOLD, Told
+from rapgym.policies.policy import Told, told_before
 from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.scenarios.story import Split
@@ -60,7 +60,7 @@ class ServeBriefing:
 
 def serve_briefing(story: ServeScenario, judged: Split = "test") -> ServeBriefing:
     """The briefing before a split: of train before test, of what precedes it before its parts."""
-    told = TOLD[judged]
+    told = told_before(judged)
     return ServeBriefing(story, serving_worlds.world(story, told), told)
 
 

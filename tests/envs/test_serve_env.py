@@ -109,7 +109,7 @@ def test_an_episode_of_train_is_ten_minutes_from_a_drawn_second(
 
 
 def test_an_episode_elsewhere_is_a_whole_piece(serving_story: ServeScenario) -> None:
-    env = made(serving_story, split="validation")
+    env = made(serving_story, split="validation-3")
     pieces = env.world.pieces
     assert len(pieces) == 1
     rows = played(env, 0, 10_000)
@@ -118,7 +118,7 @@ def test_an_episode_elsewhere_is_a_whole_piece(serving_story: ServeScenario) -> 
     assert env.spec.max_episode_steps == pieces[0].seconds
     arrived = sum(int(info["arrived"]) for _, info, _, _ in rows)
     assert arrived == len(env.world.spans[0].arrival_us)
-    with pytest.raises(InvalidSpec, match="validation of toy-serve has pieces 0 to 0, not 1"):
+    with pytest.raises(InvalidSpec, match="validation-3 of toy-serve has pieces 0 to 0, not 1"):
         env.reset(options={"piece": 1})
 
 
@@ -240,8 +240,8 @@ def test_a_spec_makes_the_same_environment_again(serving_story: ServeScenario) -
 
 def test_training_opens_its_split_alone(serving_story: ServeScenario) -> None:
     serving_worlds.forget()
-    with only("fit") as opened:
-        made(serving_story, split="fit").reset(seed=0)
+    with only("fit-3") as opened:
+        made(serving_story, split="fit-3").reset(seed=0)
         with pytest.raises(HeldOut):
             made(serving_story, split="test")
-    assert opened == {"fit"}
+    assert opened == {"fit-3"}

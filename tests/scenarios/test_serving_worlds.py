@@ -15,7 +15,7 @@ from rapgym.quality import sets
 from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import build, card, serving, serving_worlds, tables
 from rapgym.scenarios.serving import ServeScenario
-from rapgym.scenarios.story import Scenario, Tenant
+from rapgym.scenarios.story import Scenario, Split, Tenant
 from rapgym.serving.card import order_of_going
 from rapgym.workload import series, traffic
 
@@ -43,7 +43,8 @@ def test_requests_of_the_base_in_continuous_time(serving_story: ServeScenario) -
 
 def test_units_are_those_of_train(serving_story: ServeScenario) -> None:
     (span,) = serving_worlds.world(serving_story, "train").spans
-    for split in ("train", "fit", "test"):
+    splits: tuple[Split, ...] = ("train", "fit-3", "test")
+    for split in splits:
         means = serving_worlds.world(serving_story, split).means
         assert means.requests == pytest.approx(len(span.arrival_us) / span.seconds)
         assert means.prompt_tokens == pytest.approx(span.prompt_tokens.sum() / span.seconds)
@@ -85,9 +86,10 @@ def test_blocks_go_in_the_order_that_policies_know(
 
 
 def test_training_sees_no_test(serving_story: ServeScenario) -> None:
+    others: tuple[Split, ...] = ("test", "fit-3")
     with heldout.only("train") as opened:
         serving_worlds.world(serving_story, "train")
-        for split in ("test", "fit"):
+        for split in others:
             with pytest.raises(HeldOut):
                 serving_worlds.world(serving_story, split)
         with pytest.raises(HeldOut):

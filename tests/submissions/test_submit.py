@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import toy_world
 
 from rapgym import cli
 from rapgym.bench import results, scoreboard
@@ -12,7 +13,6 @@ from rapgym.bench import run as bench_run
 from rapgym.errors import InvalidPolicy, InvalidResult, InvalidSpec
 from rapgym.guard.foreign import Terms
 from rapgym.policies import registry
-from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 from rapgym.submissions import pack, stored, submission
 from rapgym.submissions.header import Header, Stated
@@ -42,8 +42,7 @@ def folder(toy_story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (path / "own" / "mine.py").write_text(MODULE)
     (path / "single.py").write_text(MODULE)
     (path / "notes.txt").write_text("not asked for")
-    kept = {"train": {"kept": "fc"}, "fit": {"kept": "fc"}}
-    tuned = {toy_story.id: {**kept, "table_sha256": tables.table(toy_story).sha256}}
+    tuned = {toy_story.id: toy_world.tuned(toy_story, {"kept": "fc"})}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "tuned", lambda: {"static-best-repaired": tuned})
         bench_run.run(

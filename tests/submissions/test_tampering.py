@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toy_world
 
 from rapgym import cli
 from rapgym.bench import results, scoreboard
@@ -23,7 +24,6 @@ from rapgym.files import limits, places
 from rapgym.guard import landlock
 from rapgym.guard.foreign import Terms
 from rapgym.policies import registry
-from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 from rapgym.submissions import check, pack, stored, submission
 from rapgym.submissions.header import Stated
@@ -63,8 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def benched(toy_story: Scenario, folder: Path) -> Iterator[Results]:
-    kept = {"train": {"kept": "fc"}, "fit": {"kept": "fc"}}
-    tuned = {toy_story.id: {**kept, "table_sha256": tables.table(toy_story).sha256}}
+    tuned = {toy_story.id: toy_world.tuned(toy_story, {"kept": "fc"})}
     terms = Terms(folders=(str(folder),), reads=(str(folder / "dropped.txt"),))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "tuned", lambda: {"static-best-repaired": tuned})

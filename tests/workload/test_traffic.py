@@ -88,8 +88,8 @@ def test_days_are_split_in_whole_hours_and_an_hour_by_the_second() -> None:
     day = 24 * 3600
     assert traffic.spans(14 * day, "train", "days") == [(0, 10 * day)]
     assert traffic.spans(14 * day, "test", "days") == [(10 * day, 14 * day)], "without a gap"
-    assert traffic.spans(14 * day, "fit", "days") == [(0, 204 * 3600)]
-    assert traffic.spans(14 * day, "validation", "days") == [(204 * 3600, 240 * 3600)]
+    assert traffic.spans(14 * day, "validation-2", "days") == [(80 * 3600, 160 * 3600)]
+    assert traffic.spans(14 * day, "fit-2", "days") == [(0, 80 * 3600), (160 * 3600, 240 * 3600)]
     assert traffic.spans(3600, "train", "time") == [(0, 2520)]
     assert traffic.spans(3600, "test", "time") == [(2700, 3600)]
     stretches = traffic.spans(3600, "train", "blocked")
@@ -107,6 +107,8 @@ def test_no_second_is_in_train_and_in_test(scheme: series.Scheme) -> None:
         for split in series.SPLITS
     }
     assert not whole["train"] & whole["test"]
-    assert whole["fit"] | whole["validation"] == whole["train"]
-    assert not whole["fit"] & whole["validation"]
-    assert whole["learn"] | whole["check"] == whole["fit"]
+    for fold in ("1", "2", "3"):
+        fit, validation = whole[f"fit-{fold}"], whole[f"validation-{fold}"]
+        assert fit | validation == whole["train"]
+        assert not fit & validation
+        assert whole[f"learn-{fold}"] | whole[f"check-{fold}"] == fit

@@ -40,14 +40,22 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--trace",
         metavar="FILE",
-        help="a recording of memory (see rapgym record): it takes the tenant's place in the scenarios "
-        "named, laptop unless named. What policies tune is tuned on its train part first",
+        help="a recording of memory (see rapgym record), or what nvidia-smi or DCGM wrote: it takes the "
+        "tenant's place in the scenarios named, laptop unless named. What policies tune is tuned on its "
+        "train part first",
     )
     command.add_argument(
         "--requests",
         metavar="FILE",
-        help="with --trace: serve these requests, all of them, instead of the scenario's",
+        help="with --trace: serve these requests, all of them, instead of the scenario's; a trace, or a log as "
+        "rapgym record --access-log reads them",
     )
+    own_traces.add_reading(command, "with --trace")
+    command.add_argument("--gpu", metavar="I", help="with --trace: which of a file's GPUs")
+    command.add_argument(
+        "--pair", choices=("start",), help="with --trace: requests and memory begin together, whatever their "
+        "clocks say",
+    )  # fmt: skip
     command.add_argument(
         "--card",
         type=float,
@@ -106,6 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = _out(arguments)
     terms = users.terms(arguments)
     stories = catalogue.named(own_traces.names(arguments))
+    own_traces.tried(stories)
     names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:
         print(

@@ -9,15 +9,16 @@ import numpy as np
 from rapgym.errors import InvalidTrace
 from rapgym.scenarios.story import Recorded, Scenario, Tenant
 from rapgym.workload import series, servegen, sources
+from rapgym.workload.inputs.how import How
 from rapgym.workload.loaders import is_path, load_requests, vllm_kvcache
 from rapgym.workload.own import (
     RECORDED_POOL,
     beside,
-    path_of,
+    memory_trace,
     sha256,
 )
 from rapgym.workload.series import Series
-from rapgym.workload.trace import RequestTrace, read_memory
+from rapgym.workload.trace import RequestTrace
 
 OURS = "recorded with `rapgym record` by the authors of rapgym"
 CONTEXT_TOKENS = 8192  # of Llama-3-8B, which both services of the synthetic scenarios serve
@@ -36,11 +37,11 @@ def paired(story: Scenario) -> Series:
         DataUnavailable: a raw trace is not on this machine.
         InvalidTrace: a trace has no wall clock to pair by, or they do not overlap.
     """
-    served = load_requests(story.trace).every(story.every)
+    served = load_requests(story.trace, How.of(story.reading)).every(story.every)
     tenant, offset_s = None, 0.0
     start_s, stop_s = 0.0, float(served.arrival_s[-1])
     if isinstance(story.tenant, Tenant):
-        tenant = load_requests(story.tenant.trace).every(story.tenant.every)
+        tenant = load_requests(story.tenant.trace, How.of(story.reading)).every(story.tenant.every)
         offset_s = served.start_wall_s - tenant.start_wall_s
         if math.isnan(offset_s):
             raise InvalidTrace(
@@ -74,7 +75,7 @@ def recorded(story: Scenario) -> Series:
     Raises:
         DataUnavailable: a raw trace is not on this machine.
     """
-    served = load_requests(story.trace).every(story.every)
+    served = load_requests(story.trace, How.of(story.reading)).every(story.every)
     stop_s = float(served.arrival_s[-1])
     seconds = series.whole_rows(0.0, stop_s, story.window_s) * story.window_s
     share = np.concatenate([vllm_kvcache(run).share for run in RECORDED_RUNS])
@@ -102,12 +103,13 @@ def beside_memory(story: Scenario) -> Series:
     """
     assert isinstance(story.tenant, Recorded)
     name = story.tenant.recording
-    served = load_requests(story.trace).every(story.every)
-    memory = read_memory(path_of(name), name)
+    served = load_requests(story.trace, How.of(story.reading)).every(story.every)
+    how = How.of(story.reading)
+    memory = memory_trace(name, how)
     source = {"sha256": sha256(name), "licence": "Apache-2.0", "attribution": OURS}
     origin = _origin(story, served.name, name)
     origin["sources"] = {**origin["sources"], name: source}
-    return beside(served, memory, window=story.window_s, origin=origin)
+    return beside(served, memory, window=story.window_s, origin=origin, of_one_time=False)
 
 
 def drawn(story: Scenario, *, quiet: bool = True) -> Series:

@@ -69,12 +69,12 @@ def parse(batches: Iterable[Sequence[str]], name: str, kinds: Mapping[str, Kind]
     parts: dict[str, list[NDArray[Any]]] = {column: [] for column in kinds}
     done = 0
     for batch in batches:
-        rows = _fields(batch, name)
         if not header:
-            if not rows:
+            if not batch:
                 continue
-            header, rows = rows[0], rows[1:]
+            (header,), batch = _fields(batch[:1], name) or [[]], batch[1:]
             _check_header(header, name, kinds)
+        rows = _fields(batch, name)
         if (done + len(rows)) * len(header) > limits.CSV_CELLS:
             raise InvalidTrace(f"{name} holds more than {limits.CSV_CELLS} cells: cut it in parts")
         if rows:
@@ -129,7 +129,7 @@ def read(path: Path, name: str, kinds: Mapping[str, Kind]) -> Columns:
 
 def first_apart(batches: Iterator[list[str]]) -> tuple[str, Iterator[list[str]]]:
     """The first line, and the batches of what follows it."""
-    batch = next(batches, [""])
+    batch = next(filter(None, batches), [""])
     return batch[0], chain([batch[1:]], batches)
 
 

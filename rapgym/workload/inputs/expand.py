@@ -13,6 +13,9 @@ _VALUES = ("intValue", "stringValue", "doubleValue", "boolValue")
 
 def entries(told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The entries of an object: of a list in it each, of spans and sessions what they hold; else itself."""
+    if {"usage", "prompt_tokens", "input_tokens"} & told.keys():
+        yield _opened(told) if "attributes" in told else dict(told)
+        return
     if isinstance(told.get("resourceSpans"), list):
         yield from _spans(told)
         return

@@ -27,6 +27,8 @@ FINISH = ("finish_reason", "stop_reason", "status/status_code", "status/code")
 FLAGS = ("metadata/was_cancelled", "was_cancelled", "cancelled", "aborted")
 FAILED_WORDS = {"failed", "failure", "fail", "error", "cancelled", "canceled", "aborted", "abort", "timeout",
                 "timed_out", "rejected", "status_code_error"}  # fmt: skip
+_FAILING = (*STATUS, *FINISH)
+_MOST_SEEN = 200
 _SUMMING = {"invoke_agent", "create_agent", "execute_tool", "invoke_workflow"}
 
 
@@ -84,6 +86,7 @@ class _Reading:
     lengths: "array[int]" = field(default_factory=lambda: array("q"))
     inexact: bytearray = field(default_factory=bytearray)
     vllm: server_logs.VllmLog = field(default_factory=server_logs.VllmLog)
+    plans: names.Plans = field(default_factory=names.Plans)
     seen: set[str] = field(default_factory=set)  # names of what was no request, for a refusal
     told: int = 0  # entries that speak of a request, left out or not
 
@@ -140,18 +143,20 @@ class _Reading:
     def _value(self, value: Any, logged: str = "") -> None:
         if isinstance(value, text.Damaged):
             raise ValueError(value.fault)
-        if not isinstance(value, dict):
-            raise ValueError("it is no JSON object")
+        if not isinstance(value, dict) or not value:
+            raise ValueError("it is no JSON object, or an empty one")
         for each in expand.entries(value):
-            self._entry(Entry(each), logged)
+            self._entry(Entry(each, self.plans), logged)
 
     def _entry(self, entry: Entry, logged: str) -> None:
-        form = next(each for each in formats.REQUESTS if each.fits(entry))
+        form = entry.plan.form
+        if form is None:
+            form = entry.plan.form = next(each for each in formats.REQUESTS if each.fits(entry))
+            if len(self.seen) < _MOST_SEEN:
+                self.seen |= {*entry.level(())}
         if form.count is None:
             self._bench(entry, form)
             return
-        if len(self.seen) < 200:
-            self.seen |= {*entry.level(())}
         counts = _counts(form, entry)
         if _has_failed(entry):
             self.told += 1
@@ -269,7 +274,7 @@ class _Reading:
                 return
             counts = Counts(count(told[0]), count(told[1]))
         else:
-            counts = _counts(form, Entry(dict(zip(columns, row, strict=True))))
+            counts = _counts(form, Entry(dict(zip(columns, row, strict=True)), self.plans))
             if counts.prompt is None or counts.output is None:
                 self.report.leave_out(UNANSWERED)
                 return
@@ -351,13 +356,13 @@ def _speaks_of_tokens(entry: Entry) -> bool:
 
 
 def _has_failed(entry: Entry) -> bool:
-    for name in (*STATUS, *FINISH):
-        if (value := entry.at(name)) is not None and not isinstance(value, dict | list):
+    for name, value in entry.every(_FAILING):
+        if not isinstance(value, dict | list):
             if name == "status/code" and value == 2:  # of a span: an error
                 return True
             if _is_failure(value):
                 return True
-    if any(entry.at(name) is True for name in FLAGS) or entry.at("success") is False:
+    if any(value is True for _, value in entry.every(FLAGS)) or entry.at("success") is False:
         return True
     if str(entry.at("level")).upper() == "ERROR" or entry.at("attributes/error.type") is not None:
         return True

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -68,6 +69,8 @@ def count(value: Any) -> int:
         InvalidTrace: it has a comma in it.
     """
     if isinstance(value, str):
+        if len(value) < 10 and value.isdecimal() and value.isascii():
+            return int(value)
         refuse_decimal_comma(value)
         value = float(value) if re.fullmatch(r"\d{1,12}(\.0*)?", value.strip(), re.ASCII) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -111,26 +114,29 @@ def told(entry: Entry, where: str = "") -> Counts:
         ValueError: what is said is no number of tokens.
     """
 
-    def named(*names: str) -> tuple[str, int | None]:
-        for prefix in dict.fromkeys((where, "")):
-            name, value = entry.first(tuple(prefix + each for each in names))
-            if name:
-                return name.removeprefix(prefix), count(value)
-        return "", None
+    def named(names: tuple[str, ...]) -> tuple[str, int | None]:
+        name, value = entry.first(_under(where, names))
+        return (name.removeprefix(where), count(value)) if name else ("", None)
 
-    name, prompt = named(*PROMPT)
-    _, output = named(*OUTPUT)
-    _, total = named(*TOTAL)
+    name, prompt = named(PROMPT)
+    _, output = named(OUTPUT)
+    _, total = named(TOTAL)
     if output is None and prompt is not None and total is not None and total >= prompt:
         output = total - prompt  # as for embeddings, which generate nothing
     if prompt is None or output is None:
         return Counts(prompt, output)
-    beside = sum(named(each)[1] or 0 for each in BESIDE)
-    parts = beside or named(*CACHED)[1] or 0
-    reasoning = named(*REASONING)[1] or 0
+    beside = sum(named((each,))[1] or 0 for each in BESIDE)
+    parts = beside or named(CACHED)[1] or 0
+    reasoning = named(REASONING)[1] or 0
     return settled(
         prompt, parts, output, reasoning, total, beside=bool(beside) and name == "input_tokens"
     )
+
+
+@lru_cache(maxsize=256)
+def _under(where: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names within an account of usage, then the same in the entry itself."""
+    return tuple(prefix + name for prefix in dict.fromkeys((where, "")) for name in names)
 
 
 def langfuse(entry: Entry) -> Counts:

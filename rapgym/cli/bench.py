@@ -50,12 +50,7 @@ def add(subparsers: Subparsers) -> None:
         help="with --trace: serve these requests, all of them, instead of the scenario's; a trace, or a log as "
         "rapgym record --access-log reads them",
     )
-    own_traces.add_reading(command, "with --trace")
-    command.add_argument("--gpu", metavar="I", help="with --trace: which of a file's GPUs")
-    command.add_argument(
-        "--pair", choices=("start",), help="with --trace: requests and memory begin together, whatever their "
-        "clocks say",
-    )  # fmt: skip
+    own_traces.add_pairing(command)
     command.add_argument(
         "--card",
         type=float,

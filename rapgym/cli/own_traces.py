@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from rapgym.workload.inputs.how import How
 
 OWN_BASE = "laptop"  # whose card and story stand where only a trace is named
-READING = ("unit", "timezone", "gpu", "pair")  # how own files are read, as `How.told` names it
+
+
+def add_pairing(command: argparse.ArgumentParser) -> None:
+    """Add all that says how traces are read which are replayed as they are."""
+    add_reading(command, "with --trace")
+    command.add_argument("--gpu", metavar="I", help="with --trace: which of a file's GPUs")
+    command.add_argument(
+        "--pair", choices=("start",),
+        help="with --trace: requests and memory begin together, whatever their clocks say",
+    )  # fmt: skip
 
 
 def add_reading(command: argparse.ArgumentParser, where: str) -> None:
@@ -62,7 +71,7 @@ def names(arguments: argparse.Namespace) -> list[str] | None:
     }
     told = {name: f"{value:g}" if name == "card" else str(value) for name, value in stated.items()
             if value is not None}  # fmt: skip
-    told |= how(arguments).told if hasattr(arguments, "unit") else {}
+    told |= how(arguments).told
     if arguments.trace is not None:
         options = {"memory": arguments.trace, **told}
         return [catalogue.name_of(base, options) for base in arguments.scenario or [OWN_BASE]]
@@ -99,7 +108,7 @@ def tried(stories: "Iterable[Scenario]") -> None:
         if isinstance(story.tenant, Recorded):
             lines += own.told_of_memory(story.tenant.recording, reading)
         if pairing := worlds.workload(story).origin.get("pairing"):
-            lines.append(f"requests and memory are paired {pairing}")
+            lines.append(f"requests and memory are paired: {pairing}")
         for line in lines:
             if line not in said:
                 print(shown(line), file=sys.stderr)

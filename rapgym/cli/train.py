@@ -78,6 +78,7 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--card", type=float, metavar="GIB", help="with --trace: all memory there is, GiB"
     )
+    own_traces.add_pairing(command)
     command.add_argument(
         "--every", type=at_least(1), metavar="K", help="with --trace: every K-th request only"
     )

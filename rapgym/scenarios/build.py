@@ -104,12 +104,11 @@ def beside_memory(story: Scenario) -> Series:
     assert isinstance(story.tenant, Recorded)
     name = story.tenant.recording
     served = load_requests(story.trace, How.of(story.reading)).every(story.every)
-    how = How.of(story.reading)
-    memory = memory_trace(name, how)
+    memory = memory_trace(name, How.of(story.reading))
     source = {"sha256": sha256(name), "licence": "Apache-2.0", "attribution": OURS}
     origin = _origin(story, served.name, name)
     origin["sources"] = {**origin["sources"], name: source}
-    return beside(served, memory, window=story.window_s, origin=origin, of_one_time=False)
+    return beside(served, memory, window=story.window_s, origin=origin, pair="either")
 
 
 def drawn(story: Scenario, *, quiet: bool = True) -> Series:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,13 +28,14 @@ OWN_COLUMNS = (trace.REQUEST_COLUMNS, trace.MEMORY_COLUMNS)
 SMALLEST_ROWS = 64  # of which 16 are test: as many as there are pairings
 RULES = 2  # of this module: a change gives every workload that was made by it another name
 PREFIX = "own-"  # how the name of a workload begins that was made on this machine
+Pairing = Literal["clock", "start", "either"]
 RECORDED_POOL = "vllm-kvcache"  # how full a KV pool was, in place of a tenant's requests
 
 
 def is_shipped(recording: str) -> bool:
     """Whether a recording is one of rapgym's, by its name under traces/."""
     try:
-        return (places.TRACES / recording).is_file()
+        return not Path(recording).is_absolute() and (places.TRACES / recording).is_file()
     except (OSError, ValueError):  # too long for the name of a file of ours, or none at all
         return False
 
@@ -65,24 +66,27 @@ def beside(
     *,
     window: int,
     origin: dict[str, Any],
-    of_one_time: bool = True,
+    pair: Pairing = "clock",
 ) -> Series:
     """The series of requests served beside what was recorded, as long as both last.
 
     Recordings of the same time pair by wall clock; where one's is not known, both begin together.
 
     Args:
-        of_one_time: False: both begin together as well where their wall clocks do not meet.
+        pair: where both wall clocks are known and do not meet, "clock" refuses and "either" lets both begin
+            together; "start" always does.
 
     Raises:
         InvalidTrace: what both cover is shorter than `SMALLEST_ROWS` windows, or their wall clocks do not
             meet.
     """
     offset_s, pairing = served.start_wall_s - memory.start_wall_s, "by wall clock"
+    if pair == "start":
+        offset_s = math.nan
     last_s = float(memory.t_s[-1])
     start_s, stop_s = _common(served, last_s, offset_s)
     if stop_s <= start_s:
-        if of_one_time and not math.isnan(offset_s):
+        if pair == "clock" and not math.isnan(offset_s):
             raise InvalidTrace(_apart(served, memory))
         offset_s, pairing = 0.0, "both from their start"
         start_s, stop_s = _common(served, last_s, offset_s)
@@ -185,8 +189,10 @@ def own(memory: str, served: str, every: int, window: int, how: How | None = Non
     requests = loaders.load_requests(served, how).every(every)
     # No path: the same content gives the same series, wherever it lies.
     origin = {"memory_sha256": sha256(memory), "requests_sha256": sha256(served), "every": every}
-    of_one_time = loaders.is_path(served) and not (how and how.pair)
-    return beside(requests, found, window=window, origin=origin, of_one_time=of_one_time)
+    pair: Pairing = "clock" if loaders.is_path(served) else "either"
+    if how is not None and how.pair:
+        pair = "start"
+    return beside(requests, found, window=window, origin=origin, pair=pair)
 
 
 def require_parts(made: Series, name: str, scheme: series.Scheme) -> None:
@@ -200,7 +206,7 @@ def require_parts(made: Series, name: str, scheme: series.Scheme) -> None:
             f"{name} fills {len(made)} windows of {made.window_s} s, but {SMALLEST_ROWS} are needed: record "
             f"at least {SMALLEST_ROWS * made.window_s} s"
         )
-    for split in ("train", "fit", "validation", "test"):
+    for split in ("train", "test", "fit", "validation"):
         rows = series.split_rows(len(made), split, scheme)
         if not len(rows) or not made.output_tokens[rows].sum():
             first, last = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)

@@ -21,7 +21,7 @@ from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
 from rapgym.scenarios.catalogue import by_default, shipped
 from rapgym.scenarios.lanes import Lanes
-from rapgym.studies.pages import cards, figure, front
+from rapgym.studies.pages import cards, figure, front, inputs
 from rapgym.studies.pages import results as results_page
 
 ROOT = places.PACKAGE.parent
@@ -145,6 +145,7 @@ def parts(found: Results) -> dict[str, str]:
         "formats": results_page.formats(entries),
         "origin": results_page.origin(found),
         "fidelity": recorded_runs(),
+        "inputs": inputs.page(),
     }
 
 

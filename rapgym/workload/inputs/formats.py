@@ -122,7 +122,7 @@ MEMORY = (
     Format("Prometheus range query", ("data/result",), ("values",), "s", "wall",
            "DCGM_FI_DEV_FB_USED is MiB, names that end in _bytes are bytes; any other needs --unit",
            known="`data/result` of /api/v1/query_range, as of DCGM's exporter"),
-    Format(PLAIN, (), TIME, "", "either",
+    Format(PLAIN, (), ("t_s", *TIME), "", "either",
            "the usual names with their unit: used_bytes, memory_used_mib, fb_used [MiB] or the like",
            known="a time under `t_s`, `timestamp`, `time` or the like, and memory in use"),
 )  # fmt: skip
@@ -149,15 +149,19 @@ def nearest(columns: set[str], kind: str) -> str:
     best, share = format_of(PLAIN, kind).name, 0.0
     lacking: list[str] = []
     for each in KINDS[kind]:
-        marks = [mark for mark in each.marks if "=" not in mark]
-        there = [
-            mark for mark in marks
-            if any({plain(part) for part in one.split("/")} & columns for one in mark.split("|"))
-        ]  # fmt: skip
+        # A time alone brings a file near to none.
+        marks = [
+            mark for mark in each.marks if "=" not in mark and not {*mark.split("|")} & {*TIME}
+        ]
+        there = [mark for mark in marks if any(_names(one) & columns for one in mark.split("|"))]
         if marks and len(there) / len(marks) > share:
             share = len(there) / len(marks)
             best, lacking = each.name, [mark for mark in marks if mark not in there]
     return f"{best} without {', '.join(lacking)}" if lacking else best
+
+
+def _names(path: str) -> set[str]:
+    return {plain(part) for part in path.split("/")}
 
 
 def of_memory(columns: set[str]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from rapgym.errors import DataUnavailable, InvalidTrace, RapgymError
 from rapgym.files import limits
 from rapgym.workload.inputs import clock, formats, names, own, text
+from rapgym.workload.inputs.formats import Format
 from rapgym.workload.inputs.how import MEMORY_UNITS, MISSING, REPEATED, How, Report
 from rapgym.workload.inputs.names import Entry
 from rapgym.workload.inputs.text import Text
@@ -43,6 +44,8 @@ _USED = tuple(
 _GONE = {"[n/a]", "n/a", "na", "nan", "-", "", "none", "null", "[not supported]", "[unknown error]",
          "[insufficient permissions]", "[gpu requires reset]", "+inf", "-inf", "inf"}  # fmt: skip
 _CELL = re.compile(r"(\d+(?:\.\d+)?(?:[eE][-+]?\d{1,2})?)\s*([A-Za-z]*)", re.ASCII)
+_PROMETHEUS = formats.format_of("Prometheus range query", "memory")
+_MOST_GPUS, _MOST_SEEN = 1024, 200
 _NAMED_UNITS = {"DCGM_FI_DEV_FB_USED": "MiB"}  # of metrics whose name does not end in their unit
 
 
@@ -133,31 +136,32 @@ class _Reading:
         columns = next(rows)
         plain = [names.plain(column) for column in columns]
         self.seen = {*plain}
-        used = next((plain.index(p) for p in _USED if p in plain), None)
+        form = _form_of(Entry(dict.fromkeys(columns, 1)))
+        used = next((plain.index(name) for name in _USED if name in plain), None)
         time = next(
-            (plain.index(p) for p in map(names.plain, ("t_s", *formats.TIME)) if p in plain), None
+            (plain.index(name) for name in map(names.plain, form.arrival) if name in plain), None
         )
         if used is None or time is None:
             raise InvalidTrace(self._nothing())
-        gpus = [plain.index(p) for p in map(names.plain, GPU) if p in plain]
-        mig = next((plain.index(p) for p in ("mig_mode_current",) if p in plain), None)
-        is_smi = plain[used] == "memory_used" and not {"t_s", "used_bytes"} & {*plain}
-        form = "nvidia-smi" if is_smi else formats.PLAIN
-        unit = _unit_of(columns[used])
+        gpus = [plain.index(name) for name in map(names.plain, GPU) if name in plain]
+        parted = plain.index("mig_mode_current") if "mig_mode_current" in plain else None
+        unit, time_unit = _unit_of(columns[used]), self._time_unit(form, columns[time])
         for number, row in enumerate(rows, 1):
             if len(row) != len(columns):
                 self._width(number, row, columns)
-                continue
-            if row == columns:
-                continue  # a second run that was appended
-            if mig is not None and row[mig].lower() == "enabled":
-                self._note(
-                    "its GPU is parted (MIG): memory.used is of the whole card, not of an instance"
-                )
-            self._sample(
-                form, f"row {number}", row[time], clock.unit_of(columns[time]), row[used], unit,
-                [row[index] for index in gpus],
-            )  # fmt: skip
+            elif row != columns:  # as where a second run was appended
+                if parted is not None and row[parted].lower() == "enabled":
+                    self._note(
+                        "its GPU is parted (MIG): memory.used is of the whole card, not of an instance"
+                    )
+                named = [row[index] for index in gpus]
+                where = f"row {number}"
+                self._sample(form, where, (row[time], time_unit), (row[used], unit), named)
+
+    def _time_unit(self, form: Format, key: str) -> str:
+        """Of times that are numbers: as stated, as the format has it, as the key's name says; or none."""
+        stated = "" if form.clock == "wall" else self.how.time_unit
+        return stated or form.unit or clock.unit_of(key)
 
     def _width(self, number: int, row: list[str], columns: list[str]) -> None:
         if len(row) < len(columns):
@@ -174,31 +178,22 @@ class _Reading:
                 self.report.fault("a value that is no JSON object")
                 continue
             entry = Entry(value)
-            self.seen |= {*entry.level(())}
-            data = entry.at("data")
-            if isinstance(data, dict) and "result" in data:
-                self._prometheus(data)
+            self.seen |= {*entry.level(())} if len(self.seen) < _MOST_SEEN else set()
+            form = _form_of(entry)
+            if form is _PROMETHEUS:
+                self._prometheus(entry.at("data"))
                 continue
-            _, time = entry.first(("t_s", *formats.TIME))
+            time_key, time = entry.first(form.arrival)
             key, used = entry.first(_USED)
             if time is None or not key:
                 self.report.fault("an object without a time or memory in use")
                 continue
-            time_key = entry.first(("t_s", *formats.TIME))[0]
-            gpus = [str(each) for name in GPU if (each := entry.at(name)) is not None]
-            original = next((k for k in value if names.plain(k) == names.plain(key)), key)
-            self._sample(
-                formats.PLAIN,
-                "an entry",
-                time,
-                clock.unit_of(time_key),
-                used,
-                _unit_of(original),
-                gpus,
-            )
+            spelled = next((name for name in value if names.plain(name) == names.plain(key)), key)
+            gpus = [str(each) for _, each in entry.every(GPU)]
+            unit = self._time_unit(form, time_key)
+            self._sample(form, "an entry", (time, unit), (used, _unit_of(spelled)), gpus)
 
     def _prometheus(self, data: dict[str, Any]) -> None:
-        form = formats.MEMORY[2].name
         if data.get("resultType", "matrix") != "matrix":
             raise InvalidTrace(
                 f"{self.name} answers an instant query ({str(data.get('resultType'))[:20]}): ask "
@@ -212,7 +207,7 @@ class _Reading:
             unit = _NAMED_UNITS.get(metric) or _unit_of(metric)
             if metric.startswith("DCGM_FI_DEV_FB_") and metric not in _NAMED_UNITS:
                 raise InvalidTrace(
-                    f"{self.name} holds {metric}, not memory in use: ask for DCGM_FI_DEV_FB_USED"
+                    f"{self.name} holds {metric[:60]}, not memory in use: ask for DCGM_FI_DEV_FB_USED"
                 )
             gpus = _of_labels(labels)
             values = series.get("values") if isinstance(series, dict) else None
@@ -220,23 +215,32 @@ class _Reading:
                 if not isinstance(pair, list) or len(pair) != 2:
                     self.report.fault("a sample that is no pair of time and value")
                     continue
-                self._sample(form, "a sample", pair[0], "s", pair[1], unit, gpus)
+                time = (pair[0], _PROMETHEUS.unit)
+                self._sample(_PROMETHEUS, "a sample", time, (pair[1], unit), gpus)
 
     def _sample(
-        self, form: str, where: str, time: Any, time_unit: str, used: Any, unit: str, gpus: list[str]
-    ) -> None:  # fmt: skip
+        self,
+        form: Format,
+        where: str,
+        time: tuple[Any, str],
+        used: tuple[Any, str],
+        gpus: list[str],
+    ) -> None:
+        """One sample: its time and its memory, each with the unit that its name has."""
         which = ", ".join(gpus)
         self.gpus[which] = self.gpus.get(which, 0) + 1
-        if len(self.gpus) > 1024:
-            raise InvalidTrace(f"{self.name} holds more than 1024 GPUs: is the right column taken?")
+        if len(self.gpus) > _MOST_GPUS:
+            raise InvalidTrace(
+                f"{self.name} holds more than {_MOST_GPUS} GPUs: is the right column taken?"
+            )
         if self.how.gpu and self.how.gpu not in gpus:
             return
-        if str(used).strip().lower() in _GONE:
+        if str(used[0]).strip().lower() in _GONE:
             self.report.leave_out(MISSING)
             return
         try:
-            amount = self._bytes(used, unit)
-            at_s, kind = clock.point(time, time_unit)
+            amount = self._bytes(*used)
+            at_s, kind = clock.point(*time)
         except InvalidTrace:
             raise
         except (ValueError, TypeError, OverflowError) as error:
@@ -248,7 +252,7 @@ class _Reading:
             raise InvalidTrace(
                 f"{self.name} holds more than {limits.ACCESS_SAMPLES} samples: cut it in parts"
             )
-        self.report.formats[form] = self.report.formats.get(form, 0) + 1
+        self.report.formats[form.name] = self.report.formats.get(form.name, 0) + 1
 
     def _bytes(self, used: Any, unit: str) -> float:
         told = str(used).strip()
@@ -309,6 +313,10 @@ class _Reading:
         if _is_of_requests(self.seen):
             near = "; these are requests, no memory: give the file as --access-log or --requests"
         return f"{self.name} holds no samples of memory in use{found}{near}. Read are {formats.named('memory')}"
+
+
+def _form_of(entry: Entry) -> Format:
+    return next(each for each in formats.MEMORY if each.fits(entry))
 
 
 def _is_of_requests(seen: set[str]) -> bool:

@@ -133,11 +133,17 @@ def _numbers(
     if how.time_unit:
         at_s[bare] /= TIME_UNITS[how.time_unit]
     else:
-        unknown = bare.copy()
-        for unit, a_second in TIME_UNITS.items():
-            fits = bare & (values >= EARLIEST_S * a_second) & (values <= LATEST_S * a_second)
-            at_s[fits] = values[fits] / a_second
-            unknown &= ~fits
+        fitting = {
+            unit: bare & (values >= EARLIEST_S * a_second) & (values <= LATEST_S * a_second)
+            for unit, a_second in TIME_UNITS.items()
+        }
+        known = np.logical_or.reduce([*fitting.values()])
+        unknown = bare & ~known
+        if known.any() and unknown.any() and values[unknown].max() > values[known].min():
+            # A larger number that is no point in time: size tells nothing here.
+            return at_s, np.zeros(len(values), dtype=bool), bare
+        for unit, fits in fitting.items():
+            at_s[fits] = values[fits] / TIME_UNITS[unit]
             if fits.any() and unit != "s":
                 report.notes.append(f"its times are {unit} since 1970, by their size")
     is_wall = (kinds <= SECONDS) & ~unknown & (at_s >= EARLIEST_S) & (at_s <= LATEST_S)

@@ -56,7 +56,8 @@ def _lengths(prompt: str, output: str) -> Callable[[Entry], Counts]:
 
 
 TIME = (
-    "timestamp", "arrival_time", "arrival_s", "arrived_at", "arrival_time_ns", "arrival_ms", "arrival_ns",
+    "timestamp", "arrival_time", "arrival_s", "arrived_at", "arrival_time_ns", "arrival_ms", "arrival_us",
+    "arrival_ns",
     "timestamp_s", "timestamp_ms", "timestamp_us", "timestamp_ns", "start_time", "startTime",
     "start_time_ms", "start_time_ns", "request_time", "received_at", "requested_at", "created_at", "time",
     "datetime", "date", "ts", "ts_ms", "created", "@timestamp", "logged_at",

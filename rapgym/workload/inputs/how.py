@@ -64,7 +64,7 @@ class How:
         if self.timezone:
             try:
                 zoneinfo.ZoneInfo(self.timezone)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, KeyError) as error:
                 raise InvalidSpec(
                     f"--timezone {self.timezone!r} is not known here: it is a name like Europe/Berlin "
                     "(pip install tzdata where the system has none)"

@@ -15,7 +15,8 @@ _TELLING = ("object", "type")  # keys whose value, too, tells a format
 @lru_cache(maxsize=4096)
 def plain(name: str) -> str:
     """`promptTokens`, `Prompt Tokens` and `prompt_tokens` as one; a unit in brackets is no part of it."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", _UNIT.sub("", name))
+    units_apart = re.sub(r"([KMG])iB(?![a-z])", r"_\1ib", _UNIT.sub("", name))
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", units_apart)
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
 
 

@@ -19,7 +19,7 @@ from rapgym.errors import DataUnavailable, InvalidTrace
 from rapgym.workload.inputs import requests
 from rapgym.workload.inputs.how import FAILED, UNANSWERED, UNREADABLE
 from rapgym.workload.inputs.requests import Found
-from rapgym.workload.trace import RequestTrace, read_requests
+from rapgym.workload.trace import RequestTrace, read_memory, read_requests
 
 EPOCH_S = 1_750_000_000
 
@@ -206,3 +206,62 @@ def test_a_log_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for name in ("absent.log", "cut.gz"):
         with pytest.raises(DataUnavailable, match=name):
             requests.read(tmp_path / name)
+
+
+SMI = (
+    "timestamp, index, memory.used [MiB]\n"
+    "2026/09/21 14:13:20.5, 0, 1000 MiB\n2026/09/21 14:13:20.5, 1, 7000 MiB\n"
+    "2026/09/21 14:13:21.5, 0, [N/A]\n2026/09/21 14:13:21.5, 1, 7001 MiB\n"
+    "2026/09/21 14:13:22.5, 0, 1002 MiB\n2026/09/21 14:13:22.5, 1, [N/A]\n"
+)
+
+
+def test_the_command_makes_a_trace_of_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, out = tmp_path / "smi.csv", tmp_path / "memory.csv.gz"
+    log.write_text(SMI)
+    command = [
+        "record",
+        "--memory-log",
+        str(log),
+        "--out",
+        str(out),
+        "--json",
+        "--timezone",
+        "Europe/Berlin",
+    ]
+    assert cli.main(command) == 2
+    assert "holds 2 GPUs: choose one with --gpu" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main([*command, "--gpu", "1"]) == 0
+    printed = capsys.readouterr()
+    summary = json.loads(printed.out)
+    assert (summary["rows"], summary["max_bytes"], summary["format"]) == (
+        2,
+        7001 << 20,
+        "nvidia-smi",
+    )
+    assert summary["left_out"] == {"samples without a value": 1}
+    assert summary["start_wall_s"] == datetime(2026, 9, 21, 12, 13, 20, tzinfo=UTC).timestamp()
+    assert "left out: 1 samples without a value" in printed.err
+    found = read_memory(out, "")
+    assert (found.t_s.tolist(), found.used_bytes.tolist()) == ([0.5, 1.5], [7000 << 20, 7001 << 20])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--unit", "ms"], "are for --access-log and --memory-log"),
+        (["--gpu", "GPU-a"], "no GPU's number"),
+        (["--gpu", "0", "--access-log", "x"], "--gpu is for memory"),
+        (["--memory-log", "absent.csv"], "absent.csv cannot be read"),
+        (["--access-log", "absent.csv", "--unit", "h"], "--unit 'h' is none"),
+        (["--access-log", "absent.csv", "--less", "1"], "--less is for memory"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["record", "--out", str(tmp_path / "o.csv"), *arguments]) == 2
+    assert says in capsys.readouterr().err

@@ -225,7 +225,8 @@ def _check_time(name: str, column: str, time_s: FloatArray) -> None:
         raise InvalidTrace(f"{name}: {column} is negative in row 1")
     if time_s[-1] > LARGEST["seconds"]:
         raise InvalidTrace(
-            f"{name}: {column} reaches {time_s[-1]:g} s, which is no time of a trace"
+            f"{name}: {column} reaches {time_s[-1]:g} s, which is no time of a trace: of another unit "
+            "than seconds state it (--unit ms)"
         )
 
 

@@ -38,7 +38,7 @@ def read(times: list[Any], key: str = "timestamp", **how: Any) -> Found:
 
 
 def arrivals(found: Found) -> list[float]:
-    return found.requests.arrival_s.tolist()  # type: ignore[no-any-return]
+    return found.requests.arrival_s.tolist()
 
 
 @pytest.mark.parametrize("a_second", [1, 10**3, 10**6, 10**9])
@@ -62,7 +62,7 @@ def test_times_from_a_start_need_their_unit(unit: str) -> None:
 
 
 def test_a_stated_unit_overrides_what_a_format_has() -> None:
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"timestamp": t, "input_length": 3, "output_length": 4, "hash_ids": []} for t in (0, 27)
     ]
     text = "".join(json.dumps(each) + "\n" for each in entries)
@@ -128,10 +128,20 @@ def test_an_hour_that_was_skipped_is_refused() -> None:
         read(["2026-03-29T02:30:00"], timezone=BERLIN)
 
 
+def test_requests_that_fall_back_by_an_hour_ask_for_their_zone() -> None:
+    with pytest.raises(InvalidTrace, match=r"fall back by an hour in row 4.*state --timezone"):
+        read(BACK)
+    assert len(read(BACK[::-1]).requests) == 6, "the newest first: nothing falls back"
+    found = read(BACK[::-1], timezone=BERLIN)
+    assert arrivals(found) == [0, 1810, 3600, 3610, 6010, 7210]
+
+
 def test_samples_that_fall_back_by_an_hour_ask_for_their_zone() -> None:
     text = "timestamp, memory.used [MiB]\n" + "".join(f"{each}, 5000 MiB\n" for each in BACK)
     with pytest.raises(InvalidTrace, match=r"fall back by an hour in row 4.*state --timezone"):
         memory.parse([text], "smi")
+    stated = memory.parse([text], "smi", How(timezone="UTC")).report
+    assert any("is it the right zone?" in line for line in stated.sentences())
     found = memory.parse([text], "smi", How(timezone=BERLIN))
     assert found.memory.t_s.tolist() == [0, 1810, 3600, 3610, 6010, 7210]
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,7 @@ def test_whatever_pieces_it_comes_in(layout: str, size: int) -> None:
     assert rows(requests.parse(pieces, "log")) == [(0.0, 3, 4), (1.0, 4, 4)]
 
 
-WRAPPINGS = {
+WRAPPINGS: dict[str, Callable[[str], bytes]] = {
     "plain": lambda text: text.encode(),
     "UTF-8 with a mark": lambda text: text.encode("utf-8-sig"),
     "UTF-16": lambda text: text.encode("utf-16"),
@@ -287,6 +288,24 @@ def test_totals_and_their_parts(told: dict[str, Any], wanted: tuple[int, int], e
     assert ("estimate" in " ".join(found.report.sentences())) is not exact
 
 
+def test_langfuse_tables_hold_objects_in_cells() -> None:
+    cell = '"{""input"": 20, ""input_cached_tokens"": 10, ""output"": 4}"'
+    found = parse(
+        f"id,startTime,usageDetails,level\na,{ISO},{cell},DEFAULT\nb,{ISO},{cell},ERROR\n"
+    )
+    assert (rows(found), found.report.format) == ([(0.0, 30, 4)], "Langfuse")
+    assert found.report.left_out == {FAILED: 1}
+
+
+def test_attributes_of_spans_may_be_nested_or_flat() -> None:
+    nested = span() | {
+        "attributes": {"gen_ai": {"usage": {"input_tokens": 30, "output_tokens": 4}}}
+    }
+    flat = {"timestamp": ISO, "gen_ai.usage.input_tokens": "30", "gen_ai.usage.output_tokens": "4"}
+    for entry in (nested, flat):
+        assert [row[1:] for row in rows(parse(lines(entry)))] == [(30, 4)]
+
+
 @pytest.mark.parametrize(
     ("details", "wanted"),
     [
@@ -309,7 +328,7 @@ OK = {"timestamp": EPOCH_S, "prompt_tokens": 3, "completion_tokens": 4}
     "how",
     [{"status": 500}, {"status": "429"}, {"status_code": 499}, {"status": "failure"}, {"status": "Cancelled"},
      {"finish_reason": "abort"}, {"error": "timeout"}, {"error": {"code": 500}}, {"success": False},
-     {"status": {"code": 2}}, {"status": {"status_code": "ERROR"}}, {"level": "ERROR"}, {"aborted": True}],
+     {"status": {"code": 2}}, {"status": {"status_code": "ERROR"}}, {"level": "ERROR"}, {"aborted": True}, {"choices": [{"finish_reason": "abort"}]}, {"usage": "n/a", "status": 500}],
     ids=str,
 )  # fmt: skip
 def test_what_failed_is_left_out_and_counted(how: dict[str, Any]) -> None:

@@ -72,6 +72,11 @@ def test_each_format_is_read_and_named(name: str, tmp_path: Path) -> None:
     assert known == wall_s
 
 
+def test_series_alone_are_read_as_well() -> None:
+    for text in (json.dumps([dcgm()]), json.dumps({"resultType": "matrix", "result": [dcgm()]})):
+        assert used(parse(text)) == EXAMPLES["Prometheus range query"][1]
+
+
 def test_missing_samples_are_counted() -> None:
     found = parse(SMI)
     assert found.report.left_out == {MISSING: 1}
@@ -181,6 +186,7 @@ def test_json_objects_are_samples_too() -> None:
         (prometheus(dcgm(name="DCGM_FI_DEV_FB_FREE")), "ask for DCGM_FI_DEV_FB_USED"),
         (prometheus(kind="vector"), "query_range"),
         (prometheus(), "no samples of memory in use"),
+        ("2026/09/21 14:13:20, 1000 MiB\n", "run nvidia-smi without noheader"),
         ("", "no samples of memory in use"),
         ("timestamp,used_mib\n5,1000\n", "add --unit s, ms"),
     ],

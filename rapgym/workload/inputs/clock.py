@@ -30,6 +30,7 @@ _UNITS = {"s": "s", "sec": "s", "secs": "s", "seconds": "s", "ms": "ms", "millis
           "milliseconds": "ms", "us": "us", "micros": "us", "ns": "ns", "nano": "ns", "nanos": "ns",
           "nanoseconds": "ns"}  # fmt: skip
 _MOST_STRAY = 0.1  # of the rows: so many may be on another clock, and are left out
+_LATE_S = 300.0  # by which a row may be written after later ones
 _BUCKET_S = 900  # offsets of zones change at whole quarters of an hour
 _NUMBER = re.compile(r"[-+]?\d{1,40}(\.\d{0,40})?([eE][-+]?\d{1,3})?", re.ASCII)
 _SLASHES = re.compile(r"(\d{4})/(\d\d)/(\d\d)", re.ASCII)
@@ -103,13 +104,10 @@ def _text(text: str, utc: bool) -> tuple[float, int]:
     return whole, ZONED if utc or text.endswith(" UTC") else WALL
 
 
-def settled(
-    times: Times, name: str, how: How, report: Report, *, ordered: bool, own: bool = False
-) -> Settled:
+def settled(times: Times, name: str, how: How, report: Report, *, own: bool = False) -> Settled:
     """All times on one clock.
 
     Args:
-        ordered: whether rows were written in the order of their times.
         own: times from a start are of rapgym's own format: second 0 is what it says.
 
     Raises:
@@ -120,7 +118,7 @@ def settled(
     at_s, is_wall, unknown = _numbers(values, kinds, how, report)
     on_wall = kinds == WALL
     if on_wall.any():
-        at_s[on_wall] = _from_wall(values[on_wall], name, how, report, ordered)
+        at_s[on_wall] = _from_wall(values[on_wall], name, how, report)
     return _on_one(at_s, is_wall | on_wall | (kinds == ZONED), unknown, name, report, own)
 
 
@@ -190,9 +188,7 @@ def zone_name(how: How) -> str:
     return how.timezone or f"this machine's zone ({datetime.now().astimezone().tzname()})"
 
 
-def _from_wall(
-    values: FloatArray, name: str, how: How, report: Report, ordered: bool
-) -> FloatArray:
+def _from_wall(values: FloatArray, name: str, how: How, report: Report) -> FloatArray:
     """Seconds since 1970 of what a clock on a wall showed."""
     zone = ZoneInfo(how.timezone) if how.timezone else None
     unique, place = np.unique(np.floor(values / _BUCKET_S), return_inverse=True)
@@ -207,12 +203,9 @@ def _from_wall(
             "clocks were put forward: state the right one with --timezone, or --utc"
         )
     twice = first > second
-    back = np.maximum.accumulate(values) - values
     if twice.any():
         again = np.zeros(len(values), dtype=bool)
-        again[twice] = np.logical_or.accumulate(
-            np.maximum.accumulate(values[twice]) - values[twice] > _BUCKET_S * 2
-        )
+        again[twice] = _again(values[twice], values)
         if again.any():
             report.notes.append(
                 f"clocks were put back: {again.sum()} rows are of the second time that the hour passed"
@@ -222,17 +215,37 @@ def _from_wall(
                 f"{twice.sum()} rows are of an hour that {zone_name(how)} has twice: read as its first"
             )
         first = np.where(again, second, first)
-    elif ordered and ((back > 3000) & (back < 4200)).any():
-        row = int(np.argmax(back > 3000))
-        raise InvalidTrace(
-            f"{name}: its times fall back by an hour in row {row + 1}, as where clocks are put back, but "
-            f"{zone_name(how)} was not then: state --timezone"
-        )
+    elif (row := _fallen(values)) is not None:
+        told = f"its times fall back by an hour in row {row}, as where clocks are put back"
+        if not how.timezone:
+            raise InvalidTrace(
+                f"{name}: {told}, but {zone_name(how)} did not then: state --timezone or --utc"
+            )
+        report.notes.append(f"{told}, but {zone_name(how)} did not then: is it the right zone?")
     report.notes.append(
         f"times without a zone are read as {zone_name(how)}"
         + ("" if how.timezone else "; --utc or --timezone says otherwise")
     )
     return values - first
+
+
+def _again(shown: FloatArray, every: FloatArray) -> BoolArray:
+    """Which times of an hour that passes twice are of its second pass, by the order of rows."""
+    if np.median(np.diff(every, append=every[-1])) < 0:  # the newest first
+        return _again(shown[::-1], every[::-1])[::-1]
+    found: BoolArray = np.logical_or.accumulate(
+        np.maximum.accumulate(shown) - shown > 2 * _BUCKET_S
+    )
+    return found
+
+
+def _fallen(values: FloatArray) -> int | None:
+    """The row in which times that else ascend fall back by an hour, None where none does."""
+    steps = np.diff(values)
+    hour = (steps < -3000) & (steps > -4200)
+    others = steps[~hour]
+    ascends = len(others) > 0 and others.max() > 0 and others.min() > -_LATE_S
+    return int(np.argmax(hour)) + 2 if hour.any() and ascends else None
 
 
 def _offset_s(wall_s: float, zone: tzinfo | None, fold: int) -> float:

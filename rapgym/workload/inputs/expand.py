@@ -36,8 +36,11 @@ def entries(told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _opened(told: Mapping[str, Any]) -> dict[str, Any]:
     """An entry with what stands inside its answer beside what stands around it."""
     found = dict(told)
-    if isinstance(found.get("attributes"), list):
-        found["attributes"] = _attributes(found["attributes"])
+    attributes = found.get("attributes")
+    if isinstance(attributes, list):
+        found["attributes"] = _attributes(attributes)
+    elif isinstance(attributes, dict) and isinstance(attributes.get("gen_ai"), dict):
+        found["attributes"] = attributes | dict(_flattened("gen_ai", attributes["gen_ai"]))
     if "usage" in found or "usageMetadata" in found:
         return found
     for way in _HOLDERS:
@@ -49,6 +52,15 @@ def _opened(told: Mapping[str, Any]) -> dict[str, Any]:
         ):
             return {**inner, **found, "usage": inner.get("usage"), "type": inner.get("type")}
     return found
+
+
+def _flattened(prefix: str, told: Mapping[str, Any], depth: int = 4) -> Iterator[tuple[str, Any]]:
+    """Names with dots, of attributes that are nested."""
+    for name, value in told.items():
+        if isinstance(value, Mapping) and depth:
+            yield from _flattened(f"{prefix}.{name}", value, depth - 1)
+        else:
+            yield f"{prefix}.{name}", value
 
 
 def _spans(told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -49,8 +49,11 @@ def flat(entry: Entry) -> Counts:
 
 def _lengths(prompt: str, output: str) -> Callable[[Entry], Counts]:
     def read(entry: Entry) -> Counts:
-        found = (entry.at(prompt), entry.at(output))
-        return Counts(*(None if value is None else tokens.count(value) for value in found))
+        one, other = (
+            None if value is None else tokens.count(value)
+            for value in (entry.at(prompt), entry.at(output))
+        )
+        return Counts(one, other)
 
     return read
 
@@ -73,7 +76,8 @@ REQUESTS = (
     Format("AIPerf", ("metadata/request_start_ns",), ("metadata/request_start_ns",), "ns", "wall",
            "metrics: input_sequence_length, output_sequence_length",
            _lengths("metrics/input_sequence_length/value", "metrics/output_sequence_length/value")),
-    Format("OTel GenAI spans", ("attributes/gen_ai.usage.input_tokens|attributes/gen_ai.usage.prompt_tokens",),
+    Format("OTel GenAI spans", ("attributes/gen_ai.usage.input_tokens|attributes/gen_ai.usage.prompt_tokens"
+                                "|gen_ai.usage.input_tokens",),
            ("startTimeUnixNano", "start_time_unix_nano", "start_time", "startTime", "timestamp"), "", "wall",
            "gen_ai.usage.input_tokens, output_tokens; spans of agents, which sum up others, are left out",
            tokens.of_spans),
@@ -120,9 +124,9 @@ MEMORY = (
     Format("nvidia-smi", ("timestamp", "memory.used"), ("timestamp",), "", "wall",
            "memory.used, in the unit of its header or cells; [N/A] is missing",
            known="`memory.used` of --query-gpu=timestamp,memory.used --format=csv"),
-    Format("Prometheus range query", ("data/result",), ("values",), "s", "wall",
+    Format("Prometheus range query", ("data/result|result|metric",), ("values",), "s", "wall",
            "DCGM_FI_DEV_FB_USED is MiB, names that end in _bytes are bytes; any other needs --unit",
-           known="`data/result` of /api/v1/query_range, as of DCGM's exporter"),
+           known="`data/result` of /api/v1/query_range, or the list of series in it, as of DCGM's exporter"),
     Format(PLAIN, (), ("t_s", *TIME), "", "either",
            "the usual names with their unit: used_bytes, memory_used_mib, fb_used [MiB] or the like",
            known="a time under `t_s`, `timestamp`, `time` or the like, and memory in use"),

@@ -44,6 +44,7 @@ _USED = tuple(
 _GONE = {"[n/a]", "n/a", "na", "nan", "-", "", "none", "null", "[not supported]", "[unknown error]",
          "[insufficient permissions]", "[gpu requires reset]", "+inf", "-inf", "inf"}  # fmt: skip
 _CELL = re.compile(r"(\d+(?:\.\d+)?(?:[eE][-+]?\d{1,2})?)\s*([A-Za-z]*)", re.ASCII)
+_ROW = re.compile(r"\d[\d/.:T -]*[,;\t]")
 _PROMETHEUS = formats.format_of("Prometheus range query", "memory")
 _MOST_GPUS, _MOST_SEEN = 1024, 200
 _NAMED_UNITS = {"DCGM_FI_DEV_FB_USED": "MiB"}  # of metrics whose name does not end in their unit
@@ -116,9 +117,11 @@ class _Reading:
     times: clock.Times = field(default_factory=clock.Times)
     used: "array[float]" = field(default_factory=lambda: array("d"))  # bytes
     gpus: dict[str, int] = field(default_factory=dict)  # samples of each
+    head: str = ""
     seen: set[str] = field(default_factory=set)
 
     def whole(self, found: Text) -> Found:
+        self.head = found.head
         if found.shape == "table":
             self._table(found)
         else:
@@ -181,7 +184,8 @@ class _Reading:
             self.seen |= {*entry.level(())} if len(self.seen) < _MOST_SEEN else set()
             form = _form_of(entry)
             if form is _PROMETHEUS:
-                self._prometheus(entry.at("data"))
+                inner = entry.at("data") if isinstance(entry.at("data"), dict) else value
+                self._prometheus(inner if "result" in inner else {"result": [value]})
                 continue
             time_key, time = entry.first(form.arrival)
             key, used = entry.first(_USED)
@@ -276,9 +280,7 @@ class _Reading:
 
     def _found(self) -> Found:
         is_own = {*self.report.formats} == {formats.OWN}
-        settled = clock.settled(
-            self.times, self.name, self.how, self.report, ordered=True, own=is_own
-        )
+        settled = clock.settled(self.times, self.name, self.how, self.report, own=is_own)
         used = np.rint(np.array(self.used))[settled.kept].astype(np.int64)
         if (np.diff(settled.at_s) < 0).any():
             self._note("its samples were not in the order of time: sorted")
@@ -309,6 +311,11 @@ class _Reading:
         found = f"; found: {', '.join(sorted(self.seen)[:12])}" if self.seen else ""
         if self.report.first_fault:
             found += f"; {self.report.first_fault}"
+        if not self.seen and _ROW.match(self.head):
+            return (
+                f"{self.name} begins with a sample, not with the names of its columns: run nvidia-smi without "
+                "noheader, or write them into a first line"
+            )
         near = f"; nearest format: {formats.nearest(self.seen, 'memory')}" if self.seen else ""
         if _is_of_requests(self.seen):
             near = "; these are requests, no memory: give the file as --access-log or --requests"

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,9 @@ STATUS = ("status", "status_code", "http_status", "response_status", "response/s
 FINISH = ("finish_reason", "stop_reason", "status/status_code", "status/code")
 FLAGS = ("metadata/was_cancelled", "was_cancelled", "cancelled", "aborted")
 FAILED_WORDS = {"failed", "failure", "fail", "error", "cancelled", "canceled", "aborted", "abort", "timeout",
-                "timed_out", "rejected", "status_code_error"}  # fmt: skip
+                "timed_out", "timedout", "rejected", "refused", "denied", "disconnected", "client_disconnected",
+                "client_closed_request", "interrupted", "killed", "dropped", "expired", "exception",
+                "rate_limited", "server_error", "internal_server_error"}  # fmt: skip
 _FAILING = (*STATUS, *FINISH)
 _MOST_SEEN = 200
 _SUMMING = {"invoke_agent", "create_agent", "execute_tool", "invoke_workflow"}
@@ -157,11 +160,11 @@ class _Reading:
         if form.count is None:
             self._bench(entry, form)
             return
-        counts = _counts(form, entry)
         if _has_failed(entry):
             self.told += 1
             self.report.leave_out(FAILED)
             return
+        counts = _counts(form, entry)
         if form.name == "OTel GenAI spans" and (
             entry.at("attributes/gen_ai.operation.name") in _SUMMING
         ):
@@ -231,14 +234,15 @@ class _Reading:
         rows = text.rows(found, self.name)
         columns = next(rows)
         self.seen = {names.plain(column) for column in columns}
-        form = self._form_of(columns)
+        first = next(rows, None)
+        form = self._form_of(columns, first or [])
         assert form.count is not None
         failing = _failing_columns(columns)
         arrival = next(iter(_columns_of(columns, form.arrival)), None)
         assert arrival is not None
         unit = self._unit(form, columns[arrival])
         fast = _two_columns(form, columns)
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(chain([first] if first else [], rows), 1):
             if len(row) != len(columns):
                 raise InvalidTrace(
                     f"{self.name}: row {number} has {len(row)} fields, its header {len(columns)}; a "
@@ -252,8 +256,12 @@ class _Reading:
                 self._check_count()
         self._check_count()
 
-    def _form_of(self, columns: list[str]) -> Format:
-        entry = Entry(dict.fromkeys(columns, 1))
+    def _form_of(self, columns: list[str], first: list[str]) -> Format:
+        """The format of a table, by its columns; a cell of the first row may hold an object."""
+        cells = dict(zip(columns, first, strict=False))
+        entry = Entry(
+            dict.fromkeys(columns, 1) | {k: v for k, v in _objects(cells).items() if v != cells[k]}
+        )
         form = next(each for each in formats.REQUESTS if each.fits(entry))
         counts = _counts(form, entry) if form.count else Counts(None, None)
         if counts.prompt is None or counts.output is None or not entry.first(form.arrival)[0]:
@@ -274,7 +282,9 @@ class _Reading:
                 return
             counts = Counts(count(told[0]), count(told[1]))
         else:
-            counts = _counts(form, Entry(dict(zip(columns, row, strict=True)), self.plans))
+            counts = _counts(
+                form, Entry(_objects(dict(zip(columns, row, strict=True))), self.plans)
+            )
             if counts.prompt is None or counts.output is None:
                 self.report.leave_out(UNANSWERED)
                 return
@@ -311,9 +321,7 @@ class _Reading:
 
     def _found(self) -> Found:
         is_own = {*self.report.formats} == {formats.OWN}
-        settled = clock.settled(
-            self.times, self.name, self.how, self.report, ordered=False, own=is_own
-        )
+        settled = clock.settled(self.times, self.name, self.how, self.report, own=is_own)
         lengths = np.array(self.lengths, dtype=np.int64).reshape(-1, 2)[settled.kept]
         inexact = np.frombuffer(bytes(self.inexact), dtype=bool)[settled.kept]
         order = np.argsort(settled.at_s, kind="stable")
@@ -351,6 +359,18 @@ def _counts(form: Format, entry: Entry) -> Counts:
     return form.count(entry)
 
 
+def _objects(cells: dict[str, str]) -> dict[str, Any]:
+    """The cells of a row; those that hold a JSON object as that."""
+    found: dict[str, Any] = dict(cells)
+    for name, cell in cells.items():
+        if cell.startswith("{") and len(cell) < limits.CSV_ROW:
+            try:
+                found[name] = json_text.parsed(cell)
+            except ValueError:
+                continue
+    return found
+
+
 def _speaks_of_tokens(entry: Entry) -> bool:
     return any("token" in name for name in entry.level(()))
 
@@ -365,6 +385,10 @@ def _has_failed(entry: Entry) -> bool:
     if any(value is True for _, value in entry.every(FLAGS)) or entry.at("success") is False:
         return True
     if str(entry.at("level")).upper() == "ERROR" or entry.at("attributes/error.type") is not None:
+        return True
+    choices = entry.at("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(choice, dict) and _is_failure(choice.get("finish_reason")):
         return True
     error = entry.at("error")
     return error is not None and error is not False and error != {} and error != []

@@ -18,12 +18,12 @@ from rapgym.workload.inputs.names import Entry
 
 PROMPT = (
     "prompt_tokens", "input_tokens", "num_prompt_tokens", "context_tokens", "request_tokens",
-    "prompt_token_count", "input_length", "prompt_length", "input_len", "prompt_len", "input_toks",
+    "prompt_token_count", "input/input_token_count", "input_length", "prompt_length", "input_len", "prompt_len", "input_toks",
     "tokens_in", "n_prompt_tokens", "num_input_tokens", "tokens_prompt",
 )  # fmt: skip
 OUTPUT = (
     "completion_tokens", "output_tokens", "generated_tokens", "num_generation_tokens", "response_tokens",
-    "candidates_token_count", "output_length", "completion_length", "output_len", "completion_len",
+    "candidates_token_count", "output/output_token_count", "output_length", "completion_length", "output_len", "completion_len",
     "output_toks", "tokens_out", "n_completion_tokens", "num_output_tokens", "generation_tokens",
     "tokens_completion",
 )  # fmt: skip
@@ -31,7 +31,11 @@ TOTAL = ("total_tokens", "total_token_count")
 CACHED = (
     "prompt_tokens_details/cached_tokens", "input_tokens_details/cached_tokens", "cached_tokens",
 )  # fmt: skip
-BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")  # of Anthropic's `input_tokens`
+BESIDE = (
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_write_input_tokens",
+)  # of Anthropic's `input_tokens`
 REASONING = (
     "completion_tokens_details/reasoning_tokens", "output_tokens_details/reasoning_tokens",
     "reasoning_tokens",
@@ -179,7 +183,7 @@ def gemini(entry: Entry) -> Counts:
 
 def of_spans(entry: Entry) -> Counts:
     """Of the attributes of a GenAI span, whose totals include what was cached and reasoned."""
-    at = {name: value for name, value in entry.level(("attributes",)).items() if "gen_ai" in name}
+    at = {**entry.level(()), **entry.level(("attributes",))}
 
     def value(*names: str) -> int | None:
         for name in names:

@@ -15,6 +15,7 @@ from rapgym.files.shown import shown
 from rapgym.workload.inputs import formats
 
 if TYPE_CHECKING:
+    from rapgym.errors import RapgymError
     from rapgym.recorder.answer_usage import Lengths
     from rapgym.recorder.work_file import Finished, WorkFile
     from rapgym.workload.trace import MemoryTrace, RequestTrace
@@ -77,8 +78,8 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument("--upstream", metavar="URL", help="the OpenAI-compatible server behind it")
     command.add_argument(
         "--less", type=at_least(1), action="append", default=[], metavar="PID",
-        help="leave this process's memory out: of the model server, for what is recorded is what "
-        "others use",
+        help="leave this process's memory out: of your own model server, for what is recorded is what others "
+        "use; without it the server is taken for one of those who share the card",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
@@ -86,7 +87,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym.errors import InvalidTrace
+    from rapgym.errors import InvalidTrace, RapgymError
     from rapgym.recorder import work_file
 
     _check(arguments)
@@ -101,12 +102,28 @@ def run(arguments: argparse.Namespace) -> int:
         _record_memory(arguments) if arguments.proxy is None else _record_requests(arguments)
     except KeyboardInterrupt:
         pass  # this is how a recording without an end is ended
+    except RapgymError as error:
+        raise _with_what_is_saved(error, arguments.out) from error
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
     if not work_file.work_path(arguments.out).exists():
         raise InvalidTrace(f"nothing was recorded: there is no {arguments.out}")
     return _print(arguments, _summary(work_file.finish(arguments.out)))
+
+
+def _with_what_is_saved(error: "RapgymError", out: Path) -> "RapgymError":
+    """An error that ended a recording, with where its rows are and how they become a trace."""
+    from rapgym.errors import InvalidSpec
+    from rapgym.recorder import work_file
+
+    path = work_file.work_path(out)
+    if isinstance(error, InvalidSpec) or not path.exists():
+        return error
+    return type(error)(
+        f"{error}; what was recorded until then is saved in {path}: make a trace of it with rapgym record "
+        f"--finish --out {out}"
+    )
 
 
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -143,9 +160,15 @@ def _record_memory(arguments: argparse.Namespace) -> None:
     with WorkFile(arguments.out, "memory", about) as work:
         watch = _Watch(arguments)
         sampling.sample(
-            meter, work, arguments.interval, arguments.seconds,
+            meter,
+            work,
+            arguments.interval,
+            arguments.seconds,
             told=lambda t_s, used: watch.tell(t_s, f"{used / (1 << 30):.3f} GiB in use"),
-        )  # fmt: skip
+            missed=watch.miss,
+        )
+        if watch.missed:
+            print(f"{watch.missed} readings failed: the sample before each holds", file=sys.stderr)  # fmt: skip
 
 
 def _record_requests(arguments: argparse.Namespace) -> None:
@@ -190,6 +213,13 @@ class _Watch:
         self.quiet, self.seconds = arguments.quiet, arguments.seconds
         self.live = sys.stderr.isatty()
         self.next_s = 0.0
+        self.missed = 0
+
+    def miss(self, t_s: float, error: Exception) -> None:
+        """Count a reading that failed; the first is said."""
+        self.missed += 1
+        if self.missed == 1:
+            print(f"record {t_s:.0f} s: a reading failed ({error}); going on", file=sys.stderr)
 
     def tell(self, t_s: float, state: str) -> None:
         if self.quiet or t_s < self.next_s:

@@ -87,6 +87,11 @@ def test_missing_samples_are_counted() -> None:
     assert parse(prometheus(nan)).report.left_out == {MISSING: 1}
 
 
+def test_whose_memory_it_is_is_said() -> None:
+    for text in (SMI, prometheus(dcgm())):
+        assert any("--less PID" in line for line in parse(text).report.sentences())
+
+
 def test_of_several_gpus_one_is_chosen() -> None:
     with pytest.raises(
         InvalidTrace, match=r"holds 2 GPUs: choose one with --gpu: 0, GPU-a \(2 samples\); 1"

@@ -197,9 +197,9 @@ def _from_wall(values: FloatArray, name: str, how: How, report: Report) -> Float
         for fold in (0, 1)
     )
     if (first < second).any():
-        row = int(np.argmax(first < second))
+        skipped = int(np.argmax(first < second))
         raise InvalidTrace(
-            f"{name}: row {row + 1} shows {_shown(values[row])}, which {zone_name(how)} skipped as its "
+            f"{name}: row {skipped + 1} shows {_shown(values[skipped])}, which {zone_name(how)} skipped as its "
             "clocks were put forward: state the right one with --timezone, or --utc"
         )
     twice = first > second

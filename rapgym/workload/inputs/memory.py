@@ -284,6 +284,11 @@ class _Reading:
         used = np.rint(np.array(self.used))[settled.kept].astype(np.int64)
         if (np.diff(settled.at_s) < 0).any():
             self._note("its samples were not in the order of time: sorted")
+        if {*self.report.formats} & {"nvidia-smi", _PROMETHEUS.name}:
+            self._note(
+                "it is memory of all on the GPU: if your own model server ran there, it is taken for one of "
+                "those who share the card; rapgym record --gpu with --less PID leaves it out"
+            )
         order = np.argsort(settled.at_s, kind="stable")
         at_s, first = np.unique(settled.at_s[order], return_index=True)
         self.report.leave_out(REPEATED, len(order) - len(first))

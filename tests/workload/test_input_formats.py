@@ -354,6 +354,12 @@ def test_failures_in_a_table() -> None:
     )
     found = parse(text)
     assert (len(found.requests), found.report.left_out) == (2, {FAILED: 2})
+    text = "timestamp,prompt_tokens,completion_tokens,aborted,error\n" + "".join(
+        f"{EPOCH_S},3,4,{flag},{error}\n"
+        for flag, error in (("False", ""), ("True", ""), ("", "OOM"), ("", "None"))
+    )
+    found = parse(text)
+    assert (len(found.requests), found.report.left_out) == (2, {FAILED: 2})
 
 
 def test_what_is_no_single_request_is_left_out_and_counted() -> None:

@@ -15,7 +15,17 @@ import numpy as np
 
 from rapgym.errors import DataUnavailable, InvalidTrace, RapgymError
 from rapgym.files import json_text, limits
-from rapgym.workload.inputs import clock, expand, formats, names, own, server_logs, text, tokens
+from rapgym.workload.inputs import (
+    clock,
+    expand,
+    failures,
+    formats,
+    names,
+    own,
+    server_logs,
+    text,
+    tokens,
+)  # fmt: skip
 from rapgym.workload.inputs.formats import Format
 from rapgym.workload.inputs.how import EMPTY, FAILED, LATER, SUMS, UNANSWERED, How, Report
 from rapgym.workload.inputs.names import Entry
@@ -23,14 +33,6 @@ from rapgym.workload.inputs.text import Text
 from rapgym.workload.inputs.tokens import Counts, count
 from rapgym.workload.trace import REQUEST_COLUMNS, RequestTrace, read_requests
 
-STATUS = ("status", "status_code", "http_status", "response_status", "response/status_code", "code")
-FINISH = ("finish_reason", "stop_reason", "status/status_code", "status/code")
-FLAGS = ("metadata/was_cancelled", "was_cancelled", "cancelled", "aborted")
-FAILED_WORDS = {"failed", "failure", "fail", "error", "cancelled", "canceled", "aborted", "abort", "timeout",
-                "timed_out", "timedout", "rejected", "refused", "denied", "disconnected", "client_disconnected",
-                "client_closed_request", "interrupted", "killed", "dropped", "expired", "exception",
-                "rate_limited", "server_error", "internal_server_error"}  # fmt: skip
-_FAILING = (*STATUS, *FINISH)
 _MOST_SEEN = 200
 _SUMMING = {"invoke_agent", "create_agent", "execute_tool", "invoke_workflow"}
 
@@ -160,7 +162,7 @@ class _Reading:
         if form.count is None:
             self._bench(entry, form)
             return
-        if _has_failed(entry):
+        if failures.is_of(entry):
             self.told += 1
             self.report.leave_out(FAILED)
             return
@@ -237,7 +239,7 @@ class _Reading:
         first = next(rows, None)
         form = self._form_of(columns, first or [])
         assert form.count is not None
-        failing = _failing_columns(columns)
+        failing = failures.columns_of(columns)
         arrival = next(iter(_columns_of(columns, form.arrival)), None)
         assert arrival is not None
         unit = self._unit(form, columns[arrival])
@@ -272,7 +274,9 @@ class _Reading:
         self, form: Format, columns: list[str], row: list[str], failing: Sequence[int],
         arrival: int, unit: str, fast: tuple[int, int] | None,
     ) -> None:  # fmt: skip
-        if any(_is_failure(row[index]) for index in failing):
+        if failing and failures.is_of(
+            Entry({columns[index]: row[index] for index in failing}, self.plans)
+        ):
             self.report.leave_out(FAILED)
             return
         if fast is not None:
@@ -373,41 +377,6 @@ def _objects(cells: dict[str, str]) -> dict[str, Any]:
 
 def _speaks_of_tokens(entry: Entry) -> bool:
     return any("token" in name for name in entry.level(()))
-
-
-def _has_failed(entry: Entry) -> bool:
-    for name, value in entry.every(_FAILING):
-        if not isinstance(value, dict | list):
-            if name == "status/code" and value == 2:  # of a span: an error
-                return True
-            if _is_failure(value):
-                return True
-    if any(value is True for _, value in entry.every(FLAGS)) or entry.at("success") is False:
-        return True
-    if str(entry.at("level")).upper() == "ERROR" or entry.at("attributes/error.type") is not None:
-        return True
-    choices = entry.at("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if isinstance(choice, dict) and _is_failure(choice.get("finish_reason")):
-        return True
-    error = entry.at("error")
-    return error is not None and error is not False and error != {} and error != []
-
-
-def _is_failure(value: Any) -> bool:
-    """Whether a status, a reason or an error says that a request was not served."""
-    told = str(value).strip().lower().removeprefix("http ")
-    if told.isdecimal():
-        return 400 <= int(told[:9]) < 600
-    return told.replace(" ", "_").removeprefix("status_code_") in FAILED_WORDS
-
-
-def _failing_columns(columns: list[str]) -> list[int]:
-    told = {
-        names.plain(name)
-        for name in ("status", "status_code", "http_status", "finish_reason", "level")
-    }
-    return [index for index, column in enumerate(columns) if names.plain(column) in told]
 
 
 def _columns_of(columns: list[str], wanted: Iterable[str]) -> Iterator[int]:

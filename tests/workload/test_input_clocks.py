@@ -107,6 +107,12 @@ def test_times_without_a_zone_are_this_machines_and_it_is_said(
     )
 
 
+def test_times_of_azure_are_utc_wherever_they_are_read() -> None:
+    text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2026-09-21 14:13:20.2500000,30,4\n"
+    for zone in ("", BERLIN):
+        assert requests.parse([text], "log", How(timezone=zone)).requests.start_wall_s == EPOCH_S
+
+
 BACK = ["2026-10-25T01:59:50", "2026-10-25T02:30:00", "2026-10-25T02:59:50", "2026-10-25T02:00:00",
         "2026-10-25T02:40:00", "2026-10-25T03:00:00"]  # fmt: skip
 

@@ -162,6 +162,13 @@ def test_our_own_format_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert found.memory.start_wall_s == 1e9
 
 
+def test_runs_of_nvidia_smi_that_were_appended_are_one() -> None:
+    later = SMI.replace("14:13", "14:14")
+    found = parse(SMI + later)
+    assert used(found)[2:] == [(60.25, 1000), (62.25, 2100)]
+    assert found.report.left_out == {MISSING: 2}, "their names of columns are no damage"
+
+
 def test_order_and_repeats_are_mended_and_said() -> None:
     text = f"timestamp,used_mib\n{EPOCH_S + 9},3\n{EPOCH_S},5\n{EPOCH_S},7\nx,1\n"
     found = parse(text)

@@ -39,6 +39,8 @@ def add(subparsers: Subparsers) -> None:
     )
     command.add_argument(
         "--trace",
+        "--memory",
+        dest="trace",
         metavar="FILE",
         help="a recording of memory (see rapgym record), or what nvidia-smi or DCGM wrote: it takes the "
         "tenant's place in the scenarios named, laptop unless named. What policies tune is tuned on its "

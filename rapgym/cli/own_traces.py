@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rapgym.files.shown import shown
@@ -88,8 +87,8 @@ def names(arguments: argparse.Namespace) -> list[str] | None:
     return named
 
 
-def tried(stories: "Iterable[Scenario]") -> None:
-    """Read the user's traces before anything runs, and say how each was read and how they are paired.
+def tried(stories: "list[Scenario]") -> "list[Scenario]":
+    """The scenarios, once the user's traces are read: how each was, and how they are paired, is said.
 
     Raises:
         DataUnavailable, InvalidTrace: one cannot be read, or they are no world together.
@@ -113,3 +112,4 @@ def tried(stories: "Iterable[Scenario]") -> None:
             if line not in said:
                 print(shown(line), file=sys.stderr)
             said.add(line)
+    return stories

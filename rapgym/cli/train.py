@@ -68,6 +68,8 @@ def add(subparsers: Subparsers) -> None:
     )
     command.add_argument(
         "--trace",
+        "--memory",
+        dest="trace",
         metavar="FILE",
         help="a recording of memory (see rapgym record): it takes the tenant's place in the scenarios "
         "named, laptop unless named",
@@ -114,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     work = [
         runs.Run(arguments.method, story, told, seed, settings, arguments.out.absolute(),
                  arguments.start, arguments.minutes)
-        for story in catalogue.named(own_traces.names(arguments))
+        for story in own_traces.tried(catalogue.named(own_traces.names(arguments)))
         for told in dict.fromkeys(arguments.told or ["fit"])
         for seed in range(arguments.seeds)
     ]  # fmt: skip

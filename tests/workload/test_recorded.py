@@ -268,5 +268,12 @@ def test_files_of_others_make_a_world_as_they_are(capsys: pytest.CaptureFixture[
     assert worlds.workload(paired).origin["pairing"] == "both from their start"
     with pytest.raises(InvalidSpec, match="pair is start"):
         catalogue.scenario(name.replace("]", ",pair=end]"))
+    assert cli.main(["scenarios", "new", "mine.toml", "--like", "laptop"]) == 0
+    text = Path("mine.toml").read_text("utf-8").replace('"azure-conv"', '"log.jsonl"')
+    text = text.replace("every = 4", "every = 1").replace(
+        "recordings/python-project.csv.gz", "smi.csv"
+    )
+    Path("mine.toml").write_text(f'reading = "timezone=UTC;gpu=1"\n{text}', encoding="utf-8")
+    assert catalogue.scenario("mine.toml").workload == story.workload
     assert cli.main(["traces", "show", "log.jsonl"]) == 0
     assert "requests_per_s" in capsys.readouterr().out

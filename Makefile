@@ -1,7 +1,7 @@
 # `make bench` and `make test` need no preparation: each sets up .venv itself, and again only when
 # pyproject.toml or constraints.txt has changed. PYTHON=python3.12 make test uses another Python.
 PYTHON ?= python3
-EXTRAS := dev,device,train,ray
+EXTRAS := browser,dev,device,report,train,ray
 BENCH ?=
 LEADERBOARD ?=
 # A file stays on one worker: its fixtures build wheels and models once.

@@ -1,7 +1,7 @@
 """rapgym: which blocks of a language model stay in memory, decided at run time, benchmarked.
 
-Importing registers the environments `RAP-v0`, `RAP-Counts-v0` and `RAP-KeptSet-v0` with Gymnasium and
-opens no file. What this module offers is loaded when it is first asked for.
+Importing registers the environments `RAP-v0`, `RAP-Counts-v0`, `RAP-KeptSet-v0` and `RAP-Serve-v0` with
+Gymnasium and opens no file. What this module offers is loaded when it is first asked for.
 """
 
 import importlib
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rapgym.guard.process import PolicyProcess
     from rapgym.policies.policy import Policy, make_briefing
     from rapgym.quality.table import load_table, read_table
+    from rapgym.report import figures
     from rapgym.rollout.rollout import run_policy
     from rapgym.scenarios.catalogue import list_scenarios, load_scenario
     from rapgym.scenarios.worlds import make_world
@@ -35,6 +36,7 @@ __all__ = [
     "audit_env",
     "check_policy",
     "errors",
+    "figures",
     "list_scenarios",
     "load_scenario",
     "load_table",
@@ -47,7 +49,9 @@ __all__ = [
     "verify_results",
 ]
 
-# Where each name lives; `errors` is a module of its own.
+# Names that are modules.
+_MODULES = {"errors": "rapgym.errors", "figures": "rapgym.report.figures"}
+# Where each other name lives.
 _HOMES = {
     "AuditLog": "rapgym.audit.log",
     "Policy": "rapgym.policies.policy",
@@ -70,8 +74,8 @@ _HOMES = {
 if not TYPE_CHECKING:  # to type checkers a name that is not imported above is an error
 
     def __getattr__(name: str) -> Any:
-        if name == "errors":
-            return importlib.import_module("rapgym.errors")
+        if name in _MODULES:
+            return importlib.import_module(_MODULES[name])
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = getattr(importlib.import_module(_HOMES[name]), name)

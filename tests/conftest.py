@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import shaped_table
+import toy_serving
 import toy_table
 import toy_world
 from hypothesis import HealthCheck, settings
@@ -18,7 +19,8 @@ from hypothesis import HealthCheck, settings
 from rapgym.model import shapes
 from rapgym.quality import table as quality_table
 from rapgym.quality.table import QualityTable
-from rapgym.scenarios import catalogue, worlds
+from rapgym.scenarios import catalogue, serving_worlds, worlds
+from rapgym.scenarios.serving import ServeScenario
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series
 
@@ -97,3 +99,12 @@ def toy_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
 def other_table() -> Callable[..., AbstractContextManager[Any]]:
     """Loads other tables for some names, for as long as the context lasts."""
     return _tables
+
+
+@pytest.fixture(scope="module")
+def serving_story(
+    toy_story: Scenario, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServeScenario]:
+    """The toy serving scenario, made of traces of its own."""
+    yield toy_serving.story(tmp_path_factory.mktemp("requests"))
+    serving_worlds.forget()

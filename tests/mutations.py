@@ -247,7 +247,7 @@ FAULTS = (
     Fault("served and tenant time are drawn as one", "bench/score", "tenant = draws(len(pieces), rng, count)", "tenant = served"),
     Fault("tenant rows turn the other way", "bench/score", "np.roll(of_row, -int(offset))", "np.roll(of_row, int(offset))"),
     Fault("a score's sign is turned", "bench/score", "ratio(reference - policy, room", "ratio(policy - reference, room"),
-    Fault("intervals are of 90 %", "bench/score", "LEVEL = 0.95", "LEVEL = 0.9"),
+    Fault("intervals are of 90 %", "bench/score", "ALPHA = 0.05", "ALPHA = 0.1"),
     Fault("Holm does not step down", "bench/score", "(len(p) - step) * p[i]", "len(p) * p[i]"),
     Fault("Holm is not monotone", "bench/score", "worst = max(worst, min(1.0,", "worst = max(0.0, min(1.0,"),
     Fault("p-values are one-sided", "bench/score", "min(1.0, 2 * (int(beyond) + 1)", "min(1.0, 1 * (int(beyond) + 1)"),

@@ -27,9 +27,9 @@ PACKAGES = [
     "envs",
     "rivals",
     "bench",
-    "report",
     "submissions",
     "audit",
+    "report",
     "learning",
     "runtime",
     "studies",
@@ -42,7 +42,7 @@ METHODS = "learning"
 LATE = {("envs.play", "runtime.device.machine")}
 
 # Loaded inside the function that needs them, so that `import rapgym` and `--help` stay instant.
-LAZY = {"pandas", "pooch", "plotly", "pyarrow", "ray", "pynvml", "pygame"}
+LAZY = {"jinja2", "markupsafe", "pandas", "pooch", "plotly", "pyarrow", "ray", "pynvml", "pygame"}
 TORCH = {"torch", "transformers", "accelerate", "gguf", "stable_baselines3", "sb3_contrib"}
 
 MODULES = {

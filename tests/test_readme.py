@@ -168,6 +168,10 @@ EXAMPLES = [
 def test_every_example_runs(
     page: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if page == "docs/report.md":
+        pytest.importorskip(
+            "plotly", reason="plotly is not installed: pip install 'rapgym[report]'"
+        )
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     exec(code, found)

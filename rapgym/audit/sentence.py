@@ -121,8 +121,14 @@ def _sentence(found: Explained) -> str:
     where = f"{context.policy} on {context.scenario}"
     if record.second:
         where += f", {record.second} s into its row"
+    return f"Decision {record.decision} ({when}, {where}): {told(found)}"
+
+
+def told(found: Explained) -> str:
+    """What was seen, dropped and paid, and why: the sentence without number, time and place."""
+    record = found.record
     seen = (
-        f"Decision {record.decision} ({when}, {where}): {_count(record.batch, 'request')} with "
+        f"{_count(record.batch, 'request')} with "
         f"{_count(record.prompt_tokens, 'prompt token')} and room for "
         f"{record.reserved_tokens:,} more met a limit of {_size(record.limit_bytes)}; the full model "
         f"would have needed {_size(found.dense_bytes)}."

@@ -261,13 +261,17 @@ def read_results(path: Path | str) -> "pandas.DataFrame":
         >>> paid.idxmin()
         'bound'
     """
+    heldout.check(heldout.COLUMNS)
+    return frame(read(Path(path)).cells)
+
+
+def frame(cells: Sequence[Cell]) -> "pandas.DataFrame":
+    """The rows of some cells as `read_results` gives them."""
     import pandas
 
-    heldout.check(heldout.COLUMNS)
-    found = read(Path(path))
     reasons = [reason.name.lower() for reason in Reason]
     columns: dict[str, list[Any]] = {}
-    for cell in found.cells:
+    for cell in cells:
         rows, pairings = cell.log.row.shape
         whose = {
             "pairing": np.broadcast_to(np.arange(pairings), (rows, pairings)),
@@ -275,7 +279,7 @@ def read_results(path: Path | str) -> "pandas.DataFrame":
         }
         for name, column in {**whose, **_rows_of(cell)}.items():
             columns.setdefault(name, []).append(np.swapaxes(column, 0, 1))
-    frame = pandas.DataFrame(
+    found = pandas.DataFrame(
         {
             name: [key for part in parts for key in _keys(part)]
             if name in SETS
@@ -284,15 +288,15 @@ def read_results(path: Path | str) -> "pandas.DataFrame":
         }
     )
     for name in SETS:
-        frame[name] = frame[name].astype("category")
+        found[name] = found[name].astype("category")
     for name in ("source", "reason"):
-        frame[name] = pandas.Categorical.from_codes(frame[name], reasons)
-    sizes = [cell.log.row.size for cell in found.cells]
+        found[name] = pandas.Categorical.from_codes(found[name], reasons)
+    sizes = [cell.log.row.size for cell in cells]
     for place, name in enumerate(("scenario", "policy", "kind", "seed")):
-        values = pandas.Series([getattr(cell.about, name) for cell in found.cells])
+        values = pandas.Series([getattr(cell.about, name) for cell in cells])
         kept = values.astype("Int64" if name == "seed" else "category")
-        frame.insert(place, name, kept.repeat(sizes).reset_index(drop=True))
-    return frame
+        found.insert(place, name, kept.repeat(sizes).reset_index(drop=True))
+    return found
 
 
 def _rows_of(cell: Cell) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from rapgym.bench.pieces import LEAST_PIECES, Pieces
 # No p-value is below 2 / (RESAMPLES + 1) = 0.001: enough for Holm's correction over up to 50
 # scenarios, of which the first is compared with 0.05 / 50.
 RESAMPLES = 2000
-LEVEL = 0.95
+ALPHA = 0.05  # a claim needs a smaller p-value
+LEVEL = 1 - ALPHA  # of intervals
 POWER = 0.8  # with which a least effect would have been shown
 ROUNDING = 1e-12  # relative; sums that differ by less are of equal costs
 SEEDS = 1 << 16  # of the generator that draws training seeds: apart from that of rows
@@ -37,7 +38,7 @@ class Estimate:
     value: float
     low: float
     high: float
-    # Of "it is zero", two-sided; below 1 - LEVEL just where the interval excludes zero. NaN where there
+    # Of "it is zero", two-sided; below ALPHA just where the interval excludes zero. NaN where there
     # are too few pieces for a claim.
     p: float
     least: float  # the least value that could have been shown with POWER
@@ -197,7 +198,7 @@ def estimate(value: float, drawn: FloatArray, pieces: Pieces, error: float = 0.0
         No interval where there are fewer than 40 draws, no p-value of fewer than `LEAST_PIECES`.
     """
     count = len(drawn)
-    rank = int(count * (1 - LEVEL) / 2 + 1e-9)  # the last that leaves 2 rank / (R + 1) < 1 - LEVEL
+    rank = int(count * ALPHA / 2 + 1e-9)  # the last that leaves 2 rank / (R + 1) < ALPHA
     if rank == 0:
         return Estimate(value, np.nan, np.nan, np.nan, np.nan)
     spread = value + _widenings(pieces.effective, count) * (np.sort(drawn) - value)

@@ -16,7 +16,6 @@ from rapgym.bench.pieces import LEAST_PIECES
 from rapgym.bench.records import Score, Unit, Verdict
 from rapgym.bench.score import Estimate
 
-ALPHA = 0.05  # 1 - score.LEVEL
 EQUAL_POINTS = 5.0  # of foresight
 EQUAL_SHARE = 0.02  # of the lookup's cost
 SAME = 1e-9  # nats: costs this near are the same, whatever the order in which a processor adds
@@ -59,7 +58,7 @@ def verdict(found: Estimate, within: float, p: float | None = None) -> Verdict:
         return "undecided"
     if furthest <= within:
         return "equal"
-    if odds >= ALPHA:
+    if odds >= score.ALPHA:
         return "undecided"
     return "better" if found.value < 0 else "worse"
 

@@ -35,6 +35,7 @@ COMMANDS = (
     "profile",
     "verify",
     "submit",
+    "report",
     "audit",
     "doctor",
 )

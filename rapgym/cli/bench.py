@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from rapgym.cli import Subparsers, at_least, own_traces, users, workers
+from rapgym.cli import report as cli_report
 from rapgym.files.shown import shown_lines
 
 DEFAULT_OUT = Path("results/bench.csv.gz")
@@ -78,7 +79,12 @@ def add(subparsers: Subparsers) -> None:
         help=f"default: {DEFAULT_OUT}, or the next of {_numbered(1).name}, {_numbered(2).name}, ... "
         "that is free",
     )
-    command.add_argument("--force", action="store_true", help="overwrite the file of --out")
+    command.add_argument(
+        "--force", action="store_true", help="overwrite the files of --out and --report"
+    )
+    command.add_argument(
+        "--report", type=Path, metavar="FILE.html", help="write the report of rapgym report too"
+    )
     users.add_options(command)
     workers.add_options(command)
     command.add_argument("--json", action="store_true", help="print the entries as JSON")
@@ -109,6 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.scenarios import catalogue
 
     out = _out(arguments)
+    if arguments.report:
+        cli_report.checked_out(arguments.report, "--report", force=arguments.force)
     terms = users.terms(arguments)
     stories = catalogue.named(own_traces.names(arguments))
     own_traces.tried(stories)
@@ -141,5 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
         print()
         print(shown_lines(bench_report.ranking_lines(found.header["rankings"])))
         print(f"\nwrote {out}; check it with: rapgym verify {out}")
+    if arguments.report:
+        cli_report.of_results(found, out, arguments.report, told=not arguments.json)
     bench_run.check(found)
     return 0

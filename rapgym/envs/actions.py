@@ -14,32 +14,41 @@ from rapgym.scenarios.lanes import Lanes
 Mask = NDArray[np.int8]
 
 
-class Actions(Protocol):
-    """One way to say which blocks stay, for all lanes of an environment."""
+class Bounded(Protocol):
+    """What an action may be."""
 
-    most_steps: int  # that one row can take
     highest: IntArray  # that each entry of a lane's action can be; the lowest is 0
 
     @property
     def space(self) -> spaces.Space[Any]:
         """Of one lane."""
 
+
+class Choices(Bounded, Protocol):
+    """What the lanes of an environment may answer."""
+
     @property
     def so_far(self) -> BoolArray | None:
         """What each lane's row still keeps, [B, N], where rows take several steps."""
+
+    def mask(self) -> Mask:
+        """int8 [B, M]: what `Discrete.sample` and `MultiBinary.sample` take of a lane; of several counts
+        the entries of all after each other, all legal."""
+
+    def legal(self) -> BoolArray:
+        """bool [B, M'], as Stable-Baselines3's maskable policies take it."""
+
+
+class Actions(Choices, Protocol):
+    """One way to say which blocks stay, for all lanes of an environment."""
+
+    most_steps: int  # that one row can take
 
     def restart(self, lanes: BoolArray) -> None:
         """A new row begins in these lanes, bool [B]."""
 
     def propose(self, actions: IntArray) -> tuple[BoolArray, BoolArray]:
         """`checked` actions of all lanes -> proposals [B, N], and which rows are served now [B]."""
-
-    def mask(self) -> Mask:
-        """int8 [B, M]: what `Discrete.sample` and `MultiBinary.sample` take of a lane; of two counts
-        the entries of both after each other, all legal."""
-
-    def legal(self) -> BoolArray:
-        """bool [B, M'], as Stable-Baselines3's maskable policies take it."""
 
 
 class BlockActions:
@@ -127,7 +136,7 @@ class KeptSetActions:
         return np.tile(np.where(self._floor, 1, 2).astype(np.int8), (self._lanes, 1))
 
 
-def checked(given: Any, kind: Actions, lanes: int | None = None) -> IntArray:
+def checked(given: Any, kind: Bounded, lanes: int | None = None) -> IntArray:
     """Actions as int64: of one environment, or of so many lanes.
 
     Truth values and floats that are whole numbers will do: some learners answer in those.

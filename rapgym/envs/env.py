@@ -3,19 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
-import numpy as np
-from gymnasium.envs.registration import EnvSpec
-
-from rapgym.arrays import BoolArray
 from rapgym.envs import screen
 from rapgym.envs.info import of_lane, own, rows_info
-from rapgym.envs.play import Acted, Play
+from rapgym.envs.play import Play
+from rapgym.envs.single_form import SingleForm
 from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.story import Scenario, Split
 
 
-class RapEnv(gymnasium.Env[Any, Any]):
+class RapEnv(SingleForm):
     """Which blocks of a language model stay in memory, decided anew for each window of a workload.
 
     **Description.** Time is cut into windows of W seconds. The requests that arrived in the window
@@ -62,8 +58,6 @@ class RapEnv(gymnasium.Env[Any, Any]):
     **Version history.** v0: first version.
     """
 
-    metadata = {"render_modes": [*screen.MODES], "render_fps": screen.FPS}  # noqa: RUF012  # Gymnasium declares it on the instance
-
     def __init__(
         self,
         actions: str,
@@ -79,7 +73,7 @@ class RapEnv(gymnasium.Env[Any, Any]):
     ) -> None:
         self.render_mode = screen.checked(render_mode)
         story = story_of(scenario, length_share, device_profile, stand_in=backend == "device")
-        self._play = Play(
+        play = Play(
             story,
             split,
             1,
@@ -90,69 +84,13 @@ class RapEnv(gymnasium.Env[Any, Any]):
             device=device,
             filmed=render_mode is not None,
         )
-        self.lanes = self._play.lanes
+        self._stand(play)
+        self.lanes = play.lanes
         self.layout = self.lanes.layout
-        self.action_space = self._play.actions.space
-        self.observation_space = self._play.observation_space
         self._no_row = of_lane(rows_info(1, self.lanes.world.blocks), 0)
-        self._spec: EnvSpec | None = None
 
-    @property
-    def spec(self) -> EnvSpec | None:
-        """Gymnasium's, with the most steps that an episode of this split can take."""
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:
-        self._spec = None if spec is None else self._play.spec_of(spec)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode.
-
-        `options={"offset": k}` chooses another pairing of this split, for this episode and those
-        after it until another is named or a seed is given.
-        """
-        super().reset(seed=seed)
-        everywhere = np.ones(1, dtype=bool)
-        self._play.pair(everywhere, options, everywhere & (seed is not None))
-        self._play.begin(everywhere, [self.np_random])
-        if self.render_mode == "human":
-            self.render()
-        return self._observe(), self._info()
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        acted = self._play.act(self._play.read(action)[None])
-        if self.render_mode == "human":
-            self.render()
-        reward, over = float(acted.reward[0]), bool(acted.over[0])
-        return self._observe(), reward, False, over, self._info(acted)
-
-    def render(self) -> Any:
-        """The rows of late: text of `ansi`, uint8 [height, width, 3] of `rgb_array`."""
-        return screen.render(self.render_mode, self._play.films, self._play.actions.so_far)
-
-    def close(self) -> None:
-        if self.render_mode == "human":
-            screen.close()
-        self._play.close()
-        super().close()
-
-    def action_masks(self) -> BoolArray:
-        """Legal actions as Stable-Baselines3's maskable policies want them, bool [M]."""
-        return self._play.actions.legal()[0]
-
-    def _info(self, acted: Acted | None = None) -> dict[str, Any]:
+    def _info(self, acted: Any = None) -> dict[str, Any]:
+        # Nothing is counted anew for the small steps of a row.
         if acted is None or acted.outcome is None:
-            info = own(self._no_row)
-        else:
-            blocks = self.lanes.world.blocks
-            info = of_lane(rows_info(1, blocks, acted.served, acted.outcome, acted.asked), 0)
-        return info | {"action_mask": self._play.actions.mask()[0]}
-
-    def _observe(self) -> Any:
-        seen = self._play.observe()
-        if isinstance(seen, dict):
-            return {name: part[0] for name, part in seen.items()}
-        return seen[0]
+            return own(self._no_row) | {"action_mask": self._play.actions.mask()[0]}
+        return super()._info(acted)

@@ -144,11 +144,11 @@ def text(film: Film, so_far: BoolArray | None) -> str:
         lines += [
             f"last   {_asked(row.requests, row.tokens)}; kept {_counts(row.kept)}{went}",
             f"       {row.reason.name.lower()}, cost {row.cost:.4f} nats",
-            f"       {_bar(row.use, int(row.limits[0]), film.card_bytes)}",
+            f"       {bar(row.use, int(row.limits[0]), film.card_bytes)}",
         ]
     lines += [
         f"next   {_asked(coming.requests, coming.tokens)}; dense takes {_gib(coming.dense.total)}",
-        f"       {_bar(coming.use, coming.limit, film.card_bytes)} {_counts(coming.kept)}",
+        f"       {bar(coming.use, coming.limit, film.card_bytes)} {_counts(coming.kept)}",
         "       o other, a attention, f FFN, k KV cache; | the limit",
     ]
     return "\n".join(lines)
@@ -168,7 +168,7 @@ def _gib(size: int) -> str:
     return f"{size / GIB:.3g} GiB"
 
 
-def _bar(use: Use, limit: int, card: int) -> str:
+def bar(use: Use, limit: int, card: int) -> str:
     """What is used of a card, by kind, and the limit on it."""
     most = max(card, use.total, limit, 1)
     ends = np.cumsum([use.other, use.attention, use.ffn, use.kv]) * BAR // most

@@ -36,22 +36,23 @@ def draw(film: Film, so_far: BoolArray | None) -> Picture:
     return np.asarray(image, dtype=np.uint8).copy()
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Of so many points."""
     return ImageFont.load_default(size)
 
 
 def _title(pen: ImageDraw.ImageDraw, film: Film, coming: Next) -> None:
-    pen.text((16, 10), film.title, INK, _font(17))
+    pen.text((16, 10), film.title, INK, font(17))
     rows = f"row {film.served} of {film.length}"
-    pen.text((RIGHT, 10), rows, INK, _font(17), anchor="ra")
+    pen.text((RIGHT, 10), rows, INK, font(17), anchor="ra")
     if film.rows:
         row = film.rows[-1]
         said = f"last: {row.requests} requests, {row.reason.name.lower()}, cost {row.cost:.4f} nats"
     else:
         said = "no row served yet"
-    pen.text((16, 34), said, MUTED, _font(13))
+    pen.text((16, 34), said, MUTED, font(13))
     asked = f"next: {coming.requests} requests, {coming.tokens:,} tokens"
-    pen.text((RIGHT, 34), asked, MUTED, _font(13), anchor="ra")
+    pen.text((RIGHT, 34), asked, MUTED, font(13), anchor="ra")
 
 
 def _column(place: int) -> tuple[float, float]:
@@ -71,7 +72,7 @@ def _memory(pen: ImageDraw.ImageDraw, film: Film, coming: Next) -> None:
         y = level(share * most)
         pen.line([(LEFT, y), (RIGHT, y)], FAINT)
         unit = " GiB" if share == 1 else ""
-        pen.text((LEFT - 6, y), f"{share * most / GIB:.3g}{unit}", MUTED, _font(11), anchor="rm")
+        pen.text((LEFT - 6, y), f"{share * most / GIB:.3g}{unit}", MUTED, font(11), anchor="rm")
     first = SHOWN - len(film.rows)
     for place, row in enumerate(film.rows, first):
         _bars(pen, place, row.use, level, refused=row.reason is Reason.REFUSED)
@@ -80,7 +81,7 @@ def _memory(pen: ImageDraw.ImageDraw, film: Film, coming: Next) -> None:
     left, right = _column(SHOWN)
     pen.rectangle([left + 2, level(coming.use.total), right - 1, bottom], outline=MUTED)
     pen.line([(left, level(coming.limit)), (right, level(coming.limit))], LIMIT, 2)
-    pen.text(((left + right) / 2, bottom + 9), "next", MUTED, _font(11), anchor="mm")
+    pen.text(((left + right) / 2, bottom + 9), "next", MUTED, font(11), anchor="mm")
 
 
 def _bars(pen: ImageDraw.ImageDraw, place: int, use: Use, level: Level, *, refused: bool) -> None:
@@ -107,12 +108,12 @@ def _limits(pen: ImageDraw.ImageDraw, place: int, row: Row, level: Level) -> Non
 def _strip(pen: ImageDraw.ImageDraw, film: Film, coming: Next) -> None:
     top, bottom = STRIP
     half = (bottom - top - GAP) / 2
-    pen.text((LEFT, top - 5), "blocks kept, first layer on top", MUTED, _font(11), anchor="ls")
+    pen.text((LEFT, top - 5), "blocks kept, first layer on top", MUTED, font(11), anchor="ls")
     columns = [(row.kept, row.kept_end) for row in film.rows] + [(coming.kept, coming.kept)]
     first = SHOWN - len(film.rows)
     for kind, (name, colour) in enumerate((("attention", ATTENTION), ("FFN", FFN))):
         start = top + kind * (half + GAP)
-        pen.text((LEFT - 6, start + half / 2), name, MUTED, _font(11), anchor="rm")
+        pen.text((LEFT - 6, start + half / 2), name, MUTED, font(11), anchor="rm")
         for place, (kept, end) in enumerate(columns, first):
             _cells(pen, place, start, half, kept[kind::2], end[kind::2], colour)
 
@@ -146,5 +147,5 @@ def _legend(pen: ImageDraw.ImageDraw) -> None:
     x: float = LEFT
     for name, colour in entries:
         pen.rectangle([x, LEGEND, x + 10, LEGEND + 10], colour)
-        pen.text((x + 14, LEGEND + 5), name, INK, _font(11), anchor="lm")
-        x += 14 + pen.textlength(name, _font(11)) + 12
+        pen.text((x + 14, LEGEND + 5), name, INK, font(11), anchor="lm")
+        x += 14 + pen.textlength(name, font(11)) + 12

@@ -1,28 +1,27 @@
 """What the environment and its vector form share: lanes, how they are acted in, when episodes end."""
 
 import importlib.util
-import operator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.envs.actions import Actions
 from rapgym.envs.actions import actions as actions_of
-from rapgym.envs.actions import checked
-from rapgym.envs.film import Film
-from rapgym.errors import InvalidAction, InvalidSpec, MissingExtra
+from rapgym.envs.episodes import Episodes
+from rapgym.envs.film import Film, Picture, text
+from rapgym.envs.info import rows_info
+from rapgym.errors import InvalidSpec, MissingExtra
 from rapgym.scenarios.lanes import Lanes, episode_rows, start_of
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import simulator
 from rapgym.world.records import Demand, Outcome
 from rapgym.world.simulator import Step
 
-OBSERVATIONS = ("flat", "dict")
 BACKENDS = ("sim", "device")  # the simulated world, or the same rows on a live model
-NO_LIMIT = -1  # of an episode's steps, as Gymnasium writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,11 @@ class Acted:
         return reward
 
 
-class Play:
-    """Episodes of B lanes: begun, acted in, observed and, where asked for, drawn."""
+class Play(Episodes):
+    """Episodes over rows of a workload."""
+
+    option = "offset"
+    actions: Actions
 
     def __init__(
         self,
@@ -71,24 +73,12 @@ class Play:
             InvalidSpec: an argument is none of those there are.
             MissingExtra, DataUnavailable: the device backend lacks packages, weights or texts.
         """
-        self.offset = whole("offset", offset, 0)
-        if most_steps in (None, NO_LIMIT):
-            self.most_steps = None
-        else:
-            self.most_steps = whole("max_episode_steps", most_steps, 1)
-        if observation not in OBSERVATIONS:
-            raise InvalidSpec(
-                f"no observation kind {observation!r}; there are {', '.join(OBSERVATIONS)}"
-            )
-        self.observation, self.backend = observation, backend
+        super().__init__(count, place=offset, observation=observation, most_steps=most_steps)
+        self.backend = backend
         step = backend_step(backend, story, split, device)
         self.lanes = Lanes(story, split, count, small_steps=kind == "blocks", step=step)
         self.actions = actions_of(kind, self.lanes)
         self.films = [Film(self.lanes, lane, count) for lane in range(count)] if filmed else []
-        self.playing = np.zeros(count, dtype=bool)  # an episode has begun and is not over
-        self.begun = np.zeros(count, dtype=bool)  # some episode has
-        self.steps = np.zeros(count, dtype=np.int64)  # of each lane's episode
-        self.offsets = np.full(count, self.offset)
 
     @property
     def longest(self) -> int:
@@ -96,44 +86,27 @@ class Play:
         return episode_rows(self.lanes.world, self.lanes.split) * self.actions.most_steps
 
     @property
-    def observation_space(self) -> spaces.Space[Any]:
-        """Of one lane: float32 [O], or with the action mask beside it."""
-        layout = self.lanes.layout
-        flat = spaces.Box(layout.low, layout.high, dtype=np.float32)
-        if self.observation == "flat":
-            return flat
-        mask = spaces.Box(0, 2, (self.actions.mask().shape[1],), np.int8)
-        return spaces.Dict({"observations": flat, "action_mask": mask})
+    def bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Lowest and highest of each number that a lane sees, [O] each."""
+        return self.lanes.layout.low, self.lanes.layout.high
 
     def spec_of(self, spec: EnvSpec) -> EnvSpec:
         """The spec that Gymnasium gives, with what only scenario, split and backend say."""
-        if spec.max_episode_steps is None:
-            spec.max_episode_steps = self.most_steps or self.longest
+        spec = super().spec_of(spec)
         spec.nondeterministic = self.backend == "device"
         return spec
-
-    def pair(self, lanes: BoolArray, options: dict[str, Any] | None, seeded: BoolArray) -> None:
-        """Take the pairing of `options["offset"]` for these lanes' episodes from now on.
-
-        It holds until another is named or a seed begins all anew, so through automatic resets.
-        """
-        self.offsets[lanes & seeded] = self.offset
-        if options is not None and "offset" in options:
-            self.offsets[lanes] = whole("offset", options["offset"], 0)
 
     def begin(self, lanes: BoolArray, rngs: list[np.random.Generator]) -> None:
         """Begin an episode in these lanes, bool [B], each from its own generator."""
         inner = self.lanes
         for lane in np.flatnonzero(lanes).tolist():
-            offset = int(self.offsets[lane])
+            offset = int(self.places[lane])
             start = start_of(inner.world, inner.story, inner.split, rngs[lane], offset)
             inner.restart(lane, start)
             if self.films:
                 self.films[lane].begin()
         self.actions.restart(lanes)
-        self.playing |= lanes
-        self.begun |= lanes
-        self.steps[lanes] = 0
+        self._have_begun(lanes)
 
     def act(self, actions: IntArray, lanes: BoolArray | None = None) -> Acted:
         """Act in these lanes (all unless stated); actions of the others are ignored.
@@ -144,9 +117,7 @@ class Play:
         Raises:
             InvalidAction: an episode has not begun yet, or is over.
         """
-        lanes = np.ones(len(self.playing), dtype=bool) if lanes is None else lanes
-        if (lanes & ~self.playing).any():
-            raise InvalidAction("no episode is under way: call reset() first, and after each end")
+        lanes = self._acting(lanes)
         proposal, served = self.actions.propose(actions)
         served = served & lanes
         if not lanes.all():
@@ -161,22 +132,31 @@ class Play:
             if limits is not None:
                 for index, lane in enumerate(np.flatnonzero(served)):
                     self.films[lane].add(outcome, asked, limits[index], index)
-        over = self.lanes.ended & served
-        if self.most_steps is not None:
-            over |= lanes & (self.steps >= self.most_steps)
-        self.playing &= ~over
+        over = self._ended(lanes, self.lanes.ended & served)
         return Acted(served, over, outcome, asked)
 
-    def read(self, actions: Any, lanes: int | None = None) -> IntArray:
-        """`checked` actions of one environment, or of so many lanes."""
-        return checked(actions, self.actions, lanes)
+    def seen(self) -> NDArray[np.float32]:
+        """What each lane sees, [B, O]."""
+        return self.lanes.observe(self.actions.so_far)
 
-    def observe(self) -> Any:
-        """What each lane sees: float32 [B, O], or a dict with the masks beside it."""
-        flat = self.lanes.observe(self.actions.so_far)
-        if self.observation == "flat":
-            return flat
-        return {"observations": flat, "action_mask": self.actions.mask()}
+    def info(self, acted: Acted | None = None) -> dict[str, Any]:
+        """What is said of a step, or without one of a reset: arrays with an entry for each lane."""
+        count, blocks = len(self.playing), self.lanes.world.blocks
+        if acted is None:
+            info = rows_info(count, blocks)
+        else:
+            info = rows_info(count, blocks, acted.served, acted.outcome, acted.asked)
+        return info | {"action_mask": self.actions.mask()}
+
+    def text(self, lane: int) -> str:
+        """The rows of late of one lane, in words; for lanes that are filmed."""
+        return text(self.films[lane], self.actions.so_far)
+
+    def picture(self, lane: int) -> Picture:
+        """The same as a picture, uint8 [height, width, 3]."""
+        from rapgym.envs.picture import draw
+
+        return draw(self.films[lane], self.actions.so_far)
 
     def close(self) -> None:
         """Let go of what serves the rows."""
@@ -206,18 +186,3 @@ def close_step(step: Step) -> None:
     close = getattr(step, "close", None)
     if close is not None:
         close()
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """A whole number that is at least so large.
-
-    Raises:
-        InvalidSpec: it is none.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise InvalidSpec(f"{name} is a whole number from {least} on, not {value!r}")
-    return number

@@ -1,18 +1,27 @@
 """Render modes: words, pictures, and a window that shows them."""
 
 import importlib.util
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from rapgym.arrays import BoolArray
-from rapgym.envs.film import Film, Picture, text
+from rapgym.envs.film import Picture
 from rapgym.errors import InvalidSpec, MissingExtra
 
 MODES = ("ansi", "rgb_array", "human")
 FPS = 4  # rows a second are still read
 NEEDED = {"rgb_array": ("PIL",), "human": ("PIL", "pygame")}
 TILES = 4  # lanes that a window shows
+
+
+class Lanes(Protocol):
+    """What can be shown of each lane."""
+
+    def text(self, lane: int) -> str:
+        """In words."""
+
+    def picture(self, lane: int) -> Picture:
+        """uint8 [height, width, 3]."""
 
 
 def checked(mode: str | None) -> str | None:
@@ -34,7 +43,7 @@ def checked(mode: str | None) -> str | None:
     return mode
 
 
-def render(mode: str | None, films: list[Film], so_far: BoolArray | None, lane: int = 0) -> Any:
+def render(mode: str | None, lanes: Lanes, lane: int = 0) -> Any:
     """A text or picture of one lane; in a window None is returned.
 
     Raises:
@@ -45,23 +54,19 @@ def render(mode: str | None, films: list[Film], so_far: BoolArray | None, lane: 
             f"render() needs render_mode when the environment is made: {', '.join(MODES)}"
         )
     if mode == "ansi":
-        return text(films[lane], so_far)
-    from rapgym.envs.picture import draw
-
-    picture = draw(films[lane], so_far)
+        return lanes.text(lane)
+    picture = lanes.picture(lane)
     if mode == "rgb_array":
         return picture
     show([picture])
     return None
 
 
-def render_all(mode: str | None, films: list[Film], so_far: BoolArray | None) -> Any:
-    """The same of each lane, as a tuple; a window shows the first few."""
+def render_all(mode: str | None, lanes: Lanes, count: int) -> Any:
+    """The same of each of `count` lanes, as a tuple; a window shows the first few."""
     if mode != "human":
-        return tuple(render(mode, films, so_far, lane) for lane in range(max(1, len(films))))
-    from rapgym.envs.picture import draw
-
-    show([draw(film, so_far) for film in films[:TILES]])
+        return tuple(render(mode, lanes, lane) for lane in range(count))
+    show([lanes.picture(lane) for lane in range(min(count, TILES))])
     return None
 
 

@@ -36,6 +36,9 @@ SERIES = 256 * MIB  # unpacked
 SERIES_CELLS = 16_000_000
 SERIES_ROW = 4 * MIB  # a line, whose single requests take about eight characters each
 
+# Traffic of a serving world: twelve million requests, 16 bytes each, and a month of seconds.
+TRAFFIC = 208 * MIB
+
 # Results: four times the rows of those that are published.
 RESULTS = 512 * MIB  # unpacked
 RESULT_ROWS = 1 << 22

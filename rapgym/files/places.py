@@ -28,6 +28,8 @@ STORIES = PACKAGE / "stories"
 TABLES = PACKAGE / "tables"
 PROFILES = PACKAGE / "profiles"
 TRAINED = PACKAGE / "trained"
+# What reports are laid out with.
+TEMPLATES = PACKAGE / "report" / "templates"
 TUNED = PACKAGE / "policies" / "tuned.json"
 
 

@@ -15,7 +15,7 @@ MORE = ("kind", "gain [95 %]", "from lookup [95 %]", "Holm p", "us p50/p99", "pa
         "unmeas.")  # fmt: skip
 
 
-def _cells(entry: Score) -> list[str]:
+def cells(entry: Score) -> list[str]:
     """The columns that a terminal shows."""
     terms = (entry.cost, entry.quality, entry.stall, entry.emergency, entry.refused)
     return [
@@ -28,7 +28,7 @@ def _cells(entry: Score) -> list[str]:
     ]
 
 
-def _more(entry: Score) -> list[str]:
+def more_cells(entry: Score) -> list[str]:
     """The columns that pages show beside them."""
     us = "-"
     if entry.decision_us_p50 is not None and entry.decision_us_p99 is not None:
@@ -137,7 +137,7 @@ def counted(said: Mapping[str, Sequence[str]]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _title(name: str, group: Sequence[Score]) -> str:
+def title(name: str, group: Sequence[Score]) -> str:
     """A scenario's name, what its intervals rest on, and whether they speak of these rows alone."""
     said = [] if group[0].headline else ["outside the headline"]
     return f"{name} ({'; '.join([*said, rests_on(group[0])])})"
@@ -175,9 +175,9 @@ def table(entries: Sequence[Score]) -> str:
     """The table of one bench, for a terminal."""
     parts = []
     for name, group in by_scenario(entries).items():
-        rows = [list(COLUMNS), *(_cells(entry) for entry in in_order(group))]
+        rows = [list(COLUMNS), *(cells(entry) for entry in in_order(group))]
         widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-        text = [_title(name, group)]
+        text = [title(name, group)]
         for row in rows:
             first, *rest = (
                 cell.rjust(w) if i else cell.ljust(w)
@@ -235,10 +235,10 @@ def markdown(entries: Sequence[Score]) -> str:
     """The same table in Markdown, with more columns."""
     parts, columns = [], (*COLUMNS, *MORE)
     for name, group in by_scenario(entries).items():
-        parts.append(f"**{_escaped(_title(name, group))}**\n")
+        parts.append(f"**{_escaped(title(name, group))}**\n")
         parts.append("| " + " | ".join(columns) + " |")
         parts.append("| ---" + " | ---:" * (len(columns) - 1) + " |")
-        rows = ((*_cells(entry), *_more(entry)) for entry in in_order(group))
+        rows = ((*cells(entry), *more_cells(entry)) for entry in in_order(group))
         parts += ["| " + " | ".join(map(_escaped, row)) + " |" for row in rows]
         parts.append("")
     return "\n".join(parts)

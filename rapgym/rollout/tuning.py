@@ -47,11 +47,21 @@ def best_settings(
     Raises:
         InvalidPolicy: there are more settings than any method may try.
     """
-    (count,) = {len(values) for values in settings.values()}
-    if count > TUNING_BUDGET:
-        raise InvalidPolicy(f"{count} settings to try; a method may try {TUNING_BUDGET}")
+    count = tried(settings)
     best = first_of_least(train_costs(lambda: make(**settings), briefing, count))
     return {name: values[best].item() for name, values in settings.items()}
+
+
+def tried(settings: Mapping[str, FloatArray | IntArray]) -> int:
+    """How many settings these are, entry i of all of them being one; without free parameters one.
+
+    Raises:
+        InvalidPolicy: there are more than any method may try.
+    """
+    (count,) = {len(values) for values in settings.values()} or {1}
+    if count > TUNING_BUDGET:
+        raise InvalidPolicy(f"{count} settings to try; a method may try {TUNING_BUDGET}")
+    return count
 
 
 def fixed_sets_cost(

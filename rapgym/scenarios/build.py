@@ -1,14 +1,17 @@
 """Make the committed series of scenarios from raw traces: the command behind `traces/`."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rapgym.arrays import IntArray
 from rapgym.errors import InvalidTrace
 from rapgym.scenarios.story import Recorded, Scenario, Tenant
 from rapgym.workload import series, servegen, sources
+from rapgym.workload import traffic as serving_traffic
 from rapgym.workload.inputs.how import How
 from rapgym.workload.loaders import is_path, load_requests, vllm_kvcache
 from rapgym.workload.own import (
@@ -19,6 +22,7 @@ from rapgym.workload.own import (
 )
 from rapgym.workload.series import Series
 from rapgym.workload.trace import RequestTrace
+from rapgym.workload.traffic import Traffic
 
 OURS = "recorded with `rapgym record` by the authors of rapgym"
 CONTEXT_TOKENS = 8192  # of Llama-3-8B, which both services of the synthetic scenarios serve
@@ -37,6 +41,42 @@ def paired(story: Scenario) -> Series:
         DataUnavailable: a raw trace is not on this machine.
         InvalidTrace: a trace has no wall clock to pair by, or they do not overlap.
     """
+    found = _same_hour(story)
+    seconds = series.whole_rows(found.start_s, found.stop_s, story.window_s) * story.window_s
+    return series.build(
+        found.served,
+        found.held(story, seconds),
+        window=story.window_s,
+        start_s=found.start_s,
+        stop_s=found.stop_s,
+        origin=found.origin(story),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Hour:
+    """Two traces of one hour, and what both cover of it, on the served clock."""
+
+    served: RequestTrace
+    tenant: RequestTrace | None
+    offset_s: float  # of the served clock's 0 on the tenant's
+    start_s: float
+    stop_s: float
+
+    def held(self, story: Scenario, seconds: int) -> IntArray:
+        """Tokens of the tenant in each second from the start on."""
+        if self.tenant is None:
+            return np.zeros(seconds, dtype=np.int64)
+        start_s = self.start_s + self.offset_s
+        return series.queued_tokens(self.tenant, story.pool_tokens, start_s, seconds)
+
+    def origin(self, story: Scenario) -> dict[str, Any]:
+        """What is said of both."""
+        return _origin(story, self.served.name, None if self.tenant is None else self.tenant.name)
+
+
+def _same_hour(story: Scenario) -> _Hour:
+    """The traces of a scenario, paired by wall clock; raises as `paired` does."""
     served = load_requests(story.trace, How.of(story.reading)).every(story.every)
     tenant, offset_s = None, 0.0
     start_s, stop_s = 0.0, float(served.arrival_s[-1])
@@ -52,18 +92,7 @@ def paired(story: Scenario) -> Series:
         stop_s = min(stop_s, float(tenant.arrival_s[-1]) - offset_s)
         if stop_s <= start_s:
             raise InvalidTrace(f"{story.trace} and {story.tenant.trace} do not overlap in time")
-    seconds = series.whole_rows(start_s, stop_s, story.window_s) * story.window_s
-    held = np.zeros(seconds, dtype=np.int64)
-    if tenant is not None:
-        held = series.queued_tokens(tenant, story.pool_tokens, start_s + offset_s, seconds)
-    return series.build(
-        served,
-        held,
-        window=story.window_s,
-        start_s=start_s,
-        stop_s=stop_s,
-        origin=_origin(story, served.name, None if tenant is None else tenant.name),
-    )
+    return _Hour(served, tenant, offset_s, start_s, stop_s)
 
 
 def recorded(story: Scenario) -> Series:
@@ -120,23 +149,53 @@ def drawn(story: Scenario, *, quiet: bool = True) -> Series:
     Args:
         quiet: without a line of progress.
     """
-    assert isinstance(story.tenant, Tenant)
     stop_s = series.DAYS * 86400.0
     seconds = series.whole_rows(0.0, stop_s, story.window_s) * story.window_s
-    # The tenant first: what it sent is forgotten before the other's requests are drawn.
-    tenant = _servegen(story.tenant.trace, story.tenant.every, 1, quiet)
-    held, beside = series.queued_tokens(tenant, story.tenant.pool_tokens, 0.0, seconds), tenant.name
-    del tenant
-    served = _servegen(story.trace, story.every, 0, quiet)
+    served, held, origin = _drawn(story, seconds, quiet)
     return series.build(
         served,
         held,
         window=story.window_s,
         start_s=0.0,
         stop_s=stop_s,
-        origin=_origin(story, served.name, beside) | {"days": series.DAYS, "synthetic": True},
+        origin=origin,
         train_share=series.TRAIN_DAYS / series.DAYS,
     )
+
+
+def traffic(story: Scenario, *, quiet: bool = True) -> Traffic:
+    """Single requests in continuous time and the tenant's tokens by the second, of whole seconds.
+
+    The same requests, tenant and clock as the series of windows has.
+
+    Args:
+        quiet: without a line of progress, where it is drawn.
+
+    Raises:
+        DataUnavailable: a raw trace is not on this machine.
+        InvalidTrace: a trace has no wall clock to pair by, or they do not overlap.
+    """
+    if story.is_drawn:
+        served, held, origin = _drawn(story, series.DAYS * 86400, quiet)
+        return serving_traffic.of(served, 0.0, held, origin)
+    found = _same_hour(story)
+    seconds = series.whole_rows(found.start_s, found.stop_s, 1)
+    held = found.held(story, seconds)
+    return serving_traffic.of(found.served, found.start_s, held, found.origin(story))
+
+
+def _drawn(
+    story: Scenario, seconds: int, quiet: bool
+) -> tuple[RequestTrace, IntArray, dict[str, Any]]:
+    """Requests of a synthetic scenario, its tenant's tokens in each second, and what is said of them."""
+    assert isinstance(story.tenant, Tenant)
+    # The tenant first: what it sent is forgotten before the other's requests are drawn.
+    tenant = _servegen(story.tenant.trace, story.tenant.every, 1, quiet)
+    held, beside = series.queued_tokens(tenant, story.tenant.pool_tokens, 0.0, seconds), tenant.name
+    del tenant
+    served = _servegen(story.trace, story.every, 0, quiet)
+    origin = _origin(story, served.name, beside) | {"days": series.DAYS, "synthetic": True}
+    return served, held, origin
 
 
 def _servegen(trace: str, every: int, seed: int, quiet: bool) -> RequestTrace:

@@ -104,16 +104,16 @@ def read(path: Path, name: str | None = None) -> Scenario:
             file and key.
     """
     known_by = str(path) if name is None else name
-    told = _parsed(path)
+    told = parsed(path)
     folder = path.parent if name is None else None
     if folder is not None and "group" in told and told["group"] != "own":
         raise InvalidSpec(f"{path}: group is rapgym's own list; remove the line, yours is 'own'")
-    values = _values(str(path), told, KEYS, folder, _required(Scenario, {"name", "tenant"}))
+    values = checked_values(str(path), told, KEYS, folder, _required(Scenario, {"name", "tenant"}))
     for key, value in OPTIONAL.items():
         values.setdefault(key, value)
     try:
         if form := told.get("form"):
-            values["form"] = Format(**_values(f"{path}: [form]", form, FORM, folder))
+            values["form"] = Format(**checked_values(f"{path}: [form]", form, FORM, folder))
         values["tenant"] = _tenant(f"{path}: [tenant]", told.get("tenant"), folder)
         return Scenario(name=known_by, **values)
     except InvalidSpec as error:
@@ -121,7 +121,13 @@ def read(path: Path, name: str | None = None) -> Scenario:
         raise InvalidSpec(words if words.startswith(str(path)) else f"{path}: {words}") from error
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def parsed(path: Path) -> dict[str, Any]:
+    """What a TOML file states.
+
+    Raises:
+        DataUnavailable: it is not there.
+        InvalidSpec: it is no TOML.
+    """
     try:
         text = incoming.bounded(path, limits.SCENARIO).decode("utf-8")
         if any(
@@ -147,7 +153,7 @@ def _required(record: type, aside: set[str]) -> set[str]:
     return {f.name for f in fields(record) if f.default is MISSING} - aside - {*OPTIONAL}
 
 
-def _values(
+def checked_values(
     where: str,
     told: object,
     keys: Mapping[str, Key],
@@ -205,12 +211,12 @@ def _tenant(where: str, told: object, folder: Path | None) -> Tenant | Recorded 
         return None
     if not isinstance(told, dict) or "recording" not in told:
         keys = TENANT | RECORDED  # of which a recording stands alone
-        return Tenant(**_values(where, told, keys, folder, TENANT))
+        return Tenant(**checked_values(where, told, keys, folder, TENANT))
     if more := told.keys() - RECORDED.keys():
         raise InvalidSpec(
             f"{where}: beside a recording stands nothing else; remove {', '.join(sorted(more))}"
         )
-    (recording,) = _values(where, told, RECORDED, None).values()
+    (recording,) = checked_values(where, told, RECORDED, None).values()
     if own_traces.is_shipped(recording):
         return Recorded(recording)
     path = recording if folder is None else str(folder / recording)

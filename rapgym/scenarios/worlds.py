@@ -1,17 +1,17 @@
 """From a scenario to the worlds that are played."""
 
-import platform
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from rapgym import heldout
-from rapgym.errors import InvalidSpec, WrongChecksum
+from rapgym.errors import InvalidSpec
 from rapgym.files import checked, places
 from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import build, card, tables
 from rapgym.scenarios.catalogue import story_of
+from rapgym.scenarios.drawn import drawn_once
 from rapgym.scenarios.story import Recorded, Scenario, Split
 from rapgym.workload import own as own_traces
 from rapgym.workload import series
@@ -32,10 +32,13 @@ def workload_file(story: Scenario) -> Path:
     """
     if not story.is_drawn and not own_traces.is_own(story.workload):
         return places.TRACES / f"{story.workload}.csv.gz"
-    folder = checked.cache_folder() / "workloads"
     if story.is_drawn:
-        return _drawn_file(story, folder)
-    path = folder / f"{story.workload}.csv.gz"
+        return drawn_once(
+            lambda path: series.write(build.drawn(story, quiet=False), path),
+            story.workload, series.BLOCKS, story.series_sha256,
+            story=story.name, what="another series", key="series_sha256",
+        )  # fmt: skip
+    path = checked.cache_folder() / "workloads" / f"{story.workload}.csv.gz"
     if not path.is_file():
         if isinstance(story.tenant, Recorded):
             memory = story.tenant.recording
@@ -45,24 +48,6 @@ def workload_file(story: Scenario) -> Path:
             made = build.build(story)
         own_traces.require_parts(made, story.trace, story.splits)
         series.write(made, path)
-    return path
-
-
-def _drawn_file(story: Scenario, folder: Path) -> Path:
-    """The file of a series that is drawn; two processes at once draw it once."""
-    known = story.series_sha256
-    path = folder / f"{story.workload}-{known[:12] or 'unchecked'}{series.BLOCKS}"
-    if not path.is_file():
-        with checked.locked(path.with_suffix(".lock")):
-            if not path.is_file():  # another process may have drawn it meanwhile
-                series.write(build.drawn(story, quiet=False), path)
-    if known and (found := checked.sha256_once(path)) != known:
-        path.unlink(missing_ok=True)
-        raise WrongChecksum(
-            f"{story.name}: this machine draws another series (sha256 {found[:12]}..., expected "
-            f"{known[:12]}...; NumPy {np.__version__}, {platform.platform()}), so that its results "
-            'would not compare with others; report it, or use a scenario with series_sha256 = ""'
-        )
     return path
 
 
@@ -165,22 +150,32 @@ def _judged_world(story: Scenario, split: Split) -> World:
 
 
 def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
-    footprint, profile = card.footprint(story), card.profile_of(story)
-    restore_bytes_per_s = profile.restore_bytes_per_s
-    if restore_bytes_per_s is None:
-        restore_bytes_per_s = float(footprint.weights.sum()) / story.restore_s
     whole = _workload(story)
     train = whole.output_tokens[series.split_rows(len(whole), "train", story.splits)]
     return World(
-        footprint=footprint,
+        footprint=card.footprint(story),
         quality=quality,
         rows=rows(story, split),
         ceiling=tables.ceiling(story),
-        restore_bytes_per_s=restore_bytes_per_s,
+        restore_bytes_per_s=link_bytes_per_s(story),
         mean_output_tokens=float(train.mean()),
         notice_s=story.notice_s,
-        reaction_s=story.reaction_s if profile.reaction_s is None else profile.reaction_s,
+        reaction_s=reaction_s(story),
     )
+
+
+def link_bytes_per_s(story: Scenario) -> float:
+    """At which dropped blocks come back: as the device profile measured it, else from `restore_s`."""
+    measured = card.profile_of(story).restore_bytes_per_s
+    if measured is not None:
+        return measured
+    return float(card.footprint(story).weights.sum()) / story.restore_s
+
+
+def reaction_s(story: Scenario) -> float:
+    """For how long serving pauses in a hurry: as the device profile measured it, else as is stated."""
+    measured = card.profile_of(story).reaction_s
+    return story.reaction_s if measured is None else measured
 
 
 def forget() -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+from hypothesis import seed as seeded
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -348,9 +349,11 @@ def exercise(machine: type[Any], *, examples: int, steps: int, least: int) -> Ta
     the machine tries less than it says.
     """
     count = counted(machine)
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
+        # Where examples are the same every time, those of another round are others all the same.
         run_state_machine_as_test(
-            machine, settings=settings(max_examples=examples, stateful_step_count=steps)
+            seeded(number)(machine) if number else machine,
+            settings=settings(max_examples=examples, stateful_step_count=steps),
         )
         if count().decisions >= least:
             return count()

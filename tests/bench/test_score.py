@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rapgym.arrays import FloatArray, IntArray
@@ -208,6 +208,8 @@ def test_a_real_difference_is_found() -> None:
     assert np.mean([each.p < 0.05 for each in found]) > 0.8
 
 
+# A p-value of just ALPHA, which is not below it.
+@example(159, 8, 3.0, 0.0, 3)
 @given(
     st.integers(40, 4000),
     st.integers(6, 60),
@@ -220,7 +222,7 @@ def test_p_value_and_interval_say_the_same(
 ) -> None:
     drawn = value + np.random.default_rng(seed).standard_normal(count)
     found = score.estimate(value, drawn, even(6 * pieces), error)
-    assert (found.p < 1 - score.LEVEL) == score.excludes_zero(found)
+    assert (found.p < score.ALPHA) == score.excludes_zero(found)
 
 
 def test_p_value_by_hand() -> None:

@@ -66,9 +66,9 @@ def test_text_says_what_the_last_row_was_and_the_next_asks(env_id: str) -> None:
 
 def test_the_bar_is_as_long_as_what_is_used() -> None:
     use = film.Use(other=100, attention=200, ffn=300, kv=200)
-    bar = film._bar(use, limit=900, card=1000)
+    bar = film.bar(use, limit=900, card=1000)
     assert bar[1 : film.BAR + 2] == "o" * 4 + "a" * 8 + "f" * 12 + "k" * 8 + " " * 4 + "|" + " " * 4
-    assert film._bar(use, limit=-5, card=1000)[1] == "|", "a limit below nothing stands at its edge"
+    assert film.bar(use, limit=-5, card=1000)[1] == "|", "a limit below nothing stands at its edge"
 
 
 @every_id

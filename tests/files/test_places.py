@@ -26,6 +26,7 @@ def test_every_place_exists_and_holds_what_its_name_says() -> None:
         "STORIES": "*.toml",
         "TABLES": "*.csv.gz",
         "PROFILES": "*.json",
+        "TEMPLATES": "page.html",
         "TRAINED": "hindsight/*/*.npz",
     }
     assert held.keys() == FOLDERS.keys()

@@ -9,7 +9,8 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 
 from rapgym.arrays import BoolArray
-from rapgym.envs.vector_env import RapVectorEnv, row_of
+from rapgym.envs.vector_env import RapVectorEnv
+from rapgym.envs.vector_form import row_of
 from rapgym.errors import InvalidSpec
 
 # What all lanes share of the native form, as attributes of one of them.

@@ -25,11 +25,12 @@ from rapgym.policies.policy import briefing
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.quality import file as table_file
 from rapgym.quality.table import QualityTable
-from rapgym.recorder import access_log, work_file
+from rapgym.recorder import work_file
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series, trace
+from rapgym.workload.inputs import memory, requests
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,10 @@ KINDS = {
     "requests-gz": Kind("requests.csv.gz", damage.damaged, lambda path: trace.read_requests(path, "r")),
     "memory": Kind("memory.csv", damage.plain, lambda path: trace.read_memory(path, "m")),
     "recording": Kind("out.csv.recording", damage.plain, read_recording),
-    "access-log": Kind("access.jsonl", damage.json_lines, access_log.read),
-    "access-log-gz": Kind("access.jsonl.gz", damage.damaged, access_log.read),
+    "access-log": Kind("access.jsonl", damage.json_lines, requests.read),
+    "access-log-gz": Kind("access.jsonl.gz", damage.damaged, requests.read),
+    "memory-log": Kind("smi.csv", damage.plain, memory.read),
+    "memory-json": Kind("range.json", damage.json_file, memory.read),
     "profile": Kind("profile.json", damage.json_file, lambda path: profiles.read(str(path))),
     "settings": Kind("tuned.json", damage.json_file, read_settings),
     "trained": Kind("policy.npz", damage.damaged, trained.read),
@@ -124,6 +127,12 @@ def write_all(folder: Path, story: Scenario) -> None:
     text = "\n".join([*lines, ""]).encode()
     (folder / "access.jsonl").write_bytes(text)
     (folder / "access.jsonl.gz").write_bytes(gzip.compress(text))
+    smi = [f"2026/07/21 12:00:{second:02d}.5, {1000 + second} MiB" for second in range(12)]
+    (folder / "smi.csv").write_text("\n".join(["timestamp, memory.used [MiB]", *smi, ""]))
+    samples = [[1_790_000_000 + 15 * i, str(20_000 + i)] for i in range(12)]
+    series_of = {"metric": {"__name__": "DCGM_FI_DEV_FB_USED", "gpu": "0"}, "values": samples}
+    told = {"status": "success", "data": {"resultType": "matrix", "result": [series_of]}}
+    (folder / "range.json").write_text(json.dumps(told))
     profile = profiles.stored(profiles.path_of("cpu-2core"))
     profiles.write(profile, folder / "profile.json")
     (folder / "tuned.json").write_text(

@@ -19,9 +19,10 @@ from rapgym.model import profiles, shapes
 from rapgym.policies import registry, trained
 from rapgym.quality import file as table_file
 from rapgym.quality import texts
-from rapgym.recorder import access_log, work_file
+from rapgym.recorder import work_file
 from rapgym.scenarios import catalogue
 from rapgym.workload import own, series, servegen, trace
+from rapgym.workload.inputs import memory, requests
 
 
 def statistics(path: Path) -> Any:
@@ -54,8 +55,10 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "own-trace": ("o.csv", lambda path: own.sha256(str(path))),
     "raw": ("raw.csv", lambda path: columns.read(path, "raw", {"a": "text", "b": "int"})),
     "recording": ("o.csv.recording", lambda path: work_file.finish(path.with_suffix(""))),
-    "access": ("a.jsonl", access_log.read),
-    "access-gz": ("a.jsonl.gz", access_log.read),
+    "access": ("a.jsonl", requests.read),
+    "access-gz": ("a.jsonl.gz", requests.read),
+    "memory-log": ("smi.csv", memory.read),
+    "memory-json": ("m.json.gz", memory.read),
     "profile": ("p.json", lambda path: profiles.read(str(path))),
     "config": ("c.json", lambda path: shapes.model_spec(str(path))),
     "tuned": ("tuned.json", tuned),

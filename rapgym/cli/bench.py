@@ -40,15 +40,20 @@ def add(subparsers: Subparsers) -> None:
     )
     command.add_argument(
         "--trace",
+        "--memory",
+        dest="trace",
         metavar="FILE",
-        help="a recording of memory (see rapgym record): it takes the tenant's place in the scenarios "
-        "named, laptop unless named. What policies tune is tuned on its train part first",
+        help="a recording of memory (see rapgym record), or what nvidia-smi or DCGM wrote: it takes the "
+        "tenant's place in the scenarios named, laptop unless named. What policies tune is tuned on its "
+        "train part first",
     )
     command.add_argument(
         "--requests",
         metavar="FILE",
-        help="with --trace: serve these requests, all of them, instead of the scenario's",
+        help="with --trace: serve these requests, all of them, instead of the scenario's; a trace, or a log as "
+        "rapgym record --access-log reads them",
     )
+    own_traces.add_pairing(command)
     command.add_argument(
         "--card",
         type=float,
@@ -114,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         cli_report.checked_out(arguments.report, "--report", force=arguments.force)
     terms = users.terms(arguments)
     stories = catalogue.named(own_traces.names(arguments))
+    own_traces.tried(stories)
     names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:
         print(

@@ -10,11 +10,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapgym.cli import Subparsers, at_least
+from rapgym.cli import Subparsers, at_least, own_traces
+from rapgym.files.shown import shown
+from rapgym.workload.inputs import formats
 
 if TYPE_CHECKING:
+    from rapgym.errors import RapgymError
     from rapgym.recorder.answer_usage import Lengths
     from rapgym.recorder.work_file import Finished, WorkFile
+    from rapgym.workload.trace import MemoryTrace, RequestTrace
 
 DRAIN_S = 10.0  # for requests that are being answered as a recording by proxy ends
 
@@ -30,7 +34,8 @@ def add(subparsers: Subparsers) -> None:
         epilog="example: rapgym record --out memory.csv.gz --seconds 3600; requests, through a proxy "
         "before the server: rapgym record --out requests.csv.gz --proxy 8001 --upstream "
         "http://localhost:8000; or out of its log: rapgym record --out requests.csv.gz --access-log "
-        "server.log; then: rapgym bench --trace memory.csv.gz --requests requests.csv.gz --card 80",
+        "server.log; or samples of memory that nvidia-smi or DCGM wrote: rapgym record --out memory.csv.gz "
+        "--memory-log smi.csv; then: rapgym bench --trace memory.csv.gz --requests requests.csv.gz --card 80",
     )
     command.add_argument(
         "--out", type=Path, required=True, metavar="TRACE", help="a new .csv or .csv.gz file"
@@ -49,22 +54,32 @@ def add(subparsers: Subparsers) -> None:
         "--pid", type=at_least(1), action="append", metavar="PID",
         help="memory of this process alone, not of the machine; several are added up",
     )  # fmt: skip
-    what.add_argument("--gpu", type=at_least(0), metavar="I", help="memory of this NVIDIA GPU")
     what.add_argument(
-        "--access-log", type=Path, metavar="FILE",
-        help="requests out of a log: JSON lines with timestamp, prompt_tokens and completion_tokens, "
-        "or what vLLM or SGLang log of requests",
+        "--access-log",
+        type=Path,
+        metavar="FILE",
+        help=f"requests out of a file: {formats.named('requests')} (docs/own-traces.md)",
+    )
+    what.add_argument(
+        "--memory-log", type=Path, metavar="FILE",
+        help=f"samples of memory out of a file: {formats.named('memory')}",
     )  # fmt: skip
     what.add_argument(
         "--proxy", metavar="[HOST:]PORT",
         help="requests through a proxy that listens here (on this machine alone unless HOST says "
         "otherwise) and passes them on to --upstream",
     )  # fmt: skip
+    own_traces.add_reading(command, "with --access-log or --memory-log")
+    command.add_argument(
+        "--gpu",
+        metavar="I",
+        help="memory of this NVIDIA GPU; with --memory-log, which of a file's GPUs",
+    )
     command.add_argument("--upstream", metavar="URL", help="the OpenAI-compatible server behind it")
     command.add_argument(
         "--less", type=at_least(1), action="append", default=[], metavar="PID",
-        help="leave this process's memory out: of the model server, for what is recorded is what "
-        "others use",
+        help="leave this process's memory out: of your own model server, for what is recorded is what others "
+        "use; without it the server is taken for one of those who share the card",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
@@ -72,13 +87,13 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from rapgym.errors import InvalidTrace
+    from rapgym.errors import InvalidTrace, RapgymError
     from rapgym.recorder import work_file
 
     _check(arguments)
     if arguments.finish:
         return _print(arguments, _summary(work_file.finish(arguments.out)))
-    if arguments.access_log is not None:
+    if arguments.access_log is not None or arguments.memory_log is not None:
         return _print(arguments, _of_log(arguments))
     if left := work_file.finish_left_over(arguments.out):
         print(f"a recording that was killed is saved as {left.path}", file=sys.stderr)
@@ -87,12 +102,28 @@ def run(arguments: argparse.Namespace) -> int:
         _record_memory(arguments) if arguments.proxy is None else _record_requests(arguments)
     except KeyboardInterrupt:
         pass  # this is how a recording without an end is ended
+    except RapgymError as error:
+        raise _with_what_is_saved(error, arguments.out) from error
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
     if not work_file.work_path(arguments.out).exists():
         raise InvalidTrace(f"nothing was recorded: there is no {arguments.out}")
     return _print(arguments, _summary(work_file.finish(arguments.out)))
+
+
+def _with_what_is_saved(error: "RapgymError", out: Path) -> "RapgymError":
+    """An error that ended a recording, with where its rows are and how they become a trace."""
+    from rapgym.errors import InvalidSpec
+    from rapgym.recorder import work_file
+
+    path = work_file.work_path(out)
+    if isinstance(error, InvalidSpec) or not path.exists():
+        return error
+    return type(error)(
+        f"{error}; what was recorded until then is saved in {path}: make a trace of it with rapgym record "
+        f"--finish --out {out}"
+    )
 
 
 _ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -103,8 +134,16 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if (arguments.proxy is None) != (arguments.upstream is None):
         raise InvalidSpec("--proxy and --upstream go together: where it listens, and for whom")
-    if arguments.less and (arguments.pid or arguments.proxy or arguments.access_log):
+    is_log = arguments.access_log is not None or arguments.memory_log is not None
+    if arguments.less and (arguments.pid or arguments.proxy or is_log):
         raise InvalidSpec("--less is for memory of the machine or of a GPU")
+    if arguments.gpu is not None and arguments.memory_log is None:
+        if arguments.pid or arguments.proxy or is_log:
+            raise InvalidSpec("--gpu is for memory: it stands alone, or with --memory-log")
+        if not (arguments.gpu.isascii() and arguments.gpu.isdecimal()):
+            raise InvalidSpec(f"--gpu {arguments.gpu!r} is no GPU's number; see nvidia-smi -L")
+    if (arguments.unit or arguments.timezone) and not is_log:
+        raise InvalidSpec("--unit, --utc and --timezone are for --access-log and --memory-log")
 
 
 def _record_memory(arguments: argparse.Namespace) -> None:
@@ -112,7 +151,7 @@ def _record_memory(arguments: argparse.Namespace) -> None:
     from rapgym.recorder.work_file import WorkFile
 
     if arguments.gpu is not None:
-        meter, source = meters.gpu(arguments.gpu, arguments.less), f"gpu {arguments.gpu}"
+        meter, source = meters.gpu(int(arguments.gpu), arguments.less), f"gpu {arguments.gpu}"
     elif arguments.pid:
         meter, source = meters.processes(arguments.pid), "processes"
     else:
@@ -121,9 +160,15 @@ def _record_memory(arguments: argparse.Namespace) -> None:
     with WorkFile(arguments.out, "memory", about) as work:
         watch = _Watch(arguments)
         sampling.sample(
-            meter, work, arguments.interval, arguments.seconds,
+            meter,
+            work,
+            arguments.interval,
+            arguments.seconds,
             told=lambda t_s, used: watch.tell(t_s, f"{used / (1 << 30):.3f} GiB in use"),
-        )  # fmt: skip
+            missed=watch.miss,
+        )
+        if watch.missed:
+            print(f"{watch.missed} readings failed: the sample before each holds", file=sys.stderr)  # fmt: skip
 
 
 def _record_requests(arguments: argparse.Namespace) -> None:
@@ -168,6 +213,13 @@ class _Watch:
         self.quiet, self.seconds = arguments.quiet, arguments.seconds
         self.live = sys.stderr.isatty()
         self.next_s = 0.0
+        self.missed = 0
+
+    def miss(self, t_s: float, error: Exception) -> None:
+        """Count a reading that failed; the first is said."""
+        self.missed += 1
+        if self.missed == 1:
+            print(f"record {t_s:.0f} s: a reading failed ({error}); going on", file=sys.stderr)
 
     def tell(self, t_s: float, state: str) -> None:
         if self.quiet or t_s < self.next_s:
@@ -180,24 +232,30 @@ class _Watch:
 
 
 def _of_log(arguments: argparse.Namespace) -> dict[str, Any]:
+    """A trace of a file that others wrote; what was left out of it is said."""
     from rapgym.errors import InvalidSpec
-    from rapgym.recorder import access_log
     from rapgym.workload import trace
+    from rapgym.workload.inputs import memory, requests
+    from rapgym.workload.inputs.how import UNREADABLE
 
     out: Path = arguments.out
+    if not out.name.endswith((".csv", ".csv.gz")):
+        raise InvalidSpec(f"{out}: a trace is a .csv or a .csv.gz file")
     if out.exists():
         raise InvalidSpec(f"{out} is there already: name another with --out, or move it away")
-    found = access_log.read(arguments.access_log)
-    trace.write_requests(found.requests, out)
-    if found.passed_over or found.unanswered:
-        why = f", the first at {found.first_fault}" if found.first_fault else ""
-        print(
-            f"left out: {found.passed_over} lines that cannot be read{why}; {found.unanswered} "
-            "requests without an answer or lengths",
-            file=sys.stderr,
-        )
-    left_out = {"damaged_rows": found.passed_over, "unanswered": found.unanswered}
-    return _of_trace(out, found.requests) | left_out
+    how = own_traces.how(arguments)
+    found: RequestTrace | MemoryTrace
+    if arguments.memory_log is not None:
+        path, (found, report) = arguments.memory_log, memory.read(arguments.memory_log, how)
+        trace.write_memory(found, out)
+    else:
+        path, (found, report) = arguments.access_log, requests.read(arguments.access_log, how)
+        trace.write_requests(found, out)
+    for line in report.sentences():
+        print(shown(f"{path}: {line}"), file=sys.stderr)
+    told = {"damaged_rows": report.left_out.get(UNREADABLE, 0), "left_out": dict(report.left_out),
+            "estimated_rows": report.estimated, "format": report.format}  # fmt: skip
+    return _of_trace(out, found) | told
 
 
 def _summary(found: "Finished") -> dict[str, Any]:
@@ -229,8 +287,10 @@ def _print(arguments: argparse.Namespace, summary: dict[str, Any]) -> int:
     if sys.stderr.isatty() and not arguments.quiet:
         print(file=sys.stderr)  # after the progress line
     for name, value in summary.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{rows} {reason}" for reason, rows in value.items()) or None
         print(f"{name.replace('_', ' '):<16} {'-' if value is None else value}")
-    if summary.get("estimated_rows"):
+    if summary.get("estimated_rows") and "format" not in summary:
         print(
             "estimated rows: the server told no usage for them (of streams it does if asked by "
             '"stream_options": {"include_usage": true})'

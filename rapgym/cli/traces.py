@@ -39,8 +39,8 @@ def add(subparsers: Subparsers) -> None:
     show.add_argument(
         "name",
         metavar="NAME",
-        help="a name that `rapgym traces list` prints, or the path of a .csv or .csv.gz file with "
-        "columns arrival_s, prompt_tokens, output_tokens, or t_s, used_bytes",
+        help="a name that `rapgym traces list` prints, or the path of a file of "
+        "requests or of memory in use, in any format that rapgym record reads",
     )
     show.set_defaults(run=_show)
     pull = actions.add_parser(
@@ -76,13 +76,12 @@ def _list(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from rapgym.workload import loaders
     from rapgym.workload import own as own_traces
-    from rapgym.workload.trace import read_memory
 
     known = {source.name: source for source in sources.SOURCES}
     name: str = arguments.name
-    if _is_memory(name):
-        summary = _of_memory(read_memory(own_traces.path_of(name), name))
-    elif name in loaders.REQUEST_TRACES or name.endswith((".csv", ".csv.gz")):
+    if own_traces.is_shipped(name) or (loaders.is_path(name) and _is_memory(name)):
+        summary = _of_memory(own_traces.memory_trace(name))
+    elif name in loaders.REQUEST_TRACES or loaders.is_path(name):
         summary = _of_requests(loaders.load_requests(name))
     else:
         summary = _of_columns(sources.source_of(name).name)
@@ -120,16 +119,14 @@ def _origin(source: Source) -> dict[str, Any]:
 
 def _is_memory(name: str) -> bool:
     """Whether a file holds memory in use; one that cannot be read is left to others to refuse."""
-    from rapgym.files import columns
+    from rapgym.errors import RapgymError
     from rapgym.workload import own as own_traces
-    from rapgym.workload.trace import MEMORY_COLUMNS
 
-    if not name.endswith((".csv", ".csv.gz")):
-        return False
-    header, rest = columns.first_apart(columns.lines_of(own_traces.path_of(name), name))
-    if header.startswith("#"):
-        header, _ = columns.first_apart(rest)
-    return {*MEMORY_COLUMNS} <= {*header.strip().split(",")}
+    try:
+        own_traces.memory_trace(name)
+    except RapgymError:
+        return own_traces.is_of_memory(name)
+    return True
 
 
 def _of_memory(trace: "MemoryTrace") -> dict[str, Any]:

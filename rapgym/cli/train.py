@@ -78,6 +78,8 @@ def add(subparsers: Subparsers) -> None:
     )
     command.add_argument(
         "--trace",
+        "--memory",
+        dest="trace",
         metavar="FILE",
         help="a recording of memory (see rapgym record): it takes the tenant's place in the scenarios "
         "named, laptop unless named",
@@ -88,6 +90,7 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--card", type=float, metavar="GIB", help="with --trace: all memory there is, GiB"
     )
+    own_traces.add_pairing(command)
     command.add_argument(
         "--every", type=at_least(1), metavar="K", help="with --trace: every K-th request only"
     )
@@ -123,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
     work = [
         runs.Run(arguments.method, story, told, seed, settings, arguments.out.absolute(),
                  arguments.start, arguments.minutes)
-        for story in catalogue.named(own_traces.names(arguments))
+        for story in own_traces.tried(catalogue.named(own_traces.names(arguments)))
         for told in dict.fromkeys(arguments.told or PARTS_OF)
         for seed in range(
             arguments.seeds if arguments.told or told == "train" else arguments.fold_seeds

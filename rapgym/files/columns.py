@@ -30,7 +30,7 @@ _NUMBERS: dict[str, tuple[re.Pattern[str], str, type, type[np.generic]]] = {
 
 
 def lines_of(path: Path, name: str) -> Iterator[list[str]]:
-    """The lines of a UTF-8 file, many at a time, unpacked where its name ends in .gz.
+    """The lines of a file of UTF-8, or of UTF-16 with its mark, many at a time, unpacked by its content.
 
     Raises:
         DataUnavailable: the file is not there or cannot be opened.
@@ -39,10 +39,9 @@ def lines_of(path: Path, name: str) -> Iterator[list[str]]:
     """
     try:
         with incoming.opened(path) as file:
-            kind: incoming.Packing = "gzip" if path.suffix == ".gz" else ""
             try:
-                pieces = incoming.unpacked(file, kind, limits.CSV)
-                yield from incoming.lines(pieces, limits.CSV_ROW)
+                pieces = incoming.unpacked(file, incoming.packing_of(file), limits.CSV)
+                yield from incoming.lines(incoming.utf8(pieces), limits.CSV_ROW)
             except UnicodeDecodeError as error:
                 raise InvalidTrace(f"{name}: {path} is not UTF-8 text ({error.reason})") from error
             except ValueError as error:
@@ -70,12 +69,12 @@ def parse(batches: Iterable[Sequence[str]], name: str, kinds: Mapping[str, Kind]
     parts: dict[str, list[NDArray[Any]]] = {column: [] for column in kinds}
     done = 0
     for batch in batches:
-        rows = _fields(batch, name)
         if not header:
-            if not rows:
+            if not batch:
                 continue
-            header, rows = rows[0], rows[1:]
+            (header,), batch = _fields(batch[:1], name) or [[]], batch[1:]
             _check_header(header, name, kinds)
+        rows = _fields(batch, name)
         if (done + len(rows)) * len(header) > limits.CSV_CELLS:
             raise InvalidTrace(f"{name} holds more than {limits.CSV_CELLS} cells: cut it in parts")
         if rows:
@@ -114,7 +113,8 @@ def _part(
     for index, row in enumerate(rows):
         if len(row) != len(header):
             raise InvalidTrace(
-                f"{name}: row {done + index + 1} has {len(row)} fields, its header {len(header)}"
+                f"{name}: row {done + index + 1} has {len(row)} fields, its header {len(header)} (a decimal "
+                "comma makes two of one)"
             )
     cells = dict(zip(header, zip(*rows, strict=True), strict=True))
     return {
@@ -129,7 +129,7 @@ def read(path: Path, name: str, kinds: Mapping[str, Kind]) -> Columns:
 
 def first_apart(batches: Iterator[list[str]]) -> tuple[str, Iterator[list[str]]]:
     """The first line, and the batches of what follows it."""
-    batch = next(batches, [""])
+    batch = next(filter(None, batches), [""])
     return batch[0], chain([batch[1:]], batches)
 
 

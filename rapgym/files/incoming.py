@@ -3,21 +3,30 @@
 What a file says of its own size is not believed: what is really read and unpacked is counted.
 """
 
+import bz2
+import codecs
 import errno
+import importlib
 import lzma
 import os
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from rapgym.errors import MissingExtra
 from rapgym.files import limits
 
-Packing = Literal["", "gzip", "xz"]
+Packing = Literal["", "gzip", "xz", "bz2", "zstd"]
 GZIP_MAGIC, XZ_MAGIC = b"\x1f\x8b", b"\xfd7zXZ\0"
+BZ2_MAGIC, ZSTD_MAGIC = b"BZh", b"\x28\xb5\x2f\xfd"
+_MAGIC: dict[Packing, bytes] = {
+    "gzip": GZIP_MAGIC, "xz": XZ_MAGIC, "bz2": BZ2_MAGIC, "zstd": ZSTD_MAGIC}  # fmt: skip
 _READ = 64 << 10  # packed bytes at a time
 
 
@@ -74,6 +83,30 @@ def packing(path: Path) -> Packing:
     return kinds.get(path.suffix, "")
 
 
+def packing_of(file: BufferedReader) -> Packing:
+    """How an open file is packed, by its first bytes, whatever its name says; nothing of it is read."""
+    head = file.peek(8)
+    return next((kind for kind, magic in _MAGIC.items() if head.startswith(magic)), "")
+
+
+def utf8(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Text as UTF-8 without a byte order mark: what has the mark of UTF-16 is put into UTF-8.
+
+    Raises:
+        UnicodeDecodeError: it is no UTF-16 though it begins like it.
+    """
+    first = next(pieces, b"")
+    is_unmarked = len(first) > 1 and first[1] == 0 != first[0]  # of Windows: ASCII in UTF-16
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or is_unmarked:
+        decoder = codecs.getincrementaldecoder("utf-16-le" if is_unmarked else "utf-16")()
+        for piece in chain([first], pieces):
+            yield decoder.decode(piece).encode("utf-8", "replace")
+        yield decoder.decode(b"", final=True).encode()
+        return
+    yield first.removeprefix(codecs.BOM_UTF8)
+    yield from pieces
+
+
 def unpacked(
     file: IO[bytes], kind: Packing, most_bytes: int, *, one: bool = False
 ) -> Iterator[bytes]:
@@ -86,6 +119,7 @@ def unpacked(
     Raises:
         OSError: it cannot be read.
         ValueError: it is damaged, or too large; the message says which.
+        MissingExtra: this Python cannot unpack its kind.
     """  # fmt: skip
     total = 0
     pieces = _inflated(file, kind, one) if kind else iter(lambda: file.read(limits.PIECE), b"")
@@ -95,10 +129,14 @@ def unpacked(
             if total > most_bytes:
                 raise ValueError(f"it is too large: it holds more than {size(most_bytes)} unpacked")
             yield piece
-    except (zlib.error, lzma.LZMAError) as error:
+    except (zlib.error, lzma.LZMAError, _zstd_error()) as error:
         raise ValueError(
             f"it is a damaged {kind} file, which cannot be unpacked ({error})"
         ) from error
+    except OSError as error:
+        if kind == "bz2" and error.errno is None:  # of its decompressor, not of the disk
+            raise ValueError(f"it is a damaged {kind} file ({error})") from error
+        raise
 
 
 def _inflated(file: IO[bytes], kind: Packing, one: bool) -> Iterator[bytes]:
@@ -126,7 +164,32 @@ def _inflated(file: IO[bytes], kind: Packing, one: bool) -> Iterator[bytes]:
 def _stream(kind: Packing) -> Any:
     if kind == "xz":
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.XZ_MEMORY)
+    if kind == "bz2":
+        return bz2.BZ2Decompressor()
+    if kind == "zstd":
+        if (zstd := _zstd()) is None:
+            raise MissingExtra(
+                "it is packed with zstd, which this Python cannot unpack: run pip install "
+                "backports.zstd, or unpack the file with zstd -d"
+            )
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 27})
     return zlib.decompressobj(31)  # gzip, its checksum included
+
+
+def _zstd() -> Any:
+    """The module that unpacks zstd: of Python from 3.14 on, or its twin for older ones; None without."""
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
+
+
+def _zstd_error() -> type[Exception]:
+    found: type[Exception] = getattr(sys.modules.get("backports.zstd") or sys.modules.get("compression.zstd"),
+                                     "ZstdError", zlib.error)  # fmt: skip
+    return found
 
 
 def _next(stream: Any, file: IO[bytes]) -> bytes:

@@ -24,6 +24,7 @@ CSV = 256 * MIB  # unpacked
 CSV_CELLS = 32_000_000  # ten million requests
 CSV_ROW = 64 * KIB  # a line
 CELL = 128  # characters of a name or time; of a number fewer, see `columns`
+TOKENS = 1 << 31  # of a prompt or an output: keeps sums exact
 DAMAGED_ROWS = 10_000  # of a recording, that are passed over
 
 # Quality tables: forty times the largest that is shipped.
@@ -65,7 +66,12 @@ SCENARIO_DOTS = 64  # in a line
 AUDIT_LINE = 4 * MIB
 AUDIT_CONTEXTS = 1024  # and gaps that are listed
 AUDIT_FAULTS = 10_000  # then the rest is not read
+# Request logs and memory logs of others: of any size where they are read line by line.
+LOG = 1024 * MIB  # of a file that is replayed as it is; a larger one is made a trace first
 ACCESS_LINE = 8 * MIB  # a prompt's token ids take seven each
+ACCESS_JSON = 32 * MIB  # a JSON value that is no line of its own
+ACCESS_WHOLE = 1 << 40  # unpacked: no limit but of lines and requests
+ACCESS_SAMPLES = 8_000_000  # of memory
 ACCESS_ENDLESS = 64 * MIB  # without a line's end: no log
 ACCESS_REQUESTS = 8_000_000
 ACCESS_OPEN = 1 << 19  # of vLLM's, whose lines are put together

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rapgym.files import json_text, limits
+from rapgym.workload.inputs import tokens
+from rapgym.workload.inputs.names import Entry
+from rapgym.workload.inputs.tokens import Counts
 
 CHARACTERS_PER_TOKEN = 4  # where the server tells no count: a rule of thumb for English
 
@@ -21,17 +24,18 @@ class Lengths:
 class Answer:
     """Reads an answer piece by piece.
 
-    What the server says in `usage` counts; of a stream, the last one (sent where the client asks for
-    `stream_options: {"include_usage": true}`). Where it says nothing, a streamed event that brings
-    text counts as one token, text that is not streamed as a token each `CHARACTERS_PER_TOKEN`
-    characters, and so does the prompt.
+    What the server says in `usage` counts; of a stream all that is said, field by field, the last of
+    each (OpenAI's servers send one where the client asks for `stream_options: {"include_usage": true}`,
+    Anthropic's tell the prompt first and the rest later). Where it says nothing, text counts as a token
+    each `CHARACTERS_PER_TOKEN` characters, and so does the prompt; of a stream at least as one for each
+    event that brings some, for an event may bring several tokens.
     """
 
     def __init__(self, is_stream: bool) -> None:
         self.is_stream = is_stream
         self.usage: dict[str, Any] = {}
         self.events = 0  # that brought text
-        self.characters = 0  # of text that came at once
+        self.characters = 0  # of text
         # What has come of a line, or of an answer at once: joined when it is whole, so that a long one
         # takes no time with the square of its pieces.
         self._begun: list[bytes] = []
@@ -74,11 +78,19 @@ class Answer:
         Args:
             prompt_characters: of the request's text, in case it told none.
         """
-        told = [_told(self.usage, "prompt_tokens", "input_tokens"),
-                _told(self.usage, "completion_tokens", "output_tokens")]  # fmt: skip
-        counted = (_tokens(prompt_characters), self.events + _tokens(self.characters))
-        prompt, output = (c if t is None else t for t, c in zip(told, counted, strict=True))
-        return Lengths(prompt, output, None in told)
+        try:
+            told = tokens.told(Entry(self.usage))
+        except ValueError:
+            told = Counts(None, None)  # nonsense
+        if told.output is not None and self.is_stream and told.output < self.events:
+            told = Counts(told.prompt, None)  # the last word on it never came
+        counted = (_tokens(prompt_characters), max(self.events, _tokens(self.characters)))
+        prompt, output = (
+            estimate if count is None else count
+            for count, estimate in zip((told.prompt, told.output), counted, strict=True)
+        )
+        is_told = told.prompt is not None and told.output is not None
+        return Lengths(prompt, output, not (is_told and told.exact))
 
     def _read_event(self, line: bytes) -> None:
         field, _, data = line.strip().partition(b":")
@@ -92,15 +104,16 @@ class Answer:
             return  # an answer that was cut, or is none of JSON
         if not isinstance(found, dict):
             return
-        inner = found.get("response")  # what the events of /v1/responses wrap
-        for part in (found, inner if isinstance(inner, dict) else {}):
-            if isinstance(part.get("usage"), dict):
-                self.usage = part["usage"]
+        # Events of /v1/responses wrap a response; the first one of /v1/messages a message.
+        for part in (found, found.get("response"), found.get("message")):
+            if isinstance(part, dict) and isinstance(part.get("usage"), dict):
+                self.usage = tokens.merged(self.usage, part["usage"])
         characters = _characters(found.get("choices")) + _characters(found.get("delta"))
         if self.is_stream:
             self.events += characters > 0
         else:
-            self.characters += characters + _characters(found.get("output"))
+            characters += _characters(found.get("output")) + _characters(found.get("content"))
+        self.characters += characters
 
 
 def prompt_characters(body: bytes) -> int:
@@ -137,14 +150,6 @@ def _characters(value: Any, depth: int = 0) -> int:
     if isinstance(value, dict):
         return sum(_characters(value.get(key), depth + 1) for key in (*TEXT, *HOLDERS))
     return 0
-
-
-def _told(usage: dict[str, Any], *names: str) -> int | None:
-    for name in names:
-        value = usage.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31:
-            return value
-    return None
 
 
 def _tokens(characters: int) -> int:

@@ -12,15 +12,16 @@ from rapgym.errors import InvalidTrace
 from rapgym.scenarios.story import Recorded, Scenario, Tenant
 from rapgym.workload import series, servegen, sources
 from rapgym.workload import traffic as serving_traffic
+from rapgym.workload.inputs.how import How
 from rapgym.workload.loaders import is_path, load_requests, vllm_kvcache
 from rapgym.workload.own import (
     RECORDED_POOL,
     beside,
-    path_of,
+    memory_trace,
     sha256,
 )
 from rapgym.workload.series import Series
-from rapgym.workload.trace import RequestTrace, read_memory
+from rapgym.workload.trace import RequestTrace
 from rapgym.workload.traffic import Traffic
 
 OURS = "recorded with `rapgym record` by the authors of rapgym"
@@ -76,11 +77,11 @@ class _Hour:
 
 def _same_hour(story: Scenario) -> _Hour:
     """The traces of a scenario, paired by wall clock; raises as `paired` does."""
-    served = load_requests(story.trace).every(story.every)
+    served = load_requests(story.trace, How.of(story.reading)).every(story.every)
     tenant, offset_s = None, 0.0
     start_s, stop_s = 0.0, float(served.arrival_s[-1])
     if isinstance(story.tenant, Tenant):
-        tenant = load_requests(story.tenant.trace).every(story.tenant.every)
+        tenant = load_requests(story.tenant.trace, How.of(story.reading)).every(story.tenant.every)
         offset_s = served.start_wall_s - tenant.start_wall_s
         if math.isnan(offset_s):
             raise InvalidTrace(
@@ -103,7 +104,7 @@ def recorded(story: Scenario) -> Series:
     Raises:
         DataUnavailable: a raw trace is not on this machine.
     """
-    served = load_requests(story.trace).every(story.every)
+    served = load_requests(story.trace, How.of(story.reading)).every(story.every)
     stop_s = float(served.arrival_s[-1])
     seconds = series.whole_rows(0.0, stop_s, story.window_s) * story.window_s
     share = np.concatenate([vllm_kvcache(run).share for run in RECORDED_RUNS])
@@ -131,12 +132,12 @@ def beside_memory(story: Scenario) -> Series:
     """
     assert isinstance(story.tenant, Recorded)
     name = story.tenant.recording
-    served = load_requests(story.trace).every(story.every)
-    memory = read_memory(path_of(name), name)
+    served = load_requests(story.trace, How.of(story.reading)).every(story.every)
+    memory = memory_trace(name, How.of(story.reading))
     source = {"sha256": sha256(name), "licence": "Apache-2.0", "attribution": OURS}
     origin = _origin(story, served.name, name)
     origin["sources"] = {**origin["sources"], name: source}
-    return beside(served, memory, window=story.window_s, origin=origin)
+    return beside(served, memory, window=story.window_s, origin=origin, pair="either")
 
 
 def drawn(story: Scenario, *, quiet: bool = True) -> Series:

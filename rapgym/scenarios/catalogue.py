@@ -13,6 +13,7 @@ from rapgym.scenarios import file
 from rapgym.scenarios.story import FILE_SUFFIX, GROUPS, Recorded, Scenario, Tenant, restored
 from rapgym.workload import loaders, servegen
 from rapgym.workload import own as own_traces
+from rapgym.workload.inputs import clock, how
 
 
 @cache
@@ -98,7 +99,7 @@ def _checked(story: Scenario) -> Scenario:
         if not any(drawn) and not loaders.is_path(trace) and trace not in known:
             raise InvalidSpec(
                 f"{story.name}: {key}: no request trace is called {trace!r}; there are "
-                f"{', '.join(known)}, or give the path of a .csv or .csv.gz file"
+                f"{', '.join(known)}, or give the path of a file of requests"
             )
     return story
 
@@ -133,9 +134,23 @@ def _with_series(story: Scenario) -> Scenario:
         )
     if here:
         return replace(story, workload=here[0])
-    others = _others(story, own_traces.sha256)
+    others = (*_others(story, own_traces.sha256), *_read_as(story))
     name = own_traces.own_name(story.trace, story.every, story.window_s, others)
     return replace(story, workload=name, series_sha256="")
+
+
+def _read_as(story: Scenario) -> tuple[object, ...]:
+    """What the reading of its traces depends on beside their content."""
+    reading = how.How.of(story.reading)
+    stated = tuple(sorted(reading.told.items()))
+    traces = [story.trace]
+    if isinstance(story.tenant, Recorded):
+        traces.append(story.tenant.recording)
+    elif story.tenant is not None:
+        traces.append(story.tenant.trace)
+    if reading.timezone or not own_traces.needs_zone(traces):
+        return stated
+    return (*stated, clock.machine_zone())
 
 
 def files_of(story: Scenario) -> tuple[str, ...]:
@@ -253,6 +268,7 @@ def _changed(base_name: str, options: dict[str, str]) -> Scenario:
         group="own",
         synthetic=base.synthetic and memory is None,
         splits=base.splits if memory is None else "time",
+        reading=";".join(f"{name}={options[name]}" for name in how.OPTIONS if name in options),
     )
     return _with_series(changed)
 
@@ -262,8 +278,8 @@ def _recorded(memory: str) -> Recorded:
 
 
 _NAME = re.compile(r"(?P<base>[^\[\]]+)\[(?P<options>[^\[\]]+)\](-v\d+)?")
-OPTIONS = ("memory", "requests", "card", "every", "served")
-OF_MEMORY = {"requests", "every"}  # which stand beside a recording alone
+OPTIONS = ("memory", "requests", "card", "every", "served", *how.OPTIONS)
+OF_MEMORY = {"requests", "every", *how.OPTIONS}  # which stand beside a recording alone
 
 
 def options_of(name: str) -> tuple[str, dict[str, str]]:

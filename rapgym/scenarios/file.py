@@ -22,10 +22,10 @@ from rapgym.scenarios.story import (
 )
 from rapgym.workload import own as own_traces
 from rapgym.workload import series
+from rapgym.workload.loaders import ENDINGS
 
 TEXT, NUMBER, WHOLE, FLAG = "text", "a number", "a whole number", "true or false"
-TRACES = (".csv", ".csv.gz")  # how paths of traces end
-TABLES = TRACES[1:]
+TABLES = (".csv.gz",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ KEYS = {
     ),
     "trace": Key(
         TEXT, "its requests: a trace by name (rapgym traces) or a .csv file: arrival_s, prompt_tokens, "
-        "output_tokens", TRACES,
+        "output_tokens; or a log of requests", ENDINGS,
     ),
     "every": Key(WHOLE, "it serves every k-th request of the trace"),
     "window_s": Key(WHOLE, "seconds of a row: how long a request stays, weighted by its tokens"),
@@ -69,6 +69,7 @@ KEYS = {
     "stand_in": Key(FLAG, "true: the quality table's model serves in the place of `served`, on a device"),
     "length_share": Key(NUMBER, "share of every length that is served, for a stand-in"),
     "device_profile": Key(TEXT, "what a device adds: by name or file; nothing unless stated", (CONFIG_SUFFIX,)),
+    "reading": Key(TEXT, "how traces are read that do not say it: unit=ms;timezone=Europe/Berlin;gpu=0;pair=start"),
     "version": Key(WHOLE, "counts changes after results were published"),
     "form": Key("a table", "how weights of blocks and the KV cache are stored"),
     "tenant": Key("a table", "who else is on the card, with priority; nobody without this table"),
@@ -79,12 +80,12 @@ FORM = {
 }
 TENANT = {
     "model": Key(TEXT, "its shape, bf16", (CONFIG_SUFFIX,)),
-    "trace": Key(TEXT, "its requests", TRACES),
+    "trace": Key(TEXT, "its requests", ENDINGS),
     "every": Key(WHOLE, "it serves every k-th request of its trace"),
     "pool_gib": Key(NUMBER, "its KV pool, GiB, behind a first-come-first-served queue"),
 }
 RECORDED = {
-    "recording": Key(TEXT, "memory in use as recorded: a .csv file (rapgym record)", TRACES)
+    "recording": Key(TEXT, "memory in use as recorded: a file (rapgym record, nvidia-smi)", ENDINGS)
 }
 # Of a file: what it may leave out though a `Scenario` may not.
 OPTIONAL = {"story": "", "every": 1, "workload": ""}

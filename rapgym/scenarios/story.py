@@ -105,6 +105,8 @@ class Scenario:
     length_share: float = 1.0
     device_profile: str | None = None  # name or file of what a device adds; nothing unless stated
     series_sha256: str = ""  # of a series that is drawn, as all machines should draw it; "" unknown
+    # How the user's traces are read where they do not say it: unit=ms;timezone=Europe/Berlin;gpu=0.
+    reading: str = ""
     version: int = 0
 
     def __post_init__(self) -> None:
@@ -175,6 +177,8 @@ class Scenario:
         return _digest(self, (*WORDS, *ON_DEVICE))
 
 
+# Fields that came after results were stored: at their defaults they are not recorded.
+LATER_FIELDS = ("stand_in", "length_share", "device_profile", "series_sha256", "reading")
 WORDS = ("name", "story", "trace", "group", "claims")  # fields that only speak of a scenario
 ON_DEVICE = ("stand_in", "length_share", "device_profile")  # how a device plays it
 

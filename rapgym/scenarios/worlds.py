@@ -15,6 +15,7 @@ from rapgym.scenarios.drawn import drawn_once
 from rapgym.scenarios.story import Recorded, Scenario, Split
 from rapgym.workload import own as own_traces
 from rapgym.workload import series
+from rapgym.workload.inputs.how import How
 from rapgym.workload.series import Series
 from rapgym.world.records import Rows, World
 
@@ -41,9 +42,11 @@ def workload_file(story: Scenario) -> Path:
     if not path.is_file():
         if isinstance(story.tenant, Recorded):
             memory = story.tenant.recording
-            made = own_traces.own(memory, story.trace, story.every, story.window_s)
+            how = How.of(story.reading)
+            made = own_traces.own(memory, story.trace, story.every, story.window_s, how)
         else:
             made = build.build(story)
+        own_traces.require_parts(made, story.trace, story.splits)
         series.write(made, path)
     return path
 

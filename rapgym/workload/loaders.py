@@ -11,7 +11,9 @@ from rapgym.arrays import FloatArray
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.files import columns
 from rapgym.workload import sources
-from rapgym.workload.trace import MemoryTrace, RequestTrace, read_requests
+from rapgym.workload.inputs import requests
+from rapgym.workload.inputs.how import How
+from rapgym.workload.trace import MemoryTrace, RequestTrace
 
 MOONCAKE_GRID_S = 3.0
 _TICKS = 10_000_000  # Azure's timestamps count 100 ns
@@ -67,13 +69,24 @@ REQUEST_TRACES: dict[str, Callable[[], RequestTrace]] = {
 }
 
 
+KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".log", ".txt")
+PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
+# How the paths of traces and logs end; any other file is known by being there.
+ENDINGS = tuple(kind + packing for kind in KINDS for packing in PACKINGS)
+
+
 def is_path(trace: str) -> bool:
     """Whether the name of a request trace is the path of a file."""
-    return trace.endswith((".csv", ".csv.gz"))
+    if trace in REQUEST_TRACES:
+        return False
+    try:
+        return trace.endswith(ENDINGS) or Path(trace).is_file()
+    except (OSError, ValueError):  # too long for a path, or a NUL in it
+        return False
 
 
-def load_requests(name_or_path: str) -> RequestTrace:
-    """A known request trace by name, or one in rapgym's own format by path (.csv or .csv.gz).
+def load_requests(name_or_path: str, how: How | None = None) -> RequestTrace:
+    """A known request trace by name, or a file of requests in any format that is known, by path.
 
     Raises:
         DataUnavailable: neither a known name nor a file that can be opened.
@@ -84,9 +97,9 @@ def load_requests(name_or_path: str) -> RequestTrace:
     if not is_path(name_or_path):
         raise DataUnavailable(
             f"no request trace is called {name_or_path!r}; there are {', '.join(REQUEST_TRACES)}, "
-            "or give the path of a .csv or .csv.gz file"
+            "or give the path of a file of requests"
         )
-    return read_requests(Path(name_or_path), Path(name_or_path).name)
+    return requests.read(Path(name_or_path), how).requests
 
 
 @dataclass(frozen=True, slots=True, eq=False)

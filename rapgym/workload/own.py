@@ -5,8 +5,10 @@ What they held stands in a series in place of a tenant's tokens, in MiB, rounded
 
 import hashlib
 import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,20 +16,26 @@ from rapgym.arrays import IntArray
 from rapgym.errors import DataUnavailable, InvalidTrace
 from rapgym.files import checked, incoming, limits, places
 from rapgym.workload import loaders, series, servegen, sources, trace
+from rapgym.workload.inputs import memory as memory_input
+from rapgym.workload.inputs import own as own_input
+from rapgym.workload.inputs import requests as request_input
+from rapgym.workload.inputs.how import How
 from rapgym.workload.series import Series
 from rapgym.workload.trace import MemoryTrace, RequestTrace
 
 UNIT_BYTES = 1 << 20
+OWN_COLUMNS = (trace.REQUEST_COLUMNS, trace.MEMORY_COLUMNS)
 SMALLEST_ROWS = 64  # of which 16 are test: as many as there are pairings
-RULES = 1  # of this module: a change gives every workload that was made by it another name
+RULES = 2  # of this module: a change gives every workload that was made by it another name
 PREFIX = "own-"  # how the name of a workload begins that was made on this machine
+Pairing = Literal["clock", "start", "either"]
 RECORDED_POOL = "vllm-kvcache"  # how full a KV pool was, in place of a tenant's requests
 
 
 def is_shipped(recording: str) -> bool:
     """Whether a recording is one of rapgym's, by its name under traces/."""
     try:
-        return (places.TRACES / recording).is_file()
+        return not Path(recording).is_absolute() and (places.TRACES / recording).is_file()
     except (OSError, ValueError):  # too long for the name of a file of ours, or none at all
         return False
 
@@ -53,19 +61,33 @@ def held_units(memory: MemoryTrace, start_s: float, seconds: int) -> IntArray:
 
 
 def beside(
-    served: RequestTrace, memory: MemoryTrace, *, window: int, origin: dict[str, Any]
+    served: RequestTrace,
+    memory: MemoryTrace,
+    *,
+    window: int,
+    origin: dict[str, Any],
+    pair: Pairing = "clock",
 ) -> Series:
     """The series of requests served beside what was recorded, as long as both last.
 
-    Recordings of the same time pair by wall clock; all others begin together.
+    Recordings of the same time pair by wall clock; where one's is not known, both begin together.
+
+    Args:
+        pair: where both wall clocks are known and do not meet, "clock" refuses and "either" lets both begin
+            together; "start" always does.
 
     Raises:
-        InvalidTrace: what both cover is shorter than `SMALLEST_ROWS` windows.
+        InvalidTrace: what both cover is shorter than `SMALLEST_ROWS` windows, or their wall clocks do not
+            meet.
     """
     offset_s, pairing = served.start_wall_s - memory.start_wall_s, "by wall clock"
+    if pair == "start":
+        offset_s = math.nan
     last_s = float(memory.t_s[-1])
     start_s, stop_s = _common(served, last_s, offset_s)
     if stop_s <= start_s:
+        if pair == "clock" and not math.isnan(offset_s):
+            raise InvalidTrace(_apart(served, memory))
         offset_s, pairing = 0.0, "both from their start"
         start_s, stop_s = _common(served, last_s, offset_s)
     rows = series.whole_rows(start_s, stop_s, window)
@@ -93,6 +115,24 @@ def beside(
     )
 
 
+def _apart(served: RequestTrace, memory: MemoryTrace) -> str:
+    spans = [
+        f"{one.name} is of {_utc(one.start_wall_s + times[0])} to {_utc(one.start_wall_s + times[-1])}"
+        for one, times in ((served, served.arrival_s), (memory, memory.t_s))
+    ]
+    return (
+        f"{' and '.join(spans)} (UTC): they do not meet. Record both at once; state --timezone or --utc where "
+        "the times of one have no zone; or add --pair start to let both begin together"
+    )
+
+
+def _utc(wall_s: float) -> str:
+    try:
+        return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return f"{wall_s:.0f} s since 1970"
+
+
 def _common(served: RequestTrace, memory_s: float, offset_s: float) -> tuple[float, float]:
     """From when to when both are known, on the served clock; nothing where clocks are unknown."""
     if math.isnan(offset_s):
@@ -100,18 +140,81 @@ def _common(served: RequestTrace, memory_s: float, offset_s: float) -> tuple[flo
     return max(0.0, -offset_s), min(float(served.arrival_s[-1]), memory_s - offset_s)
 
 
-def own(memory: str, served: str, every: int, window: int) -> Series:
+def memory_trace(recording: str, how: How | None = None) -> MemoryTrace:
+    """A recording of memory in use: one of rapgym's by its name, or a file of any format that is known.
+
+    Raises:
+        DataUnavailable: it is not there.
+        InvalidTrace: it is no valid trace.
+    """
+    return memory_input.read(path_of(recording), how, Path(recording).name).memory
+
+
+def is_of_memory(name: str) -> bool:
+    """Whether a file is in rapgym's own columns of memory, readable or not."""
+    return own_input.is_of(path_of(name), trace.MEMORY_COLUMNS)
+
+
+def told_of_requests(served: str, how: How) -> list[str]:
+    """How a file of requests was read, a line each; nothing of one that is rapgym's.
+
+    Raises:
+        DataUnavailable, InvalidTrace: it cannot be read.
+    """
+    if not loaders.is_path(served):
+        return []
+    return [
+        f"{served}: {line}" for line in request_input.read(Path(served), how).report.sentences()
+    ]
+
+
+def told_of_memory(recording: str, how: How) -> list[str]:
+    """The same of a file of memory in use."""
+    if is_shipped(recording):
+        return []
+    found = memory_input.read(path_of(recording), how, Path(recording).name)
+    return [f"{recording}: {line}" for line in found.report.sentences()]
+
+
+def own(memory: str, served: str, every: int, window: int, how: How | None = None) -> Series:
     """The series of traces that are not rapgym's, by path, or by name for requests.
+
+    Two files of one user are of one time, unless `how` says otherwise; a published trace is not.
 
     Raises:
         DataUnavailable: a file is not there.
         InvalidTrace: one is no valid trace, or they are too short together.
     """
-    found = trace.read_memory(path_of(memory), Path(memory).name)
-    requests = loaders.load_requests(served).every(every)
+    found = memory_trace(memory, how)
+    requests = loaders.load_requests(served, how).every(every)
     # No path: the same content gives the same series, wherever it lies.
     origin = {"memory_sha256": sha256(memory), "requests_sha256": sha256(served), "every": every}
-    return beside(requests, found, window=window, origin=origin)
+    pair: Pairing = "clock" if loaders.is_path(served) else "either"
+    if how is not None and how.pair:
+        pair = "start"
+    return beside(requests, found, window=window, origin=origin, pair=pair)
+
+
+def require_parts(made: Series, name: str, scheme: series.Scheme) -> None:
+    """Refuse a series that is too short to split, or of which a part serves nothing.
+
+    Raises:
+        InvalidTrace: the message says which part, and what to do.
+    """
+    if len(made) < SMALLEST_ROWS:
+        raise InvalidTrace(
+            f"{name} fills {len(made)} windows of {made.window_s} s, but {SMALLEST_ROWS} are needed: record "
+            f"at least {SMALLEST_ROWS * made.window_s} s"
+        )
+    for split in ("train", "test", "fit", "validation"):
+        rows = series.split_rows(len(made), split, scheme)
+        if not len(rows) or not made.output_tokens[rows].sum():
+            first, last = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
+            raise InvalidTrace(
+                f"{name}: its {split} part, from second {first * made.window_s} to {last * made.window_s} of "
+                f"{len(made) * made.window_s}, serves no output token: take requests that go on to the end "
+                "and whose output_tokens are known"
+            )
 
 
 def own_name(served: str, every: int, window: int, others: tuple[object, ...]) -> str:
@@ -125,6 +228,15 @@ def own_name(served: str, every: int, window: int, others: tuple[object, ...]) -
     """
     text = f"{RULES} {sha256(served)} {every} {window} {others}"
     return PREFIX + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def needs_zone(names: Iterable[str]) -> bool:
+    """Whether one of some files may hold times without a zone: it is no trace of rapgym's own columns."""
+    return any(
+        loaders.is_path(name)
+        and not any(own_input.is_of(path_of(name), wanted) for wanted in OWN_COLUMNS)
+        for name in names
+    )
 
 
 def is_own(workload: str) -> bool:
@@ -153,7 +265,11 @@ def sha256(name: str) -> str:
             "that its path starts from"
         ) from error
     if not path.is_file():
-        raise DataUnavailable(f"{name} is no file: a trace is a .csv or .csv.gz file")
-    if path.stat().st_size > limits.CSV:
-        raise InvalidTrace(f"{name} is larger than {incoming.size(limits.CSV)}: cut it in parts")
+        raise DataUnavailable(
+            f"{name} is no file: a trace is a file of requests, or of memory in use"
+        )
+    if path.stat().st_size > limits.LOG:
+        raise InvalidTrace(
+            f"{name} is larger than {incoming.size(limits.LOG)}: make it a trace with rapgym record first"
+        )
     return checked.sha256_once(path)

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.errors import InvalidTrace
-from rapgym.files import columns, writing
+from rapgym.files import columns, limits, writing
 
 REQUEST_COLUMNS: dict[str, columns.Kind] = {
     "arrival_s": "float", "prompt_tokens": "int", "output_tokens": "int"}  # fmt: skip
 MEMORY_COLUMNS: dict[str, columns.Kind] = {"t_s": "float", "used_bytes": "int"}
 _ROWS_AT_ONCE = 1 << 17
-LARGEST = {"tokens": 1 << 31, "used_bytes": 1 << 53, "seconds": 1e11}  # keeps sums exact
+LARGEST = {"tokens": limits.TOKENS, "used_bytes": 1 << 53, "seconds": 1e11}  # keeps sums exact
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,7 +225,8 @@ def _check_time(name: str, column: str, time_s: FloatArray) -> None:
         raise InvalidTrace(f"{name}: {column} is negative in row 1")
     if time_s[-1] > LARGEST["seconds"]:
         raise InvalidTrace(
-            f"{name}: {column} reaches {time_s[-1]:g} s, which is no time of a trace"
+            f"{name}: {column} reaches {time_s[-1]:g} s, which is no time of a trace: of another unit "
+            "than seconds state it (--unit ms)"
         )
 
 

@@ -207,10 +207,12 @@ def test_a_stopped_run_goes_on_and_parts_of_long_paths_have_names(
         (["--served", "llama9", "--scenario", "laptop"], "no model shape is called 'llama9'"),
         (["--scenario", "absent.toml"], "absent.toml is not there"),
         (["--trace", "absent.csv"], "put the trace back"),
-        (["--trace", "r.csv", "--requests", "r.csv"], "no column 't_s'"),
-        (["--trace", "m.csv.gz", "--requests", "m.csv.gz"], "no column 'arrival_s'"),
+        (["--trace", "r.csv", "--requests", "r.csv"], "these are requests, no memory"),
+        (["--trace", "m.csv.gz", "--requests", "m.csv.gz"], "this is memory in use"),
         (["--trace", "m.csv.gz", "--requests", "r.csv", "--scenario", "absent"], "no scenario"),
         (["--trace", "a,b.csv"], "rename the file"),
+        (["--gpu", "1"], "--gpu needs --trace"),
+        (["--trace", "m.csv.gz", "--requests", "r.csv", "--unit", "h"], "--unit 'h' is none"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_a_sentence(

@@ -25,11 +25,12 @@ from rapgym.files import headed, limits
 from rapgym.model import profiles
 from rapgym.policies import registry, trained
 from rapgym.quality import table as quality_table
-from rapgym.recorder import access_log, work_file
+from rapgym.recorder import work_file
 from rapgym.report import bench as bench_report
 from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series, trace
+from rapgym.workload.inputs import requests
 
 MIB = 1 << 20
 
@@ -135,7 +136,7 @@ def test_traces_and_logs_that_unpack_without_end_are_refused(
     monkeypatch.setattr(limits, "ACCESS_ENDLESS", 12 * MIB)
     tracemalloc.start()
     with pytest.raises(RapgymError, match="has no end"):
-        access_log.read(bomb)
+        requests.read(bomb)
     taken = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert taken < 32 * MIB, "a line without end is read in pieces"
@@ -154,7 +155,7 @@ def test_more_cells_and_requests_than_memory_holds_are_refused(
     log.write_text((json.dumps(line) + "\n") * 30)
     monkeypatch.setattr(limits, "ACCESS_REQUESTS", 20)
     with pytest.raises(RapgymError, match="more than 20 requests"):
-        access_log.read(log)
+        requests.read(log)
 
 
 def npz(**entries: bytes) -> bytes:
@@ -196,7 +197,7 @@ def test_no_name_leads_out_of_its_folder_or_ends_in_anothers_error(name: str) ->
         lambda name: series.read(Path(name)),
         lambda name: results.read(Path(name)),
         lambda name: trace.read_memory(Path(name), "m"),
-        lambda name: access_log.read(Path(name)),
+        lambda name: requests.read(Path(name)),
         lambda name: work_file.finish(Path(name)),
         lambda name: audit_replay.verified(Path(name)),
         lambda name: worlds.workload(catalogue.scenario(f"laptop[memory={name}]")),

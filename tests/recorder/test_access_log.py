@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from rapgym import cli
 from rapgym.errors import DataUnavailable, InvalidTrace
-from rapgym.recorder import access_log
-from rapgym.workload.trace import RequestTrace, read_requests
+from rapgym.workload.inputs import requests
+from rapgym.workload.inputs.how import FAILED, UNANSWERED, UNREADABLE
+from rapgym.workload.inputs.requests import Found
+from rapgym.workload.trace import RequestTrace, read_memory, read_requests
 
 EPOCH_S = 1_750_000_000
 
@@ -37,18 +39,22 @@ def line(timestamp: Any, prompt: Any = 3, output: Any = 4, **more: Any) -> str:
     return json.dumps(entry | more)
 
 
+def parsed(lines: list[str], name: str = "log") -> Found:
+    return requests.parse(["\n".join(lines)], name)
+
+
 def requests_of(trace: RequestTrace) -> list[tuple[float, int, int]]:
     columns = (trace.arrival_s, trace.prompt_tokens, trace.output_tokens)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def test_json_lines_by_hand() -> None:
-    found = access_log.parse(
+    found = parsed(
         [line(EPOCH_S + 2.25, 10, 0), line(EPOCH_S + 0.5, 7, 8), line(EPOCH_S + 9, 0, 1)], "log"
     )
     assert requests_of(found.requests) == [(0.5, 7, 8), (2.25, 10, 0), (9.0, 0, 1)]
     assert found.requests.start_wall_s == EPOCH_S
-    assert (found.passed_over, found.unanswered, found.first_fault) == (0, 0, "")
+    assert (found.report.left_out, found.report.first_fault) == ({}, "")
 
 
 ISO = datetime.fromtimestamp(EPOCH_S, UTC).isoformat()
@@ -60,7 +66,7 @@ ISO = datetime.fromtimestamp(EPOCH_S, UTC).isoformat()
      ISO.replace("+00:00", "Z"), ISO.replace("+00:00", "").replace("T", " ")],
 )  # fmt: skip
 def test_a_time_reads_the_same_in_every_form(timestamp: Any) -> None:
-    found = access_log.parse([line(timestamp)], "log").requests
+    found = parsed([line(timestamp)], "log").requests
     assert (found.start_wall_s, found.arrival_s[0]) == (EPOCH_S, 0)
 
 
@@ -73,15 +79,15 @@ def test_a_time_reads_the_same_in_every_form(timestamp: Any) -> None:
     ],
 )
 def test_other_names_in_use_are_known(entry: dict[str, Any]) -> None:
-    assert requests_of(access_log.parse([json.dumps(entry)], "log").requests) == [(0.0, 5, 6)]
+    assert requests_of(parsed([json.dumps(entry)], "log").requests) == [(0.0, 5, 6)]
 
 
 @pytest.mark.parametrize("status", [400, 503, "429"])
 def test_refused_requests_are_left_out(status: Any) -> None:
     lines = [line(EPOCH_S), line(EPOCH_S + 1, status=status), line(EPOCH_S + 2, status=200)]
-    found = access_log.parse(lines, "log")
+    found = parsed(lines, "log")
     assert requests_of(found.requests) == [(0.0, 3, 4), (2.0, 3, 4)]
-    assert found.passed_over == 0, "nothing is wrong with them"
+    assert found.report.left_out == {FAILED: 1}, "nothing is wrong with it"
 
 
 DAMAGED = [
@@ -106,15 +112,15 @@ DAMAGED = [
 
 @pytest.mark.parametrize("damaged", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_damaged_line_is_counted_and_costs_no_other(damaged: str) -> None:
-    found = access_log.parse([line(EPOCH_S), damaged, line(EPOCH_S + 1)], "log")
+    found = parsed([line(EPOCH_S), damaged, line(EPOCH_S + 1)], "log")
     assert requests_of(found.requests) == [(0.0, 3, 4), (1.0, 3, 4)]
-    assert found.passed_over == 1
-    assert found.first_fault.startswith("line 2: ")
+    assert found.report.left_out == {UNREADABLE: 1}
+    assert found.report.first_fault.startswith("line 2: ")
 
 
 @given(st.lists(st.text()))
 def test_no_line_is_fatal(lines: list[str]) -> None:
-    found = access_log.parse([*lines, line(EPOCH_S)], "log")
+    found = parsed([line(EPOCH_S + 1), *lines, line(EPOCH_S)], "log")
     assert (EPOCH_S, 3, 4) in [
         (at_s + found.requests.start_wall_s, *counts)
         for at_s, *counts in requests_of(found.requests)
@@ -123,14 +129,14 @@ def test_no_line_is_fatal(lines: list[str]) -> None:
 
 def test_lines_of_other_things_are_no_faults() -> None:
     others = ["", "INFO:     127.0.0.1:4 - POST /v1/completions HTTP/1.1 200 OK", "Traceback"]
-    found = access_log.parse([*others, line(EPOCH_S)], "log")
-    assert (found.passed_over, len(found.requests)) == (0, 1)
+    found = parsed([*others, line(EPOCH_S)], "log")
+    assert (found.report.left_out, len(found.requests)) == ({}, 1)
 
 
 @pytest.mark.parametrize("lines", [[], ["127.0.0.1 - - GET / 200"], [line(EPOCH_S, 0, 0)]])
 def test_a_log_without_lengths_says_so(lines: list[str]) -> None:
     with pytest.raises(InvalidTrace, match=r"no request"):
-        access_log.parse(lines, "web.log")
+        parsed(lines, "web.log")
 
 
 def vllm(second: int, what: str, month: str = "06-15") -> str:
@@ -148,9 +154,9 @@ def test_vllm_counts_token_ids_and_only_those() -> None:
         vllm(5, "Generated response cmpl-a1 (streaming delta): output: 'y', output_token_ids: [2, 3]"),
         vllm(6, "Received request never: prompt: '', prompt_token_ids: [1, 2], lora_request: None."),
     ]  # fmt: skip
-    found = access_log.parse(lines, "vllm.log")
+    found = parsed(lines, "vllm.log")
     assert requests_of(found.requests) == [(0.0, 3, 3), (1.0, 1, 2)]
-    assert (found.passed_over, found.unanswered) == (0, 1)
+    assert found.report.left_out == {UNANSWERED: 1}
     assert math.isnan(found.requests.start_wall_s), "its times have no year"
 
 
@@ -161,7 +167,7 @@ def test_vllm_logs_go_on_in_january() -> None:
             vllm(0, f"Received request {name}: prompt_token_ids: [1]", month),
             vllm(1, f"Generated response {name}: output_token_ids: [1]", month),
         ]
-    found = access_log.parse(lines, "vllm.log").requests
+    found = parsed(lines, "vllm.log").requests
     assert found.arrival_s.tolist() == [0.0, 86400.0]
 
 
@@ -171,7 +177,7 @@ def test_sglang_arrives_before_it_finishes() -> None:
         "out={'text': 'x', 'meta_info': {'prompt_tokens': 12, 'completion_tokens': 5, "
         "'e2e_latency': 1.5}}"
     )
-    found = access_log.parse([text], "sglang.log").requests
+    found = parsed([text], "sglang.log").requests
     arrival_s = datetime(2025, 6, 15, 15, 6, 38, 500_000, tzinfo=UTC).timestamp()
     assert found.start_wall_s + found.arrival_s[0] == arrival_s
     assert (found.prompt_tokens[0], found.output_tokens[0]) == (12, 5)
@@ -189,6 +195,7 @@ def test_the_command_makes_a_trace_and_says_what_it_left_out(
     summary = json.loads(printed.out)
     assert (summary["rows"], summary["damaged_rows"], summary["prompt_tokens"]) == (2, 1, 9)
     assert "1 lines that cannot be read, the first at line 2" in printed.err
+    assert summary["format"] == "JSON lines or CSV"
     assert requests_of(read_requests(out, "")) == [(0.0, 3, 4), (1.0, 6, 4)]
     assert cli.main(command) == 2, "nothing is overwritten"
     assert "is there already" in capsys.readouterr().err
@@ -198,4 +205,63 @@ def test_a_log_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.gz").write_bytes(gzip.compress(os.urandom(1000))[:100])
     for name in ("absent.log", "cut.gz"):
         with pytest.raises(DataUnavailable, match=name):
-            access_log.read(tmp_path / name)
+            requests.read(tmp_path / name)
+
+
+SMI = (
+    "timestamp, index, memory.used [MiB]\n"
+    "2026/09/21 14:13:20.5, 0, 1000 MiB\n2026/09/21 14:13:20.5, 1, 7000 MiB\n"
+    "2026/09/21 14:13:21.5, 0, [N/A]\n2026/09/21 14:13:21.5, 1, 7001 MiB\n"
+    "2026/09/21 14:13:22.5, 0, 1002 MiB\n2026/09/21 14:13:22.5, 1, [N/A]\n"
+)
+
+
+def test_the_command_makes_a_trace_of_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, out = tmp_path / "smi.csv", tmp_path / "memory.csv.gz"
+    log.write_text(SMI)
+    command = [
+        "record",
+        "--memory-log",
+        str(log),
+        "--out",
+        str(out),
+        "--json",
+        "--timezone",
+        "Europe/Berlin",
+    ]
+    assert cli.main(command) == 2
+    assert "holds 2 GPUs: choose one with --gpu" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main([*command, "--gpu", "1"]) == 0
+    printed = capsys.readouterr()
+    summary = json.loads(printed.out)
+    assert (summary["rows"], summary["max_bytes"], summary["format"]) == (
+        2,
+        7001 << 20,
+        "nvidia-smi",
+    )
+    assert summary["left_out"] == {"samples without a value": 1}
+    assert summary["start_wall_s"] == datetime(2026, 9, 21, 12, 13, 20, tzinfo=UTC).timestamp()
+    assert "left out: 1 samples without a value" in printed.err
+    found = read_memory(out, "")
+    assert (found.t_s.tolist(), found.used_bytes.tolist()) == ([0.5, 1.5], [7000 << 20, 7001 << 20])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--unit", "ms"], "are for --access-log and --memory-log"),
+        (["--gpu", "GPU-a"], "no GPU's number"),
+        (["--gpu", "0", "--access-log", "x"], "--gpu is for memory"),
+        (["--memory-log", "absent.csv"], "absent.csv cannot be read"),
+        (["--access-log", "absent.csv", "--unit", "h"], "--unit 'h' is none"),
+        (["--access-log", "absent.csv", "--less", "1"], "--less is for memory"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["record", "--out", str(tmp_path / "o.csv"), *arguments]) == 2
+    assert says in capsys.readouterr().err

@@ -392,6 +392,37 @@ def test_answers_are_read_whatever_pieces_they_come_in() -> None:
         assert answer.events == 2
 
 
+def test_usage_that_comes_in_parts_is_put_together_field_by_field() -> None:
+    first = {"input_tokens": 7, "cache_read_input_tokens": 9000, "cache_creation_input_tokens": 1000,
+             "output_tokens": 1}  # fmt: skip
+    begun = {"type": "message_start", "message": {"usage": first}}
+    text = [{"type": "content_block_delta", "delta": {"type": "text_delta", "text": "abc"}}] * 5
+    ended = {
+        "type": "message_delta",
+        "delta": {},
+        "usage": {"input_tokens": None, "output_tokens": 40},
+    }
+
+    def read(*events: dict[str, Any]) -> Lengths:
+        answer = Answer(is_stream=True)
+        for each in events:
+            answer.feed(b"event: x\ndata: " + json.dumps(each).encode() + b"\n\n")
+        answer.end()
+        return answer.lengths(8)
+
+    assert read(begun, *text, ended) == Lengths(10_007, 40, False)
+    assert read(begun, *text) == Lengths(10_007, 5, True), (
+        "cut: the last word on its output never came"
+    )
+
+
+def test_events_that_bring_several_tokens_are_estimated_by_their_text() -> None:
+    answer = Answer(is_stream=True)
+    answer.feed(event("x" * 40) + event("y" * 2) + DONE)
+    answer.end()
+    assert answer.lengths(8) == Lengths(2, 11, True)
+
+
 def test_usage_of_other_dialects_and_nonsense() -> None:
     def read(found: Any, is_stream: bool = False) -> Lengths:
         answer = Answer(is_stream)
@@ -403,6 +434,18 @@ def test_usage_of_other_dialects_and_nonsense() -> None:
     completed = {"type": "x", "response": {"usage": {"input_tokens": 5, "output_tokens": 6}}}
     assert read(b"data: " + json.dumps(completed).encode(), True) == Lengths(5, 6, False)
     assert read({"usage": {"prompt_tokens": 5}}) == Lengths(5, 0, True)
+    cached = {
+        "input_tokens": 7,
+        "cache_read_input_tokens": 9000,
+        "cache_creation_input_tokens": 1000,
+    }
+    assert read({"usage": cached | {"output_tokens": 6}}) == Lengths(10_007, 6, False)
+    beside = {"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 81,
+              "completion_tokens_details": {"reasoning_tokens": 60}}  # fmt: skip
+    assert read({"usage": beside}) == Lengths(21, 60, False)
+    assert read({"usage": beside | {"total_tokens": 90}}) == Lengths(21, 69, True), (
+        "nothing adds up"
+    )
     for nonsense in (b"", b"[]", b"{", b"[" * 100_000, b'{"usage": {"prompt_tokens": true}}'):
         assert read(nonsense) == Lengths(2, 0, True)
     assert prompt_characters(b'{"prompt": ["abc", "de"], "instructions": "f"}') == 6

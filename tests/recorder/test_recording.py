@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -215,6 +216,56 @@ def test_sampling_ends_when_what_is_measured_is_gone(tmp_path: Path) -> None:
     with WorkFile(tmp_path / "t.csv", "memory", {}) as work:
         sampling.sample(lambda: next(readings), work, 0.01)
     assert work.rows == 2
+
+
+def failing(*readings: int | None) -> Callable[[], int]:
+    """A meter whose readings fail where None is given, and from the last on."""
+    left = iter(readings)
+
+    def meter() -> int:
+        if (found := next(left, None)) is None:
+            raise DataUnavailable("the driver says nothing")
+        return found
+
+    return meter
+
+
+def test_a_reading_that_fails_does_not_end_a_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, missed = Clock(monkeypatch), list[float]()
+    with WorkFile(tmp_path / "t.csv", "memory", {}) as work:
+        meter = failing(5, None, None, 6, 7)
+        with pytest.raises(DataUnavailable, match="says nothing"):
+            sampling.sample(
+                meter, work, 1.0, sleep=clock.sleep, missed=lambda t_s, _: missed.append(t_s)
+            )
+    found = work_file.finish(tmp_path / "t.csv").trace
+    assert isinstance(found, MemoryTrace)
+    assert found.used_bytes.tolist() == [5, 6, 7]
+    assert len(missed) == 2 + sampling.PATIENCE_S, "then it is over"
+    with (
+        WorkFile(tmp_path / "none.csv", "memory", {}) as work,
+        pytest.raises(DataUnavailable, match="says nothing"),
+    ):
+        sampling.sample(failing(), work, 1.0, sleep=clock.sleep)
+
+
+def test_the_end_of_a_recording_names_what_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "memory.csv"
+    monkeypatch.setattr(sampling, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(meters, "system", lambda less: failing(5 << 20, None, 6 << 20))
+    assert cli.main(["record", "--out", str(out), "--interval", "0.02"]) == 2
+    told = capsys.readouterr().err
+    assert "a reading failed (the driver says nothing); going on" in told
+    assert (
+        f"saved in {work_path(out)}: make a trace of it with rapgym record --finish --out {out}"
+        in told
+    )
+    assert cli.main(["record", "--out", str(out), "--finish"]) == 0
+    assert read_memory(out, "").used_bytes.tolist() == [5 << 20, 6 << 20]
 
 
 @pytest.mark.parametrize(("interval_s", "seconds"), [(0.001, 9), (float("nan"), 9), (1, 0)])

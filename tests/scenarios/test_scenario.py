@@ -47,8 +47,8 @@ def test_numbers_are_frozen() -> None:
     assert told == {
         "chat-v0": ("8-bit", 40, mha, conv, 1, 0.25, 7, 16, (mha, code, 2, 8)),
         "chat-bursty-8bit-v0": ("8-bit", 41, mha, conv, 2, 0.25, 7, 16, (mha, code, 1, 16)),
-        "chat-gqa-8bit-v0": ("8-bit", 34, gqa, conv, 1, 0.25, 7, 16, (gqa, code, 1, 8)),
-        "chat-mixed-8bit-v0": ("8-bit", 32, gqa, conv, 1, 0.25, 7, 16, (mha, code, 2, 8)),
+        "chat-gqa-8bit-v0": ("8-bit", 32, gqa, conv, 1, 0.25, 7, 16, (gqa, code, 1, 8)),
+        "chat-mixed-8bit-v0": ("8-bit", 33, gqa, conv, 1, 0.25, 7, 16, (mha, code, 2, 8)),
         "code-8bit-v0": ("8-bit", 41, mha, code, 2, 0.25, 2, 16, (mha, conv, 2, 20)),
         "chat-beside-code-v0": ("16-bit", 44, mha, conv, 2, 0.5, 7, 16, (mha, code, 2, 8)),
         "chat-gqa-v0": ("16-bit", 40, gqa, conv, 1, 0.5, 7, 16, (gqa, code, 1, 8)),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapgym import cli
+from rapgym.cli import own_traces as own_cli
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.files import checked
 from rapgym.scenarios import card, catalogue, worlds
@@ -56,8 +57,10 @@ def test_held_units_equal_the_plain_loop(samples: list[tuple[int, int]], start: 
     assert own_traces.held_units(memory(*told), start / 4, 12).tolist() == plain
 
 
-def beside(served: RequestTrace, told: MemoryTrace) -> series.Series:
-    return own_traces.beside(served, told, window=1, origin={"note": "a test"})
+def beside(
+    served: RequestTrace, told: MemoryTrace, pair: own_traces.Pairing = "clock"
+) -> series.Series:
+    return own_traces.beside(served, told, window=1, origin={"note": "a test"}, pair=pair)
 
 
 def test_recordings_of_one_time_pair_by_wall_clock() -> None:
@@ -71,15 +74,51 @@ def test_recordings_of_one_time_pair_by_wall_clock() -> None:
     assert len(made) == 89, "until the requests end, at 99.5 of their clock"
 
 
-@pytest.mark.parametrize("wall_s", [math.nan, 5e8])
-def test_recordings_of_different_times_begin_together(wall_s: float) -> None:
+@pytest.mark.parametrize(
+    ("wall_s", "pair"), [(math.nan, "clock"), (5e8, "either"), (5e8, "start"), (1000.0, "start")]
+)
+def test_recordings_of_different_times_begin_together(
+    wall_s: float, pair: own_traces.Pairing
+) -> None:
     told = memory(*((float(t), t * MIB) for t in range(101)), start_wall_s=wall_s)
-    made = beside(requests(90, start_wall_s=1000.0), told)
+    made = beside(requests(90, start_wall_s=1000.0), told, pair)
     assert made.origin["pairing"] == "both from their start"
     assert made.tenant_tokens[:, 0].tolist() == list(range(89))
     assert made.prompt_tokens.tolist() == list(range(89)), "row t holds what came before second t"
     shorter = memory(*((float(t), MIB) for t in range(71)))
     assert len(beside(requests(90), shorter)) == 70, "as long as both last"
+
+
+def test_two_wall_clocks_that_do_not_meet_are_refused() -> None:
+    told = memory(*((float(t), MIB) for t in range(101)), start_wall_s=5e8)
+    with pytest.raises(InvalidTrace, match=r"1985-11-05 00:53:20 to .* do not meet.*--pair start"):
+        beside(requests(90, start_wall_s=1000.0), told)
+
+
+def made_of(*output_tokens: int) -> series.Series:
+    """A series of rows that each serve so many output tokens."""
+    rows = len(output_tokens)
+    output = np.array(output_tokens)
+    ones, empty = np.ones(rows, dtype=np.int64), np.full(rows, "-", dtype=object)
+    return series.Series(1, 9, ones, ones, output, ones, ones.reshape(rows, 1), empty, {})
+
+
+@pytest.mark.parametrize(
+    ("served", "says"),
+    [
+        ([1] * 63, "fills 63 windows of 1 s, but 64 are needed"),
+        (
+            [1] * 75 + [0] * 25,
+            "its test part, from second 75 to 100 of 100, serves no output token",
+        ),
+        ([0] * 70 + [1] * 30, "its train part, from second 0 to 70 of 100, serves no output token"),
+        ([1] * 60 + [0] * 10 + [1] * 30, "its validation part, from second 60 to 70 of 100"),
+    ],
+)
+def test_a_world_of_which_a_part_serves_nothing_is_refused(served: list[int], says: str) -> None:
+    with pytest.raises(InvalidTrace, match=f"mine.*{says}"):
+        own_traces.require_parts(made_of(*served), "mine", "time")
+    own_traces.require_parts(made_of(*[1] * 100), "mine", "time")
 
 
 def test_what_is_too_short_to_split_is_refused() -> None:
@@ -158,6 +197,7 @@ def test_what_is_not_there_or_no_number_is_refused(own: str) -> None:
     with pytest.raises(DataUnavailable, match="put the trace back"):
         catalogue.scenario(own.replace("=m.", "=absent."))
     Path("folder").mkdir()
+    assert not own_traces.is_shipped(str(Path("m.csv.gz").resolve())), "a path is no name"
     with pytest.raises(DataUnavailable, match="folder is no file"):
         catalogue.scenario(own.replace("m.csv.gz", "folder"))
     for wrong in ("card=big", "card=0", "every=1.5", "every=0"):
@@ -189,3 +229,51 @@ def test_traces_show_tells_of_a_recording_of_memory(capsys: pytest.CaptureFixtur
     assert "used_gib" in told
     assert cli.main(["traces", "show", "r.csv.gz"]) == 0
     assert "prompt_tokens" in capsys.readouterr().out
+
+
+NVIDIA_SMI = "timestamp, index, memory.used [MiB]\n" + "".join(
+    f"2026/09/21 14:{13 + (20 + t) // 60:02d}:{(20 + t) % 60:02d}.000, {gpu}, {2048 * (1 + gpu)} MiB\n"
+    for t in range(500)
+    for gpu in (0, 1)
+)
+LOG = "".join(
+    f'{{"created": {1_790_000_000 + t}, "usage": {{"prompt_tokens": 9, "completion_tokens": 2}}}}\n'
+    for t in range(500)
+)
+
+
+@pytest.mark.usefixtures("own", "shaped")
+def test_files_of_others_make_a_world_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("smi.csv").write_text(NVIDIA_SMI)
+    Path("log.jsonl").write_text(LOG)
+    name = "laptop[memory=smi.csv,requests=log.jsonl,card=30,timezone=UTC,gpu=1]"
+    story = catalogue.scenario(name)
+    assert story.reading == "timezone=UTC;gpu=1"
+    whole = worlds.workload(story)
+    assert whole.origin["pairing"] == "by wall clock"
+    assert (whole.tenant_tokens == 4096).all()
+    own_cli.tried([story])
+    told = capsys.readouterr().err
+    for line in ("log.jsonl: read as OpenAI", "smi.csv: read as nvidia-smi", "times without a zone are read as UTC",
+                 "requests and memory are paired: by wall clock"):  # fmt: skip
+        assert line in told
+    other = catalogue.scenario(name.replace("gpu=1", "gpu=0"))
+    assert other.workload != story.workload
+    assert (worlds.workload(other).tenant_tokens == 2048).all()
+    with pytest.raises(InvalidTrace, match="choose one with --gpu"):
+        worlds.workload(catalogue.scenario(name.replace(",gpu=1", "")))
+    with pytest.raises(InvalidTrace, match="do not meet"):
+        worlds.workload(catalogue.scenario(name.replace("UTC", "Asia/Tokyo")))
+    paired = catalogue.scenario(name.replace("UTC", "Asia/Tokyo").replace("]", ",pair=start]"))
+    assert worlds.workload(paired).origin["pairing"] == "both from their start"
+    with pytest.raises(InvalidSpec, match="pair is start"):
+        catalogue.scenario(name.replace("]", ",pair=end]"))
+    assert cli.main(["scenarios", "new", "mine.toml", "--like", "laptop"]) == 0
+    text = Path("mine.toml").read_text("utf-8").replace('"azure-conv"', '"log.jsonl"')
+    text = text.replace("every = 4", "every = 1").replace(
+        "recordings/python-project.csv.gz", "smi.csv"
+    )
+    Path("mine.toml").write_text(f'reading = "timezone=UTC;gpu=1"\n{text}', encoding="utf-8")
+    assert catalogue.scenario("mine.toml").workload == story.workload
+    assert cli.main(["traces", "show", "log.jsonl"]) == 0
+    assert "requests_per_s" in capsys.readouterr().out

@@ -196,7 +196,7 @@ def test_a_file_that_cannot_be_read_is_refused(
 ) -> None:
     (folder / "latin.csv").write_bytes(GOOD.encode() + b"\xe9")
     (folder / "big.csv").write_text(GOOD)
-    (folder / "plain.csv.gz").write_text(GOOD)
+    (folder / "plain.csv.gz").write_bytes(b"\x1f\x8b" + GOOD.encode())
     with pytest.raises(InvalidTrace, match="not UTF-8"):
         read_requests(folder / "latin.csv", "mine")
     with pytest.raises(InvalidTrace, match="damaged gzip"):

@@ -23,7 +23,7 @@ from rapgym.scenarios import serving
 from rapgym.scenarios.catalogue import by_default, shipped
 from rapgym.scenarios.lanes import Lanes
 from rapgym.serving import sight
-from rapgym.studies.pages import cards, figure, front
+from rapgym.studies.pages import cards, figure, front, inputs
 from rapgym.studies.pages import results as results_page
 
 ROOT = places.PACKAGE.parent
@@ -165,6 +165,7 @@ def parts(found: Results) -> dict[str, str]:
         "formats": results_page.formats(entries),
         "origin": results_page.origin(found),
         "fidelity": recorded_runs(),
+        "inputs": inputs.page(),
         "serving-observation": serving_observation(),
         "serving-scenarios": serving_scenarios(),
     }

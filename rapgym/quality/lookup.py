@@ -1,0 +1,155 @@
+"""What columns say of kept sets, by a compiled look-up: rows and remembered predictions in one table.
+
+The same as `QualityColumns.nll`, whatever the number of rows: an open hash table over the packed bits.
+A set that has no row is entered with NaN, and its prediction is written there as soon as it is known.
+"""
+
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.quality.columns import MEMO_SETS, QualityColumns
+
+WORD = 64  # blocks in one word of a key
+FULL = -1  # no room: `Lookup.make_room`, and ask again
+
+
+class Entries(NamedTuple):
+    """An open hash table of kept sets, a power of two places large, at most half of them taken."""
+
+    keys: NDArray[np.uint64]  # [places, words]
+    taken: BoolArray  # [places]
+    nll: FloatArray  # NaN where not predicted yet, [places]
+    measured: BoolArray  # [places]
+    count: IntArray  # places taken, [1]
+
+
+@njit(cache=True)
+def place_of(entries: Entries, kept: BoolArray, key: NDArray[np.uint64]) -> int:
+    """Where the table has a kept set, bool [N]; entered there if it is new, `FULL` without room.
+
+    Args:
+        key: scratch, [words].
+    """
+    blocks, words = len(kept), len(key)
+    mixed = np.uint64(0x9E3779B97F4A7C15)
+    for word in range(words):
+        bits = np.uint64(0)
+        for block in range(word * WORD, min(blocks, (word + 1) * WORD)):
+            bits = (bits << np.uint64(1)) | np.uint64(kept[block])
+        key[word] = bits
+        mixed = (mixed ^ bits) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed ^= mixed >> np.uint64(29)
+    last = len(entries.taken) - 1
+    place = np.int64((mixed * np.uint64(0x94D049BB133111EB)) >> np.uint64(32)) & last
+    while entries.taken[place]:
+        same = True
+        for word in range(words):
+            same &= entries.keys[place, word] == key[word]
+        if same:
+            return place
+        place = (place + 1) & last
+    if 2 * (entries.count[0] + 1) > len(entries.taken):
+        return FULL
+    for word in range(words):
+        entries.keys[place, word] = key[word]
+    entries.taken[place], entries.nll[place], entries.measured[place] = True, np.nan, False
+    entries.count[0] += 1
+    return place
+
+
+@njit(cache=True)
+def places_of(entries: Entries, kept: BoolArray, key: NDArray[np.uint64], found: IntArray) -> bool:
+    """`place_of` for many, bool [K, N] -> int64 [K]; False where there is no room for all."""
+    for index in range(len(kept)):
+        found[index] = place_of(entries, kept[index], key)
+        if found[index] == FULL:
+            return False
+    return True
+
+
+class Lookup:
+    """The table of one split's columns; it grows as sets are asked for, and in the end starts anew."""
+
+    def __init__(self, columns: QualityColumns) -> None:
+        self.blocks = len(columns.floor)
+        self.words = -(-self.blocks // WORD)
+        # Rows below the floor are never asked for; they do no harm.
+        self._rows, self._nll = columns.sets.kept, columns.sets.nll
+        self._places = 1 << int(np.ceil(np.log2(4 * len(self._rows) + 64)))
+        self.entries = self._begun(self._places)
+
+    def make_room(self, sets: int) -> None:
+        """Make room for so many sets more.
+
+        A new table, so that who still reads the last one is not disturbed. With more than
+        `MEMO_SETS` predictions it starts anew from the rows.
+        """
+        old = self.entries
+        keeps = int(old.count[0]) - len(self._rows) <= MEMO_SETS
+        held = int(old.count[0]) if keeps else len(self._rows)
+        places = self._places
+        while places < 2 * (held + sets + 1):
+            places *= 2
+        new = self._begun(places)
+        if keeps:
+            where = np.flatnonzero(old.taken & ~old.measured & ~np.isnan(old.nll))
+            found = self.places(kept_of(old.keys[where], self.blocks), new)
+            new.nll[found] = old.nll[where]
+        self.entries = new
+
+    def places(self, kept: BoolArray, entries: Entries) -> IntArray:
+        """The places of kept sets, bool [K, N], in a table that has room: int64 [K]."""
+        found = np.empty(len(kept), dtype=np.int64)
+        whole = places_of(
+            entries, np.ascontiguousarray(kept), np.empty(self.words, np.uint64), found
+        )
+        assert whole, "room was made"
+        return found
+
+    def _begun(self, places: int) -> Entries:
+        """A table of the rows alone."""
+        entries = Entries(
+            np.zeros((places, self.words), dtype=np.uint64),
+            np.zeros(places, dtype=bool),
+            np.full(places, np.nan),
+            np.zeros(places, dtype=bool),
+            np.zeros(1, dtype=np.int64),
+        )
+        found = self.places(self._rows, entries)
+        entries.nll[found], entries.measured[found] = self._nll, True
+        return entries
+
+
+def predict(columns: QualityColumns, entries: Entries, places: IntArray) -> None:
+    """Write predictions at these places of a table, one for each place, in one batch."""
+    new = np.unique(places)
+    new = new[np.isnan(entries.nll[new])]
+    kept = kept_of(entries.keys[new], len(columns.floor))
+    entries.nll[new] = columns.predicted_nll(kept)
+
+
+def kept_of(keys: NDArray[np.uint64], blocks: int) -> BoolArray:
+    """The kept sets of keys: uint64 [K, words] -> bool [K, blocks]."""
+    parts = []
+    for word in range(keys.shape[1]):
+        width = min(WORD, blocks - word * WORD)
+        shifts = np.arange(width - 1, -1, -1, dtype=np.uint64)
+        parts.append((keys[:, word, None] >> shifts) & np.uint64(1))
+    kept: BoolArray = np.concatenate(parts, axis=1).astype(bool)
+    return kept
+
+
+_known: "WeakKeyDictionary[QualityColumns, Lookup]" = WeakKeyDictionary()
+
+
+def lookup_of(columns: QualityColumns) -> Lookup:
+    """The look-up of these columns, made once; it goes when they go."""
+    found = _known.get(columns)
+    if found is None:
+        found = _known[columns] = Lookup(columns)
+    return found

@@ -1,0 +1,162 @@
+"""A row served by compiled code: `simulator.step` again, bit for bit, and many times faster.
+
+`simulator.step` stays the one that is read and believed; tests hold this one to it. Importing this
+module loads numba, and the first call compiles or reads what an earlier process compiled: who serves
+only some rows is better off with the reference.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+
+from rapgym.arrays import BoolArray, IntArray
+from rapgym.quality.lookup import Lookup, lookup_of, predict
+from rapgym.world import kernel, stall
+from rapgym.world.kernel import Facts, Falls, Lanes, Scratch
+from rapgym.world.records import Fall, Outcome, State, World
+from rapgym.world.reward import Seconds, Terms
+
+
+def facts_of(world: World) -> Facts:
+    """What the kernel needs of a world."""
+    rows, foot, order = world.rows, world.footprint, world.quality.order
+    sizes = [foot.layers, foot.attention_bytes, foot.ffn_bytes, foot.model_kv_token_bytes,
+             foot.fixed_bytes, foot.margin_bytes]  # fmt: skip
+    rates = [foot.activation_bytes_per_token, world.ceiling, world.restore_bytes_per_s,
+             world.mean_output_tokens, stall.pause_s(world)]  # fmt: skip
+    return Facts(
+        *(fixed(column) for column in (rows.batch, rows.prompt_tokens, rows.reserved_tokens,
+                                       rows.longest_tokens, rows.output_tokens, rows.limit_bytes,
+                                       order)),
+        last_first=fixed(np.concatenate([order, np.flatnonzero(world.floor)[::-1]])),
+        floor=fixed(world.floor),
+        sizes=fixed(np.array(sizes, dtype=np.int64)),
+        rates=fixed(np.array(rates, dtype=np.float64)),
+    )  # fmt: skip
+
+
+def fixed(array: Any) -> Any:
+    """An array that compiled code reads: in C order and read-only, so that all are of one type."""
+    found = np.ascontiguousarray(array).view()
+    found.setflags(write=False)
+    return found
+
+
+class Rowwise(Sequence[Fall]):
+    """The falls of a row, gathered second by second when they are first asked for."""
+
+    def __init__(self, found: Falls) -> None:
+        self._found = found
+
+    @cached_property
+    def _falls(self) -> tuple[Fall, ...]:
+        found, count = self._found, int(self._found.count[0])
+        second = found.second[:count]
+        falls = []
+        for each in np.unique(second).tolist():
+            where = np.flatnonzero(second == each)
+            falls.append(Fall(each, found.lane[where], found.before[where], found.kept[where],
+                              found.refused[where]))  # fmt: skip
+        return tuple(falls)
+
+    def __len__(self) -> int:
+        return len(self._falls) if self._found.count[0] else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Fall: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Fall, ...]: ...
+    def __getitem__(self, index: int | slice) -> Fall | tuple[Fall, ...]:
+        return self._falls[index]
+
+    def __iter__(self) -> Iterator[Fall]:
+        return iter(self._falls)
+
+
+class Twin:
+    """Serves rows of one world."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.facts = world, facts_of(world)
+        words = -(-world.blocks // 64)
+        self._scratch = Scratch(np.empty(world.blocks, np.int64), np.empty(words, np.uint64))
+
+    def step(
+        self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray
+    ) -> tuple[State, Outcome]:
+        """As `simulator.step`; nothing that it gives shares memory with what it was given, but for
+        the proposal and the scales of tokens."""
+        lanes = self._lanes(state, proposal, source, strict)
+        falls = self._serve(lanes)
+        whole, measures = lanes.whole, lanes.measures
+        following = State(lanes.next_row, lanes.next_limit_row, state.token_scale, lanes.kept_end)
+        outcome = Outcome(
+            proposal=proposal,
+            kept=lanes.kept,
+            kept_end=lanes.kept_end,
+            refused=lanes.refused,
+            reason=whole[kernel.REASON],
+            limit_bytes=whole[kernel.LIMIT],
+            used_bytes=whole[kernel.USED],
+            nll=measures[kernel.NLL],
+            measured=lanes.measured,
+            output_tokens=whole[kernel.OUTPUT],
+            seconds=Seconds(*measures[kernel.LOSS_S : kernel.REFUSED_S + 1]),
+            terms=Terms(*measures[kernel.QUALITY : kernel.REFUSED_COST + 1]),
+            falls=Rowwise(falls),
+        )
+        return following, outcome
+
+    def _lanes(
+        self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray
+    ) -> Lanes:
+        count, blocks = proposal.shape
+        sets = np.empty((2, count, blocks), dtype=bool)
+        flags = np.empty((2, count), dtype=bool)
+        places = np.empty((3, count), dtype=np.int64)
+        return Lanes(
+            given(state.row, np.int64), given(state.limit_row, np.int64),
+            given(state.token_scale, np.float64), given(state.loaded, np.bool_),
+            given(proposal, np.bool_), given(source, np.int64), given(strict, np.bool_),
+            next_row=places[0], next_limit_row=places[1],
+            kept=sets[0], kept_end=sets[1], refused=flags[0], measured=flags[1],
+            whole=np.empty((kernel.WHOLE, count), dtype=np.int64),
+            measures=np.empty((kernel.MEASURES, count)), place=places[2],
+        )  # fmt: skip
+
+    def _serve(self, lanes: Lanes) -> Falls:
+        """Fill what is written of lanes: the falls."""
+        lookup, count = lookup_of(self.world.quality), len(lanes.row)
+        room = most = count * min(self.facts.limit_bytes.shape[1], len(self.facts.order) + 1)
+        room = min(count, most)
+        falls = falls_of(room, self.world.blocks)
+        while True:
+            entries = lookup.entries
+            found = kernel.decide(self.facts, lanes, falls, entries, self._scratch)
+            if found == kernel.DONE:
+                break
+            if found == kernel.NO_FALL:
+                falls = falls_of(most, self.world.blocks)
+            else:
+                lookup.make_room(count + len(falls.second))
+        if count and lanes.whole[kernel.MISSING, 0]:
+            places = np.empty(count + falls.count[0], dtype=np.int64)
+            new = kernel.missing(lanes, falls, entries, places)
+            predict(self.world.quality, entries, places[:new])
+        kernel.charge(self.facts, lanes, falls, entries)
+        return falls
+
+
+def falls_of(count: int, blocks: int) -> Falls:
+    """Room for so many falls."""
+    whole = np.empty((3, count), dtype=np.int64)
+    sets = np.empty((2, count, blocks), dtype=bool)
+    return Falls(whole[0], whole[1], sets[0], sets[1], np.empty(count, dtype=bool), whole[2],
+                 np.zeros(1, dtype=np.int64))  # fmt: skip
+
+
+def given(array: Any, dtype: Any) -> Any:
+    """An array as compiled code takes it: in C order, and of a type that may be written to."""
+    return np.require(array, dtype, ("C", "W"))

@@ -2,18 +2,25 @@
 
 The words are those of the reference, which says why. Two passes: `decide` moves blocks and counts
 bytes, for which no quality is needed; sets that nobody has asked about are predicted; `charge` turns
-seconds into costs.
+seconds into costs. `observe` fills observations, as `encoding.observe_row` does.
+
+Numba keeps compiled code until the file of a function changes, and looks at no other file. So compiled
+functions here call only each other, and use no constants of elsewhere: those come in arguments.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.quality.lookup import FULL, Entries, place_of
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+WORD = 64  # blocks in one word of a key
+FULL = -1  # no room: `Lookup.make_room`, and ask again
 POLICY, REPAIRED, REFUSED = 0, 1, 6  # as `shield.Reason` has them: a test compares
 DONE, NO_ENTRY, NO_FALL = 0, 1, 2  # how `decide` ends: well, or without room for an entry or a fall
 LAYERS, ATTENTION, FFN, MODEL_KV, FIXED, MARGIN = range(6)  # places in `Facts.sizes`
@@ -25,6 +32,73 @@ WHOLE = 10
 (NLL, LOSS_S, STALL_S, EMERGENCY_S, REFUSED_S, QUALITY, STALL, EMERGENCY, REFUSED_COST,
  REWARD) = range(10)  # fmt: skip
 MEASURES = 10
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function when it is first called, and keep that for other processes.
+
+    Beside its source or, where that is read-only, in the user's cache; where neither can be written
+    to, each process compiles anew.
+    """
+    try:
+        found: Function = njit(cache=True)(function)
+    except RuntimeError:
+        found = njit(function)
+    return found
+
+
+class Entries(NamedTuple):
+    """An open hash table of kept sets, a power of two places large, at most half of them taken."""
+
+    keys: NDArray[np.uint64]  # [places, words]
+    taken: BoolArray  # [places]
+    nll: FloatArray  # NaN where not predicted yet, [places]
+    measured: BoolArray  # [places]
+    count: IntArray  # places taken, [1]
+
+
+@compiled
+def place_of(entries: Entries, kept: BoolArray, key: NDArray[np.uint64]) -> int:
+    """Where the table has a kept set, bool [N]; entered there if it is new, `FULL` without room.
+
+    Args:
+        key: scratch, [words].
+    """
+    blocks, words = len(kept), len(key)
+    mixed = np.uint64(0x9E3779B97F4A7C15)
+    for word in range(words):
+        bits = np.uint64(0)
+        for block in range(word * WORD, min(blocks, (word + 1) * WORD)):
+            bits = (bits << np.uint64(1)) | np.uint64(kept[block])
+        key[word] = bits
+        mixed = (mixed ^ bits) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed ^= mixed >> np.uint64(29)
+    last = len(entries.taken) - 1
+    place = np.int64((mixed * np.uint64(0x94D049BB133111EB)) >> np.uint64(32)) & last
+    while entries.taken[place]:
+        same = True
+        for word in range(words):
+            same &= entries.keys[place, word] == key[word]
+        if same:
+            return place
+        place = (place + 1) & last
+    if 2 * (entries.count[0] + 1) > len(entries.taken):
+        return FULL
+    for word in range(words):
+        entries.keys[place, word] = key[word]
+    entries.taken[place], entries.nll[place], entries.measured[place] = True, np.nan, False
+    entries.count[0] += 1
+    return place
+
+
+@compiled
+def places_of(entries: Entries, kept: BoolArray, key: NDArray[np.uint64], found: IntArray) -> bool:
+    """`place_of` for many, bool [K, N] -> int64 [K]; False where there is no room for all."""
+    for index in range(len(kept)):
+        found[index] = place_of(entries, kept[index], key)
+        if found[index] == FULL:
+            return False
+    return True
 
 
 class Facts(NamedTuple):
@@ -84,7 +158,7 @@ class Scratch(NamedTuple):
     key: NDArray[np.uint64]  # [words]
 
 
-@njit(cache=True)
+@compiled
 def _counts(kept: BoolArray) -> tuple[int, int]:
     attention = ffn = 0
     for layer in range(len(kept) // 2):
@@ -93,7 +167,7 @@ def _counts(kept: BoolArray) -> tuple[int, int]:
     return attention, ffn
 
 
-@njit(cache=True)
+@compiled
 def _fit(
     kept: BoolArray, attention_cost: int, ffn_cost: int, excess: int, order: IntArray,
     went: IntArray,
@@ -119,7 +193,7 @@ def _fit(
     return excess
 
 
-@njit(cache=True)
+@compiled
 def _unload_refused(
     f: Facts, lanes: Lanes, lane: int, refused_from: int, taken: int, went: IntArray
 ) -> None:
@@ -147,7 +221,7 @@ def _unload_refused(
     _fit(stays, f.sizes[ATTENTION], f.sizes[FFN], excess, f.last_first, went)
 
 
-@njit(cache=True)
+@compiled
 def _token_counts(f: Facts, row: int, scale: float) -> tuple[int, int, int]:
     """Prompt, reserved and longest tokens of a row, scaled."""
     return (
@@ -157,19 +231,19 @@ def _token_counts(f: Facts, row: int, scale: float) -> tuple[int, int, int]:
     )
 
 
-@njit(cache=True)
+@compiled
 def _attention_cost(f: Facts, tokens: int) -> int:
     """Weights and KV cache of one kept attention block, rounded up to the byte."""
     kv_bytes = -((-f.sizes[MODEL_KV] * tokens) // f.sizes[LAYERS])
     return f.sizes[ATTENTION] + kv_bytes
 
 
-@njit(cache=True)
+@compiled
 def _overhead(f: Facts, prompt: int) -> int:
     return f.sizes[FIXED] + np.int64(np.ceil(f.rates[ACTIVATION] * prompt))
 
 
-@njit(cache=True)
+@compiled
 def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scratch) -> int:
     """Let the shield decide and the row's limits pass, in every lane: `DONE`, or what room lacks."""
     falls.count[0], missing = 0, 0
@@ -247,7 +321,7 @@ def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scra
     return DONE
 
 
-@njit(cache=True)
+@compiled
 def missing(lanes: Lanes, falls: Falls, entries: Entries, found: IntArray) -> int:
     """Write the places without a prediction to `found`, some twice: how many."""
     count = 0
@@ -262,7 +336,7 @@ def missing(lanes: Lanes, falls: Falls, entries: Entries, found: IntArray) -> in
     return count
 
 
-@njit(cache=True)
+@compiled
 def charge(f: Facts, lanes: Lanes, falls: Falls, entries: Entries) -> None:
     """Turn the seconds of the row that `decide` has seen into costs, in every lane."""
     seconds, ceiling, measures = f.limit_bytes.shape[1], f.rates[CEILING], lanes.measures
@@ -309,3 +383,80 @@ def charge(f: Facts, lanes: Lanes, falls: Falls, entries: Entries) -> None:
         measures[QUALITY, lane], measures[STALL, lane] = quality, stall
         measures[EMERGENCY, lane], measures[REFUSED_COST, lane] = emergency, refusal
         measures[REWARD, lane] = -(quality + stall + emergency + refusal)
+
+
+class Sight(NamedTuple):
+    """What does not change while rows are observed, read-only; see `encoding.layout`."""
+
+    batch: NDArray[np.float32]  # of each row, as it is seen, [T]
+    limit: NDArray[np.float32]  # of each second, as it is seen, row after row, [T * W]
+    sizes: IntArray  # seconds of a row, rows that are looked back, limits seen ahead
+    units: FloatArray  # bytes of the card, tokens of a unit, the largest that a feature can be
+
+
+@compiled
+def _seen(value: float, largest: float) -> np.float32:
+    return np.float32(min(max(value, -largest), largest))
+
+
+@compiled
+def observe(
+    f: Facts,
+    s: Sight,
+    row: IntArray,
+    limit_row: IntArray,
+    token_scale: FloatArray,
+    loaded: BoolArray,
+    age: IntArray,
+    asked: IntArray,
+    seen: NDArray[np.float32],
+) -> None:
+    """Write what each of B lanes sees, and what its row asks for.
+
+    Args:
+        age: rows that each lane has served in this episode, [B].
+        asked: batch, prompt, reserved and longest tokens, [4, B].
+        seen: the parts that stay until the row is served, [B, ...].
+    """
+    rows, (seconds, back, ahead) = len(f.batch), (s.sizes[0], s.sizes[1], s.sizes[2])
+    card, unit, largest = s.units[0], s.units[1], s.units[2]
+    blocks, layers, ffn_cost = len(f.floor), f.sizes[LAYERS], f.sizes[FFN]
+    for lane in range(len(row)):
+        now, first, scale, out = row[lane], limit_row[lane], token_scale[lane], seen[lane]
+        prompt, reserved, longest = _token_counts(f, now, scale)
+        asked[0, lane], asked[1, lane] = f.batch[now], prompt
+        asked[2, lane], asked[3, lane] = reserved, longest
+        attention_cost, overhead = _attention_cost(f, prompt + reserved), _overhead(f, prompt)
+        dense = overhead + layers * attention_cost + layers * ffn_cost
+        kv_bytes = layers * (attention_cost - f.sizes[ATTENTION])
+        out[0] = s.batch[now]
+        out[1], out[2] = _seen(prompt / unit, largest), _seen(reserved / unit, largest)
+        out[3], out[4] = _seen(longest / unit, largest), _seen(kv_bytes / dense, largest)
+        place = 5
+        for second in range(ahead):
+            out[place] = s.limit[(first * seconds + second) % len(s.limit)]
+            place += 1
+        for earlier in range(back, 0, -1):
+            # Rows before the episode repeat the limit now.
+            before = (first - earlier) % rows * seconds
+            if age[lane] >= earlier:
+                for second in range(seconds):
+                    out[place + second] = s.limit[before + second]
+            else:
+                for second in range(seconds):
+                    out[place + second] = s.limit[first * seconds]
+            place += seconds
+        for earlier in range(back, 0, -1):
+            past = (now - earlier) % rows if age[lane] >= earlier else now
+            out[place] = s.batch[past]
+            out[place + 1] = _seen(np.rint(f.prompt[past] * scale) / unit, largest)
+            out[place + 2] = _seen(np.rint(f.reserved[past] * scale) / unit, largest)
+            place += 3
+        for block in range(blocks):
+            out[place + block] = np.float32(loaded[lane, block])
+        place += blocks
+        attention, ffn = _counts(loaded[lane])
+        limit = f.limit_bytes[first, 0]
+        used = overhead + attention * attention_cost + ffn * ffn_cost
+        out[place] = _seen((limit - dense - f.sizes[MARGIN]) / card, largest)
+        out[place + 1] = _seen((limit - used - f.sizes[MARGIN]) / card, largest)

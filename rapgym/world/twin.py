@@ -11,11 +11,12 @@ from typing import Any, overload
 
 import numpy as np
 
-from rapgym.arrays import BoolArray, IntArray
-from rapgym.quality.lookup import Lookup, lookup_of, predict
-from rapgym.world import kernel, stall
-from rapgym.world.kernel import Facts, Falls, Lanes, Scratch
-from rapgym.world.records import Fall, Outcome, State, World
+from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.world import encoding, kernel, stall
+from rapgym.world.encoding import Layout
+from rapgym.world.kernel import Facts, Falls, Lanes, Scratch, Sight
+from rapgym.world.lookup import lookup_of, predict
+from rapgym.world.records import Demand, Fall, Outcome, State, World
 from rapgym.world.reward import Seconds, Terms
 
 
@@ -42,6 +43,23 @@ def fixed(array: Any) -> Any:
     found = np.ascontiguousarray(array).view()
     found.setflags(write=False)
     return found
+
+
+def sight_of(world: World, where: Layout) -> Sight:
+    """What the kernel needs of a world to observe it."""
+    rows, most = world.rows, encoding.LARGEST
+
+    def cut(values: FloatArray) -> FloatArray:
+        return np.clip(values, -most, most).astype(np.float32)
+
+    ahead = where.slice_of("limit")
+    sizes = [world.window_s, encoding.HISTORY, ahead.stop - ahead.start]
+    return Sight(
+        batch=fixed(cut(rows.batch / encoding.BATCH_UNIT)),
+        limit=fixed(cut(encoding.rounded_down(rows.limit_bytes.ravel() / where.card_bytes))),
+        sizes=fixed(np.array(sizes, dtype=np.int64)),
+        units=fixed(np.array([where.card_bytes, where.token_unit, most], dtype=np.float64)),
+    )
 
 
 class Rowwise(Sequence[Fall]):
@@ -81,6 +99,7 @@ class Twin:
     def __init__(self, world: World) -> None:
         self.world, self.facts = world, facts_of(world)
         words = -(-world.blocks // 64)
+        self._sight: tuple[Layout, Sight] | None = None
         self._scratch = Scratch(np.empty(world.blocks, np.int64), np.empty(words, np.uint64))
 
     def step(
@@ -108,6 +127,27 @@ class Twin:
             falls=Rowwise(falls),
         )
         return following, outcome
+
+    def observe(self, where: Layout, state: State, age: IntArray) -> tuple[FloatArray, Demand]:
+        """As `encoding.observe_row`, and what each row asks for; both the caller's own.
+
+        Args:
+            where: of which only the units are read; it must be the world's.
+            age: rows that each lane has served in this episode, [B].
+        """
+        if self._sight is None or self._sight[0] != where:
+            self._sight = where, sight_of(self.world, where)
+        sight = self._sight[1]
+        count = state.lanes
+        size = where.slice_of("headroom_loaded").stop
+        seen = np.empty((count, size), dtype=np.float32)
+        asked = np.empty((4, count), dtype=np.int64)
+        kernel.observe(
+            self.facts, sight, given(state.row, np.int64), given(state.limit_row, np.int64),
+            given(state.token_scale, np.float64), given(state.loaded, np.bool_),
+            given(age, np.int64), asked, seen,
+        )  # fmt: skip
+        return seen, Demand(*asked)
 
     def _lanes(
         self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray

@@ -1,15 +1,18 @@
 """The compiled step against the reference, to the last bit, in worlds nobody chose and in one that ships."""
 
-from dataclasses import fields, is_dataclass
+import ast
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_world import CARD_BYTES
 from worlds import Trial, trials
 
 from rapgym.scenarios import worlds
-from rapgym.world import kernel, simulator
+from rapgym.world import encoding, kernel, simulator
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Reason
 from rapgym.world.twin import Twin
@@ -32,6 +35,36 @@ def assert_equal(found: tuple[State, Outcome], wanted: tuple[State, Outcome]) ->
             name = field.name
             assert raw(getattr(one, name)) == raw(getattr(other, name)), name
     assert found[1].reward.tobytes() == wanted[1].reward.tobytes()
+
+
+@given(trials(most_lanes=5), st.data())
+@settings(max_examples=150)
+def test_the_twin_sees_what_the_reference_does(trial: Trial, data: st.DataObject) -> None:
+    world, state = trial.world, trial.state
+    card = data.draw(st.sampled_from([3, 700, CARD_BYTES, 10**9]))
+    where = encoding.layout(world, card_bytes=card, small_steps=data.draw(st.booleans()))
+    ages = [data.draw(st.integers(0, 10)) for _ in range(state.lanes)]
+    state = replace(state, loaded=trial.proposals[-1])
+    seen = encoding.visible(world, state, np.array(ages))
+    found, asked = Twin(world).observe(where, state, np.array(ages))
+    assert raw(found) == raw(encoding.observe_row(world, where, seen))
+    assert raw(asked) == raw(seen.demand)
+
+
+def test_compiled_code_rests_on_its_own_file_alone() -> None:
+    """Numba keeps it until that file changes: what it takes from others would go stale."""
+    source = Path(kernel.__file__).read_text("utf-8")
+    elsewhere = {
+        alias.asname or alias.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("rapgym")
+        for alias in node.names
+    }
+    compiled = [each for each in vars(kernel).values() if hasattr(each, "py_func")]
+    assert len(compiled) > 8
+    for function in compiled:
+        assert function.py_func.__module__ == kernel.__name__
+        assert not elsewhere & {*function.py_func.__code__.co_names}
 
 
 def test_the_kernel_names_reasons_as_the_shield_does() -> None:

@@ -4,72 +4,14 @@ The same as `QualityColumns.nll`, whatever the number of rows: an open hash tabl
 A set that has no row is entered with NaN, and its prediction is written there as soon as it is known.
 """
 
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import BoolArray, IntArray
 from rapgym.quality.columns import MEMO_SETS, QualityColumns
-
-WORD = 64  # blocks in one word of a key
-FULL = -1  # no room: `Lookup.make_room`, and ask again
-
-
-class Entries(NamedTuple):
-    """An open hash table of kept sets, a power of two places large, at most half of them taken."""
-
-    keys: NDArray[np.uint64]  # [places, words]
-    taken: BoolArray  # [places]
-    nll: FloatArray  # NaN where not predicted yet, [places]
-    measured: BoolArray  # [places]
-    count: IntArray  # places taken, [1]
-
-
-@njit(cache=True)
-def place_of(entries: Entries, kept: BoolArray, key: NDArray[np.uint64]) -> int:
-    """Where the table has a kept set, bool [N]; entered there if it is new, `FULL` without room.
-
-    Args:
-        key: scratch, [words].
-    """
-    blocks, words = len(kept), len(key)
-    mixed = np.uint64(0x9E3779B97F4A7C15)
-    for word in range(words):
-        bits = np.uint64(0)
-        for block in range(word * WORD, min(blocks, (word + 1) * WORD)):
-            bits = (bits << np.uint64(1)) | np.uint64(kept[block])
-        key[word] = bits
-        mixed = (mixed ^ bits) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed ^= mixed >> np.uint64(29)
-    last = len(entries.taken) - 1
-    place = np.int64((mixed * np.uint64(0x94D049BB133111EB)) >> np.uint64(32)) & last
-    while entries.taken[place]:
-        same = True
-        for word in range(words):
-            same &= entries.keys[place, word] == key[word]
-        if same:
-            return place
-        place = (place + 1) & last
-    if 2 * (entries.count[0] + 1) > len(entries.taken):
-        return FULL
-    for word in range(words):
-        entries.keys[place, word] = key[word]
-    entries.taken[place], entries.nll[place], entries.measured[place] = True, np.nan, False
-    entries.count[0] += 1
-    return place
-
-
-@njit(cache=True)
-def places_of(entries: Entries, kept: BoolArray, key: NDArray[np.uint64], found: IntArray) -> bool:
-    """`place_of` for many, bool [K, N] -> int64 [K]; False where there is no room for all."""
-    for index in range(len(kept)):
-        found[index] = place_of(entries, kept[index], key)
-        if found[index] == FULL:
-            return False
-    return True
+from rapgym.world.kernel import WORD, Entries, places_of
 
 
 class Lookup:

@@ -36,10 +36,14 @@ class Acted:
     @property
     def reward(self) -> FloatArray:
         """float64 [B]; 0 where no row was served."""
-        reward = np.zeros(len(self.served))
-        if self.outcome is not None:
-            reward[self.served] = self.outcome.reward
-        return reward
+        if self.outcome is None:
+            return np.zeros(len(self.served))
+        found = self.outcome.reward
+        if len(found) < len(self.served):
+            reward = np.zeros(len(self.served))
+            reward[self.served] = found
+            return reward
+        return found
 
 
 class Play(Episodes):
@@ -98,12 +102,16 @@ class Play(Episodes):
 
     def begin(self, lanes: BoolArray, rngs: list[np.random.Generator]) -> None:
         """Begin an episode in these lanes, bool [B], each from its own generator."""
-        inner = self.lanes
-        for lane in np.flatnonzero(lanes).tolist():
-            offset = int(self.places[lane])
-            start = start_of(inner.world, inner.story, inner.split, rngs[lane], offset)
-            inner.restart(lane, start)
-            if self.films:
+        inner, which = self.lanes, np.flatnonzero(lanes)
+        inner.restart_all(
+            which,
+            [
+                start_of(inner.world, inner.story, inner.split, rngs[lane], offset)
+                for lane, offset in zip(which.tolist(), self.places[which].tolist(), strict=True)
+            ],
+        )
+        if self.films:
+            for lane in which:
                 self.films[lane].begin()
         self.actions.restart(lanes)
         self._have_begun(lanes)
@@ -125,7 +133,7 @@ class Play(Episodes):
         self.steps[lanes] += 1
         outcome = asked = None
         if served.any():
-            asked = self.lanes.seen.demand.at(served)
+            asked = self.lanes.asked if served.all() else self.lanes.asked.at(served)
             limits = self.lanes.world.limits(self.lanes.state)[served] if self.films else None
             outcome = self.lanes.serve(proposal, served)
             self.actions.restart(served)

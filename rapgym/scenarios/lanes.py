@@ -3,7 +3,9 @@
 Both environments and the rollout stand on this; they differ only in how actions become proposals.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +16,15 @@ from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding, simulator
 from rapgym.world.encoding import Layout, Visible
-from rapgym.world.records import Outcome, State, World
+from rapgym.world.records import Demand, Outcome, State, World
 from rapgym.world.shield import Reason
 from rapgym.world.simulator import Step
 
+if TYPE_CHECKING:
+    from rapgym.world.twin import Twin
+
+# Rows that lanes serve by the reference before they load its compiled twin, which takes as long.
+REFERENCE_ROWS = 2048
 TRAIN_EPISODE_ROWS = 64
 TOKEN_SCALES = (0.9, 1.1)  # small scaling of a train episode's tokens, uniform
 
@@ -88,19 +95,39 @@ class Lanes:
         self.state: State = self.world.state(0 * ones, 0 * ones)
         self.age: IntArray = 0 * ones
         self.episode_rows: IntArray = ones.copy()
+        self._served = 0  # rows, of all lanes together
+        self._twin: Twin | None = None
+        self._turn()
+
+    def _turn(self) -> None:
+        """Forget what is known of rows that were to be decided: some lanes stand elsewhere now."""
         self._seen: Visible | None = None
-        # The part of an observation that stays until a row is served, and of what it was made.
-        self._of_row: tuple[Visible, FloatArray] | None = None
+        self._asked: Demand | None = None
+        # The part of an observation that stays until a row is served.
+        self._of_row: FloatArray | None = None
 
     def restart(self, lane: int, start: Start) -> None:
         """Begin an episode in one lane, every block in memory."""
-        row, limit_row = start.row, (start.row + start.offset) % len(self.world.rows)
-        fresh = self.world.state(
-            np.array([row]), np.array([limit_row]), np.array([start.token_scale])
-        )
-        self.state = self.state.put(np.array([lane]), fresh)
-        self.age[lane], self.episode_rows[lane] = 0, start.rows
-        self._seen = None
+        self.restart_all(np.array([lane]), [start])
+
+    def restart_all(self, lanes: IntArray, starts: Sequence[Start]) -> None:
+        """Begin an episode in each of some lanes, every block in memory."""
+        row = np.array([start.row for start in starts], dtype=np.int64)
+        offset = np.array([start.offset for start in starts], dtype=np.int64)
+        scale = np.array([start.token_scale for start in starts])
+        fresh = self.world.state(row, (row + offset) % len(self.world.rows), scale)
+        self.state = self.state.put(lanes, fresh)
+        self.age[lanes], self.episode_rows[lanes] = 0, [start.rows for start in starts]
+        self._turn()
+
+    @property
+    def twin(self) -> "Twin | None":
+        """The compiled twin of step and observation, once many rows are served; None before."""
+        if self._twin is None and self._served >= REFERENCE_ROWS:
+            from rapgym.world.twin import Twin
+
+            self._twin = Twin(self.world)
+        return self._twin
 
     @property
     def seen(self) -> Visible:
@@ -109,16 +136,28 @@ class Lanes:
             self._seen = encoding.visible(self.world, self.state, self.age)
         return self._seen
 
+    @property
+    def asked(self) -> Demand:
+        """What the next row of each lane asks for."""
+        if self._asked is None:
+            self._asked = self.world.demand(self.state)
+        return self._asked
+
     def observe(self, so_far: BoolArray | None = None) -> FloatArray:
         """float32 [B, O], the caller's own."""
-        seen = self.seen
-        if self._of_row is None or self._of_row[0] is not seen:
-            self._of_row = seen, encoding.observe_row(self.world, self.layout, seen)
-        of_row = self._of_row[1]
+        if self._of_row is None:
+            if self.twin is None:
+                self._of_row = encoding.observe_row(self.world, self.layout, self.seen)
+                self._asked = self.seen.demand
+            else:
+                self._of_row, self._asked = self.twin.observe(self.layout, self.state, self.age)
+        of_row = self._of_row
         if so_far is None:
             return of_row.copy()
-        known = importance(self.world, so_far)
-        return encoding.with_steps(self.world, self.layout, seen, of_row, so_far, known)
+        known, limits = importance(self.world, so_far), self.world.limits(self.state)[:, 0]
+        return encoding.with_steps(
+            self.world, self.layout, self.asked, limits, of_row, so_far, known
+        )
 
     def serve(
         self,
@@ -135,15 +174,26 @@ class Lanes:
         Returns:
             The outcome of the named lanes alone, in their order.
         """
-        if lanes is None:
-            lanes = np.ones(self.count, dtype=bool)
-        part = self.state.at(lanes)
-        strict = np.broadcast_to(np.asarray(refuses_misfit, dtype=bool), part.lanes)
-        source = np.full(part.lanes, Reason.POLICY) if source is None else source[lanes]
-        following, outcome = self.step(self.world, part, proposal[lanes], source, strict)
-        self.state = self.state.put(lanes, following)
-        self.age[lanes] += 1
-        self._seen = None
+        whole = lanes is None or bool(lanes.all())
+        if lanes is None or whole:
+            part = self.state
+        else:
+            part, proposal = self.state.at(lanes), proposal[lanes]
+            source = None if source is None else source[lanes]
+        strict = np.full(part.lanes, refuses_misfit, dtype=bool)
+        source = np.full(part.lanes, Reason.POLICY, dtype=np.int64) if source is None else source
+        if self.step is simulator.step and self.twin is not None:
+            following, outcome = self.twin.step(part, proposal, source, strict)
+        else:
+            following, outcome = self.step(self.world, part, proposal, source, strict)
+        if lanes is None or whole:
+            self.state = following
+            self.age += 1
+        else:
+            self.state = self.state.put(lanes, following)
+            self.age[lanes] += 1
+        self._served += part.lanes
+        self._turn()
         return outcome
 
     @property

@@ -157,21 +157,27 @@ def observe(
     if so_far is None:
         return of_row
     assert importance is not None
-    return with_steps(world, where, seen, of_row, so_far, importance)
+    limit_bytes = seen.limit_bytes[:, 0]
+    return with_steps(world, where, seen.demand, limit_bytes, of_row, so_far, importance)
 
 
 def with_steps(
     world: World,
     where: Layout,
-    seen: Visible,
+    asked: Demand,
+    limit_bytes: IntArray,
     of_row: FloatArray,
     so_far: BoolArray,
     importance: FloatArray,
 ) -> FloatArray:
-    """What `observe_row` gave, and after it the parts that change with a row's small steps."""
+    """What `observe_row` gave, and after it the parts that change with a row's small steps.
+
+    Args:
+        limit_bytes: in the row's first second, [B].
+    """
     steps = [
         so_far,
-        _headroom(world, where, seen, so_far),
+        _left(world, where, asked, limit_bytes, so_far),
         importance,
     ]
     return np.concatenate([of_row, _encoded(steps)], axis=1)
@@ -183,9 +189,15 @@ def _encoded(columns: Sequence[NDArray[Any]]) -> FloatArray:
 
 def _headroom(world: World, where: Layout, seen: Visible, kept: BoolArray) -> FloatArray:
     """Limit less what a kept set would use, in card units: [B, 1]."""
-    asked, foot = seen.demand, world.footprint
+    return _left(world, where, seen.demand, seen.limit_bytes[:, 0], kept)
+
+
+def _left(
+    world: World, where: Layout, asked: Demand, limit_bytes: IntArray, kept: BoolArray
+) -> FloatArray:
+    foot = world.footprint
     used = foot.used_bytes(kept, asked.tokens, asked.prompt_tokens)
-    return ((seen.limit_bytes[:, 0] - used - foot.margin_bytes) / where.card_bytes)[:, None]
+    return ((limit_bytes - used - foot.margin_bytes) / where.card_bytes)[:, None]
 
 
 def observe_row(world: World, where: Layout, seen: Visible) -> FloatArray:

@@ -1,5 +1,6 @@
 """The native vector form: lane by lane what single environments give, resets and oddities included."""
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from rapgym.envs.env import RapEnv
 from rapgym.envs.registration import IDS
 from rapgym.envs.vector_env import RapVectorEnv
 from rapgym.errors import InvalidSpec
+from rapgym.scenarios import lanes as scenario_lanes
 from rapgym.scenarios.story import Scenario
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
@@ -114,6 +116,51 @@ def test_lanes_equal_single_environments(env_id: str, observation: str, split: s
             ended[lane] = own_ends
             assert (vector.action_masks()[lane] == env.action_masks()).all()
     assert resets >= lanes, "the test saw resets"
+
+
+@every_id
+def test_compiled_lanes_equal_single_environments_of_the_reference(
+    env_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes, seed = 5, 3
+    alone = [single(env_id) for _ in range(lanes)]
+    with monkeypatch.context() as patch:
+        patch.setattr(scenario_lanes, "REFERENCE_ROWS", 0)
+        vector = made(env_id, lanes)
+        seen, info = vector.reset(seed=seed)
+        assert vector.lanes.twin is not None
+    rng, ended = np.random.default_rng(1), [False] * lanes
+    for lane, env in enumerate(alone):
+        assert part(seen, lane) == whole(env.reset(seed=seed + lane)[0])
+    for _ in range(150):
+        actions = drawn(env_id, lanes, rng)
+        seen, reward, _, truncated, info = vector.step(actions)
+        for lane, env in enumerate(alone):
+            if ended[lane]:
+                own, own_info = env.reset()
+                own_reward, own_ends = 0.0, False
+            else:
+                own, own_reward, _, own_ends, own_info = env.step(actions[lane])
+            assert part(seen, lane) == whole(own)
+            assert np.float64(reward[lane]).tobytes() == np.float64(own_reward).tobytes()
+            assert truncated[lane] == own_ends
+            assert_same_info(info, lane, own_info)
+            ended[lane] = own_ends
+    assert all(env.lanes.twin is None for env in alone)
+
+
+def test_what_one_step_says_outlives_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenario_lanes, "REFERENCE_ROWS", 0)
+    env, rng = made("RAP-Counts-v0", 3), np.random.default_rng(0)
+    env.reset(seed=0)
+    said = env.step(drawn("RAP-Counts-v0", 3, rng))
+    before = pickle.dumps(said)
+    for value in said[4].values():
+        value.setflags(write=False)  # as a caller may
+    for _ in range(3):
+        env.step(drawn("RAP-Counts-v0", 3, rng))
+    assert pickle.dumps(said[:4]) == pickle.dumps(pickle.loads(before)[:4])
+    assert all((said[4][name] == value).all() for name, value in pickle.loads(before)[4].items())
 
 
 def test_lanes_wait_while_others_stop() -> None:

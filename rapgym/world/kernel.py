@@ -22,12 +22,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 WORD = 64  # blocks in one word of a key
 FULL = -1  # no room: `Lookup.make_room`, and ask again
 POLICY, REPAIRED, REFUSED = 0, 1, 6  # as `shield.Reason` has them: a test compares
-DONE, NO_ENTRY, NO_FALL = 0, 1, 2  # how `decide` ends: well, or without room for an entry or a fall
+# How `decide` ends: well, without room for an entry or a fall, or in a row that does not exist.
+DONE, NO_ENTRY, NO_FALL, ASTRAY = range(4)
 LAYERS, ATTENTION, FFN, MODEL_KV, FIXED, MARGIN = range(6)  # places in `Facts.sizes`
 ACTIVATION, CEILING, RESTORE, MEAN_OUTPUT, PAUSE = range(5)  # in `Facts.rates`
 # Columns of `Lanes.whole`.
-REASON, LIMIT, USED, PROMPT, RESERVED, LONGEST, BATCH, OUTPUT, REFUSED_FROM, MISSING = range(10)
-WHOLE = 10
+(REASON, LIMIT, USED, PROMPT, RESERVED, LONGEST, BATCH, OUTPUT, REFUSED_FROM, MISSING,
+ RETURNING) = range(11)  # fmt: skip
+WHOLE = 11
 # Columns of `Lanes.measures`: the seconds of a row, then its terms.
 (NLL, LOSS_S, STALL_S, EMERGENCY_S, REFUSED_S, QUALITY, STALL, EMERGENCY, REFUSED_COST,
  REWARD) = range(10)  # fmt: skip
@@ -58,33 +60,34 @@ class Entries(NamedTuple):
 
 
 @compiled
-def place_of(entries: Entries, kept: BoolArray, key: NDArray[np.uint64]) -> int:
-    """Where the table has a kept set, bool [N]; entered there if it is new, `FULL` without room.
-
-    Args:
-        key: scratch, [words].
-    """
-    blocks, words = len(kept), len(key)
-    mixed = np.uint64(0x9E3779B97F4A7C15)
-    for word in range(words):
-        bits = np.uint64(0)
-        for block in range(word * WORD, min(blocks, (word + 1) * WORD)):
-            bits = (bits << np.uint64(1)) | np.uint64(kept[block])
+def pack(sets: BoolArray, index: int, key: NDArray[np.uint64]) -> None:
+    """Write the key of one of K kept sets, bool [K, N]: a bit for each block, block 0 the lowest."""
+    for word in range(len(key)):
+        bits, first = np.uint64(0), word * WORD
+        for place in range(min(WORD, sets.shape[1] - first)):
+            bits |= np.uint64(sets[index, first + place]) << np.uint64(place)
         key[word] = bits
+
+
+@compiled
+def place_of(entries: Entries, key: NDArray[np.uint64]) -> int:
+    """Where the table has the kept set of a key; entered if it is new, `FULL` without room."""
+    mixed = np.uint64(0x9E3779B97F4A7C15)
+    for bits in key:
         mixed = (mixed ^ bits) * np.uint64(0xBF58476D1CE4E5B9)
         mixed ^= mixed >> np.uint64(29)
     last = len(entries.taken) - 1
     place = np.int64((mixed * np.uint64(0x94D049BB133111EB)) >> np.uint64(32)) & last
     while entries.taken[place]:
         same = True
-        for word in range(words):
+        for word in range(len(key)):
             same &= entries.keys[place, word] == key[word]
         if same:
             return place
         place = (place + 1) & last
     if 2 * (entries.count[0] + 1) > len(entries.taken):
         return FULL
-    for word in range(words):
+    for word in range(len(key)):
         entries.keys[place, word] = key[word]
     entries.taken[place], entries.nll[place], entries.measured[place] = True, np.nan, False
     entries.count[0] += 1
@@ -95,7 +98,8 @@ def place_of(entries: Entries, kept: BoolArray, key: NDArray[np.uint64]) -> int:
 def places_of(entries: Entries, kept: BoolArray, key: NDArray[np.uint64], found: IntArray) -> bool:
     """`place_of` for many, bool [K, N] -> int64 [K]; False where there is no room for all."""
     for index in range(len(kept)):
-        found[index] = place_of(entries, kept[index], key)
+        pack(kept, index, key)
+        found[index] = place_of(entries, key)
         if found[index] == FULL:
             return False
     return True
@@ -156,78 +160,98 @@ class Scratch(NamedTuple):
 
     went: IntArray  # blocks that have just gone, [N]
     key: NDArray[np.uint64]  # [words]
+    other: NDArray[np.uint64]  # [words]
 
 
 @compiled
-def _counts(kept: BoolArray) -> tuple[int, int]:
+def _ones(bits: np.uint64) -> int:
+    bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    bits = (bits & np.uint64(0x3333333333333333)) + (
+        (bits >> np.uint64(2)) & np.uint64(0x3333333333333333)
+    )
+    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@compiled
+def _counts(key: NDArray[np.uint64]) -> tuple[int, int]:
+    """How many attention and how many FFN blocks a set has: the even bits of its key, and the odd."""
     attention = ffn = 0
-    for layer in range(len(kept) // 2):
-        attention += kept[2 * layer]
-        ffn += kept[2 * layer + 1]
+    for bits in key:
+        attention += _ones(bits & np.uint64(0x5555555555555555))
+        ffn += _ones(bits & np.uint64(0xAAAAAAAAAAAAAAAA))
     return attention, ffn
 
 
 @compiled
 def _fit(
-    kept: BoolArray, attention_cost: int, ffn_cost: int, excess: int, order: IntArray,
-    went: IntArray,
+    sets: BoolArray, index: int, attention_cost: int, ffn_cost: int, excess: int,
+    order: IntArray, went: IntArray,
 ) -> int:  # fmt: skip
-    """Let blocks of a set go until `excess` bytes are free, as `shield.cut`: excess bytes left.
+    """Let blocks of one of K sets, bool [K, N], go until `excess` bytes are free, as `shield.cut`.
 
-    Below zero where more is free than had to be.
+    Returns:
+        Excess bytes left: below zero where more is free than had to be.
     """
     gone = 0
     for block in order:
         if excess <= 0:
             break
-        if kept[block]:
-            kept[block] = False
+        if sets[index, block]:
+            sets[index, block] = False
             excess -= ffn_cost if block % 2 else attention_cost
             went[gone] = block
             gone += 1
     for place in range(gone - 1, -1, -1):
         cost = ffn_cost if went[place] % 2 else attention_cost
         if cost <= -excess:
-            kept[went[place]] = True
+            sets[index, went[place]] = True
             excess += cost
     return excess
 
 
 @compiled
 def _unload_refused(
-    f: Facts, lanes: Lanes, lane: int, refused_from: int, taken: int, went: IntArray
+    f: Facts, lanes: Lanes, lane: int, refused_from: int, taken: int, scratch: Scratch
 ) -> None:
     """What stays in memory after a refusal, as `Row.unload_refused`."""
-    limits, stays = f.limit_bytes[lanes.limit_row[lane]], lanes.kept_end[lane]
-    lowest = limits[refused_from]
-    for second in range(refused_from + 1, len(limits)):
-        lowest = min(lowest, limits[second])
+    stays, attention_cost, ffn_cost = lanes.kept_end, f.sizes[ATTENTION], f.sizes[FFN]
+    limit_row, seconds = lanes.limit_row[lane], f.limit_bytes.shape[1]
+    lowest = f.limit_bytes[limit_row, refused_from]
+    for second in range(refused_from + 1, seconds):
+        lowest = min(lowest, f.limit_bytes[limit_row, second])
     lowest -= taken
-    if refused_from == 0:
-        stays[:] = lanes.loaded[lane]
-    attention = ffn = 0  # of the lane's own set
-    for block in range(len(stays)):
-        own = stays[block] and (lanes.proposal[lane, block] or f.floor[block])
-        if block % 2:
-            ffn += own
-        else:
-            attention += own
-    own_bytes = attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN]
+    own_bytes = 0
+    for block in range(len(f.floor)):
+        if refused_from == 0:
+            stays[lane, block] = lanes.loaded[lane, block]
+        if stays[lane, block] and (lanes.proposal[lane, block] or f.floor[block]):
+            own_bytes += ffn_cost if block % 2 else attention_cost
     own_stays = lanes.strict[lane] and own_bytes <= lowest
-    for block in range(len(stays)):
-        stays[block] &= f.floor[block] or (own_stays and lanes.proposal[lane, block])
-    attention, ffn = _counts(stays)
-    excess = attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN] - lowest
-    _fit(stays, f.sizes[ATTENTION], f.sizes[FFN], excess, f.last_first, went)
+    excess = -lowest
+    for block in range(len(f.floor)):
+        if not (f.floor[block] or (own_stays and lanes.proposal[lane, block])):
+            stays[lane, block] = False
+        if stays[lane, block]:
+            excess += ffn_cost if block % 2 else attention_cost
+    _fit(stays, lane, attention_cost, ffn_cost, excess, f.last_first, scratch.went)
+
+
+@compiled
+def _whole(value: float) -> float:
+    """The nearest whole number, of two the even one: `np.rint`, without a call for what is usual."""
+    if abs(value) < 2.0**51:
+        return (value + 6755399441055744.0) - 6755399441055744.0
+    return np.rint(value)
 
 
 @compiled
 def _token_counts(f: Facts, row: int, scale: float) -> tuple[int, int, int]:
     """Prompt, reserved and longest tokens of a row, scaled."""
     return (
-        np.int64(np.rint(f.prompt[row] * scale)),
-        np.int64(np.rint(f.reserved[row] * scale)),
-        np.int64(np.rint(f.longest[row] * scale)),
+        np.int64(_whole(f.prompt[row] * scale)),
+        np.int64(_whole(f.reserved[row] * scale)),
+        np.int64(_whole(f.longest[row] * scale)),
     )
 
 
@@ -245,77 +269,95 @@ def _overhead(f: Facts, prompt: int) -> int:
 
 @compiled
 def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scratch) -> int:
-    """Let the shield decide and the row's limits pass, in every lane: `DONE`, or what room lacks."""
+    """Let the shield decide and the row's limits pass, in every lane: `DONE`, or what there is not."""
     falls.count[0], missing = 0, 0
     rows, seconds = f.limit_bytes.shape
-    whole, went = lanes.whole, scratch.went
-    ffn_cost = f.sizes[FFN]
+    whole, key, other = lanes.whole, scratch.key, scratch.other
+    weights, ffn_cost, blocks = f.sizes[ATTENTION], f.sizes[FFN], len(f.floor)
     for lane in range(len(lanes.row)):
-        row, limits = lanes.row[lane], f.limit_bytes[lanes.limit_row[lane]]
+        row, limit_row = lanes.row[lane], lanes.limit_row[lane]
+        if row < 0 or row >= rows or limit_row < 0 or limit_row >= rows:
+            return ASTRAY
         prompt, reserved, longest = _token_counts(f, row, lanes.token_scale[lane])
         attention_cost, overhead = _attention_cost(f, prompt + reserved), _overhead(f, prompt)
-        taken, kept = overhead + f.sizes[MARGIN], lanes.kept[lane]
-        for block in range(len(kept)):
-            kept[block] = lanes.proposal[lane, block] | f.floor[block]
-        attention, ffn = _counts(kept)
-        excess = attention * attention_cost + ffn * ffn_cost - (limits[0] - taken)
+        taken, limit = overhead + f.sizes[MARGIN], f.limit_bytes[limit_row, 0]
+        for block in range(blocks):
+            lanes.kept[lane, block] = lanes.proposal[lane, block] | f.floor[block]
+        pack(lanes.kept, lane, key)
+        attention, ffn = _counts(key)
+        held = attention * attention_cost + ffn * ffn_cost
         reason, refused = lanes.source[lane], False
-        if excess > 0:
-            excess = _fit(kept, attention_cost, ffn_cost, excess, f.order, went)
-            cut_attention, cut_ffn = _counts(kept)
+        if held > limit - taken:
+            excess = held - (limit - taken)
+            excess = _fit(lanes.kept, lane, attention_cost, ffn_cost, excess, f.order, scratch.went)
+            pack(lanes.kept, lane, key)
+            cut_attention, cut_ffn = _counts(key)
             repaired = cut_attention != attention or cut_ffn != ffn
-            attention, ffn = cut_attention, cut_ffn
+            attention, ffn, held = cut_attention, cut_ffn, excess + (limit - taken)
             refused = excess > 0 or (repaired and lanes.strict[lane])
             if refused:
-                kept[:] = f.floor
+                for block in range(blocks):
+                    lanes.kept[lane, block] = f.floor[block]
+                pack(lanes.kept, lane, key)
                 reason = REFUSED
             elif repaired and reason == POLICY:
                 reason = REPAIRED
-        lanes.kept_end[lane] = kept
-        lanes.place[lane] = place_of(entries, kept, scratch.key)
-        if lanes.place[lane] == FULL:
+        for block in range(blocks):
+            lanes.kept_end[lane, block] = lanes.kept[lane, block]
+        place = place_of(entries, key)
+        if place == FULL:
             return NO_ENTRY
-        missing += np.isnan(entries.nll[lanes.place[lane]])
-        used, refused_from = overhead + attention * attention_cost + ffn * ffn_cost, seconds
+        lanes.place[lane] = place
+        missing += np.isnan(entries.nll[place])
+        pack(lanes.loaded, lane, other)
+        for word in range(len(key)):
+            other[word] = key[word] & ~other[word]
+        back_attention, back_ffn = _counts(other)
+        used, refused_from = overhead + held, seconds
         if refused:
             used, refused_from = 0, 0
-        held = attention * attention_cost + ffn * ffn_cost
         second = 1
         while not refused and second < seconds:
-            budget = limits[second] - taken
+            budget = f.limit_bytes[limit_row, second] - taken
             if held > budget:
                 fall = falls.count[0]
                 if fall == len(falls.second):
                     return NO_FALL
                 falls.count[0] += 1
                 falls.second[fall], falls.lane[fall] = second, lane
-                now, before = falls.kept[fall], falls.before[fall]
-                before[:] = lanes.kept_end[lane]
-                now[:] = before
-                left = _fit(now, attention_cost, ffn_cost, held - budget, f.order, went)
+                for block in range(blocks):
+                    falls.before[fall, block] = lanes.kept_end[lane, block]
+                    falls.kept[fall, block] = lanes.kept_end[lane, block]
+                left = _fit(
+                    falls.kept, fall, attention_cost, ffn_cost, held - budget, f.order,
+                    scratch.went,
+                )  # fmt: skip
                 refused_now = left > 0 or lanes.strict[lane]
-                falls.refused[fall] = refused_now
-                falls.place[fall] = lanes.place[lane]
+                falls.refused[fall], falls.place[fall] = refused_now, place
                 if refused_now:
-                    now[:] = f.floor
+                    for block in range(blocks):
+                        falls.kept[fall, block] = f.floor[block]
                     refused_from = second
                     break
-                lanes.kept_end[lane] = now
+                for block in range(blocks):
+                    lanes.kept_end[lane, block] = falls.kept[fall, block]
                 held = budget + left
-                falls.place[fall] = place_of(entries, now, scratch.key)
+                pack(falls.kept, fall, key)
+                falls.place[fall] = place_of(entries, key)
                 if falls.place[fall] == FULL:
                     return NO_ENTRY
                 missing += np.isnan(entries.nll[falls.place[fall]])
             second += 1
         if refused_from < seconds:
-            _unload_refused(f, lanes, lane, refused_from, taken, went)
+            _unload_refused(f, lanes, lane, refused_from, taken, scratch)
         lanes.refused[lane] = refused
-        whole[REASON, lane], whole[LIMIT, lane], whole[USED, lane] = reason, limits[0], used
+        whole[REASON, lane], whole[LIMIT, lane], whole[USED, lane] = reason, limit, used
         whole[PROMPT, lane], whole[RESERVED, lane] = prompt, reserved
         whole[LONGEST, lane], whole[BATCH, lane] = longest, f.batch[row]
         whole[OUTPUT, lane], whole[REFUSED_FROM, lane] = f.output[row], refused_from
-        lanes.next_row[lane] = (row + 1) % rows
-        lanes.next_limit_row[lane] = (lanes.limit_row[lane] + 1) % rows
+        whole[RETURNING, lane] = back_attention * weights + back_ffn * ffn_cost
+        lanes.next_row[lane] = row + 1 if row + 1 < rows else 0
+        lanes.next_limit_row[lane] = limit_row + 1 if limit_row + 1 < rows else 0
     if len(lanes.row):
         whole[MISSING, 0] = missing
     return DONE
@@ -344,12 +386,7 @@ def charge(f: Facts, lanes: Lanes, falls: Falls, entries: Entries) -> None:
     for lane in range(len(lanes.row)):
         nll, measured = entries.nll[lanes.place[lane]], entries.measured[lanes.place[lane]]
         loss, refused_from = min(nll, ceiling), lanes.whole[REFUSED_FROM, lane]
-        attention = ffn = 0  # blocks that return
-        for layer in range(len(f.floor) // 2):
-            a, b = 2 * layer, 2 * layer + 1
-            attention += lanes.kept[lane, a] & (not lanes.loaded[lane, a])
-            ffn += lanes.kept[lane, b] & (not lanes.loaded[lane, b])
-        left_s = (attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN]) / f.rates[RESTORE]
+        left_s = lanes.whole[RETURNING, lane] / f.rates[RESTORE]
         loss_s = stall_s = emergency_s = refused_s = 0.0
         measured = measured or lanes.refused[lane]
         if refused_from == seconds and (fall == last or falls.lane[fall] != lane):
@@ -400,6 +437,14 @@ def _seen(value: float, largest: float) -> np.float32:
 
 
 @compiled
+def _turned(row: int, rows: int) -> int:
+    """A row before the first one is one at the end."""
+    while row < 0:
+        row += rows
+    return row
+
+
+@compiled
 def observe(
     f: Facts,
     s: Sight,
@@ -410,19 +455,26 @@ def observe(
     age: IntArray,
     asked: IntArray,
     seen: NDArray[np.float32],
-) -> None:
+    key: NDArray[np.uint64],
+) -> int:
     """Write what each of B lanes sees, and what its row asks for.
 
     Args:
         age: rows that each lane has served in this episode, [B].
         asked: batch, prompt, reserved and longest tokens, [4, B].
         seen: the parts that stay until the row is served, [B, ...].
+        key: scratch, [words].
+
+    Returns:
+        `DONE`, or `ASTRAY` where a row does not exist.
     """
     rows, (seconds, back, ahead) = len(f.batch), (s.sizes[0], s.sizes[1], s.sizes[2])
     card, unit, largest = s.units[0], s.units[1], s.units[2]
     blocks, layers, ffn_cost = len(f.floor), f.sizes[LAYERS], f.sizes[FFN]
     for lane in range(len(row)):
         now, first, scale, out = row[lane], limit_row[lane], token_scale[lane], seen[lane]
+        if now < 0 or now >= rows or first < 0 or first >= rows:
+            return ASTRAY
         prompt, reserved, longest = _token_counts(f, now, scale)
         asked[0, lane], asked[1, lane] = f.batch[now], prompt
         asked[2, lane], asked[3, lane] = reserved, longest
@@ -433,30 +485,38 @@ def observe(
         out[1], out[2] = _seen(prompt / unit, largest), _seen(reserved / unit, largest)
         out[3], out[4] = _seen(longest / unit, largest), _seen(kv_bytes / dense, largest)
         place = 5
-        for second in range(ahead):
-            out[place] = s.limit[(first * seconds + second) % len(s.limit)]
+        ahead_of = first * seconds
+        for _ in range(ahead):
+            out[place] = s.limit[ahead_of]
+            ahead_of = ahead_of + 1 if ahead_of + 1 < len(s.limit) else 0
             place += 1
+        known = min(age[lane], back)  # rows before the episode repeat this one
+        for _ in range((back - known) * seconds):
+            out[place] = s.limit[first * seconds]
+            place += 1
+        if known <= first:
+            for second in range((first - known) * seconds, first * seconds):
+                out[place] = s.limit[second]
+                place += 1
+        else:
+            for earlier in range(known, 0, -1):
+                past = _turned(first - earlier, rows)
+                for second in range(past * seconds, (past + 1) * seconds):
+                    out[place] = s.limit[second]
+                    place += 1
         for earlier in range(back, 0, -1):
-            # Rows before the episode repeat the limit now.
-            before = (first - earlier) % rows * seconds
-            if age[lane] >= earlier:
-                for second in range(seconds):
-                    out[place + second] = s.limit[before + second]
-            else:
-                for second in range(seconds):
-                    out[place + second] = s.limit[first * seconds]
-            place += seconds
-        for earlier in range(back, 0, -1):
-            past = (now - earlier) % rows if age[lane] >= earlier else now
+            past = _turned(now - earlier, rows) if earlier <= known else now
             out[place] = s.batch[past]
-            out[place + 1] = _seen(np.rint(f.prompt[past] * scale) / unit, largest)
-            out[place + 2] = _seen(np.rint(f.reserved[past] * scale) / unit, largest)
+            out[place + 1] = _seen(_whole(f.prompt[past] * scale) / unit, largest)
+            out[place + 2] = _seen(_whole(f.reserved[past] * scale) / unit, largest)
             place += 3
         for block in range(blocks):
             out[place + block] = np.float32(loaded[lane, block])
         place += blocks
-        attention, ffn = _counts(loaded[lane])
+        pack(loaded, lane, key)
+        attention, ffn = _counts(key)
         limit = f.limit_bytes[first, 0]
         used = overhead + attention * attention_cost + ffn * ffn_cost
         out[place] = _seen((limit - dense - f.sizes[MARGIN]) / card, largest)
         out[place + 1] = _seen((limit - used - f.sizes[MARGIN]) / card, largest)
+    return DONE

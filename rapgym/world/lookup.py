@@ -80,7 +80,7 @@ def kept_of(keys: NDArray[np.uint64], blocks: int) -> BoolArray:
     parts = []
     for word in range(keys.shape[1]):
         width = min(WORD, blocks - word * WORD)
-        shifts = np.arange(width - 1, -1, -1, dtype=np.uint64)
+        shifts = np.arange(width, dtype=np.uint64)
         parts.append((keys[:, word, None] >> shifts) & np.uint64(1))
     kept: BoolArray = np.concatenate(parts, axis=1).astype(bool)
     return kept

@@ -100,7 +100,9 @@ class Twin:
         self.world, self.facts = world, facts_of(world)
         words = -(-world.blocks // 64)
         self._sight: tuple[Layout, Sight] | None = None
-        self._scratch = Scratch(np.empty(world.blocks, np.int64), np.empty(words, np.uint64))
+        self._scratch = Scratch(
+            np.empty(world.blocks, np.int64), np.empty(words, np.uint64), np.empty(words, np.uint64)
+        )
 
     def step(
         self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray
@@ -142,12 +144,17 @@ class Twin:
         size = where.slice_of("headroom_loaded").stop
         seen = np.empty((count, size), dtype=np.float32)
         asked = np.empty((4, count), dtype=np.int64)
-        kernel.observe(
+        found = kernel.observe(
             self.facts, sight, given(state.row, np.int64), given(state.limit_row, np.int64),
             given(state.token_scale, np.float64), given(state.loaded, np.bool_),
-            given(age, np.int64), asked, seen,
+            given(age, np.int64), asked, seen, self._scratch.key,
         )  # fmt: skip
+        self._require_rows(found)
         return seen, Demand(*asked)
+
+    def _require_rows(self, found: int) -> None:
+        if found == kernel.ASTRAY:
+            raise IndexError(f"a lane stands outside the {len(self.world.rows)} rows of its world")
 
     def _lanes(
         self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray
@@ -175,6 +182,7 @@ class Twin:
         while True:
             entries = lookup.entries
             found = kernel.decide(self.facts, lanes, falls, entries, self._scratch)
+            self._require_rows(found)
             if found == kernel.DONE:
                 break
             if found == kernel.NO_FALL:

@@ -103,7 +103,7 @@ class Lanes:
         """Forget what is known of rows that were to be decided: some lanes stand elsewhere now."""
         self._seen: Visible | None = None
         self._asked: Demand | None = None
-        # The part of an observation that stays until a row is served.
+        # The part of an observation that stays until a row is served, where rows take several steps.
         self._of_row: FloatArray | None = None
 
     def restart(self, lane: int, start: Start) -> None:
@@ -145,15 +145,16 @@ class Lanes:
 
     def observe(self, so_far: BoolArray | None = None) -> FloatArray:
         """float32 [B, O], the caller's own."""
-        if self._of_row is None:
+        of_row = self._of_row
+        if of_row is None:
             if self.twin is None:
-                self._of_row = encoding.observe_row(self.world, self.layout, self.seen)
+                of_row = encoding.observe_row(self.world, self.layout, self.seen)
                 self._asked = self.seen.demand
             else:
-                self._of_row, self._asked = self.twin.observe(self.layout, self.state, self.age)
-        of_row = self._of_row
+                of_row, self._asked = self.twin.observe(self.layout, self.state, self.age)
         if so_far is None:
-            return of_row.copy()
+            return of_row
+        self._of_row = of_row
         known, limits = importance(self.world, so_far), self.world.limits(self.state)[:, 0]
         return encoding.with_steps(
             self.world, self.layout, self.asked, limits, of_row, so_far, known

@@ -65,7 +65,8 @@ def pack(sets: BoolArray, index: int, key: NDArray[np.uint64]) -> None:
     for word in range(len(key)):
         bits, first = np.uint64(0), word * WORD
         for place in range(min(WORD, sets.shape[1] - first)):
-            bits |= np.uint64(sets[index, first + place]) << np.uint64(place)
+            # An unsigned index counts from no end: quicker, since there is nothing to ask.
+            bits |= np.uint64(sets[index, np.uint64(first + place)]) << np.uint64(place)
         key[word] = bits
 
 
@@ -445,6 +446,17 @@ def _turned(row: int, rows: int) -> int:
 
 
 @compiled
+def _copy(
+    seen: NDArray[np.float32], lane: int, place: int, source: NDArray[np.float32], first: int,
+    count: int,
+) -> int:  # fmt: skip
+    """Copy neighbours to where a lane sees them: the place after them."""
+    for index in range(count):
+        seen[lane, np.uint64(place + index)] = source[np.uint64(first + index)]
+    return place + count
+
+
+@compiled
 def observe(
     f: Facts,
     s: Sight,
@@ -472,7 +484,7 @@ def observe(
     card, unit, largest = s.units[0], s.units[1], s.units[2]
     blocks, layers, ffn_cost = len(f.floor), f.sizes[LAYERS], f.sizes[FFN]
     for lane in range(len(row)):
-        now, first, scale, out = row[lane], limit_row[lane], token_scale[lane], seen[lane]
+        now, first, scale = row[lane], limit_row[lane], token_scale[lane]
         if now < 0 or now >= rows or first < 0 or first >= rows:
             return ASTRAY
         prompt, reserved, longest = _token_counts(f, now, scale)
@@ -481,42 +493,49 @@ def observe(
         attention_cost, overhead = _attention_cost(f, prompt + reserved), _overhead(f, prompt)
         dense = overhead + layers * attention_cost + layers * ffn_cost
         kv_bytes = layers * (attention_cost - f.sizes[ATTENTION])
-        out[0] = s.batch[now]
-        out[1], out[2] = _seen(prompt / unit, largest), _seen(reserved / unit, largest)
-        out[3], out[4] = _seen(longest / unit, largest), _seen(kv_bytes / dense, largest)
+        seen[lane, 0] = s.batch[now]
+        seen[lane, 1], seen[lane, 2] = (
+            _seen(prompt / unit, largest),
+            _seen(reserved / unit, largest),
+        )
+        seen[lane, 3], seen[lane, 4] = (
+            _seen(longest / unit, largest),
+            _seen(kv_bytes / dense, largest),
+        )
         place = 5
-        ahead_of = first * seconds
-        for _ in range(ahead):
-            out[place] = s.limit[ahead_of]
-            ahead_of = ahead_of + 1 if ahead_of + 1 < len(s.limit) else 0
-            place += 1
+        start, left = first * seconds, ahead
+        while left > 0:
+            count = min(left, len(s.limit) - start)
+            place = _copy(seen, lane, place, s.limit, start, count)
+            start, left = 0, left - count
         known = min(age[lane], back)  # rows before the episode repeat this one
-        for _ in range((back - known) * seconds):
-            out[place] = s.limit[first * seconds]
-            place += 1
+        for index in range((back - known) * seconds):
+            seen[lane, np.uint64(place + index)] = s.limit[first * seconds]
+        place += (back - known) * seconds
         if known <= first:
-            for second in range((first - known) * seconds, first * seconds):
-                out[place] = s.limit[second]
-                place += 1
+            start = (first - known) * seconds
+            place = _copy(seen, lane, place, s.limit, start, known * seconds)
         else:
             for earlier in range(known, 0, -1):
-                past = _turned(first - earlier, rows)
-                for second in range(past * seconds, (past + 1) * seconds):
-                    out[place] = s.limit[second]
-                    place += 1
+                start = _turned(first - earlier, rows) * seconds
+                place = _copy(seen, lane, place, s.limit, start, seconds)
         for earlier in range(back, 0, -1):
-            past = _turned(now - earlier, rows) if earlier <= known else now
-            out[place] = s.batch[past]
-            out[place + 1] = _seen(_whole(f.prompt[past] * scale) / unit, largest)
-            out[place + 2] = _seen(_whole(f.reserved[past] * scale) / unit, largest)
+            past = np.uint64(_turned(now - earlier, rows) if earlier <= known else now)
+            seen[lane, np.uint64(place)] = s.batch[past]
+            prompt_then, reserved_then = (
+                _whole(f.prompt[past] * scale),
+                _whole(f.reserved[past] * scale),
+            )
+            seen[lane, np.uint64(place + 1)] = _seen(prompt_then / unit, largest)
+            seen[lane, np.uint64(place + 2)] = _seen(reserved_then / unit, largest)
             place += 3
         for block in range(blocks):
-            out[place + block] = np.float32(loaded[lane, block])
+            seen[lane, np.uint64(place + block)] = np.float32(loaded[lane, block])
         place += blocks
         pack(loaded, lane, key)
         attention, ffn = _counts(key)
         limit = f.limit_bytes[first, 0]
         used = overhead + attention * attention_cost + ffn * ffn_cost
-        out[place] = _seen((limit - dense - f.sizes[MARGIN]) / card, largest)
-        out[place + 1] = _seen((limit - used - f.sizes[MARGIN]) / card, largest)
+        seen[lane, place] = _seen((limit - dense - f.sizes[MARGIN]) / card, largest)
+        seen[lane, place + 1] = _seen((limit - used - f.sizes[MARGIN]) / card, largest)
     return DONE

@@ -104,6 +104,10 @@ class Twin:
             np.empty(world.blocks, np.int64), np.empty(words, np.uint64), np.empty(words, np.uint64)
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made anew: copied arrays could be written to, and so be of another type."""
+        return Twin, (self.world,)
+
     def step(
         self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray
     ) -> tuple[State, Outcome]:

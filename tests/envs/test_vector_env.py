@@ -1,5 +1,6 @@
 """The native vector form: lane by lane what single environments give, resets and oddities included."""
 
+import copy
 import pickle
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from rapgym.envs.vector_env import RapVectorEnv
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios import lanes as scenario_lanes
 from rapgym.scenarios.story import Scenario
+from rapgym.world import kernel
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 
@@ -147,6 +149,24 @@ def test_compiled_lanes_equal_single_environments_of_the_reference(
             assert_same_info(info, lane, own_info)
             ended[lane] = own_ends
     assert all(env.lanes.twin is None for env in alone)
+
+
+def test_a_copy_of_compiled_lanes_goes_on_as_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenario_lanes, "REFERENCE_ROWS", 0)
+    env, rng = made("RAP-Counts-v0", 3), np.random.default_rng(0)
+    env.reset(seed=0)
+    env.step(drawn("RAP-Counts-v0", 3, rng))
+    copies, actions = (
+        [copy.deepcopy(env), pickle.loads(pickle.dumps(env))],
+        rng.integers(0, 3, (3, 2)),
+    )
+    compiled = len(kernel.decide.signatures)  # type: ignore[attr-defined]
+    own = env.step(actions)
+    for other in copies:
+        assert [pickle.dumps(each) for each in other.step(actions)[:4]] == [
+            pickle.dumps(each) for each in own[:4]
+        ]
+    assert len(kernel.decide.signatures) == compiled  # type: ignore[attr-defined]
 
 
 def test_what_one_step_says_outlives_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

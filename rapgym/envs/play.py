@@ -15,7 +15,7 @@ from rapgym.envs.episodes import Episodes
 from rapgym.envs.film import Film, Picture, text
 from rapgym.envs.info import rows_info
 from rapgym.errors import InvalidSpec, MissingExtra
-from rapgym.scenarios.lanes import Lanes, episode_rows, start_of
+from rapgym.scenarios.lanes import Lanes, episode_rows
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import simulator
 from rapgym.world.records import Demand, Outcome
@@ -102,14 +102,8 @@ class Play(Episodes):
 
     def begin(self, lanes: BoolArray, rngs: list[np.random.Generator]) -> None:
         """Begin an episode in these lanes, bool [B], each from its own generator."""
-        inner, which = self.lanes, np.flatnonzero(lanes)
-        inner.restart_all(
-            which,
-            [
-                start_of(inner.world, inner.story, inner.split, rngs[lane], offset)
-                for lane, offset in zip(which.tolist(), self.places[which].tolist(), strict=True)
-            ],
-        )
+        which = np.flatnonzero(lanes)
+        self.lanes.begin(which, [rngs[lane] for lane in which.tolist()], self.places[which])
         if self.films:
             for lane in which:
                 self.films[lane].begin()

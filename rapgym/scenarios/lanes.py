@@ -39,6 +39,16 @@ class Start:
     rows: int  # length of the episode
 
 
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """Where the episodes of B lanes begin, as `Start` has it: [B] each."""
+
+    row: IntArray
+    offset: IntArray
+    token_scale: FloatArray
+    rows: IntArray
+
+
 def is_stretch(split: Split) -> bool:
     """Whether episodes are stretches of a split, from a drawn start: what one learns from."""
     return split.partition("-")[0] in ("train", "fit", "learn")
@@ -66,6 +76,36 @@ def start_of(world: World, story: Scenario, split: Split, seed_rng: np.random.Ge
     if not 0 <= offset < story.offsets:
         raise InvalidSpec(f"{story.name} has offsets 0 to {story.offsets - 1}, not {offset}")
     return Start(0, offset * rows // story.offsets, 1.0, length)
+
+
+def starts_of(world: World, story: Scenario, split: Split, rngs: Sequence[np.random.Generator],
+              offsets: IntArray, *, compiled: bool = False) -> Starts:  # fmt: skip
+    """`start_of` for B lanes, each with its own generator and offset.
+
+    Args:
+        compiled: draw by compiled code, which is loaded then.
+    """
+    if compiled and is_stretch(split):
+        from rapgym.scenarios import drawing
+
+        rows, length = len(world.rows), episode_rows(world, split)
+        row, turned, scale = drawing.draw(rngs, (rows - length + 1, rows), TOKEN_SCALES)
+        return Starts(row, turned, scale, np.full(len(rngs), length))
+    starts = [
+        start_of(world, story, split, rng, offset)
+        for rng, offset in zip(rngs, offsets.tolist(), strict=True)
+    ]
+    return together(starts)
+
+
+def together(starts: Sequence[Start]) -> Starts:
+    """The starts of several lanes in one record."""
+    return Starts(
+        np.array([start.row for start in starts], dtype=np.int64),
+        np.array([start.offset for start in starts], dtype=np.int64),
+        np.array([start.token_scale for start in starts], dtype=np.float64),
+        np.array([start.rows for start in starts], dtype=np.int64),
+    )
 
 
 class Lanes:
@@ -108,17 +148,24 @@ class Lanes:
 
     def restart(self, lane: int, start: Start) -> None:
         """Begin an episode in one lane, every block in memory."""
-        self.restart_all(np.array([lane]), [start])
+        self.restart_all(np.array([lane]), together([start]))
 
-    def restart_all(self, lanes: IntArray, starts: Sequence[Start]) -> None:
+    def restart_all(self, lanes: IntArray, starts: Starts) -> None:
         """Begin an episode in each of some lanes, every block in memory."""
-        row = np.array([start.row for start in starts], dtype=np.int64)
-        offset = np.array([start.offset for start in starts], dtype=np.int64)
-        scale = np.array([start.token_scale for start in starts])
-        fresh = self.world.state(row, (row + offset) % len(self.world.rows), scale)
+        limit_row = (starts.row + starts.offset) % len(self.world.rows)
+        fresh = self.world.state(starts.row, limit_row, starts.token_scale)
         self.state = self.state.put(lanes, fresh)
-        self.age[lanes], self.episode_rows[lanes] = 0, [start.rows for start in starts]
+        self.age[lanes], self.episode_rows[lanes] = 0, starts.rows
         self._turn()
+
+    def begin(
+        self, lanes: IntArray, rngs: Sequence[np.random.Generator], offsets: IntArray
+    ) -> None:
+        """Begin an episode in each of some lanes where `start_of` says, [n] each."""
+        starts = starts_of(
+            self.world, self.story, self.split, rngs, offsets, compiled=self.twin is not None
+        )
+        self.restart_all(lanes, starts)
 
     @property
     def twin(self) -> "Twin | None":

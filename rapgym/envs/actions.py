@@ -156,11 +156,14 @@ def checked(given: Any, kind: Bounded, lanes: int | None = None) -> IntArray:
         raise InvalidAction(f"an action holds whole numbers, not {_shown(given)}")
     if array.shape != shape:
         raise InvalidAction(f"an action is of shape {shape}, not {array.shape}")
-    fine = (array >= 0) & (array <= kind.highest)
-    if array.dtype.kind == "f":
-        fine &= array == np.rint(array)
-    if not fine.all():
-        raise InvalidAction(f"an action of {kind.space} cannot hold {array[~fine].ravel()[0]}")
+    # Least and most first: of kept sets many times as quick as entry by entry.
+    plain = array.dtype.kind != "f" and array.size > 0
+    if not (plain and array.min() >= 0 and array.max() <= kind.highest.min()):
+        fine = (array >= 0) & (array <= kind.highest)
+        if array.dtype.kind == "f":
+            fine &= array == np.rint(array)
+        if not fine.all():
+            raise InvalidAction(f"an action of {kind.space} cannot hold {array[~fine].ravel()[0]}")
     whole: IntArray = array.astype(np.int64)
     return whole
 

@@ -40,26 +40,30 @@ def rows_info(
     Args:
         served: lanes of which `outcome` and `asked` speak, in their order; none unless stated.
     """
+    if served is None or outcome is None or asked is None:
+        return _nothing(lanes, blocks)
+    terms, seconds = outcome.terms, outcome.seconds
+    said = (
+        np.ones(len(asked.batch), dtype=bool), outcome.measured, outcome.proposal, outcome.kept,
+        outcome.kept_end, outcome.reason, outcome.limit_bytes, outcome.used_bytes, asked.batch,
+        asked.prompt_tokens, asked.reserved_tokens, asked.longest_tokens, outcome.nll,
+        seconds.refused, seconds.emergency, seconds.stall, terms.quality, terms.stall,
+        terms.emergency, terms.refused,
+    )  # fmt: skip
+    if len(asked.batch) == lanes:
+        return {name: value.copy() for name, value in zip(NAMES, said, strict=True)}
+    found = _nothing(lanes, blocks)
+    for name, value in zip(NAMES, said, strict=True):
+        found[name][served] = value
+    return found
+
+
+def _nothing(lanes: int, blocks: int) -> dict[str, Any]:
     sets = np.zeros((len(SETS), lanes, blocks), dtype=bool)
     flags = np.zeros((len(FLAGS), lanes), dtype=bool)
     whole = np.zeros((len(WHOLE), lanes), dtype=np.int64)
     measures = np.zeros((len(MEASURES), lanes))
     whole[0] = NO_ROW
-    if served is not None and outcome is not None and asked is not None:
-        terms, seconds = outcome.terms, outcome.seconds
-        # Row by row of each array: a mask over all of it at once takes many times as long.
-        which = slice(None) if served.all() else served
-        parts = (
-            (sets, (outcome.proposal, outcome.kept, outcome.kept_end)),
-            (flags, (True, outcome.measured)),
-            (whole, (outcome.reason, outcome.limit_bytes, outcome.used_bytes, asked.batch,
-                     asked.prompt_tokens, asked.reserved_tokens, asked.longest_tokens)),
-            (measures, (outcome.nll, seconds.refused, seconds.emergency, seconds.stall,
-                        terms.quality, terms.stall, terms.emergency, terms.refused)),
-        )  # fmt: skip
-        for arrays, values in parts:
-            for array, value in zip(arrays, values, strict=True):
-                array[which] = value
     return dict(zip(NAMES, (*flags, *sets, *whole, *measures), strict=True))
 
 

@@ -211,4 +211,6 @@ def falls_of(count: int, blocks: int) -> Falls:
 
 def given(array: Any, dtype: Any) -> Any:
     """An array as compiled code takes it: in C order, and of a type that may be written to."""
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
+        return array
     return np.require(array, dtype, ("C", "W"))

@@ -128,7 +128,7 @@ FAULTS = (
     Fault("what a format costs is forgotten in what was measured", "quality/columns",
           "sets=replace(self.sets, nll=self.sets.nll + added)", "sets=self.sets"),
     Fault("what a format costs is forgotten in what is predicted", "quality/columns",
-          "np.round(self._predictor.nll(kept), 6) + self.added", "np.round(self._predictor.nll(kept), 6)"),
+          "np.round(predicted, 6) + self.added", "np.round(predicted, 6)"),
     Fault("what a format costs is forgotten in M", "quality/columns", "at_counts=self.at_counts + added,", ""),
     Fault("keys without values", "model/memory", "return 2 * model.kv_heads * model.head_dim * BF16_BYTES",
           "return model.kv_heads * model.head_dim * BF16_BYTES"),

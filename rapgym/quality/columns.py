@@ -81,9 +81,13 @@ class QualityColumns:
             InvalidTable: as `nll` does.
         """
         kept = self._checked(kept)
+        return self.answered(kept, self.fitted.nll(kept))
+
+    def answered(self, kept: BoolArray, predicted: FloatArray) -> FloatArray:
+        """What `predicted_nll` makes of the predictor's own answers: bool [..., N], [...] -> [...]."""
         counts = blocks.dropped_counts(kept | self.floor)
         # Rounded as rows are, so that no last bit depends on how many sets are asked for at once.
-        answer = np.round(self._predictor.nll(kept), 6) + self.added
+        answer = np.round(predicted, 6) + self.added
         return np.maximum(answer, self.at_counts[counts[..., 0], counts[..., 1]])
 
     def above(self, added: float, ceiling: float) -> "QualityColumns":
@@ -171,5 +175,6 @@ class QualityColumns:
         return increments.fit(self.fitted_sets()[0])
 
     @cached_property
-    def _predictor(self) -> predictor.Predictor:
+    def fitted(self) -> predictor.Predictor:
+        """What answers for sets without a row: fitted when it is first asked."""
         return predictor.fit(self.fitted_sets()[0], self.predictor_settings, self.known_nll)

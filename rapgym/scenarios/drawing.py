@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.world.kernel import compiled
+from rapgym.files.compiled import compiled
 
 TRIED = 64  # draws on which the rules are compared with NumPy's before they are used
 

@@ -2,22 +2,17 @@
 
 The words are those of the reference, which says why. Two passes: `decide` moves blocks and counts
 bytes, for which no quality is needed; sets that nobody has asked about are predicted; `charge` turns
-seconds into costs. `observe` fills observations, as `encoding.observe_row` does.
-
-Numba keeps compiled code until the file of a function changes, and looks at no other file. So compiled
-functions here call only each other, and use no constants of elsewhere: those come in arguments.
+seconds into costs. `observe` fills observations, as `encoding.observe_row` does. All stands in one
+file, since what numba keeps goes stale with that alone.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+from rapgym.files.compiled import compiled
 
 WORD = 64  # blocks in one word of a key
 FULL = -1  # no room: `Lookup.make_room`, and ask again
@@ -34,19 +29,6 @@ WHOLE = 11
 (NLL, LOSS_S, STALL_S, EMERGENCY_S, REFUSED_S, QUALITY, STALL, EMERGENCY, REFUSED_COST,
  REWARD) = range(10)  # fmt: skip
 MEASURES = 10
-
-
-def compiled(function: Function) -> Function:
-    """Compile a function when it is first called, and keep that for other processes.
-
-    Beside its source or, where that is read-only, in the user's cache; where neither can be written
-    to, each process compiles anew.
-    """
-    try:
-        found: Function = njit(cache=True)(function)
-    except RuntimeError:
-        found = njit(function)
-    return found
 
 
 class Entries(NamedTuple):

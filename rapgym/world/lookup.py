@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, IntArray
+from rapgym.quality import quick
 from rapgym.quality.columns import MEMO_SETS, QualityColumns
 from rapgym.world.kernel import WORD, Entries, places_of
 
@@ -24,6 +25,7 @@ class Lookup:
         self._rows, self._nll = columns.sets.kept, columns.sets.nll
         self._places = 1 << int(np.ceil(np.log2(4 * len(self._rows) + 64)))
         self.entries = self._begun(self._places)
+        self._parts: quick.Parts | None = None  # of the fit, once something was predicted
 
     def make_room(self, sets: int) -> None:
         """Make room for so many sets more.
@@ -43,6 +45,22 @@ class Lookup:
             found = self.places(kept_of(old.keys[where], self.blocks), new)
             new.nll[found] = old.nll[where]
         self.entries = new
+
+    def predict(self, columns: QualityColumns, entries: Entries, places: IntArray) -> None:
+        """Write predictions at these places of a table, one for each place, in one batch.
+
+        Args:
+            columns: those that this look-up was made of; it does not hold them.
+        """
+        new = np.unique(places)
+        new = new[np.isnan(entries.nll[new])]
+        kept, fit = kept_of(entries.keys[new], self.blocks), columns.fitted
+        if fit.mean is not None:
+            entries.nll[new] = columns.predicted_nll(kept)
+            return
+        if self._parts is None:
+            self._parts = quick.parts_of(fit)
+        entries.nll[new] = columns.answered(kept, quick.nll(self._parts, kept))
 
     def places(self, kept: BoolArray, entries: Entries) -> IntArray:
         """The places of kept sets, bool [K, N], in a table that has room: int64 [K]."""
@@ -65,14 +83,6 @@ class Lookup:
         found = self.places(self._rows, entries)
         entries.nll[found], entries.measured[found] = self._nll, True
         return entries
-
-
-def predict(columns: QualityColumns, entries: Entries, places: IntArray) -> None:
-    """Write predictions at these places of a table, one for each place, in one batch."""
-    new = np.unique(places)
-    new = new[np.isnan(entries.nll[new])]
-    kept = kept_of(entries.keys[new], len(columns.floor))
-    entries.nll[new] = columns.predicted_nll(kept)
 
 
 def kept_of(keys: NDArray[np.uint64], blocks: int) -> BoolArray:

@@ -15,7 +15,7 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.world import encoding, kernel, stall
 from rapgym.world.encoding import Layout
 from rapgym.world.kernel import Facts, Falls, Lanes, Scratch, Sight
-from rapgym.world.lookup import lookup_of, predict
+from rapgym.world.lookup import lookup_of
 from rapgym.world.records import Demand, Fall, Outcome, State, World
 from rapgym.world.reward import Seconds, Terms
 
@@ -196,7 +196,7 @@ class Twin:
         if count and lanes.whole[kernel.MISSING, 0]:
             places = np.empty(count + falls.count[0], dtype=np.int64)
             new = kernel.missing(lanes, falls, entries, places)
-            predict(self.world.quality, entries, places[:new])
+            lookup.predict(self.world.quality, entries, places[:new])
         kernel.charge(self.facts, lanes, falls, entries)
         return falls
 

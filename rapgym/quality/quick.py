@@ -26,7 +26,7 @@ class Parts(NamedTuple):
     first: IntArray  # block of each pair, [P]
     second: IntArray
     pair: FloatArray  # what it adds where both are dropped, nats, [P]
-    dropped: FloatArray  # 1 where a row drops a block, [N, J]
+    dropped: NDArray[np.uint8]  # 1 where a row drops a block, [N, J]
     gone: NDArray[np.uint64]  # the same as words, [J, words]
     weight: FloatArray  # of each row in the local part, nats, [J]
     near: FloatArray  # by how many attention and FFN blocks two sets differ, [L + 1, L + 1]
@@ -46,7 +46,7 @@ def parts_of(fit: Predictor) -> Parts:
         first=np.array(fit.basis.first, dtype=np.int64),
         second=np.array(fit.basis.second, dtype=np.int64),
         pair=whole.pairs[0] * fit.pair_weights,
-        dropped=np.ascontiguousarray(gone.T, dtype=np.float64),
+        dropped=np.ascontiguousarray(gone.T, dtype=np.uint8),
         gone=words_of(gone),
         weight=np.exp(fit.settings.local) * fit.weights,
         near=np.exp(-apart),
@@ -55,9 +55,10 @@ def parts_of(fit: Predictor) -> Parts:
 
 def words_of(sets: BoolArray) -> NDArray[np.uint64]:
     """A bit for each block, block 0 the lowest of the first word: bool [K, N] -> uint64 [K, words]."""
-    padded = np.pad(sets, [(0, 0), (0, -sets.shape[1] % WORD)])
-    octets = np.packbits(padded, axis=1, bitorder="little")
-    return np.ascontiguousarray(octets).view("<u8").astype(np.uint64)
+    packed = np.packbits(sets, axis=1, bitorder="little")
+    octets = np.zeros((len(sets), -(-sets.shape[1] // WORD) * WORD // 8), dtype=np.uint8)
+    octets[:, : packed.shape[1]] = packed
+    return octets.view("<u8").astype(np.uint64)
 
 
 def nll(parts: Parts, kept: BoolArray) -> FloatArray:

@@ -405,6 +405,15 @@ def charge(f: Facts, lanes: Lanes, falls: Falls, entries: Entries) -> None:
         measures[REWARD, lane] = -(quality + stall + emergency + refusal)
 
 
+@compiled
+def serve(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scratch) -> int:
+    """`decide` and, unless a set waits for its prediction, `charge` in one call."""
+    found = decide(f, lanes, falls, entries, scratch)
+    if found == DONE and len(lanes.row) and not lanes.whole[MISSING, 0]:
+        charge(f, lanes, falls, entries)
+    return found
+
+
 class Sight(NamedTuple):
     """What does not change while rows are observed, read-only; see `encoding.layout`."""
 

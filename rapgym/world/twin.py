@@ -185,7 +185,7 @@ class Twin:
         falls = falls_of(room, self.world.blocks)
         while True:
             entries = lookup.entries
-            found = kernel.decide(self.facts, lanes, falls, entries, self._scratch)
+            found = kernel.serve(self.facts, lanes, falls, entries, self._scratch)
             self._require_rows(found)
             if found == kernel.DONE:
                 break
@@ -197,7 +197,7 @@ class Twin:
             places = np.empty(count + falls.count[0], dtype=np.int64)
             new = kernel.missing(lanes, falls, entries, places)
             lookup.predict(self.world.quality, entries, places[:new])
-        kernel.charge(self.facts, lanes, falls, entries)
+            kernel.charge(self.facts, lanes, falls, entries)
         return falls
 
 

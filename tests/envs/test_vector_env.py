@@ -160,13 +160,13 @@ def test_a_copy_of_compiled_lanes_goes_on_as_they_do(monkeypatch: pytest.MonkeyP
         [copy.deepcopy(env), pickle.loads(pickle.dumps(env))],
         rng.integers(0, 3, (3, 2)),
     )
-    compiled = len(kernel.decide.signatures)  # type: ignore[attr-defined]
+    compiled = len(kernel.serve.signatures)  # type: ignore[attr-defined]
     own = env.step(actions)
     for other in copies:
         assert [pickle.dumps(each) for each in other.step(actions)[:4]] == [
             pickle.dumps(each) for each in own[:4]
         ]
-    assert len(kernel.decide.signatures) == compiled  # type: ignore[attr-defined]
+    assert len(kernel.serve.signatures) == compiled  # type: ignore[attr-defined]
 
 
 def test_what_one_step_says_outlives_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.tuning import TUNING_BUDGET
 from rapgym.rollout.rollout import served_rows, whole_split
 from rapgym.scenarios.lanes import Lanes
-from rapgym.world import simulator
+from rapgym.world.pace import step_for
 from rapgym.world.records import World
 
 
@@ -74,8 +74,9 @@ def fixed_sets_cost(
     state = world.state(np.zeros(lanes, dtype=np.int64), turned)
     proposal, strict = np.tile(sets, (offsets, 1)), np.full(lanes, refuses_misfit)
     total, output = np.zeros(lanes), np.zeros(lanes)
+    step = step_for(lanes * rows)
     for _ in range(rows):
-        state, outcome = simulator.step(world, state, proposal, refuses_misfit=strict)
+        state, outcome = step(world, state, proposal, None, strict)
         total += outcome.terms.total * world.mean_output_tokens
         output += outcome.output_tokens
     cost: FloatArray = total.reshape(offsets, count).sum(axis=0) / output.reshape(

@@ -14,7 +14,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.scenarios import worlds
 from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.story import Scenario, Split
-from rapgym.world import encoding, simulator
+from rapgym.world import encoding, pace, simulator
 from rapgym.world.encoding import Layout, Visible
 from rapgym.world.records import Demand, Outcome, State, World
 from rapgym.world.shield import Reason
@@ -23,8 +23,6 @@ from rapgym.world.simulator import Step
 if TYPE_CHECKING:
     from rapgym.world.twin import Twin
 
-# Rows that lanes serve by the reference before they load its compiled twin, which takes as long.
-REFERENCE_ROWS = 2048
 TRAIN_EPISODE_ROWS = 64
 TOKEN_SCALES = (0.9, 1.1)  # small scaling of a train episode's tokens, uniform
 
@@ -170,7 +168,7 @@ class Lanes:
     @property
     def twin(self) -> "Twin | None":
         """The compiled twin of step and observation, once many rows are served; None before."""
-        if self._twin is None and self._served >= REFERENCE_ROWS:
+        if self._twin is None and self._served >= pace.REFERENCE_ROWS:
             from rapgym.world.twin import Twin
 
             self._twin = Twin(self.world)

@@ -10,7 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.world import simulator, stall
+from rapgym.world import stall
+from rapgym.world.pace import step_for
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.reward import token_loss
 
@@ -62,6 +63,7 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
     kept = np.empty((rows, lanes, count, world.blocks), dtype=bool)  # executed at a row's start
     waits: list[list[_Stretch]] = []
     own, ends = [], []
+    step = step_for(rows * len(tiled))
     for t in range(rows):
         state = world.state(
             np.repeat((start.row + t) % len(world.rows), count),
@@ -69,7 +71,7 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
             np.repeat(start.token_scale, count),
             tiled,
         )
-        _, outcome = simulator.step(world, state, tiled)
+        _, outcome = step(world, state, tiled)
         kept[t] = outcome.kept.reshape(lanes, count, -1)
         waits.append(_stretches(world, outcome, (lanes, count)))
         own.append(outcome.terms.total.reshape(lanes, count))
@@ -97,5 +99,5 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
     for t in range(rows):
         choice = onward(t, state.loaded[:, None], ahead[t])[:, 0].argmin(axis=1)
         proposals[t] = candidates[choice]
-        state, _ = simulator.step(world, state, proposals[t])
+        state, _ = step(world, state, proposals[t])
     return proposals

@@ -18,6 +18,7 @@ from rapgym.world.kernel import Facts, Falls, Lanes, Scratch, Sight
 from rapgym.world.lookup import lookup_of
 from rapgym.world.records import Demand, Fall, Outcome, State, World
 from rapgym.world.reward import Seconds, Terms
+from rapgym.world.shield import Reason
 
 
 def facts_of(world: World) -> Facts:
@@ -214,3 +215,30 @@ def given(array: Any, dtype: Any) -> Any:
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
         return array
     return np.require(array, dtype, ("C", "W"))
+
+
+_last: list[Twin] = []  # of the worlds served last, the latest first
+MOST_TWINS = 4
+
+
+def twin_of(world: World) -> Twin:
+    """The twin of a world: one of late, or a new one."""
+    for twin in _last:
+        if twin.world is world:
+            return twin
+    twin = Twin(world)
+    _last[:] = [twin, *_last[: MOST_TWINS - 1]]
+    return twin
+
+
+def step(
+    world: World,
+    state: State,
+    proposal: BoolArray,
+    source: IntArray | None = None,
+    refuses_misfit: BoolArray | None = None,
+) -> tuple[State, Outcome]:
+    """As `simulator.step`."""
+    source = np.full(state.lanes, Reason.POLICY, dtype=np.int64) if source is None else source
+    strict = np.zeros(state.lanes, dtype=bool) if refuses_misfit is None else refuses_misfit
+    return twin_of(world).step(state, proposal, source, strict)

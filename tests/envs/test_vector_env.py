@@ -15,9 +15,8 @@ from rapgym.envs.env import RapEnv
 from rapgym.envs.registration import IDS
 from rapgym.envs.vector_env import RapVectorEnv
 from rapgym.errors import InvalidSpec
-from rapgym.scenarios import lanes as scenario_lanes
 from rapgym.scenarios.story import Scenario
-from rapgym.world import kernel
+from rapgym.world import kernel, pace
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 
@@ -127,7 +126,7 @@ def test_compiled_lanes_equal_single_environments_of_the_reference(
     lanes, seed = 5, 3
     alone = [single(env_id) for _ in range(lanes)]
     with monkeypatch.context() as patch:
-        patch.setattr(scenario_lanes, "REFERENCE_ROWS", 0)
+        patch.setattr(pace, "REFERENCE_ROWS", 0)
         vector = made(env_id, lanes)
         seen, info = vector.reset(seed=seed)
         assert vector.lanes.twin is not None
@@ -152,7 +151,7 @@ def test_compiled_lanes_equal_single_environments_of_the_reference(
 
 
 def test_a_copy_of_compiled_lanes_goes_on_as_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenario_lanes, "REFERENCE_ROWS", 0)
+    monkeypatch.setattr(pace, "REFERENCE_ROWS", 0)
     env, rng = made("RAP-Counts-v0", 3), np.random.default_rng(0)
     env.reset(seed=0)
     env.step(drawn("RAP-Counts-v0", 3, rng))
@@ -170,7 +169,7 @@ def test_a_copy_of_compiled_lanes_goes_on_as_they_do(monkeypatch: pytest.MonkeyP
 
 
 def test_what_one_step_says_outlives_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenario_lanes, "REFERENCE_ROWS", 0)
+    monkeypatch.setattr(pace, "REFERENCE_ROWS", 0)
     env, rng = made("RAP-Counts-v0", 3), np.random.default_rng(0)
     env.reset(seed=0)
     said = env.step(drawn("RAP-Counts-v0", 3, rng))

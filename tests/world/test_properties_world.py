@@ -4,9 +4,13 @@ from typing import Any
 
 import pytest
 
+from rapgym.arrays import BoolArray
 from rapgym.testing import world_machine
 from rapgym.testing.shield_machine import ShieldMachine
 from rapgym.testing.world_machine import WorldMachine
+from rapgym.world import twin
+from rapgym.world.records import World
+from rapgym.world.simulator import Step
 
 
 class Lanes(WorldMachine):
@@ -14,6 +18,14 @@ class Lanes(WorldMachine):
 
     lanes = 48
     rows_at_once = 6
+
+
+class Twins(Lanes):
+    """The same served by the compiled twin."""
+
+    @staticmethod
+    def served_by(world: World, loaded: BoolArray) -> Step:
+        return twin.step
 
 
 class ManyShields(ShieldMachine):
@@ -27,6 +39,7 @@ CI = {
     ManyShields: (20, 15, 6_000),
     WorldMachine: (40, 20, 300),
     Lanes: (50, 15, 12_000),
+    Twins: (30, 15, 7_000),
 }
 
 

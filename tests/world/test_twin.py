@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_world import CARD_BYTES
+from toy_world import CARD_BYTES, FOOTPRINT, toy_rows, toy_world
 from worlds import Trial, trials
 
+from rapgym.model import blocks
+from rapgym.quality import predictor, sets
+from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import worlds
-from rapgym.world import encoding, kernel, simulator
+from rapgym.world import encoding, kernel, lookup, simulator
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Reason
 from rapgym.world.twin import Twin
+from rapgym.world.twin import step as twin_step
 
 
 def raw(value: Any) -> Any:
@@ -84,6 +89,89 @@ def test_the_twin_equals_the_reference(trial: Trial, data: st.DataObject) -> Non
         wanted = simulator.step(world, state, proposal, source, trial.strict)
         assert_equal(twin.step(state, proposal, source, trial.strict), wanted)
         state = wanted[0]
+
+
+def wide_columns(layers: int) -> QualityColumns:
+    """Columns of more blocks than a word has bits: 16 of them may be dropped, from all over."""
+    rng, n = np.random.default_rng(3), 2 * layers
+    attention = 2 * rng.choice(layers, 10, replace=False)
+    ffn = 2 * rng.choice(layers, 6, replace=False) + 1
+    order = rng.permutation(np.concatenate([attention, ffn])).astype(np.int64)
+    floor = blocks.floor_of(order, n)
+    drawn = np.unique((rng.random((60, n)) < 0.6) | floor, axis=0)
+    kept = np.concatenate([np.ones((1, n), dtype=bool), drawn])
+    cost = np.round((~kept) @ rng.gamma(2.0, 0.05, n), 6)
+    many, text = len(kept), ("order-0",) * len(kept)
+    measured = sets.MeasuredSets(kept, cost, np.full(many, 0.01), cost, cost, text, text,
+                                 np.ones(many, dtype=bool))  # fmt: skip
+    best = sets.best_at_counts(measured, floor)
+    return QualityColumns(
+        "wide", "calib", None, measured, floor, order, attention, ffn, best,
+        sets.best_sets(measured, floor, attention, ffn), np.ones(best.shape, dtype=bool),
+        np.full(n, 0.1), np.full(n, 0.1), 4.0, predictor.Settings(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", [31, 32, 33, 70])
+def test_models_of_any_number_of_blocks_are_served(layers: int) -> None:
+    foot = replace(FOOTPRINT, layers=layers, activation_bytes_per_token=0.7, margin_bytes=5)
+    rng = np.random.default_rng(layers)
+    dense = 100 + layers * 100
+    limits = rng.integers(dense // 2, 2 * dense, (9, 3))
+    world = toy_world(toy_rows(rng.integers(0, 9, 9).tolist(), limits.tolist()),
+                      quality=wide_columns(layers), footprint=foot)  # fmt: skip
+    twin, own = Twin(world), Twin(world)
+    where, falls = encoding.layout(world, card_bytes=3 * dense), 0
+    for _ in range(3):
+        state, proposal, strict = rows_of(world, 120, rng)
+        source = np.full(120, Reason.POLICY, dtype=np.int64)
+        wanted = simulator.step(world, state, proposal, source, strict)
+        assert_equal(twin.step(state, proposal, source, strict), wanted)
+        age = rng.integers(0, 12, 120)
+        found, _ = own.observe(where, state, age)
+        assert raw(found) == raw(
+            encoding.observe_row(world, where, encoding.visible(world, state, age))
+        )
+        falls += len(wanted[1].falls)
+    assert falls
+
+
+def test_a_lane_outside_the_rows_is_said_so() -> None:
+    world = worlds.world(worlds.story_of("laptop"), "train")
+    where = encoding.layout(world, card_bytes=10**9)
+    for row in (-1, len(world.rows)):
+        for place in ("row", "limit_row"):
+            state = replace(world.state(np.zeros(1), np.zeros(1)), **{place: np.array([row])})
+            with pytest.raises(IndexError, match="outside the"):
+                twin_step(world, state, np.ones((1, world.blocks), dtype=bool))
+            with pytest.raises(IndexError, match="outside the"):
+                Twin(world).observe(where, state, np.zeros(1, dtype=np.int64))
+
+
+def test_the_look_up_grows_and_starts_anew_without_a_wrong_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lookup, "MEMO_SETS", 700)
+    world = replace(
+        worlds.world(worlds.story_of("laptop"), "train"),
+        quality=replace(worlds.world(worlds.story_of("laptop"), "train").quality),
+    )
+    twin, rng, sizes = Twin(world), np.random.default_rng(2), []
+    table = lookup.lookup_of(world.quality)
+    for _ in range(12):
+        state, _, strict = rows_of(world, 300, rng)
+        proposal = rng.random((300, world.blocks)) < 0.8
+        source = np.full(300, Reason.POLICY, dtype=np.int64)
+        _, outcome = twin.step(state, proposal, source, strict)
+        nll, measured = world.quality.nll(outcome.kept)
+        assert (outcome.nll == nll).all()
+        served_alone = np.array([not any(lane in fall.lanes for fall in outcome.falls)
+                                 for lane in range(300)])  # fmt: skip
+        assert ((outcome.measured == (measured | outcome.refused)) | ~served_alone).all()
+        sizes.append(int(table.entries.count[0]))
+    assert (np.diff(sizes) < 0).any(), "it started anew"
+    assert (np.diff(sizes) > 100).any()
+    assert np.count_nonzero(table.entries.taken) == sizes[-1]
 
 
 def rows_of(world: World, lanes: int, rng: np.random.Generator) -> tuple[State, Any, Any]:

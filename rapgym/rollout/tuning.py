@@ -74,7 +74,7 @@ def fixed_sets_cost(
     state = world.state(np.zeros(lanes, dtype=np.int64), turned)
     proposal, strict = np.tile(sets, (offsets, 1)), np.full(lanes, refuses_misfit)
     total, output = np.zeros(lanes), np.zeros(lanes)
-    step = step_for(lanes * rows)
+    step = step_for(world, lanes * rows)
     for _ in range(rows):
         state, outcome = step(world, state, proposal, None, strict)
         total += outcome.terms.total * world.mean_output_tokens

@@ -168,7 +168,7 @@ class Lanes:
     @property
     def twin(self) -> "Twin | None":
         """The compiled twin of step and observation, once many rows are served; None before."""
-        if self._twin is None and self._served >= pace.REFERENCE_ROWS:
+        if self._twin is None and pace.is_compiled(self.world, self._served):
             from rapgym.world.twin import Twin
 
             self._twin = Twin(self.world)

@@ -1,15 +1,25 @@
 """Which of two equal steps serves rows sooner: the reference, or its compiled twin once that is loaded."""
 
+from rapgym.quality.columns import QualityColumns
 from rapgym.world import simulator
+from rapgym.world.records import World
 from rapgym.world.simulator import Step
 
 # Rows that the reference serves while the compiled twin would be loaded.
 REFERENCE_ROWS = 2048
 
 
-def step_for(rows: int) -> Step:
-    """What serves so many rows, of all lanes together, soonest."""
-    if rows < REFERENCE_ROWS:
+def is_compiled(world: World, rows: int) -> bool:
+    """Whether the twin serves so many rows, of all lanes together, sooner, and knows what quality is made of.
+
+    It reads the columns of a table themselves: what answers in another way is asked by the reference.
+    """
+    return rows >= REFERENCE_ROWS and type(world.quality) is QualityColumns
+
+
+def step_for(world: World, rows: int) -> Step:
+    """What serves so many rows of a world soonest."""
+    if not is_compiled(world, rows):
         return simulator.step
     from rapgym.world import twin
 

@@ -63,7 +63,7 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
     kept = np.empty((rows, lanes, count, world.blocks), dtype=bool)  # executed at a row's start
     waits: list[list[_Stretch]] = []
     own, ends = [], []
-    step = step_for(rows * len(tiled))
+    step = step_for(world, rows * len(tiled))
     for t in range(rows):
         state = world.state(
             np.repeat((start.row + t) % len(world.rows), count),

@@ -1,0 +1,69 @@
+"""Compiled functions are kept beside their source, in the user's cache, or not at all; they answer in each case."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from numba.core import caching
+
+SOURCE = """
+from rapgym.files.compiled import compiled
+
+
+@compiled
+def twice(value):
+    return 2 * value
+"""
+
+
+def module_of(folder: Path) -> Any:
+    path = folder / "doubled.py"
+    path.write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location("doubled", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_only(self: Any) -> None:
+    raise OSError(30, "Read-only file system")
+
+
+def kept_in(folder: Path) -> list[Path]:
+    return [*folder.rglob("doubled.twice*.nbi")]
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to install in, and a user's cache beside it."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(caching.config, "CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "installed").mkdir()
+    return tmp_path / "installed"
+
+
+def test_what_is_compiled_is_kept_beside_its_source(installed: Path) -> None:
+    assert module_of(installed).twice(3) == 6
+    assert kept_in(installed)
+
+
+def test_of_a_read_only_install_it_is_kept_in_the_users_cache(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching.InTreeCacheLocator, "ensure_cache_path", read_only)
+    assert module_of(installed).twice(3) == 6
+    assert not kept_in(installed)
+    assert kept_in(installed.parent / "cache")
+
+
+def test_where_nothing_can_be_written_it_is_compiled_anew(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for locator in (caching.InTreeCacheLocator, caching.UserWideCacheLocator):
+        monkeypatch.setattr(locator, "ensure_cache_path", read_only)
+    assert module_of(installed).twice(3) == 6
+    assert not kept_in(installed.parent)

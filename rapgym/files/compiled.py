@@ -16,8 +16,10 @@ def compiled(function: Function) -> Function:
     and no other: compiled functions call only those of their own file, and take constants of elsewhere
     as arguments.
     """
+    found: Any
     try:
-        found: Function = njit(cache=True)(function)
+        found = njit(cache=True)(function)
     except RuntimeError:  # nowhere to keep it
         found = njit(function)
-    return found
+    compiled_function: Function = found
+    return compiled_function

@@ -42,10 +42,10 @@ _next_double = _call(types.float64, ir.DoubleType())
 
 
 @compiled
-def _below(next_uint32: int, state: int, most: int) -> int:
+def _below(next_uint32: int, state: int, most: int) -> np.int64:
     """`Generator.integers(most)`, 1 <= most < 2 ** 32: Lemire's rule on 32 bits."""
     if most == 1:
-        return 0
+        return np.int64(0)
     many = np.uint64(most)
     low = np.uint64(0xFFFFFFFF)
     product = np.uint64(_next_uint32(next_uint32, state)) * many

@@ -38,7 +38,7 @@ class Entries(NamedTuple):
     taken: BoolArray  # [places]
     nll: FloatArray  # NaN where not predicted yet, [places]
     measured: BoolArray  # [places]
-    count: IntArray  # places taken, [1]
+    used: IntArray  # places taken, [1]
 
 
 @compiled
@@ -66,15 +66,15 @@ def place_of(entries: Entries, key: NDArray[np.uint64]) -> int:
         for word in range(len(key)):
             same &= entries.keys[place, word] == key[word]
         if same:
-            return place
+            return place  # type: ignore[return-value]
         place = (place + 1) & last
-    if 2 * (entries.count[0] + 1) > len(entries.taken):
+    if 2 * (entries.used[0] + 1) > len(entries.taken):
         return FULL
     for word in range(len(key)):
         entries.keys[place, word] = key[word]
     entries.taken[place], entries.nll[place], entries.measured[place] = True, np.nan, False
-    entries.count[0] += 1
-    return place
+    entries.used[0] += 1
+    return place  # type: ignore[return-value]
 
 
 @compiled
@@ -135,7 +135,7 @@ class Falls(NamedTuple):
     kept: BoolArray
     refused: BoolArray  # [F]
     place: IntArray  # of `kept` among the entries
-    count: IntArray  # [1]
+    made: IntArray  # how many there are, [1]
 
 
 class Scratch(NamedTuple):
@@ -153,7 +153,7 @@ def _ones(bits: np.uint64) -> int:
         (bits >> np.uint64(2)) & np.uint64(0x3333333333333333)
     )
     bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))
+    return np.int64((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))  # type: ignore[return-value]
 
 
 @compiled
@@ -231,7 +231,7 @@ def _whole(value: float) -> float:
 @compiled
 def _token_counts(f: Facts, row: int, scale: float) -> tuple[int, int, int]:
     """Prompt, reserved and longest tokens of a row, scaled."""
-    return (
+    return (  # type: ignore[return-value]
         np.int64(_whole(f.prompt[row] * scale)),
         np.int64(_whole(f.reserved[row] * scale)),
         np.int64(_whole(f.longest[row] * scale)),
@@ -253,7 +253,7 @@ def _overhead(f: Facts, prompt: int) -> int:
 @compiled
 def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scratch) -> int:
     """Let the shield decide and the row's limits pass, in every lane: `DONE`, or what there is not."""
-    falls.count[0], missing = 0, 0
+    falls.made[0], missing = 0, 0
     rows, seconds = f.limit_bytes.shape
     whole, key, other = lanes.whole, scratch.key, scratch.other
     weights, ffn_cost, blocks = f.sizes[ATTENTION], f.sizes[FFN], len(f.floor)
@@ -303,10 +303,10 @@ def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scra
         while not refused and second < seconds:
             budget = f.limit_bytes[limit_row, second] - taken
             if held > budget:
-                fall = falls.count[0]
+                fall = falls.made[0]
                 if fall == len(falls.second):
                     return NO_FALL
-                falls.count[0] += 1
+                falls.made[0] += 1
                 falls.second[fall], falls.lane[fall] = second, lane
                 for block in range(blocks):
                     falls.before[fall, block] = lanes.kept_end[lane, block]
@@ -354,7 +354,7 @@ def missing(lanes: Lanes, falls: Falls, entries: Entries, found: IntArray) -> in
         if np.isnan(entries.nll[place]):
             found[count] = place
             count += 1
-    for place in falls.place[: falls.count[0]]:
+    for place in falls.place[: falls.made[0]]:
         if np.isnan(entries.nll[place]):
             found[count] = place
             count += 1
@@ -365,7 +365,7 @@ def missing(lanes: Lanes, falls: Falls, entries: Entries, found: IntArray) -> in
 def charge(f: Facts, lanes: Lanes, falls: Falls, entries: Entries) -> None:
     """Turn the seconds of the row that `decide` has seen into costs, in every lane."""
     seconds, ceiling, measures = f.limit_bytes.shape[1], f.rates[CEILING], lanes.measures
-    fall, last = 0, falls.count[0]
+    fall, last = 0, falls.made[0]
     for lane in range(len(lanes.row)):
         nll, measured = entries.nll[lanes.place[lane]], entries.measured[lanes.place[lane]]
         loss, refused_from = min(nll, ceiling), lanes.whole[REFUSED_FROM, lane]

@@ -34,8 +34,8 @@ class Lookup:
         `MEMO_SETS` predictions it starts anew from the rows.
         """
         old = self.entries
-        keeps = int(old.count[0]) - len(self._rows) <= MEMO_SETS
-        held = int(old.count[0]) if keeps else len(self._rows)
+        keeps = int(old.used[0]) - len(self._rows) <= MEMO_SETS
+        held = int(old.used[0]) if keeps else len(self._rows)
         places = self._places
         while places < 2 * (held + sets + 1):
             places *= 2

@@ -1,5 +1,6 @@
 """The records of the simulated world: its rows, what does not change, where lanes stand, outcomes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -206,7 +207,7 @@ class Outcome:
     output_tokens: IntArray  # [B]
     seconds: Seconds
     terms: Terms
-    falls: tuple[Fall, ...]  # what happened in mid-row, second by second
+    falls: Sequence[Fall]  # what happened in mid-row, second by second
 
     @property
     def reward(self) -> FloatArray:

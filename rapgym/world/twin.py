@@ -29,14 +29,18 @@ def facts_of(world: World) -> Facts:
     rates = [foot.activation_bytes_per_token, world.ceiling, world.restore_bytes_per_s,
              world.mean_output_tokens, stall.pause_s(world)]  # fmt: skip
     return Facts(
-        *(fixed(column) for column in (rows.batch, rows.prompt_tokens, rows.reserved_tokens,
-                                       rows.longest_tokens, rows.output_tokens, rows.limit_bytes,
-                                       order)),
+        batch=fixed(rows.batch),
+        prompt=fixed(rows.prompt_tokens),
+        reserved=fixed(rows.reserved_tokens),
+        longest=fixed(rows.longest_tokens),
+        output=fixed(rows.output_tokens),
+        limit_bytes=fixed(rows.limit_bytes),
+        order=fixed(np.asarray(order, dtype=np.int64)),
         last_first=fixed(np.concatenate([order, np.flatnonzero(world.floor)[::-1]])),
         floor=fixed(world.floor),
         sizes=fixed(np.array(sizes, dtype=np.int64)),
         rates=fixed(np.array(rates, dtype=np.float64)),
-    )  # fmt: skip
+    )
 
 
 def fixed(array: Any) -> Any:
@@ -71,7 +75,7 @@ class Rowwise(Sequence[Fall]):
 
     @cached_property
     def _falls(self) -> tuple[Fall, ...]:
-        found, count = self._found, int(self._found.count[0])
+        found, count = self._found, int(self._found.made[0])
         second = found.second[:count]
         falls = []
         for each in np.unique(second).tolist():
@@ -81,7 +85,7 @@ class Rowwise(Sequence[Fall]):
         return tuple(falls)
 
     def __len__(self) -> int:
-        return len(self._falls) if self._found.count[0] else 0
+        return len(self._falls) if self._found.made[0] else 0
 
     @overload
     def __getitem__(self, index: int) -> Fall: ...
@@ -195,7 +199,7 @@ class Twin:
             else:
                 lookup.make_room(count + len(falls.second))
         if count and lanes.whole[kernel.MISSING, 0]:
-            places = np.empty(count + falls.count[0], dtype=np.int64)
+            places = np.empty(count + falls.made[0], dtype=np.int64)
             new = kernel.missing(lanes, falls, entries, places)
             lookup.predict(self.world.quality, entries, places[:new])
             kernel.charge(self.facts, lanes, falls, entries)

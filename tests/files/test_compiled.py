@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from numba.core import caching
+from numba.core import caching, config
 
 SOURCE = """
 from rapgym.files.compiled import compiled
@@ -40,7 +40,7 @@ def kept_in(folder: Path) -> list[Path]:
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to install in, and a user's cache beside it."""
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setattr(caching.config, "CACHE_DIR", "")
+    monkeypatch.setattr(config, "CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "installed").mkdir()
     return tmp_path / "installed"

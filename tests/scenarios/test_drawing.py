@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapgym.scenarios import drawing, lanes, worlds
+from rapgym.scenarios.catalogue import story_of
 
 MOST = st.one_of(st.integers(1, 400), st.integers(2**31, 2**32 - 1), st.integers(1, 2**32 - 1))
 
@@ -19,8 +20,8 @@ def test_draws_are_those_of_numpy(seeds: list[int], tries: list[tuple[int, int]]
         for one, other in zip(found, drawing.drawn_plainly(theirs, most, (0.9, 1.1)), strict=True):
             assert one.dtype == other.dtype
             assert one.tobytes() == other.tobytes()
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.bit_generator.state == other.bit_generator.state
+    for mine, theirs_too in zip(ours, theirs, strict=True):
+        assert mine.bit_generator.state == theirs_too.bit_generator.state
 
 
 def test_the_rules_are_used_here() -> None:
@@ -40,7 +41,7 @@ def test_other_generators_are_asked_by_numpy(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_starts_of_many_lanes_are_those_of_each() -> None:
-    story = worlds.story_of("laptop")
+    story = story_of("laptop")
     for split in ("train", "test"):
         world = worlds.world(story, split)
         offsets = np.arange(4) % story.offsets

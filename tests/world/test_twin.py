@@ -17,6 +17,8 @@ from rapgym.quality import predictor, sets
 from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import worlds
 from rapgym.scenarios.catalogue import story_of
+from rapgym.testing import strategies
+from rapgym.testing import worlds as made
 from rapgym.world import encoding, kernel, lookup, simulator
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Reason
@@ -136,6 +138,40 @@ def test_models_of_any_number_of_blocks_are_served(layers: int) -> None:
         )
         falls += len(wanted[1].falls)
     assert falls
+
+
+@given(strategies.tiny_worlds(), st.sampled_from([*made.HOSTILE]), st.integers(0, 2**32))
+@settings(max_examples=250)
+def test_the_twin_equals_the_reference_in_hostile_worlds(tiny: World, kind: str, seed: int) -> None:
+    """Among them worlds whose limits are what counts take to the byte."""
+    rng = np.random.default_rng(seed)
+    world = made.hostile(tiny, kind, rng, 6)
+    for _ in range(3):
+        state, proposal, strict = rows_of(world, 20, rng)
+        state = replace(state, token_scale=rng.choice([0.9, 1.0, 1.0, 1.1], 20))
+        source = np.full(20, Reason.POLICY, dtype=np.int64)
+        wanted = simulator.step(world, state, proposal, source, strict)
+        assert_equal(Twin(world).step(state, proposal, source, strict), wanted)
+
+
+@pytest.mark.parametrize("words", [1, 2, 3])
+def test_sets_that_differ_in_one_word_alone_have_their_own_places(words: int) -> None:
+    entries = kernel.Entries(
+        np.zeros((512, words), dtype=np.uint64), np.zeros(512, dtype=bool), np.full(512, np.nan),
+        np.zeros(512, dtype=bool), np.zeros(1, dtype=np.int64),
+    )  # fmt: skip
+    each = 80
+    kept = np.zeros((each * words, 64 * words), dtype=bool)
+    for word in range(words):
+        drawn = np.arange(each)[:, None] >> np.arange(7) & 1
+        kept[each * word : each * (word + 1), 64 * word : 64 * word + 7] = drawn
+    key, found = np.zeros(words, dtype=np.uint64), np.zeros(len(kept), dtype=np.int64)
+    assert kernel.places_of(entries, kept, key, found)
+    assert len({*found.tolist()}) == len({row.tobytes() for row in kept})
+    assert (lookup.kept_of(entries.keys[found], 64 * words) == kept).all()
+    more = np.random.default_rng(0).random((300, 64 * words)) < 0.5
+    room = np.zeros(300, dtype=np.int64)
+    assert not kernel.places_of(entries, more, key, room), "half of the places are taken"
 
 
 def test_a_lane_outside_the_rows_is_said_so() -> None:

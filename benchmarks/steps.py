@@ -1,34 +1,121 @@
-"""Steps a second of each environment, alone and as a vector of 64 lanes."""
+"""Steps a second of each environment beside Gymnasium's native CartPole, all in turns in one run.
 
+    python benchmarks/steps.py [--lanes 1 64 1024] [--scenario chat-beside-code] [--rounds 200] [--out FILE]
+
+In every round each environment takes one step, so that what else the machine does meets all alike: only
+ratios mean anything on a busy one. Random legal actions that do not repeat, so sets without a row are met
+anew; resets, observations and info are part of a step. `reference` is RAP-Counts-v0 served by the reference
+alone. The mean counts what few steps take long (resets, batches of predictions), the median does not.
+"""
+
+import argparse
+import json
+import platform
 import time
+from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-import rapgym  # noqa: F401  # registers the environments
+import rapgym
+from rapgym.files import provenance, writing
+from rapgym.world import pace
 
-SECONDS, LANES = 2.0, 64
+NAMES = ("RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0")
+PEER, REFERENCE = "CartPole-v1", "reference"
 
 
-def rate(name: str, lanes: int) -> float:
-    """Steps a second of all lanes together, random legal actions, observations included."""
-    env = gymnasium.make_vec(name, lanes, scenario="chat-beside-code")
-    _, info = env.reset(seed=0)
-    rng, steps, begin = np.random.default_rng(0), 0, time.perf_counter()
-    while time.perf_counter() - begin < SECONDS:
-        if name == "RAP-v0":
-            legal = info["action_mask"].astype(float)
-            action = (legal * rng.random(legal.shape)).argmax(axis=1)
+class Runner:
+    """One environment and the time that its steps took."""
+
+    def __init__(self, name: str, lanes: int, scenario: str) -> None:
+        own = "RAP-Counts-v0" if name == REFERENCE else name
+        settings: dict[str, Any] = {} if name == PEER else {"scenario": scenario}
+        made: Any
+        if lanes == 1:  # as a learner steps one environment
+            made = gymnasium.make(own, disable_env_checker=True, **settings)
         else:
-            action = env.action_space.sample()
-        _, _, _, _, info = env.step(action)
-        steps += lanes
-    return steps / (time.perf_counter() - begin)
+            made = gymnasium.make_vec(own, lanes, "vector_entry_point", **settings)
+        self.name, self.env, self.lanes, self.seconds = name, made, lanes, list[float]()
+        self.rng = np.random.default_rng(0)
+        self.env.action_space.seed(0)
+        _, self.info = self.env.reset(seed=0)
+
+    def action(self) -> Any:
+        if self.name != "RAP-v0":
+            return self.env.action_space.sample()
+        legal = self.info["action_mask"].astype(float)
+        return (legal * self.rng.random(legal.shape)).argmax(axis=-1)
+
+    def step(self) -> None:
+        action = self.action()
+        begun = time.perf_counter()
+        _, _, terminated, truncated, self.info = self.env.step(action)
+        if self.lanes == 1 and (terminated or truncated):
+            _, self.info = self.env.reset()
+        self.seconds.append(time.perf_counter() - begun)
+
+    def warm(self) -> None:
+        """Step until the compiled twin is loaded and lanes have been reset by it."""
+        steps_a_row = 12 if self.name == "RAP-v0" else 1
+        for _ in range(steps_a_row * (pace.REFERENCE_ROWS // self.lanes + 66)):
+            self.step()
+        self.seconds.clear()
+
+
+def measured(lanes: int, scenario: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Microseconds of a step, and its rate over that of the peer, by name."""
+    runners = [Runner(name, lanes, scenario) for name in (*NAMES, PEER)]
+    for runner in runners:
+        runner.warm()
+    usual, pace.REFERENCE_ROWS = pace.REFERENCE_ROWS, 1 << 62
+    try:
+        slow = Runner(REFERENCE, lanes, scenario)
+        slow.step()
+        slow.seconds.clear()
+        for _ in range(rounds):
+            for runner in (*runners, slow):
+                runner.step()
+    finally:
+        pace.REFERENCE_ROWS = usual
+    spent = {runner.name: np.array(runner.seconds) * 1e6 for runner in (*runners, slow)}
+    return {
+        name: {
+            "mean_us": round(float(values.mean()), 1),
+            "median_us": round(float(np.median(values)), 1),
+            "of_peer_mean": round(float(spent[PEER].mean() / values.mean()), 4),
+            "of_peer_median": round(float(np.median(spent[PEER]) / np.median(values)), 4),
+        }
+        for name, values in spent.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--lanes", type=int, nargs="+", default=[1, 64, 1024])
+    parser.add_argument("--scenario", default="chat-beside-code")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    found = {}
+    for lanes in asked.lanes:
+        found[str(lanes)] = part = measured(lanes, asked.scenario, asked.rounds)
+        for name, values in part.items():
+            print(
+                f"{lanes:5} lanes  {name:<15} {values['mean_us']:9,.0f} us mean "
+                f"{values['median_us']:9,.0f} median   {values['of_peer_mean']:7.3f} of {PEER}'s rate"
+            )
+    if asked.out:
+        content = {"command": "python benchmarks/steps.py", "scenario": asked.scenario,
+                   "rounds": asked.rounds, "lanes": found, "rapgym": rapgym.__version__,
+                   "python": platform.python_version(), "numpy": np.__version__,
+                   "gymnasium": gymnasium.__version__,
+                   "machine": f"{platform.machine()} {platform.system()}",
+                   "commit": provenance.commit()}  # fmt: skip
+        with writing.written_aside(asked.out) as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
-    for name in ("RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0"):
-        one, many = rate(name, 1), rate(name, LANES)
-        print(
-            f"{name:<16} {one:8,.0f} alone   {many:9,.0f} with {LANES} lanes   {many / one:.0f} x"
-        )
+    main()

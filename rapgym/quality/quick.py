@@ -15,7 +15,6 @@ from rapgym.files.compiled import compiled
 from rapgym.quality.predictor import Predictor, features
 
 WORD = 64
-ATTENTION = np.uint64(0x5555555555555555)  # even bits
 
 
 class Parts(NamedTuple):
@@ -27,7 +26,7 @@ class Parts(NamedTuple):
     second: IntArray
     pair: FloatArray  # what it adds where both are dropped, nats, [P]
     dropped: NDArray[np.uint8]  # 1 where a row drops a block, [N, J]
-    gone: NDArray[np.uint64]  # the same as words, [J, words]
+    gone: IntArray  # attention and FFN blocks that each row drops, [2, J]
     weight: FloatArray  # of each row in the local part, nats, [J]
     near: FloatArray  # by how many attention and FFN blocks two sets differ, [L + 1, L + 1]
 
@@ -47,7 +46,7 @@ def parts_of(fit: Predictor) -> Parts:
         second=np.array(fit.basis.second, dtype=np.int64),
         pair=whole.pairs[0] * fit.pair_weights,
         dropped=np.ascontiguousarray(gone.T, dtype=np.uint8),
-        gone=words_of(gone),
+        gone=np.stack([gone[:, kind::2].sum(axis=1) for kind in range(2)]).astype(np.int64),
         weight=np.exp(fit.settings.local) * fit.weights,
         near=np.exp(-apart),
     )
@@ -64,18 +63,9 @@ def words_of(sets: BoolArray) -> NDArray[np.uint64]:
 def nll(parts: Parts, kept: BoolArray) -> FloatArray:
     """As `Predictor.nll`: bool [K, N] -> float64 [K]."""
     found = np.empty(len(kept))
-    _answer(parts, words_of(~kept), found, np.empty(len(parts.weight)))
+    rows = len(parts.weight)
+    _answer(parts, words_of(~kept), found, np.empty(rows), np.empty((2, rows), dtype=np.uint16))
     return found
-
-
-@compiled
-def _ones(bits: np.uint64) -> int:
-    bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
-    bits = (bits & np.uint64(0x3333333333333333)) + (
-        (bits >> np.uint64(2)) & np.uint64(0x3333333333333333)
-    )
-    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))  # type: ignore[return-value]
 
 
 @compiled
@@ -85,32 +75,41 @@ def _is_gone(key: NDArray[np.uint64], index: int, block: int) -> bool:
 
 
 @compiled
-def _answer(parts: Parts, key: NDArray[np.uint64], found: FloatArray, common: FloatArray) -> None:
+def _answer(
+    parts: Parts,
+    key: NDArray[np.uint64],
+    found: FloatArray,
+    common: FloatArray,
+    both: NDArray[np.uint16],
+) -> None:
     """Args:
     key: what each set drops, [K, words].
-    common: scratch, [J].
+    common: scratch: the additive covariance with each row, [J].
+    both: scratch: attention and FFN blocks that a set and each row drop, [2, J].
     """
-    rows, words = parts.gone.shape
+    rows = len(parts.weight)
     for index in range(len(found)):
         total = 0.0
         common[:] = 0.0
+        both[:] = 0
+        own_attention = own_ffn = 0
         for block in range(len(parts.effect)):
-            if _is_gone(key, index, block):
-                total += parts.alone[block]
-                square = parts.effect[block] * parts.effect[block]
-                for row in range(rows):
-                    common[row] += square * parts.dropped[block, row]
+            if not _is_gone(key, index, block):
+                continue
+            total += parts.alone[block]
+            square, kind = parts.effect[block] * parts.effect[block], block % 2
+            own_attention += 1 - kind
+            own_ffn += kind
+            for row in range(rows):
+                common[row] += square * parts.dropped[block, row]
+            for row in range(rows):
+                both[kind, row] += parts.dropped[block, row]
         for pair in range(len(parts.pair)):
             if _is_gone(key, index, parts.first[pair]) and _is_gone(key, index, parts.second[pair]):
                 total += parts.pair[pair]
-        for row in range(rows):
-            attention = ffn = 0
-            for word in range(words):
-                differ = key[index, word] ^ parts.gone[row, word]
-                attention += _ones(differ & ATTENTION)
-                ffn += _ones(differ & ~ATTENTION)
-            common[row] *= parts.near[attention, ffn] * parts.weight[row]
         bent = 0.0
         for row in range(rows):
-            bent += common[row]
+            attention = own_attention + parts.gone[0, row] - 2 * np.int64(both[0, row])
+            ffn = own_ffn + parts.gone[1, row] - 2 * np.int64(both[1, row])
+            bent += common[row] * parts.near[attention, ffn] * parts.weight[row]
         found[index] = total + bent

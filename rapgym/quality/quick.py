@@ -14,8 +14,6 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.files.compiled import compiled
 from rapgym.quality.predictor import Predictor, features
 
-WORD = 64
-
 
 class Parts(NamedTuple):
     """A fit as compiled code reads it: N blocks, P pairs of them, J rows."""
@@ -52,38 +50,30 @@ def parts_of(fit: Predictor) -> Parts:
     )
 
 
-def words_of(sets: BoolArray) -> NDArray[np.uint64]:
-    """A bit for each block, block 0 the lowest of the first word: bool [K, N] -> uint64 [K, words]."""
-    packed = np.packbits(sets, axis=1, bitorder="little")
-    octets = np.zeros((len(sets), -(-sets.shape[1] // WORD) * WORD // 8), dtype=np.uint8)
-    octets[:, : packed.shape[1]] = packed
-    return octets.view("<u8").astype(np.uint64)
-
-
 def nll(parts: Parts, kept: BoolArray) -> FloatArray:
     """As `Predictor.nll`: bool [K, N] -> float64 [K]."""
     found = np.empty(len(kept))
     rows = len(parts.weight)
-    _answer(parts, words_of(~kept), found, np.empty(rows), np.empty((2, rows), dtype=np.uint16))
+    _answer(
+        parts,
+        np.ascontiguousarray(kept),
+        found,
+        np.empty(rows),
+        np.empty((2, rows), dtype=np.uint16),
+    )
     return found
-
-
-@compiled
-def _is_gone(key: NDArray[np.uint64], index: int, block: int) -> bool:
-    word = key[index, block // WORD] >> np.uint64(block % WORD)
-    return (word & np.uint64(1)) == np.uint64(1)
 
 
 @compiled
 def _answer(
     parts: Parts,
-    key: NDArray[np.uint64],
+    kept: BoolArray,
     found: FloatArray,
     common: FloatArray,
     both: NDArray[np.uint16],
 ) -> None:
     """Args:
-    key: what each set drops, [K, words].
+    kept: [K, N].
     common: scratch: the additive covariance with each row, [J].
     both: scratch: attention and FFN blocks that a set and each row drop, [2, J].
     """
@@ -94,7 +84,7 @@ def _answer(
         both[:] = 0
         own_attention = own_ffn = 0
         for block in range(len(parts.effect)):
-            if not _is_gone(key, index, block):
+            if kept[index, block]:
                 continue
             total += parts.alone[block]
             square, kind = parts.effect[block] * parts.effect[block], block % 2
@@ -105,7 +95,7 @@ def _answer(
             for row in range(rows):
                 both[kind, row] += parts.dropped[block, row]
         for pair in range(len(parts.pair)):
-            if _is_gone(key, index, parts.first[pair]) and _is_gone(key, index, parts.second[pair]):
+            if not (kept[index, parts.first[pair]] or kept[index, parts.second[pair]]):
                 total += parts.pair[pair]
         bent = 0.0
         for row in range(rows):

@@ -66,6 +66,11 @@ def stall_s(world: World, returning_bytes: IntArray) -> FloatArray:
     return seconds
 
 
+def link_bytes_per_s(world: World) -> float:
+    """Bytes that cross the link in a second: for compiled code, which says `stall_s` in its own words."""
+    return world.restore_bytes_per_s
+
+
 def row_bytes(world: World) -> float:
     """Bytes that cross the link in one row: the most that a row can stall for."""
     return world.restore_bytes_per_s * world.window_s

@@ -26,7 +26,7 @@ def facts_of(world: World) -> Facts:
     rows, foot, order = world.rows, world.footprint, world.quality.order
     sizes = [foot.layers, foot.attention_bytes, foot.ffn_bytes, foot.model_kv_token_bytes,
              foot.fixed_bytes, foot.margin_bytes]  # fmt: skip
-    rates = [foot.activation_bytes_per_token, world.ceiling, world.restore_bytes_per_s,
+    rates = [foot.activation_bytes_per_token, world.ceiling, stall.link_bytes_per_s(world),
              world.mean_output_tokens, stall.pause_s(world)]  # fmt: skip
     return Facts(
         batch=fixed(rows.batch),

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import shaped_table
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rapgym.quality import quick
 from rapgym.quality.columns import QualityColumns
@@ -39,17 +37,6 @@ def test_answers_do_not_depend_on_what_else_is_asked() -> None:
     together = quick.nll(parts, kept)
     assert [quick.nll(parts, each[None])[0] for each in kept] == together.tolist()
     assert len(quick.nll(parts, kept[:0])) == 0
-
-
-@given(st.integers(1, 130), st.integers(0, 2**32))
-def test_words_hold_a_bit_for_each_block(blocks: int, seed: int) -> None:
-    sets = np.random.default_rng(seed).random((3, blocks)) < 0.5
-    words = quick.words_of(sets)
-    assert words.shape == (3, -(-blocks // 64))
-    for row, own in zip(words.tolist(), sets, strict=True):
-        for block in range(64 * len(row)):
-            bit = row[block // 64] >> (block % 64) & 1
-            assert bit == (block < blocks and own[block])
 
 
 def test_a_fit_with_a_mean_function_is_refused() -> None:

@@ -4,7 +4,7 @@ Both environments and the rollout stand on this; they differ only in how actions
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -220,9 +220,10 @@ class Lanes:
         Returns:
             The outcome of the named lanes alone, in their order.
         """
-        whole = lanes is None or bool(lanes.all())
-        if lanes is None or whole:
-            part = self.state
+        if lanes is not None and lanes.all():
+            lanes = None  # whole arrays are quicker than all of their entries
+        if lanes is None:
+            part, proposal = self.state, proposal.copy()  # the outcome holds it
         else:
             part, proposal = self.state.at(lanes), proposal[lanes]
             source = None if source is None else source[lanes]
@@ -232,8 +233,9 @@ class Lanes:
             following, outcome = self.twin.step(part, proposal, source, strict)
         else:
             following, outcome = self.step(self.world, part, proposal, source, strict)
-        if lanes is None or whole:
-            self.state = following
+        if lanes is None:
+            # The outcome holds what is loaded, too: nobody who writes there moves a lane.
+            self.state = replace(following, loaded=following.loaded.copy())
             self.age += 1
         else:
             self.state = self.state.put(lanes, following)

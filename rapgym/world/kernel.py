@@ -88,6 +88,16 @@ def places_of(entries: Entries, kept: BoolArray, key: NDArray[np.uint64], found:
     return True
 
 
+@compiled
+def move(old: Entries, new: Entries, key: NDArray[np.uint64]) -> None:
+    """Enter in a table that has room what another one knows and has no row: its predictions."""
+    for place in range(len(old.taken)):
+        if old.taken[place] and not old.measured[place] and not np.isnan(old.nll[place]):
+            for word in range(len(key)):
+                key[word] = old.keys[place, word]
+            new.nll[place_of(new, key)] = old.nll[place]
+
+
 class Facts(NamedTuple):
     """What does not change while rows are served, read-only."""
 

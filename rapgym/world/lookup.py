@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.quality import quick
 from rapgym.quality.columns import MEMO_SETS, QualityColumns
-from rapgym.world.kernel import WORD, Entries, places_of
+from rapgym.world.kernel import WORD, Entries, move, places_of
 
 
 class Lookup:
@@ -41,9 +41,7 @@ class Lookup:
             places *= 2
         new = self._begun(places)
         if keeps:
-            where = np.flatnonzero(old.taken & ~old.measured & ~np.isnan(old.nll))
-            found = self.places(kept_of(old.keys[where], self.blocks), new)
-            new.nll[found] = old.nll[where]
+            move(old, new, np.empty(self.words, np.uint64))
         self.entries = new
 
     def predict(self, columns: QualityColumns, entries: Entries, places: IntArray) -> None:

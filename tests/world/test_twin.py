@@ -186,6 +186,14 @@ def test_a_lane_outside_the_rows_is_said_so() -> None:
                 Twin(world).observe(where, state, np.zeros(1, dtype=np.int64))
 
 
+def known(entries: kernel.Entries, blocks: int) -> dict[bytes, tuple[float, bool]]:
+    """What a table knows of each set."""
+    where = np.flatnonzero(entries.taken)
+    names = [row.tobytes() for row in lookup.kept_of(entries.keys[where], blocks)]
+    values = zip(entries.nll[where].tolist(), entries.measured[where].tolist(), strict=True)
+    return dict(zip(names, values, strict=True))
+
+
 def test_the_look_up_grows_and_starts_anew_without_a_wrong_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -210,6 +218,11 @@ def test_the_look_up_grows_and_starts_anew_without_a_wrong_answer(
     assert (np.diff(sizes) < 0).any(), "it started anew"
     assert (np.diff(sizes) > 100).any()
     assert np.count_nonzero(table.entries.taken) == sizes[-1]
+    before, places = known(table.entries, world.blocks), len(table.entries.taken)
+    monkeypatch.setattr(lookup, "MEMO_SETS", 1 << 18)
+    table.make_room(3 * places)
+    assert len(table.entries.taken) > places
+    assert known(table.entries, world.blocks) == before, "what was predicted stays known"
 
 
 def rows_of(world: World, lanes: int, rng: np.random.Generator) -> tuple[State, Any, Any]:

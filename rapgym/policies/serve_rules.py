@@ -121,7 +121,7 @@ def _decisions(attention: IntArray, ffn: IntArray) -> IntArray:
     return np.stack([attention, ffn, np.full_like(attention, DROP)], axis=1)
 
 
-def _crossed(**values: tuple[float, ...]) -> dict[str, FloatArray]:
+def crossed(**values: tuple[float, ...]) -> dict[str, FloatArray]:
     """Every combination, the first varying slowest."""
     tried = np.meshgrid(*values.values(), indexing="ij")
     return {name: each.ravel() for name, each in zip(values, tried, strict=True)}
@@ -144,14 +144,14 @@ RULES: dict[str, tuple[Callable[..., Any], Callable[[ServeBriefing], Settings] |
     "engine": (Fixed, {}),
     "keep-all-drop": (Fixed, {"on_fall": np.array([DROP])}),
     "fixed": (Fixed, fixed_settings),
-    "lookup": (Lookup, _crossed(margin=MARGINS, demand=DEMANDS, price=PRICES)),
+    "lookup": (Lookup, crossed(margin=MARGINS, demand=DEMANDS, price=PRICES)),
     "hysteresis": (
         Hysteresis,
-        _crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 0.6, 1.0), seconds=(2, 5, 15, 60)),
+        crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 0.6, 1.0), seconds=(2, 5, 15, 60)),
     ),
     "hurry": (
         Hurry,
-        _crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 1.0),
+        crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 1.0),
                  blocks_a_second=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
     ),
 }  # fmt: skip

@@ -146,7 +146,7 @@ def main() -> None:
             progress.advance(note=entry["scenario"])
     with writing.written_aside(arguments.out) as file:
         listed = [entries[place] for place in range(len(stories))]
-        file.write((json.dumps(listed, indent=1) + "\n").encode())
+        file.write((json.dumps({"scenarios": listed}, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

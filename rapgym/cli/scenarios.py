@@ -87,28 +87,37 @@ def add(subparsers: Subparsers) -> None:
     build.set_defaults(run=_build)
 
 
+SERVING = "serving"  # the group of scenarios that RAP-Serve-v0 plays
 GROUP_TITLES = {
     "8-bit": "8-bit: what one would deploy first; the headline",
     "16-bit": "16-bit: the paper's setting",
     "days": "days: long ones",
     "own": "own",
+    SERVING: "serving: a queue and continuous batching, for RAP-Serve-v0",
 }
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from rapgym.scenarios import serving
     from rapgym.scenarios.catalogue import shipped
 
     if arguments.json:
-        keys = ("id", "group", "claims", "story")
-        print(json.dumps([{k: getattr(s, k) for k in keys} for s in shipped()], indent=2))
+        keys = ("id", "claims", "story")
+        told = [{"group": s.group} | {k: getattr(s, k) for k in keys} for s in shipped()]
+        told += [{"group": SERVING} | {k: getattr(s, k) for k in keys} for s in serving.shipped()]
+        print(json.dumps(told, indent=2))
         return 0
-    width = max(len(story.name) for story in shipped())
+    names = [story.name for story in shipped()] + [story.name for story in serving.shipped()]
+    width = max(map(len, names))
     group = None
     for story in shipped():
         if story.group != group:
             group = story.group
             print(f"{GROUP_TITLES[group]}")
         print(f"  {story.name:<{width}} {story.story}")
+    print(GROUP_TITLES[SERVING])
+    for each in serving.shipped():
+        print(f"  {each.name:<{width}} {each.story}")
     return 0
 
 
@@ -132,23 +141,42 @@ def _new(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from rapgym.bench.suitability import numbers
+    from rapgym.bench.suitability import numbers, serving_numbers
+    from rapgym.errors import InvalidSpec
+    from rapgym.scenarios import serving
     from rapgym.scenarios.catalogue import name_of, scenario
 
     name = arguments.name
+    if _is_serving(name):
+        if arguments.served is not None:
+            raise InvalidSpec("--served changes scenarios of windows; state another base in a file")
+        each = serving.story_of(name)
+        return _shown(each.id, each.story, serving_numbers(each), arguments)
     if arguments.served is not None:
         name = name_of(name, {"served": arguments.served})
     story = scenario(name)
-    found: dict[str, Any] = numbers(story)
+    return _shown(story.id, story.story, numbers(story), arguments)
+
+
+def _is_serving(name: str) -> bool:
+    """Whether a scenario of the serving engine is meant: its name says so, or its file has a base."""
+    from rapgym.scenarios import file, serving
+
+    if path := file.path_in(name):
+        return "base" in file.parsed(path)
+    return str(name).startswith(serving.BEFORE)
+
+
+def _shown(name: str, story: str, found: dict[str, Any], arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
         return 0
-    print(shown_lines(f"{story.id}: {story.story}"))
-    for name, value in found.items():
+    print(shown_lines(f"{name}: {story}"))
+    for key, value in found.items():
         shown = value
         if isinstance(value, float):
             shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-        print(f"  {name.replace('_', ' '):<34} {shown}")
+        print(f"  {key.replace('_', ' '):<34} {shown}")
     return 0
 
 

@@ -23,7 +23,7 @@ from rapgym.scenarios import serving
 from rapgym.scenarios.catalogue import by_default, shipped
 from rapgym.scenarios.lanes import Lanes
 from rapgym.serving import sight
-from rapgym.studies.pages import cards, figure, front, inputs
+from rapgym.studies.pages import cards, figure, front, inputs, questions
 from rapgym.studies.pages import results as results_page
 
 ROOT = places.PACKAGE.parent
@@ -160,6 +160,7 @@ def parts(found: Results) -> dict[str, str]:
         "rivals": rivals(),
         "observation": observation(),
         "found": results_page.said(found, RESULTS.parent),
+        "questions": questions.page(found, RESULTS.parent),
         "costs": results_page.costs(entries),
         "points": results_page.points(entries),
         "formats": results_page.formats(entries),

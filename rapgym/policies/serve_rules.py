@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
+from rapgym.policies.serve_futures import Futures
 from rapgym.policies.serving import Grid, ServeBriefing, ServeReading
 from rapgym.serving.engine import DROP, PREEMPT
 
@@ -153,6 +154,10 @@ RULES: dict[str, tuple[Callable[..., Any], Callable[[ServeBriefing], Settings] |
         Hurry,
         crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 1.0),
                  blocks_a_second=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
+    ),
+    "futures": (
+        Futures,
+        crossed(margin=(0.0, 0.02), demand=(0.0, 0.5, 1.0), price=(0.3, 0.6, 1.0), later=(0.1, 0.5)),
     ),
 }  # fmt: skip
 

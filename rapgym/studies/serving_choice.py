@@ -59,7 +59,7 @@ def tried(story: ServeScenario) -> Entry:
         parts = spread(told.train, PARTS)
         costs = {}
         for name in RULES:
-            make, _ = serve_rules.RULES[name]
+            make = serve_rules.RULES[name].make
             settings = LOOKUP if name == "lookup" else serve_rules.settings_of(name, told)
             costs[name] = best_settings(make, settings, told, parts)[1]
     return {

@@ -48,7 +48,7 @@ def test_a_point_is_what_its_stretches_of_train_cost(serving_story: ServeScenari
     assert opened == {"train"}
     told = serve_briefing(serving_story)
     parts = spread(told.train, choice.PARTS)
-    make, _ = serve_rules.RULES["lookup"]
+    make = serve_rules.RULES["lookup"].make
     _, cost = best_settings(make, choice.LOOKUP, told, parts)
     assert found["costs"]["lookup"] == pytest.approx(cost, abs=1e-6)
     assert found["costs"]["lookup"] < found["costs"]["engine"]

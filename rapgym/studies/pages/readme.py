@@ -16,7 +16,7 @@ from pathlib import Path
 from rapgym.bench import results, suitability
 from rapgym.bench.results import Results
 from rapgym.files import places
-from rapgym.policies import registry
+from rapgym.policies import registry, serve_rules
 from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
 from rapgym.scenarios import serving
@@ -114,6 +114,12 @@ def serving_scenarios() -> str:
     return table(("scenario", "stands on", "card, GiB", "story"), rows, left=4)
 
 
+def serving_rules() -> str:
+    """The rules for the serving engine."""
+    rows = [[f"`{name}`", rule.says] for name, rule in serve_rules.RULES.items()]
+    return table(("rule", "what it does"), rows, left=2)
+
+
 def policies() -> str:
     """The methods that are compared."""
     rows = [[f"`{e.name}`", e.kind, e.summary] for e in registry.POLICIES]
@@ -169,6 +175,7 @@ def parts(found: Results) -> dict[str, str]:
         "inputs": inputs.page(),
         "serving-observation": serving_observation(),
         "serving-scenarios": serving_scenarios(),
+        "serving-rules": serving_rules(),
     }
 
 

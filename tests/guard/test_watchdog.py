@@ -36,12 +36,6 @@ def mode(state: WatchdogState) -> Mode:
     return Mode(int(state.mode[0]))
 
 
-def test_the_page_shows_the_machine_that_runs() -> None:
-    assert f"```mermaid\n{watchdog.diagram()}\n```" in DOCS.read_text(), (
-        "docs/watchdog.md holds another drawing than rapgym.guard.watchdog.diagram() gives"
-    )
-
-
 def test_the_page_states_the_rules_that_hold() -> None:
     page = DOCS.read_text()
     for field in fields(Rules):

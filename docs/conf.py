@@ -1,0 +1,96 @@
+"""How Sphinx makes the site of this repository's pages: `make docs`.
+
+Its source folder is the repository, not `docs/`, so that links between pages hold here as they do where
+the files are read. It asks no network.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parents[1]
+ABOUT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+project = ABOUT["name"]
+author = ABOUT["authors"][0]["name"]
+project_copyright = author
+release = version = ABOUT["version"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+root_doc = "docs/index"
+include_patterns = [
+    "docs/*.md",
+    "*.md",
+    "baselines/results/*.md",
+    "baselines/cards/*.md",
+    "leaderboard/README.md",
+    "traces/README.md",
+]
+# docs/README.md is the list for those who read files; docs/index.md shows it. Folders that hold no page
+# are named so that nobody walks through them.
+exclude_patterns = ["docs/README.md", ".*", "build", "dist", "rapgym", "tests", "runs", "results"]
+
+# Headings have the anchors that GitHub gives them, and links may use them.
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+# A drawing of text is no language.
+highlight_language = "none"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+# Docstrings write code between single backticks.
+default_role = "code"
+
+html_theme = "furo"
+html_title = f"rapgym {release}"
+html_show_sourcelink = False
+html_show_copyright = False
+html_static_path: list[str] = []
+linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1|example\.org)"]
+
+# Links to files and folders that are no page, such as `../baselines`: outside a clone they lead nowhere.
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)([^)#\s]+)\)")
+
+
+def _without_folders(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Turn a link to something of the repository that is no page into its name."""
+    here = (ROOT / docname).parent
+
+    def shown(found: re.Match[str]) -> str:
+        text, target = found.groups()
+        place = (here / target).resolve()
+        if place.suffix in (".md", ".ipynb") or not place.exists():
+            return found[0]
+        return f"`{text.strip('`')}`"
+
+    source[0] = _LINK.sub(shown, source[0])
+
+
+def _without_repeats(
+    app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]
+) -> None:
+    """Leave out what a module says of itself: the page says it."""
+    if what == "module":
+        lines.clear()
+
+
+def _front(app: Sphinx, failed: Exception | None) -> None:
+    """Lead from the folder of the site to its first page."""
+    if failed is None and app.builder.format == "html":
+        page = app.builder.get_target_uri(root_doc)
+        Path(app.outdir, "index.html").write_text(
+            f'<!doctype html><title>rapgym</title><meta http-equiv="refresh" content="0; url={page}">'
+            f'<a href="{page}">rapgym</a>\n'
+        )
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _without_folders)
+    app.connect("autodoc-process-docstring", _without_repeats)
+    app.connect("build-finished", _front)

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapgym.errors import InvalidSpec
-from rapgym.guard import watchdog
 from rapgym.guard.watchdog import TRANSITIONS, Costs, Mode, Rules, WatchdogState, advance, foresee
 
 DOCS = Path(__file__).parents[2] / "docs" / "watchdog.md"

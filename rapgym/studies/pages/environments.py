@@ -88,7 +88,9 @@ def arguments(of: type, text: str) -> str:
         SystemExit: these are not the same arguments.
     """
     _, *parts = _ARGUMENT.split(text)
-    meanings = {name: " ".join(said.split()) for name, said in zip(parts[::2], parts[1::2], strict=True)}
+    meanings = {
+        name: " ".join(said.split()) for name, said in zip(parts[::2], parts[1::2], strict=True)
+    }
     taken = {
         name: parameter.default
         for name, parameter in inspect.signature(of).parameters.items()
@@ -100,4 +102,3 @@ def arguments(of: type, text: str) -> str:
         )
     rows = [[f"`{name}`", f"`{taken[name]!r}`", meanings[name]] for name in taken]
     return table(("argument", "default", "what it is"), rows, left=3)
-

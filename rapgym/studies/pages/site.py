@@ -1,4 +1,4 @@
-"""What the site shows of the code alone, without any result: pages of environments, drawing, notebook.
+"""What the site shows of the code alone, without any result: environments, drawings, notebook.
 
     python -m rapgym.studies.pages.site [--check]
 
@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 from rapgym.files import places
-from rapgym.studies.pages import environments, machine, marks, notebook
+from rapgym.studies.pages import environments, machine, marks, notebook, verdict_figure
 
 DOCS = places.PACKAGE.parent / "docs"
 MACHINE = DOCS / "figures" / "watchdog.svg"
+VERDICTS = DOCS / "figures" / "verdicts.svg"
 TOUR = DOCS / "tour.md"
 COMMAND = "python -m rapgym.studies.pages.site"
 
@@ -24,6 +25,7 @@ def parts() -> dict[str, str]:
         "rap-v0": environments.rap(),
         "rap-serve-v0": environments.serve(),
         "watchdog": f"![The state machine of the watchdog. {machine.told()}](figures/{MACHINE.name})",
+        "verdicts": f"![Four verdicts. {verdict_figure.told()}](figures/{VERDICTS.name})",
     }
 
 
@@ -31,6 +33,7 @@ def files() -> dict[Path, str]:
     """Every file that is generated whole."""
     return {
         MACHINE: machine.drawn(),
+        VERDICTS: verdict_figure.drawn(),
         TOUR.with_suffix(".ipynb"): notebook.notebook(TOUR.read_text()),
     }
 

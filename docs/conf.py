@@ -53,22 +53,32 @@ html_show_copyright = False
 html_static_path: list[str] = []
 linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1|example\.org)"]
 
-# Links to files and folders that are no page, such as `../baselines`: outside a clone they lead nowhere.
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)([^)#\s]+)\)")
 
 
-def _without_folders(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Turn a link to something of the repository that is no page into its name."""
-    here = (ROOT / docname).parent
+def _links(text: str, folder: Path) -> str:
+    """The links of a page as a site shows them.
+
+    One that is called by its file gets the page's title. One to a file or folder that is no page, such as
+    `../baselines`, leads nowhere outside a clone: its name stays.
+    """
 
     def shown(found: re.Match[str]) -> str:
-        text, target = found.groups()
-        place = (here / target).resolve()
-        if place.suffix in (".md", ".ipynb") or not place.exists():
-            return found[0]
-        return f"`{text.strip('`')}`"
+        words, target = found.groups()
+        place = (folder / target).resolve()
+        if place.exists() and place.suffix not in (".md", ".ipynb"):
+            return f"`{words.strip('`')}`"
+        return f"[]({target})" if words == target and place.suffix == ".md" else found[0]
 
-    source[0] = _LINK.sub(shown, source[0])
+    return _LINK.sub(shown, text)
+
+
+def _read(app: Sphinx, docname: str, source: list[str]) -> None:
+    source[0] = _links(source[0], (ROOT / docname).parent)
+
+
+def _included(app: Sphinx, path: Path, docname: str, source: list[str]) -> None:
+    source[0] = _links(source[0], (ROOT / path).parent)
 
 
 def _without_repeats(
@@ -91,6 +101,7 @@ def _front(app: Sphinx, failed: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("source-read", _without_folders)
+    app.connect("source-read", _read)
+    app.connect("include-read", _included)
     app.connect("autodoc-process-docstring", _without_repeats)
     app.connect("build-finished", _front)

@@ -57,8 +57,11 @@ def page(of: type, found: dict[str, Spaces], scenario: str) -> str:
     Raises:
         SystemExit: its docstring names other arguments than it takes.
     """
-    rows = [[f"`{name}`", *(f"`{told(space)}`" for space in each)] for name, each in found.items()]
-    heads = ("id", "action space", "observation space")
+    rows = [
+        [f'`gymnasium.make("{name}")`', *(f"`{told(space)}`" for space in each)]
+        for name, each in found.items()
+    ]
+    heads = ("made by", "action space", "observation space")
     parts = [
         table(heads, rows, left=3),
         f"In the scenario `{scenario}`, which is taken unless another is named.",

@@ -15,6 +15,8 @@ from rapgym.envs.serve_env import ServeEnv
 from rapgym.envs.serve_play import decision_space
 from rapgym.report.markdown import table
 from rapgym.scenarios import serving, serving_worlds, tables
+from rapgym.scenarios.catalogue import shipped
+from rapgym.scenarios.lanes import Lanes
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.serving import sight
 
@@ -49,6 +51,35 @@ def serve_spaces(story: ServeScenario) -> Spaces:
     counts = serving_worlds.nested_nll(story, tables.told(story.base)).shape
     high = sight.HIGHEST.astype(np.float32)
     return decision_space(counts[0] - 1, counts[1] - 1), spaces.Box(np.zeros_like(high), high)
+
+
+def observation() -> str:
+    """Every part of the observation of RAP-v0."""
+    layout = Lanes(shipped()[0], "train", 1, small_steps=True).layout
+    rows = ["| part | entries | range | what it is |", "| --- | ---: | --- | --- |"]
+    rows += [
+        f"| `{part.name}` | {part.size} | {part.low:g} to {part.high:g} | {part.meaning} |"
+        for part in layout.parts
+    ]
+    return "\n".join(rows)
+
+
+def serving_observation() -> str:
+    """Every part of the observation of RAP-Serve-v0."""
+    rows = [
+        [f"`{part.name}`", str(part.size), f"0 to {part.highest:g}", part.says]
+        for part in sight.PARTS
+    ]
+    return table(("part", "entries", "range", "what it is"), rows, left=4)
+
+
+def serving_scenarios() -> str:
+    """The serving scenarios."""
+    rows = [
+        [f"`{each.name}`", each.base.name, f"{each.base.card_gib:g}", each.story]
+        for each in serving.shipped()
+    ]
+    return table(("scenario", "stands on", "card, GiB", "story"), rows, left=4)
 
 
 def page(of: type, found: dict[str, Spaces], scenario: str) -> str:

@@ -18,10 +18,7 @@ from rapgym.files import places
 from rapgym.policies import registry
 from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
-from rapgym.scenarios import serving
 from rapgym.scenarios.catalogue import by_default, shipped
-from rapgym.scenarios.lanes import Lanes
-from rapgym.serving import sight
 from rapgym.studies.pages import cards, figure, front, inputs, marks, site
 from rapgym.studies.pages import results as results_page
 
@@ -84,35 +81,6 @@ def numbers() -> str:
     return table(heads, rows)
 
 
-def observation() -> str:
-    """Every part of the observation of RAP-v0."""
-    layout = Lanes(shipped()[0], "train", 1, small_steps=True).layout
-    rows = ["| part | entries | range | what it is |", "| --- | ---: | --- | --- |"]
-    rows += [
-        f"| `{part.name}` | {part.size} | {part.low:g} to {part.high:g} | {part.meaning} |"
-        for part in layout.parts
-    ]
-    return "\n".join(rows)
-
-
-def serving_observation() -> str:
-    """Every part of the observation of RAP-Serve-v0."""
-    rows = [
-        [f"`{part.name}`", str(part.size), f"0 to {part.highest:g}", part.says]
-        for part in sight.PARTS
-    ]
-    return table(("part", "entries", "range", "what it is"), rows, left=4)
-
-
-def serving_scenarios() -> str:
-    """The serving scenarios."""
-    rows = [
-        [f"`{each.name}`", each.base.name, f"{each.base.card_gib:g}", each.story]
-        for each in serving.shipped()
-    ]
-    return table(("scenario", "stands on", "card, GiB", "story"), rows, left=4)
-
-
 def policies() -> str:
     """The methods that are compared."""
     rows = [[f"`{e.name}`", e.kind, e.summary] for e in registry.POLICIES]
@@ -157,7 +125,6 @@ def parts(found: Results) -> dict[str, str]:
         "numbers": numbers(),
         "policies": policies(),
         "rivals": rivals(),
-        "observation": observation(),
         "found": results_page.said(found, RESULTS.parent),
         "costs": results_page.costs(entries),
         "points": results_page.points(entries),
@@ -165,8 +132,6 @@ def parts(found: Results) -> dict[str, str]:
         "origin": results_page.origin(found),
         "fidelity": recorded_runs(),
         "inputs": inputs.page(),
-        "serving-observation": serving_observation(),
-        "serving-scenarios": serving_scenarios(),
         **site.parts(),
     }
 

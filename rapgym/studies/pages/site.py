@@ -24,6 +24,9 @@ def parts() -> dict[str, str]:
     return {
         "rap-v0": environments.rap(),
         "rap-serve-v0": environments.serve(),
+        "observation": environments.observation(),
+        "serving-observation": environments.serving_observation(),
+        "serving-scenarios": environments.serving_scenarios(),
         "watchdog": f"![The state machine of the watchdog. {machine.told()}](figures/{MACHINE.name})",
         "verdicts": f"![Four verdicts. {verdict_figure.told()}](figures/{VERDICTS.name})",
     }

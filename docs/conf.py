@@ -53,22 +53,22 @@ html_show_copyright = False
 html_static_path: list[str] = []
 linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1|example\.org)"]
 
-_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)([^)#\s]+)\)")
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)([^)#\s]+)(#[^)\s]+)?\)")
 
 
 def _links(text: str, folder: Path) -> str:
     """The links of a page as a site shows them.
 
-    One that is called by its file gets the page's title. One to a file or folder that is no page, such as
+    One that is called by its file gets the title of the page, or of the section. One to a file or folder that is no page, such as
     `../baselines`, leads nowhere outside a clone: its name stays.
     """
 
     def shown(found: re.Match[str]) -> str:
-        words, target = found.groups()
+        words, target, anchor = found.groups(default="")
         place = (folder / target).resolve()
         if place.exists() and place.suffix not in (".md", ".ipynb"):
             return f"`{words.strip('`')}`"
-        return f"[]({target})" if words == target and place.suffix == ".md" else found[0]
+        return f"[]({target}{anchor})" if words == target and place.suffix == ".md" else found[0]
 
     return _LINK.sub(shown, text)
 

@@ -145,7 +145,7 @@ def whole(found: Results, folder: Path) -> str:
     entries = found.scores
     parts = [
         "# Results",
-        "Made by `make readme` from the files under [results](results); [the words](../docs/words.md) "
+        "Made by `make readme` from the files beside it; [the words](../../docs/words.md) "
         "have a page of their own. No result is typed by hand.",
         "## Scenarios and methods",
         origin(found),

@@ -47,17 +47,11 @@ def numbers(story: Scenario) -> dict[str, Any]:
     rows = {split: len(worlds.world(story, split).rows) for split in ("train", "test")}
     dense, floor = _shares(story)
     credited = whole.origin.get("sources", {})
-    served = model_spec(story.served)
     train = _load(story, "train")
     return {
         "group": story.group,
         "claims": story.claims,
-        "card_gib": story.card_gib,
-        "served": f"{story.served}, {_requests(story.every)} of {story.trace}",
-        "form": f"weights {story.form.weights}, KV {story.form.kv}",
-        "weights_gib": memory.weight_bytes(served, story.form) / GIB,
-        "kv_kib_a_token": memory.model_kv_token_bytes(served, story.form.kv) / 1024,
-        "tenant": _tenant(story),
+        **_card(story),
         "limit_gib_mean": train.left * story.card_gib,
         "limit_gib_p5": train.left_p5 * story.card_gib,
         "tokens_in_flight_mean": train.tokens,
@@ -93,17 +87,11 @@ def _requests(every: int) -> str:
 def serving_numbers(story: ServeScenario) -> dict[str, Any]:
     """What follows from a serving scenario, its traffic left alone: that may be days, or not be here."""
     base, profile = story.base, serving.engine_profile(story)
-    served = model_spec(base.served)
     name = "assumed, from data sheets" if isinstance(story.profile, Assumed) else story.profile
     return {
         "base": base.name,
         "claims": story.claims,
-        "card_gib": base.card_gib,
-        "served": f"{base.served}, {_requests(base.every)} of {base.trace}",
-        "form": f"weights {base.form.weights}, KV {base.form.kv}",
-        "weights_gib": memory.weight_bytes(served, base.form) / GIB,
-        "kv_kib_a_token": memory.model_kv_token_bytes(served, base.form.kv) / 1024,
-        "tenant": _tenant(base),
+        **_card(base),
         "profile": name,
         "prefill_tokens_per_s": profile.tokens_per_s,
         "step_tokens": profile.step_tokens,
@@ -118,6 +106,19 @@ def serving_numbers(story: ServeScenario) -> dict[str, Any]:
         "reaction_s": base.reaction_s,
         "quality_table": base.table,
         "splits": base.splits,
+    }
+
+
+def _card(story: Scenario) -> dict[str, Any]:
+    """What stands on the card: the model served and the tenant."""
+    served = model_spec(story.served)
+    return {
+        "card_gib": story.card_gib,
+        "served": f"{story.served}, {_requests(story.every)} of {story.trace}",
+        "form": f"weights {story.form.weights}, KV {story.form.kv}",
+        "weights_gib": memory.weight_bytes(served, story.form) / GIB,
+        "kv_kib_a_token": memory.model_kv_token_bytes(served, story.form.kv) / 1024,
+        "tenant": _tenant(story),
     }
 
 

@@ -206,7 +206,8 @@ def require_parts(made: Series, name: str, scheme: series.Scheme) -> None:
             f"{name} fills {len(made)} windows of {made.window_s} s, but {SMALLEST_ROWS} are needed: record "
             f"at least {SMALLEST_ROWS * made.window_s} s"
         )
-    for split in ("train", "test", "fit", "validation"):
+    # Where each third of train serves something, so does train without it.
+    for split in ("train", "test", *(f"validation-{fold}" for fold in series.FOLDS)):
         rows = series.split_rows(len(made), split, scheme)
         if not len(rows) or not made.output_tokens[rows].sum():
             first, last = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)

@@ -33,36 +33,7 @@ def add(subparsers: Subparsers) -> None:
         metavar="NAME",
         help="of a scenario, or the path of a .toml file (see rapgym scenarios new); all but those of days unless named",
     )
-    command.add_argument(
-        "--served",
-        metavar="MODEL",
-        help="serve another model: a shape by name or the path of a config.json",
-    )
-    command.add_argument(
-        "--trace",
-        "--memory",
-        dest="trace",
-        metavar="FILE",
-        help="a recording of memory (see rapgym record), or what nvidia-smi or DCGM wrote: it takes the "
-        "tenant's place in the scenarios named, laptop unless named. What policies tune is tuned on its "
-        "train part first",
-    )
-    command.add_argument(
-        "--requests",
-        metavar="FILE",
-        help="with --trace: serve these requests, all of them, instead of the scenario's; a trace, or a log as "
-        "rapgym record --access-log reads them",
-    )
-    own_traces.add_pairing(command)
-    command.add_argument(
-        "--card",
-        type=float,
-        metavar="GIB",
-        help="with --trace or --served: all memory there is, GiB",
-    )
-    command.add_argument(
-        "--every", type=at_least(1), metavar="K", help="with --trace: every K-th request only"
-    )
+    own_traces.add_deployment(command)
     command.add_argument(
         "--policy",
         action="append",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rapgym.cli import Subparsers, own_traces, workers
 from rapgym.cli import report as cli_report
-from rapgym.files.shown import shown, shown_lines
+from rapgym.files.shown import shown
 
 
 def add(subparsers: Subparsers) -> None:
@@ -54,7 +54,9 @@ def _numbers(text: str) -> list[float]:
     except ValueError:
         found = []
     if not found or not all(0 < each < float("inf") for each in found):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers above 0, such as 24,40,80")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of numbers above 0, such as 24,40,80"
+        )
     return found
 
 
@@ -66,11 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out:
         cli_report.checked_out(arguments.out, force=arguments.force)
     arguments.scenario = [arguments.scenario] if arguments.scenario else None
-    names = own_traces.names(arguments)
+    names = own_traces.names(arguments, maps=True)
     (story,) = own_traces.tried(catalogue.named(names or [own_traces.OWN_BASE]))
     if not arguments.json:
-        print(shown(f"{story.id}: {story.story}"))
-        print(shown_lines(worth_report.about(story)))
+        said = [f"{story.id}: {story.story}", worth_report.about(story)]
+        print(worth_report.wrapped([shown(line) for line in said]))
     jobs, ray = workers.chosen(arguments)
     found = worth_sweep.sweep(
         story,
@@ -82,7 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
         quiet=arguments.quiet,
     )
     if arguments.json:
-        print(json.dumps(found.as_json() | {"verdict": worth_report.sentences(found.own)}, indent=1))
+        print(
+            json.dumps(found.as_json() | {"verdict": worth_report.sentences(found.own)}, indent=1)
+        )
     else:
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print()

@@ -133,7 +133,8 @@ def _new(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from rapgym.bench.suitability import numbers
-    from rapgym.scenarios.catalogue import name_of, scenario
+    from rapgym.scenarios.catalogue import scenario
+    from rapgym.scenarios.changed import name_of
 
     name = arguments.name
     if arguments.served is not None:

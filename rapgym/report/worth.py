@@ -1,5 +1,6 @@
 """The map as text: a grid of who is cheapest, what it costs and saves, and the verdict in three sentences."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 
 from rapgym.bench.verdicts import is_conditional
@@ -7,7 +8,6 @@ from rapgym.report.bench import interval_of
 from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 from rapgym.worth import point as worth_point
-from rapgym.worth import ways
 from rapgym.worth.point import MATTERS, Compared, Part, Point
 from rapgym.worth.sweep import Map
 from rapgym.worth.ways import BY_NAME, Kind, Rule
@@ -22,7 +22,10 @@ NAMES = {  # of the formats that the first sentence speaks of
     "int8-int8-kv": "8 bits (weights and KV cache)",
     "int4-int8-kv": "4 bits (KV cache 8)",
 }
-POLICIES: dict[Rule, str] = {"lookup": "the frontier lookup", "trimmed": "dropping in one fixed order"}
+POLICIES: dict[Rule, str] = {
+    "lookup": "the frontier lookup",
+    "trimmed": "dropping in one fixed order",
+}
 LEGEND = f"""\
 U: unpruned, refusing what does not fit; F: one smaller set of blocks for good; P: blocks dropped at run
 time. 16, 8, 4: bits of weights. A capital: the held-out rows show that it is cheaper than the other two
@@ -59,9 +62,14 @@ def text(found: Map, *, colour: bool = False) -> str:
         _grid("cheapest, and what it costs", found, _cost, colour=colour),
         _grid("what it saves beside the best of another kind", found, _saved),
         LEGEND,
-        "\n".join([*sentences(found.own), whole(found)]),
+        wrapped([*sentences(found.own), whole(found)]),
     ]
     return "\n\n".join(parts)
+
+
+def wrapped(told: Sequence[str]) -> str:
+    """Sentences, each from a line of its own on, as a terminal of `WIDTH` columns shows them."""
+    return "\n".join(textwrap.fill(each, WIDTH, break_on_hyphens=False) for each in told)
 
 
 def _cost(point: Point) -> str:
@@ -73,9 +81,7 @@ def _saved(point: Point) -> str:
     return "-" if point.lead is None else f"{point.lead.train:.3f}"
 
 
-def _grid(
-    title: str, found: Map, cell: Callable[[Point], str], *, colour: bool = False
-) -> str:
+def _grid(title: str, found: Map, cell: Callable[[Point], str], *, colour: bool = False) -> str:
     """Lines of loads, columns of cards; in several blocks where they are too many for a line."""
     cells = {
         (card, load): f"[{cell(p)}]" if p == found.own else f" {cell(p)} "
@@ -90,7 +96,9 @@ def _grid(
     lines = [f"{title}:"]
     for begin in range(0, len(heads), at_once):
         cards = found.cards[begin : begin + at_once]
-        lines.append("load".rjust(first) + "".join(h.rjust(width) for h in heads[begin : begin + at_once]))
+        lines.append(
+            "load".rjust(first) + "".join(h.rjust(width) for h in heads[begin : begin + at_once])
+        )
         for load in found.loads:
             line = f"{load:g}".rjust(first)
             for card in cards:
@@ -113,9 +121,7 @@ def _judged(point: Point) -> tuple[Part, str]:
 
 def _fitting(point: Point) -> str:
     part, rows = _judged(point)
-    each = [
-        f"{part.fits[name]:.1%} in {said}" for name, said in NAMES.items() if name in part.fits
-    ]
+    each = [f"{part.fits[name]:.1%} in {said}" for name, said in NAMES.items() if name in part.fits]
     return f"How often it fits: the full model does in {_listed(each)}, of all seconds of the {rows} rows."
 
 
@@ -141,11 +147,15 @@ def _pruning(point: Point) -> str:
     policy = POLICIES[BY_NAME[found.way].rule]
     if not point.is_open:
         return (
-            f"Run-time pruning: nothing to decide. The best of it ({found.way}, {policy}) saves "
-            f"{max(found.train, 0):.4f} nats beside {found.over} on train; below {MATTERS:g} nothing is gained."
-        ) if found.train >= 0 else (
-            f"Run-time pruning: nothing to decide. {found.over} costs {-found.train:.4f} nats less on train than "
-            f"the best of it ({found.way}, {policy})."
+            (
+                f"Run-time pruning: nothing to decide. The best of it ({found.way}, {policy}) saves "
+                f"{max(found.train, 0):.4f} nats beside {found.over} on train; below {MATTERS:g} nothing is gained."
+            )
+            if found.train >= 0
+            else (
+                f"Run-time pruning: nothing to decide. {found.over} costs {-found.train:.4f} nats less on train than "
+                f"the best of it ({found.way}, {policy})."
+            )
         )
     said = f"Run-time pruning ({found.way}, {policy}) saves {found.train:.4f} nats beside {found.over} on train"
     if found.saves is None:
@@ -156,7 +166,9 @@ def _pruning(point: Point) -> str:
 
 def _shown(point: Point, found: Compared) -> str:
     if found.verdict == "win":
-        here = ", which speaks of these rows alone" if is_conditional(point.unit, point.pieces) else ""  # type: ignore[arg-type]
+        here = (
+            ", which speaks of these rows alone" if is_conditional(point.unit, point.pieces) else ""
+        )  # type: ignore[arg-type]
         return f"a win that the data show{here}"
     if found.verdict == "equal":
         return "it makes no difference there"
@@ -176,13 +188,6 @@ def whole(found: Map) -> str:
         f"Over the map: run-time pruning is cheapest by {MATTERS:g} nats or more at {len(pruned)} of "
         f"{len(found.points)} points, {len(served)} of which one would serve"
     )
-    return f"{said}." if found.own.test is None else f"{said}; the held-out rows show it at {shown}."
-
-
-def kinds_at(found: Map) -> list[list[str]]:
-    """Each point's cheapest way, line by line of loads."""
-    return [[found.at(card, load).best for card in found.cards] for load in found.loads]
-
-
-def says(name: str) -> str:
-    return ways.BY_NAME[name].says
+    return (
+        f"{said}." if found.own.test is None else f"{said}; the held-out rows show it at {shown}."
+    )

@@ -77,7 +77,10 @@ def repeated(whole: Series, share: Fraction) -> Series:
     np.maximum.at(longest, row, prompt)
     words = [f"{p}/{o}" for p, o in zip(prompt.tolist(), output.tolist(), strict=True)]
     told = np.array(
-        [" ".join(words[i:j]) for i, j in zip(first[:-1].tolist(), first[1:].tolist(), strict=True)],
+        [
+            " ".join(words[i:j])
+            for i, j in zip(first[:-1].tolist(), first[1:].tolist(), strict=True)
+        ],
         dtype=object,
     )
     return replace(

@@ -101,9 +101,7 @@ class Point:
 def cheapest(costs: Mapping[str, float], kinds: Sequence[Kind] | None = None) -> str:
     """The way of least cost among those of some kinds, all unless stated; "" where there is none."""
     among = [
-        way.name
-        for way in ways.EVERY
-        if way.name in costs and (kinds is None or way.kind in kinds)
+        way.name for way in ways.EVERY if way.name in costs and (kinds is None or way.kind in kinds)
     ]
     least = min((costs[name] for name in among), default=math.nan)
     return next((name for name in among if costs[name] <= least + verdicts.SAME), "")

@@ -38,9 +38,7 @@ class Map:
     own: Point  # the scenario as it is
 
     def at(self, card_gib: float, load: float) -> Point:
-        return self.points[
-            self.loads.index(load) * len(self.cards) + self.cards.index(card_gib)
-        ]
+        return self.points[self.loads.index(load) * len(self.cards) + self.cards.index(card_gib)]
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rapgym.cli import Subparsers, at_least, own_traces, users, workers
 from rapgym.cli import report as cli_report
-from rapgym.files.shown import shown_lines
+from rapgym.files.shown import shown, shown_lines
 
 DEFAULT_OUT = Path("results/bench.csv.gz")
 
@@ -83,7 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.bench import run as bench_run
     from rapgym.bench import scoreboard
     from rapgym.report import bench as bench_report
+    from rapgym.report import worth as worth_report
     from rapgym.scenarios import catalogue
+    from rapgym.worth import point as worth_point
 
     out = _out(arguments)
     if arguments.report:
@@ -91,6 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
     terms = users.terms(arguments)
     stories = catalogue.named(own_traces.names(arguments))
     own_traces.tried(stories)
+    deployed = [story for story in stories if story.is_own and not story.is_drawn]
+    if not arguments.json:
+        for line in dict.fromkeys(map(worth_report.about, deployed)):
+            print(shown(line))
     names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:
         print(
@@ -119,6 +125,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(shown_lines(bench_report.table(found.scores)))
         print()
         print(shown_lines(bench_report.ranking_lines(found.header["rankings"])))
+        for story in deployed:
+            print(f"\n{shown(story.name)}: is run-time pruning worth it?")
+            print(worth_report.wrapped(worth_report.sentences(worth_point.played(story))))
         print(f"\nwrote {out}; check it with: rapgym verify {out}")
     if arguments.report:
         cli_report.of_results(found, out, arguments.report, told=not arguments.json)

@@ -75,14 +75,19 @@ def add_deployment(command: argparse.ArgumentParser) -> None:
         "--format", metavar="WEIGHTS/KV",
         help="in which it lies on the card: bf16/bf16, int8/bf16, int4/bf16, bf16/int8, int8/int8, int4/int8",
     )  # fmt: skip
-    command.add_argument("--card", type=_above_0, metavar="GIB", help="all memory there is, GiB")
+    command.add_argument(
+        "--card", type=positive_number, metavar="GIB", help="all memory there is, GiB"
+    )
     link = command.add_mutually_exclusive_group()
     link.add_argument(
-        "--restore-s", type=_above_0, metavar="S",
+        "--restore-s", type=positive_number, metavar="S",
         help="seconds that the host link takes to bring every block back",
     )  # fmt: skip
     link.add_argument(
-        "--link", type=_above_0, metavar="GB/S", help="instead: what the host link brings a second"
+        "--link",
+        type=positive_number,
+        metavar="GB/S",
+        help="instead: what the host link brings a second",
     )
     command.add_argument(
         "--reaction-s", type=float, metavar="S",
@@ -116,7 +121,7 @@ def add_deployment(command: argparse.ArgumentParser) -> None:
     add_pairing(command)
 
 
-def _above_0(text: str) -> float:
+def positive_number(text: str) -> float:
     """An argparse type: a number above 0."""
     number = float(text)
     if not 0 < number < float("inf"):

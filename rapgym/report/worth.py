@@ -26,12 +26,13 @@ POLICIES: dict[Rule, str] = {
     "lookup": "the frontier lookup",
     "trimmed": "dropping in one fixed order",
 }
-LEGEND = f"""\
-U: unpruned, refusing what does not fit; F: one smaller set of blocks for good; P: blocks dropped at run
-time. 16, 8, 4: bits of weights. A capital: the held-out rows show that it is cheaper than the other two
-kinds; a small letter: they do not. !: it costs more than {UNSERVED:.0%} of an answer that is refused, so that
-nobody would serve. [ ]: the scenario as it is. Chosen by cost on train: nats an output token above the
-full 16-bit model."""
+LEGEND = (
+    "U: unpruned, refusing what does not fit; F: one smaller set of blocks for good; P: blocks dropped at run "
+    "time. 16, 8, 4: bits of weights. A capital: the held-out rows show that it is cheaper than the other two "
+    f"kinds; a small letter: they do not. !: it costs more than {UNSERVED:.0%} of an answer that is refused, so "
+    "that nobody would serve. [ ]: the scenario as it is. Chosen by cost on train: nats an output token above the "
+    "full 16-bit model."
+)
 
 
 def label(point: Point) -> str:
@@ -61,7 +62,7 @@ def text(found: Map, *, colour: bool = False) -> str:
     parts = [
         _grid("cheapest, and what it costs", found, _cost, colour=colour),
         _grid("what it saves beside the best of another kind", found, _saved),
-        LEGEND,
+        wrapped([LEGEND]),
         wrapped([*sentences(found.own), whole(found)]),
     ]
     return "\n\n".join(parts)
@@ -73,8 +74,8 @@ def wrapped(told: Sequence[str]) -> str:
 
 
 def _cost(point: Point) -> str:
-    mark = "!" if is_unserved(point) else ""
-    return f"{label(point)}{mark:<1} {point.train.costs[point.best]:.3f}"
+    mark = "!" if is_unserved(point) else " "
+    return f"{label(point)}{mark}{point.train.costs[point.best]:.3f}"
 
 
 def _saved(point: Point) -> str:
@@ -122,7 +123,7 @@ def _judged(point: Point) -> tuple[Part, str]:
 def _fitting(point: Point) -> str:
     part, rows = _judged(point)
     each = [f"{part.fits[name]:.1%} in {said}" for name, said in NAMES.items() if name in part.fits]
-    return f"How often it fits: the full model does in {_listed(each)}, of all seconds of the {rows} rows."
+    return f"The full model fits in so many seconds of the {rows} rows: {_listed(each)}."
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ def page(found: Map) -> Page:
                 paragraphs=[worth.about(found.story)],
                 points=[*worth.sentences(found.own), worth.whole(found)],
                 pictures=[_who(found), _adds(found)],
-                notes=[worth.LEGEND.replace("\n", " ")],
+                notes=[worth.LEGEND],
             ),
             Section("points", "Every point", tables=[_points(found), _ways(found)]),
             Section(

@@ -112,7 +112,7 @@ def made_of(*output_tokens: int) -> series.Series:
             "its test part, from second 75 to 100 of 100, serves no output token",
         ),
         ([0] * 70 + [1] * 30, "its train part, from second 0 to 70 of 100, serves no output token"),
-        ([1] * 60 + [0] * 10 + [1] * 30, "its validation part, from second 60 to 70 of 100"),
+        ([1] * 24 + [0] * 23 + [1] * 53, "its validation-2 part, from second 24 to 47 of 100"),
     ],
 )
 def test_a_world_of_which_a_part_serves_nothing_is_refused(served: list[int], says: str) -> None:

@@ -167,10 +167,8 @@ def _pruning(point: Point) -> str:
 
 def _shown(point: Point, found: Compared) -> str:
     if found.verdict == "win":
-        here = (
-            ", which speaks of these rows alone" if is_conditional(point.unit, point.pieces) else ""
-        )  # type: ignore[arg-type]
-        return f"a win that the data show{here}"
+        few = point.unit is None or is_conditional(point.unit, point.pieces)
+        return f"a win that the data show{', which speaks of these rows alone' if few else ''}"
     if found.verdict == "equal":
         return "it makes no difference there"
     if found.verdict == "loss":

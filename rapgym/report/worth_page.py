@@ -146,7 +146,7 @@ def _adds(found: Map) -> Picture:
     figure = _heat(
         found,
         lambda p: None if p.pruning is None else p.pruning.train,
-        lambda p: "" if p.pruning is None else f"{p.pruning.train:+.3f}",
+        lambda p: "" if p.pruning is None else f"{round(p.pruning.train, 3) + 0.0:+.3f}",
         zmin=-most,
         zmax=most,
         colorscale=[[0, drawing.VERMILLION], [0.5, "#F2F2F2"], [1, drawing.GREEN]],

@@ -7,12 +7,13 @@ than the best of another kind, on the same resamples, as in a bench.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
 from rapgym import heldout
 from rapgym.bench import pieces, score, verdicts
+from rapgym.bench.records import Unit
 from rapgym.bench.score import Estimate
 from rapgym.rivals import pruned
 from rapgym.rollout.log import EpisodeLog
@@ -60,7 +61,7 @@ class Point:
     ceiling: float  # C, nats: what a token costs that is not served
     train: Part
     test: Part | None
-    unit: str  # of what the held-out rows fall into; "" where they were not asked for
+    unit: Unit | None  # of what the held-out rows fall into; None where they were not asked for
     pieces: int
     lead: Compared | None  # the cheapest beside the best of another kind; None where there is none
     pruning: Compared | None  # the best run-time pruning beside the best without
@@ -127,7 +128,7 @@ def played(story: Scenario, load: float = 1.0, *, held_out: bool = True) -> Poin
         train = Part(costs, _fits(story, known, "train"))
         ceiling = tables.ceiling(story)
     best = cheapest(costs)
-    others = [kind for kind in ("whole", "fixed", "pruned") if kind != BY_NAME[best].kind]
+    others = [kind for kind in get_args(Kind) if kind != BY_NAME[best].kind]
     pairs = {
         "lead": (best, cheapest(costs, others)),
         "pruning": (cheapest(costs, ["pruned"]), cheapest(costs, ["whole", "fixed"])),
@@ -136,7 +137,9 @@ def played(story: Scenario, load: float = 1.0, *, held_out: bool = True) -> Poin
         name: Compared(way, over, costs[over] - costs[way]) if way and over else None
         for name, (way, over) in pairs.items()
     }
-    test, unit, count = None, "", 0
+    test: Part | None = None
+    unit: Unit | None = None
+    count = 0
     if held_out:
         logs = _logs(player, known, "test")
         test = Part(

@@ -70,7 +70,7 @@ def test_where_nothing_is_to_be_gained_nothing_is_to_decide(pruned: float, says:
 
 def test_held_out_rows_that_were_not_opened_are_not_spoken_of() -> None:
     alone = Compared(PRUNED, FORMAT, 0.15)
-    told = worth.sentences(replace(point(), test=None, unit="", lead=alone, pruning=alone))
+    told = worth.sentences(replace(point(), test=None, unit=None, lead=alone, pruning=alone))
     assert "train" in told[0]
     assert told[2].endswith("the held-out rows were not opened.")
 

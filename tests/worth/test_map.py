@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_world
+from toy_table import ALL_SETS, kept_without
 
 from rapgym import cli, heldout
 from rapgym.bench import cells, score
@@ -73,10 +74,11 @@ def test_costs_are_those_of_rollout_and_bench_to_the_bit(toy_story: Scenario, fo
     )
 
 
-def test_the_fixed_set_is_played_as_the_policy_that_keeps_it(
-    toy_story: Scenario, found: Point
+@pytest.mark.parametrize("dropped", [(2,), (2, 5)])
+def test_a_fixed_set_is_played_as_the_policy_that_keeps_it(
+    toy_story: Scenario, dropped: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Player(toy_story).fixed(ways.FORMATS["bf16"])
+    kept = kept_without(*dropped)
 
     class Fixed:
         on_misfit = "refuse"
@@ -87,14 +89,25 @@ def test_the_fixed_set_is_played_as_the_policy_that_keeps_it(
         def propose(self, observation: Any, rng: Any) -> Any:
             return np.tile(kept, (self.batch, 1))
 
+    monkeypatch.setattr(Player, "fixed", lambda *_: kept)
     played = rollout.run(Fixed, toy_story, "train", briefing(toy_story))
-    assert found.train.costs["bf16-fixed"] == played.mean_cost
-    whole = np.ones_like(kept)
-    world = worlds.world(toy_story, "train")
-    best = tuning.fixed_sets_cost(
-        world, np.array([kept, whole, world.floor]), refuses_misfit=True, offsets=toy_story.offsets
+    found = Player(toy_story).log(BY_NAME["bf16-fixed"], "train", "calib")
+    assert (found.cost == played.cost).all()
+    assert (found.refused > 0).any()
+
+
+def test_the_fixed_set_is_one_that_costs_least_on_train(toy_story: Scenario) -> None:
+    """On a card on which a set in the middle is best, among all sets."""
+    story = replace(toy_story, card_gib=1200 / GIB)
+    kept = Player(story).fixed(ways.FORMATS["bf16"])
+    sets = np.array([each for each in ALL_SETS if each[0] and each[1]])
+    costs = tuning.fixed_sets_cost(
+        worlds.world(story, "train"), sets, refuses_misfit=True, offsets=story.offsets
     )
-    assert best[0] == best.min(), "neither all blocks nor the floor would have cost less"
+    assert not kept.all()
+    assert (kept != worlds.world(story, "train").floor).any()
+    (place,) = np.flatnonzero((sets == kept).all(axis=1))
+    assert costs[place] == pytest.approx(costs.min(), rel=0.02)
 
 
 def by_hand(limits: list[list[int]], tokens: list[int]) -> Callable[..., Any]:

@@ -138,7 +138,7 @@ def _not_pruning(point: Point) -> str:
     said = f"Not pruning costs {part.costs[stated]:.4f} nats an output token in 16 bits ({stated})"
     if best == stated:
         return f"{said} on the {rows} rows, and no other format is cheaper."
-    return f"{said} and {part.costs[best]:.4f} in the best format ({best}), on the {rows} rows."
+    return f"{said} and {part.costs[best]:.4f} in the format that is best on train ({best}), on the {rows} rows."
 
 
 def _pruning(point: Point) -> str:
@@ -146,23 +146,33 @@ def _pruning(point: Point) -> str:
     if found is None:
         return "Run-time pruning: nothing is known of it, for no format has a quality table."
     policy = POLICIES[BY_NAME[found.way].rule]
-    if not point.is_open:
-        return (
-            (
-                f"Run-time pruning: nothing to decide. The best of it ({found.way}, {policy}) saves "
-                f"{max(found.train, 0):.4f} nats beside {found.over} on train; below {MATTERS:g} nothing is gained."
-            )
-            if found.train >= 0
-            else (
-                f"Run-time pruning: nothing to decide. {found.over} costs {-found.train:.4f} nats less on train than "
-                f"the best of it ({found.way}, {policy})."
-            )
-        )
-    said = f"Run-time pruning ({found.way}, {policy}) saves {found.train:.4f} nats beside {found.over} on train"
+    if not point.is_open and (found.saves is None or found.saves < MATTERS):
+        return f"Run-time pruning: nothing to decide. {_idle(found, policy)}"
+    does = "saves" if found.train >= 0 else "costs"
+    more = "" if found.train >= 0 else " more"
+    said = (
+        f"Run-time pruning ({found.way}, {policy}) {does} {abs(found.train):.4f} nats{more} beside {found.over} on "
+        "train"
+    )
     if found.saves is None:
         return f"{said}; the held-out rows were not opened."
     ends = "" if found.low is None else f" {interval_of(found.low, found.high)}"
+    if not point.is_open:
+        return (
+            f"{said}, where it is not worth it, but saves {found.saves:+.4f}{ends} on the held-out rows: the two "
+            "differ too much to decide by."
+        )
     return f"{said} and {found.saves:+.4f}{ends} on the held-out rows: {_shown(point, found)}."
+
+
+def _idle(found: Compared, policy: str) -> str:
+    """Why there is nothing to decide."""
+    if found.train >= 0:
+        return (
+            f"The best of it ({found.way}, {policy}) saves {found.train:.4f} nats beside {found.over} on train; "
+            f"below {MATTERS:g} nothing is gained."
+        )
+    return f"{found.over} costs {-found.train:.4f} nats less on train than the best of it ({found.way}, {policy})."
 
 
 def _shown(point: Point, found: Compared) -> str:

@@ -48,7 +48,7 @@ def under(story: Scenario, load: float) -> Scenario:
         )
     whole, source = worlds.workload(story), checked.sha256_once(worlds.workload_file(story))
     text = f"load {RULES} {source} {share}"
-    name = own.PREFIX + hashlib.sha256(text.encode()).hexdigest()[:16]
+    name = own.LOADED + hashlib.sha256(text.encode()).hexdigest()[:16]
     path = checked.cache_folder() / "workloads" / f"{name}.csv.gz"
     if not path.is_file():
         made = repeated(whole, share)

@@ -28,6 +28,7 @@ OWN_COLUMNS = (trace.REQUEST_COLUMNS, trace.MEMORY_COLUMNS)
 SMALLEST_ROWS = 64  # of which 16 are test: as many as there are pairings
 RULES = 2  # of this module: a change gives every workload that was made by it another name
 PREFIX = "own-"  # how the name of a workload begins that was made on this machine
+LOADED = f"{PREFIX}load-"  # and of another workload, under more or less load
 Pairing = Literal["clock", "start", "either"]
 RECORDED_POOL = "vllm-kvcache"  # how full a KV pool was, in place of a tenant's requests
 

@@ -14,7 +14,7 @@ from toy_table import ALL_SETS, kept_without
 
 from rapgym import cli, heldout
 from rapgym.bench import cells, score
-from rapgym.errors import HeldOut, InvalidSpec, InvalidTrace
+from rapgym.errors import DataUnavailable, HeldOut, InvalidSpec, InvalidTrace
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
@@ -218,6 +218,21 @@ def test_at_one_a_load_changes_nothing(toy_story: Scenario) -> None:
     assert same.requests.tolist() == whole.requests.tolist()
     for name in series.DEMAND_COLUMNS:
         assert (getattr(same, name) == getattr(whole, name)).all()
+
+
+def test_a_series_under_a_load_is_not_made_of_other_traffic(
+    toy_story: Scenario, cache: Path
+) -> None:
+    """Where its file is gone, or on another machine, nothing else takes its place."""
+    story = scenarios_load.under(toy_story, 0.5)
+    (file,) = (cache / "workloads").iterdir()
+    made = file.read_bytes()
+    worlds.forget()
+    file.unlink()
+    with pytest.raises(DataUnavailable, match="under another load is made by the command"):
+        worlds.workload(story)
+    assert scenarios_load.under(toy_story, 0.5) == story
+    assert file.read_bytes() == made
 
 
 @pytest.mark.parametrize("load", [0.0, -1.0, 1e-5, 100.0, float("nan")])

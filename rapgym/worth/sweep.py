@@ -93,12 +93,13 @@ def sweep(
     wanted = [(load, replace(under[load], card_gib=card)) for load in lines for card in columns]
     if (1.0, story) not in wanted:
         wanted.append((1.0, story))
-    found = _found(wanted, held_out=held_out, jobs=jobs, ray=ray, quiet=quiet)
+    found = _found(story, wanted, held_out=held_out, jobs=jobs, ray=ray, quiet=quiet)
     grid = tuple(found[: len(columns) * len(lines)])
     return Map(story, columns, lines, grid, found[wanted.index((1.0, story))])
 
 
 def _found(
+    own: Scenario,
     wanted: Sequence[tuple[float, Scenario]],
     *,
     held_out: bool,
@@ -107,8 +108,7 @@ def _found(
     quiet: bool,
 ) -> list[Point]:
     keys = [_basis(story, load, held_out=held_out) for load, story in wanted]
-    # The last story is the scenario itself, or one of its grid: the file is the scenario's own.
-    work = checked.cache_folder() / "maps" / f"{wanted[-1][1].key}.jsonl"
+    work = checked.cache_folder() / "maps" / f"{own.key}.jsonl"
     kept = dict(_kept(work))
     found = {place: kept[key] for place, key in enumerate(keys) if key in kept}
     left = [place for place in range(len(wanted)) if place not in found]

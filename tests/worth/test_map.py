@@ -270,8 +270,10 @@ def test_a_map_is_taken_up_again(
     assert len(counted) == 2, "two of four were kept"
     assert worth_sweep.sweep(toy_story, CARDS, LOADS, quiet=True) == whole
     assert len(counted) == 2
+    worth_sweep.sweep(toy_story, [*CARDS, 1100 / GIB], LOADS[1:], quiet=True)
+    assert len(counted) == 3, "another grid plays what is new in it"
     worth_sweep.sweep(replace(toy_story, restore_s=4.0), CARDS, LOADS, quiet=True)
-    assert len(counted) == 6, "another scenario takes nothing from it"
+    assert len(counted) == 7, "another scenario takes nothing from it"
 
 
 def test_the_scenario_itself_is_played_beside_its_grid(toy_story: Scenario, found: Point) -> None:

@@ -6,9 +6,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rapgym.cli import Subparsers
+from rapgym.cli import Subparsers, own_traces
 from rapgym.files import places
 from rapgym.files.shown import shown_lines
+
+LIKE = "chat-beside-code"  # what a new file starts from
 
 
 def add(subparsers: Subparsers) -> None:
@@ -38,16 +40,17 @@ def add(subparsers: Subparsers) -> None:
         "new",
         help="write a file of your own",
         description="Writes the numbers of a scenario with what each means, to be changed. Whatever takes "
-        "the name of a scenario takes the file.",
-        epilog="example: rapgym scenarios new my.toml --like chat-beside-code",
+        "the name of a scenario takes the file. What is said of a deployment stands in it.",
+        epilog="example: rapgym scenarios new my.toml --like chat-beside-code; your own: rapgym scenarios "
+        "new my.toml --requests log.jsonl --memory smi.csv --served config.json --card 40",
     )
     new.add_argument("file", type=Path, metavar="FILE", help="its name ends in .toml")
     new.add_argument(
         "--like",
-        default="chat-beside-code",
         metavar="NAME",
-        help="start from this one (%(default)s)",
+        help=f"start from this one ({LIKE}; for a deployment of your own {own_traces.OWN_BASE}, as rapgym map does)",
     )
+    own_traces.add_deployment(new)
     new.add_argument("--force", action="store_true", help="overwrite a file that is there")
     new.set_defaults(run=_new)
     check = actions.add_parser(
@@ -133,7 +136,9 @@ def _new(arguments: argparse.Namespace) -> int:
         raise InvalidSpec(f"{path}: the name of a scenario's file ends in {FILE_SUFFIX}")
     if path.exists() and not arguments.force:
         raise InvalidSpec(f"{path} is there already: name another file, or add --force")
-    text = file.written(scenario(arguments.like), path.parent)
+    arguments.scenario = [arguments.like] if arguments.like else None
+    (name,) = own_traces.names(arguments, maps=True) or [LIKE]
+    text = file.written(scenario(name), path.parent)
     with writing.written_aside(path) as aside:
         aside.write(text.encode())
     print(f"wrote {path}; check it with: rapgym scenarios check {shlex.quote(str(path))}")
@@ -144,7 +149,8 @@ def _show(arguments: argparse.Namespace) -> int:
     from rapgym.bench.suitability import numbers, serving_numbers
     from rapgym.errors import InvalidSpec
     from rapgym.scenarios import serving
-    from rapgym.scenarios.catalogue import name_of, scenario
+    from rapgym.scenarios.catalogue import scenario
+    from rapgym.scenarios.changed import name_of
 
     name = arguments.name
     if _is_serving(name):

@@ -314,7 +314,8 @@ def test_another_model_is_served_by_name_or_config() -> None:
     assert "my.toml" in bench_origin.files_sha256(on_file)
     with pytest.raises(InvalidSpec, match="no model shape is called 'llama9'"):
         catalogue.scenario("chat-gqa[served=llama9]")
-    for wrong in ("chat-gqa[served=llama2-7b,every=2]", "chat-gqa[card=30]"):
+    assert catalogue.scenario("chat-gqa[card=30]").workload == base.workload
+    for wrong in ("chat-gqa[served=llama2-7b,every=2]", "chat-gqa[card=30,tenant=1,memory=m.csv]"):
         with pytest.raises(InvalidSpec, match="names no scenario"):
             catalogue.scenario(wrong)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import report_pages
 
@@ -82,13 +81,6 @@ def test_rl_is_asked_where_it_was_trained_and_cross_validation_chooses_it(
         trained("maskable_ppo", None, 0.0),
     ]
     assert questions.best_rl([*scores, *tried]) == "ppo_counts", "by train, never by test"
-
-
-def test_ranks_are_spearmans() -> None:
-    assert questions.rank_correlation([1.0, 2.0, 3.0], [1.0, 4.0, 9.0]) == pytest.approx(1.0)
-    assert questions.rank_correlation([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1.0)
-    rng = np.random.default_rng(0)
-    assert abs(questions.rank_correlation(rng.random(999), rng.random(999))) < 0.1
 
 
 def test_calibration_is_set_against_a_day_of_output(benched: Results, contest: Contest) -> None:

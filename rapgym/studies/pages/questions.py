@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
-
 from rapgym.bench import suitability, verdicts
 from rapgym.bench.cells import BOUND, LOOKUP, STATIC_REPAIRED
 from rapgym.bench.contest import Contest, contest_of
 from rapgym.bench.pieces import LEAST_PIECES
 from rapgym.bench.records import Score
 from rapgym.bench.results import Results
+from rapgym.quality.predictor_tuning import spearman
 from rapgym.report import bench as bench_report
 from rapgym.report import roles
 from rapgym.report.markdown import table
@@ -102,17 +100,11 @@ def _carries_over(contest: Contest, group: Sequence[Score]) -> Answer | None:
     found = tables.table(contest.story)
     calib, test = found.calibration(), found.test()
     costs = [columns.nll(calib.grid_kept)[0].ravel() for columns in (calib, test)]
-    rank = rank_correlation(*costs)
+    rank = spearman(*costs)
     return Answer(
         "confirmed" if rank >= SAME_ORDER else "refuted",
         f"rank correlation {rank:.3f} over {len(costs[0])} sets",
     )
-
-
-def rank_correlation(one: Any, other: Any) -> float:
-    """Spearman's, of two arrays."""
-    ranks = [pd.Series(np.ravel(values)).rank() for values in (one, other)]
-    return float(ranks[0].corr(ranks[1]))
 
 
 def _pays(contest: Contest, group: Sequence[Score]) -> Answer | None:

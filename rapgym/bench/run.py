@@ -99,16 +99,25 @@ def runnable(
         asked: names that the user gives; all that can be run where None.
 
     Returns:
-        Names; and, of methods that learn, those without a training run for any of the scenarios, as
-        on the user's own traces, or where only the package was installed and not its repository.
+        Names; and, of methods that learn, those without a training run, with the scenarios where they have
+        none unless these are all: as on the user's own traces, or where only the package was installed and
+        not its repository.
 
     Raises:
         InvalidPolicy: one that is asked for has no training run for one of the scenarios.
     """
     if asked is None:
         every = entrants.every()
-        out = [each.name for each in every if not any(map(each.is_ready, stories))]
-        return [each.name for each in every if each.name not in out], out
+        missing = {
+            each.name: [story.name for story in stories if not each.is_ready(story)]
+            for each in every
+        }
+        out = [
+            name if len(where) == len(stories) else f"{name} ({', '.join(where)})"
+            for name, where in missing.items()
+            if where and entrants.learns(name)
+        ]
+        return [name for name, where in missing.items() if len(where) < len(stories)], out
     for each in map(entrants.entrant, asked):
         for story in stories:
             if not each.is_ready(story):

@@ -4,11 +4,13 @@ Settings are numbers, or arrays [B] where lanes try several side by side.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
+from rapgym.policies.serve_futures import Futures
 from rapgym.policies.serving import Grid, ServeBriefing, ServeReading
 from rapgym.serving.engine import DROP, PREEMPT
 
@@ -121,7 +123,7 @@ def _decisions(attention: IntArray, ffn: IntArray) -> IntArray:
     return np.stack([attention, ffn, np.full_like(attention, DROP)], axis=1)
 
 
-def _crossed(**values: tuple[float, ...]) -> dict[str, FloatArray]:
+def crossed(**values: tuple[float, ...]) -> dict[str, FloatArray]:
     """Every combination, the first varying slowest."""
     tried = np.meshgrid(*values.values(), indexing="ij")
     return {name: each.ravel() for name, each in zip(values, tried, strict=True)}
@@ -139,25 +141,48 @@ def fixed_settings(briefing: ServeBriefing) -> Settings:
     return {"attention": a.ravel(), "ffn": f.ravel(), "on_fall": order.ravel()}
 
 
-# Each rule, and the settings that tuning tries: none has more than a method may try.
-RULES: dict[str, tuple[Callable[..., Any], Callable[[ServeBriefing], Settings] | Settings]] = {
-    "engine": (Fixed, {}),
-    "keep-all-drop": (Fixed, {"on_fall": np.array([DROP])}),
-    "fixed": (Fixed, fixed_settings),
-    "lookup": (Lookup, _crossed(margin=MARGINS, demand=DEMANDS, price=PRICES)),
-    "hysteresis": (
-        Hysteresis,
-        _crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 0.6, 1.0), seconds=(2, 5, 15, 60)),
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A method, what tuning tries of it, and what it does."""
+
+    make: Callable[..., Any]
+    # Values of each argument, entry i of all of them one setting: none has more than a method may try.
+    tried: Callable[[ServeBriefing], Settings] | Settings
+    says: str
+
+
+RULES = {
+    "engine": Rule(Fixed, {}, "the engine of today: all blocks stay, the last admitted go where memory falls"),
+    "keep-all-drop": Rule(
+        Fixed, {"on_fall": np.array([DROP])},
+        "all blocks stay until memory falls below what is in use; then blocks go, and come back as they fit",
     ),
-    "hurry": (
+    "fixed": Rule(Fixed, fixed_settings, "the same counts all the time, under either standing order"),
+    "lookup": Rule(
+        Lookup, crossed(margin=MARGINS, demand=DEMANDS, price=PRICES),
+        "the counts of least loss beside which what runs, and a share of what waits, fits now",
+    ),
+    "hysteresis": Rule(
+        Hysteresis,
+        crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 0.6, 1.0), seconds=(2, 5, 15, 60)),
+        "the lookup that drops at once and brings back after seconds in which less would have done",
+    ),
+    "hurry": Rule(
         Hurry,
-        _crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 1.0),
-                 blocks_a_second=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
+        crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 1.0),
+                blocks_a_second=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
+        "the lookup that also drops FFN blocks for speed while prompts pile up",
+    ),
+    "futures": Rule(
+        Futures,
+        crossed(margin=(0.0, 0.02), demand=(0.0, 0.5, 1.0), price=(0.3, 0.6, 1.0), later=(0.1, 0.5)),
+        "model-predictive control: the counts of least mean loss over what memory did next in train where "
+        "its past was most like now",
     ),
 }  # fmt: skip
 
 
 def settings_of(name: str, briefing: ServeBriefing) -> dict[str, FloatArray | IntArray]:
     """What tuning tries of a rule, one entry a setting; of one without free parameters a single one."""
-    found = RULES[name][1]
+    found = RULES[name].tried
     return dict(found(briefing) if callable(found) else found)

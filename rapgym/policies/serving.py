@@ -13,18 +13,27 @@ from rapgym.scenarios.story import Split
 from rapgym.serving import sight
 from rapgym.serving.world import ServeWorld
 
+_RECENT_S = np.diff([age for age in sight.AGES_S if age <= 10])  # seconds of the newest bins
+
 
 @dataclass(frozen=True, slots=True)
 class ServeReading:
-    """An observation in tokens, bytes and blocks, [B] each."""
+    """An observation in tokens, bytes and blocks, [B] each unless stated."""
 
-    limit_bytes: FloatArray  # in the second before
+    limits_bytes: FloatArray  # in each second before, the newest last, [B, BACK_S]
+    prompts_per_s: FloatArray  # prompt tokens that arrived, mean of the last 10 s
     queued_tokens: FloatArray  # of requests that wait
     prefill_tokens: FloatArray  # that running sequences have still to prefill
     running: FloatArray  # sequences
     held_tokens: FloatArray  # in used pages
     attention: FloatArray  # blocks dropped; one that is loading counts
     ffn: FloatArray
+
+    @property
+    def limit_bytes(self) -> FloatArray:
+        """In the second before, [B]."""
+        newest: FloatArray = self.limits_bytes[:, -1]
+        return newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,11 @@ class ServeBriefing:
         droppable = np.array([self.train.attention, self.train.ffn])
         gone = np.rint((1 - part("kept")) * droppable)
         return ServeReading(
-            limit_bytes=part("limit")[:, -1] * units[sight.CARD_BYTES],
+            limits_bytes=part("limit") * units[sight.CARD_BYTES],
+            prompts_per_s=part("prompts")[:, : len(_RECENT_S)]
+            @ _RECENT_S
+            / _RECENT_S.sum()
+            * units[sight.PROMPT_TOKENS],
             queued_tokens=part("queue")[:, 1] * units[sight.MOST_TOKENS],
             prefill_tokens=part("prefill")[:, 0] * units[sight.STEP_TOKENS],
             running=np.rint(part("running")[:, 0] * units[sight.MOST_SEQUENCES]),

@@ -7,7 +7,7 @@ stand in the tables beside it.
 from collections.abc import Sequence
 from statistics import median
 
-from rapgym.bench.cells import ADMISSION
+from rapgym.bench.cells import ADMISSION, KEEP_ALL, STATIC_REPAIRED
 from rapgym.bench.records import Score, Verdict
 from rapgym.bench.verdicts import CONDITIONAL
 from rapgym.report import learning as learning_findings
@@ -43,7 +43,7 @@ def overall(entries: Sequence[Score]) -> list[str]:
     groups = [group for group in by_scenario(entries).values() if group[0].headline]
     other = "**Not pruning at all**: the cheapest rival that leaves the model whole"
     four = "**Weights of 4 bits**: the cheapest rival that has them"
-    said = [_beside(groups, other), worth(groups), beside_lookup(groups)]
+    said = [_beside(groups, other), worth(groups), trimmed(groups), beside_lookup(groups)]
     said += learning_findings.overall(entries)
     said += [_beside(groups, four, FOUR_BITS), _on_top(groups)]
     return [text for text in said if text]
@@ -64,6 +64,36 @@ def worth(groups: Sequence[Sequence[Score]]) -> str:
         "lookup, which looks neither back nor ahead, wins over the full model that only refuses the newest "
         "requests." + beyond(groups)
     )
+
+
+def trimmed(groups: Sequence[Sequence[Score]]) -> str:
+    """Whether a set that never changes, trimmed where it does not fit, does as well as the lookup."""
+    does: dict[Verdict, str] = {
+        "worse": "costs more than the lookup",
+        "better": "costs less",
+        "equal": "is as good",
+        "undecided": "is not told from it",
+    }
+    said: dict[str, list[str]] = {what: [] for what in does.values()}
+    whole: list[str] = []
+    for group in groups:
+        by = {entry.policy: entry for entry in group}
+        own, everything = by.get(STATIC_REPAIRED), by.get(KEEP_ALL)
+        if own is None or own.verdict is None:
+            continue
+        name = plain(own.scenario)
+        said[does[own.verdict]].append(name)
+        if everything is not None and everything.cost == own.cost:
+            whole.append(name)
+    if not any(said.values()):
+        return ""
+    told = (
+        "**One set for good, trimmed**: the best fixed set of train, from which the shield drops blocks in its "
+        f"fixed order while memory is short, {counted(said)}."
+    )
+    if whole:
+        told += f" It is the full model on {some(whole, len(groups))}."
+    return told + beyond(groups)
 
 
 def _span(points: Sequence[float]) -> str:

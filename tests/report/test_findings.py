@@ -266,7 +266,10 @@ def test_a_trimmed_set_stands_beside_the_lookup_by_its_verdict() -> None:
     ]
     text = findings.trimmed(groups)
     assert "costs more than the lookup on 1 of 3 scenarios (`one`)" in text
-    assert "is not told from it on 2. It is the full model on 2 of 3 scenarios (`two`, `three`)." in text
+    assert (
+        "is not told from it on 2. It is the full model on 2 of 3 scenarios (`two`, `three`)."
+        in text
+    )
     assert text in findings.overall([each for found in groups for each in found])
     assert findings.trimmed([named("four-v0", group())]) == ""
 

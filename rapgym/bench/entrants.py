@@ -252,9 +252,8 @@ def every() -> list[Entrant]:
     return [*map(PolicyEntrant, registry.POLICIES), *map(RivalEntrant, rivals.every())]
 
 
-def learns(name: str) -> bool:
+def learns(found: Entrant) -> bool:
     """Whether an entrant stands on training runs."""
-    found = entrant(name)
     return isinstance(found, PolicyEntrant) and bool(found.entry.reads)
 
 

@@ -107,17 +107,15 @@ def runnable(
         InvalidPolicy: one that is asked for has no training run for one of the scenarios.
     """
     if asked is None:
-        every = entrants.every()
-        missing = {
-            each.name: [story.name for story in stories if not each.is_ready(story)]
-            for each in every
-        }
-        out = [
-            name if len(where) == len(stories) else f"{name} ({', '.join(where)})"
-            for name, where in missing.items()
-            if where and entrants.learns(name)
-        ]
-        return [name for name, where in missing.items() if len(where) < len(stories)], out
+        names, out = list[str](), list[str]()
+        for each in entrants.every():
+            missing = [story.name for story in stories if not each.is_ready(story)]
+            if len(missing) < len(stories):
+                names.append(each.name)
+            if missing and entrants.learns(each):
+                everywhere = len(missing) == len(stories)
+                out.append(each.name if everywhere else f"{each.name} ({', '.join(missing)})")
+        return names, out
     for each in map(entrants.entrant, asked):
         for story in stories:
             if not each.is_ready(story):

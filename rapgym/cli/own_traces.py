@@ -171,7 +171,7 @@ def names(arguments: argparse.Namespace, *, maps: bool = False) -> list[str] | N
         found["tenant"] = changed.ALONE
     if not others & {*found}:
         traffic = [key for key in found if key in {*changed.OF_TRAFFIC, *inputs_how.OPTIONS}]
-        alone = [] if maps else [key for key in found if [*found] == ["card"]]
+        alone = ["card"] if [*found] == ["card"] and not maps else []
         if needing := [*traffic, *alone]:
             raise InvalidSpec(
                 f"--{needing[0]} needs --trace, a recording of memory, or --tenant-gib none where nobody else "

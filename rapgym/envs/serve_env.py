@@ -33,10 +33,10 @@ class ServeEnv(SingleForm):
     `info` has the three terms, and every count and measure of the second: `rapgym.serving.batch.COLUMNS`.
     Rewards speak of calibration columns on every split.
 
-    **Starting state.** An idle engine with every block in memory. On `train`, `fit` and `learn` the first
+    **Starting state.** An idle engine with every block in memory. On `train`, `fit-k` and `learn` the first
     second is drawn from the seed; elsewhere `piece` says which hour of the split it is.
 
-    **Episode end.** Truncated after 600 s on `train`, `fit` and `learn`, after the hour elsewhere (the
+    **Episode end.** Truncated after 600 s on `train`, `fit-k` and `learn`, after the hour elsewhere (the
     last of a stretch may be shorter). What is in flight then is served on under the decision that
     stands and charged to the last step; what is not delivered after 600 s more costs C.
 

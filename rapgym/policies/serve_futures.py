@@ -10,8 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.policies.serving import Grid, ServeBriefing, ServeReading
-from rapgym.serving.engine import DROP
+from rapgym.policies.serving import Grid, ServeBriefing, ServeReading, decisions
 from rapgym.serving.world import ServeWorld
 
 BACK_S = (5, 15)  # over which the past's fall or rise is compared
@@ -42,7 +41,7 @@ class Futures:
     def decide(self, observation: FloatArray, rng: np.random.Generator) -> IntArray:
         seen = self._briefing.read(observation)
         attention, ffn = self._grid.least(self._loss(seen))
-        return np.stack([attention, ffn, np.full_like(attention, DROP)], axis=1)
+        return decisions(attention, ffn)
 
     def futures(self, seen: ServeReading) -> FloatArray:
         """The lowest limit in each stretch of each sampled future, bytes, [B, SAMPLES, K]."""
@@ -57,7 +56,7 @@ class Futures:
         """Nats a token of demand at each pair of counts, mean over futures, [B, A + 1, F + 1]."""
         grid, lanes = self._grid, len(seen.limit_bytes)
         margin = np.broadcast_to(self._margin_bytes, lanes)
-        price = np.broadcast_to(np.asarray(self._price) * grid.ceiling, lanes)[:, None, None]
+        price = np.broadcast_to(np.asarray(self._price) * grid.ceiling, lanes)
         demand = np.broadcast_to(np.asarray(self._demand, dtype=np.float64), lanes)
         later = np.broadcast_to(np.asarray(self._later, dtype=np.float64), lanes)
         limits = self.futures(seen) - margin[:, None, None]
@@ -67,11 +66,10 @@ class Futures:
         for stretch, (begin_s, end_s) in enumerate(pairwise(AHEAD_S)):
             weight = (end_s - begin_s) * (np.ones(lanes) if begin_s == 0 else later)
             grown = held + demand * surplus * (begin_s + end_s) / 2
-            asked = np.maximum(grown, 1.0)[:, None, None]
+            asked = np.maximum(grown, 1.0)
             for sample in range(limits.shape[1]):
-                room = grid.room_tokens(limits[:, sample, stretch])
-                unmet = np.clip((asked - room) / asked, 0.0, 1.0)
-                total += weight[:, None, None] * ((1 - unmet) * grid.nll + unmet * price)
+                loss = grid.loss(asked, limits[:, sample, stretch], price)
+                total += weight[:, None, None] * loss
             weights += weight * limits.shape[1]
         return total / weights[:, None, None]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.policies.serve_futures import Futures
-from rapgym.policies.serving import Grid, ServeBriefing, ServeReading
+from rapgym.policies.serving import Grid, ServeBriefing, ServeReading, decisions
 from rapgym.serving.engine import DROP, PREEMPT
 
 Number = float | FloatArray
@@ -60,18 +60,14 @@ class Lookup:
     def decide(self, observation: FloatArray, rng: np.random.Generator) -> IntArray:
         seen = self._briefing.read(observation)
         attention, ffn = self._grid.least(self._loss(seen))
-        return _decisions(attention, ffn)
+        return decisions(attention, ffn)
 
     def _loss(self, seen: ServeReading) -> FloatArray:
         """Nats a token of demand at each pair of counts, [B, A + 1, F + 1]."""
-        grid = self._grid
         tokens = seen.held_tokens + seen.prefill_tokens + self._demand * seen.queued_tokens
-        room = grid.room_tokens(seen.limit_bytes - self._margin_bytes)
-        # With nothing to serve, blocks stand or fall by their own bytes.
-        asked = np.maximum(tokens, 1.0)[:, None, None]
-        unmet = np.clip((asked - room) / asked, 0.0, 1.0)
-        price = np.broadcast_to(np.asarray(self._price) * grid.ceiling, tokens.shape)
-        return (1 - unmet) * grid.nll + unmet * price[:, None, None]
+        price = np.broadcast_to(np.asarray(self._price) * self._grid.ceiling, tokens.shape)
+        room_bytes = seen.limit_bytes - self._margin_bytes
+        return self._grid.loss(np.maximum(tokens, 1.0), room_bytes, price)
 
 
 class Hysteresis(Lookup):
@@ -97,7 +93,7 @@ class Hysteresis(Lookup):
         ripe = fewer & (self._patience >= np.asarray(self._seconds)[..., None])
         self._held = np.where(ripe, self._most, np.maximum(self._held, wanted))
         self._patience[ripe] = 0
-        return _decisions(self._held[:, 0], self._held[:, 1])
+        return decisions(self._held[:, 0], self._held[:, 1])
 
 
 class Hurry(Lookup):
@@ -117,10 +113,6 @@ class Hurry(Lookup):
         hurried = np.minimum(np.floor(waits_s * self._blocks_a_second), world.ffn).astype(np.int64)
         decisions[:, 1] = np.maximum(decisions[:, 1], hurried)
         return decisions
-
-
-def _decisions(attention: IntArray, ffn: IntArray) -> IntArray:
-    return np.stack([attention, ffn, np.full_like(attention, DROP)], axis=1)
 
 
 def crossed(**values: tuple[float, ...]) -> dict[str, FloatArray]:

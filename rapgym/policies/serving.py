@@ -11,6 +11,7 @@ from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.scenarios.story import Split
 from rapgym.serving import sight
+from rapgym.serving.engine import DROP
 from rapgym.serving.world import ServeWorld
 
 _RECENT_S = np.diff([age for age in sight.AGES_S if age <= 10])  # seconds of the newest bins
@@ -126,8 +127,28 @@ class Grid:
         """Tokens whose KV cache fits beside each pair's blocks, below 0 where not even those, [B, A+1, F+1]."""
         return (limit_bytes[:, None, None] - self.base_bytes) / self.token_bytes
 
+    def loss(self, asked: FloatArray, limit_bytes: FloatArray, price: FloatArray) -> FloatArray:
+        """Nats a token at each pair where `asked` tokens want room: what finds none loses `price`.
+
+        Args:
+            asked: with nothing to serve 1, so that blocks stand or fall by their own bytes; [B].
+            price: nats of a token without room, [B].
+
+        Returns:
+            [B, A + 1, F + 1].
+        """
+        wanted = asked[:, None, None]
+        unmet = np.clip((wanted - self.room_tokens(limit_bytes)) / wanted, 0.0, 1.0)
+        found: FloatArray = (1 - unmet) * self.nll + unmet * price[:, None, None]
+        return found
+
     def least(self, worth: FloatArray) -> tuple[IntArray, IntArray]:
         """The pair of least worth in each lane, the fewest blocks first among equals: [B, A+1, F+1] -> [B] twice."""
         flat = worth.reshape(len(worth), -1).argmin(axis=1)
         attention, ffn = np.unravel_index(flat, self.nll.shape)
         return attention.astype(np.int64), ffn.astype(np.int64)
+
+
+def decisions(attention: IntArray, ffn: IntArray) -> IntArray:
+    """Counts [B] each, and blocks as what goes first where memory falls: int64 [B, 3]."""
+    return np.stack([attention, ffn, np.full_like(attention, DROP)], axis=1)

@@ -4,7 +4,7 @@ A sentence counts scenarios and policies, and names them only where there are on
 stand in the tables beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from rapgym.bench.cells import ADMISSION, KEEP_ALL, STATIC_REPAIRED
@@ -74,26 +74,32 @@ def trimmed(groups: Sequence[Sequence[Score]]) -> str:
         "equal": "is as good",
         "undecided": "is not told from it",
     }
-    said: dict[str, list[str]] = {what: [] for what in does.values()}
-    whole: list[str] = []
-    for group in groups:
-        by = {entry.policy: entry for entry in group}
-        own, everything = by.get(STATIC_REPAIRED), by.get(KEEP_ALL)
-        if own is None or own.verdict is None:
-            continue
-        name = plain(own.scenario)
-        said[does[own.verdict]].append(name)
-        if everything is not None and everything.cost == own.cost:
-            whole.append(name)
-    if not any(said.values()):
+    sets = [entry for group in groups for entry in group if entry.policy == STATIC_REPAIRED]
+    said = _by_verdict(sets, does)
+    if not said:
         return ""
+    costs = {e.scenario: e.cost for group in groups for e in group if e.policy == KEEP_ALL}
+    whole = [plain(e.scenario) for e in sets if e.verdict and costs.get(e.scenario) == e.cost]
     told = (
         "**One set for good, trimmed**: the best fixed set of train, from which the shield drops blocks in its "
-        f"fixed order while memory is short, {counted(said)}."
+        f"fixed order while memory is short, {said}."
     )
     if whole:
         told += f" It is the full model on {some(whole, len(groups))}."
     return told + beyond(groups)
+
+
+def _by_verdict(entries: Sequence[Score], does: Mapping[Verdict, str]) -> str:
+    """On how many scenarios entries have which verdict beside the lookup; empty where none has one.
+
+    Args:
+        does: what each verdict says.
+    """
+    said = {
+        what: [plain(entry.scenario) for entry in entries if entry.verdict == verdict]
+        for verdict, what in does.items()
+    }
+    return counted(said) if any(said.values()) else ""
 
 
 def _span(points: Sequence[float]) -> str:
@@ -107,16 +113,13 @@ def beside_lookup(groups: Sequence[Sequence[Score]]) -> str:
         "equal": "is as good",
         "undecided": "is not told from it",
     }
-    said: dict[str, list[str]] = {what: [] for what in does.values()}
-    for group in groups:
-        champion = next((entry for entry in group if "all" in entry.champion), None)
-        if champion and champion.verdict is not None:
-            said[does[champion.verdict]].append(plain(champion.scenario))
-    if not any(said.values()):
+    champions = [entry for group in groups for entry in group if "all" in entry.champion]
+    said = _by_verdict(champions, does)
+    if not said:
         return ""
     return (
         "**Deciding better than the lookup**: the champion, which validation chooses among policies that "
-        f"do not learn, {counted(said)}." + beyond(groups)
+        f"do not learn, {said}." + beyond(groups)
     )
 
 

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 from rapgym.bench.verdicts import is_conditional
-from rapgym.report.bench import interval_of
+from rapgym.report.bench import interval_of, listed
 from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 from rapgym.worth import point as worth_point
@@ -123,11 +123,7 @@ def _judged(point: Point) -> tuple[Part, str]:
 def _fitting(point: Point) -> str:
     part, rows = _judged(point)
     each = [f"{part.fits[name]:.1%} in {said}" for name, said in NAMES.items() if name in part.fits]
-    return f"The full model fits in so many seconds of the {rows} rows: {_listed(each)}."
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"The full model fits in so many seconds of the {rows} rows: {listed(each)}."
 
 
 def _not_pruning(point: Point) -> str:

@@ -208,8 +208,7 @@ def difference(
     parts: pieces.Pieces,
 ) -> Estimate:
     """What one way costs less another on held-out rows, paired, with the quality table's own error."""
-    offsets = (one_log.limit_row[0] - one_log.row[0]) % len(one_log)
-    draws = score.resamples(parts, offsets)
+    draws = score.resamples(parts, one_log.offsets)
     a, b, output = draws.summed(
         [one_log.cost, other_log.cost, np.ones(one_log.row.shape)], one_log.output_tokens
     )

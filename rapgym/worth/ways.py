@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from rapgym.arrays import BoolArray
+from rapgym.arrays import BoolArray, IntArray
+from rapgym.bench import pieces
 from rapgym.errors import DataUnavailable, InvalidTable, UnmeasuredSet
 from rapgym.model.shapes import BF16, Format
 from rapgym.policies import reference
@@ -23,6 +24,7 @@ from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import card, tables, worlds
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import reward
+from rapgym.world.records import World
 
 # What a way leaves of the model: all of it; one set of blocks for good; what fits, at run time.
 Kind = Literal["whole", "fixed", "pruned"]
@@ -104,11 +106,9 @@ def _is_known(story: Scenario, way: Way) -> bool:
 
 def fits(story: Scenario, form: Format, split: Split) -> BoolArray:
     """Whether the full model fits in a format, in each second as it was recorded, bool [T, W]."""
-    world, foot = worlds.world(story, split), card.footprint(story, form)
-    rows, whole = world.rows, np.ones(world.blocks, dtype=bool)
-    used = foot.used_bytes(whole, rows.prompt_tokens + rows.reserved_tokens, rows.prompt_tokens)
-    there: BoolArray = (used + foot.margin_bytes)[:, None] <= rows.limit_bytes
-    return there
+    world = worlds.world(story, split)
+    whole = np.ones(world.blocks, dtype=bool)
+    return pieces.fitting_seconds(world, whole, card.footprint(story, form))
 
 
 class Player:
@@ -156,7 +156,7 @@ class Player:
         )
         lowest = np.minimum.accumulate(rows.limit_bytes, axis=1)
         served = np.zeros(len(sets.kept))
-        for row, limit_row in _lanes(world.rows.batch.size, self.story.offsets):
+        for row, limit_row in _lanes(world, self.story.offsets):
             there = (used[row][:, None] <= lowest[limit_row][:, :, None]).mean(axis=1)
             served += rows.output_tokens[row] @ there
         served /= max(self.story.offsets * int(rows.output_tokens.sum()), 1)
@@ -176,12 +176,11 @@ class Player:
         lowest = rows.limit_bytes.min(axis=1)
         return all(
             bool((used[row] + foot.margin_bytes <= lowest[limit_row]).all())
-            for row, limit_row in _lanes(len(rows), self.story.offsets)
+            for row, limit_row in _lanes(world, self.story.offsets)
         )
 
 
-def _lanes(rows: int, offsets: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of demand and of the limit in each pairing, as `rollout.paired_rows` has them."""
-    row = np.arange(rows)
-    for k in range(offsets):
-        yield row, (row + k * rows // offsets) % rows
+def _lanes(world: World, offsets: int) -> Iterator[tuple[IntArray, IntArray]]:
+    """Rows of demand and of the limit, [T] each, in one pairing after the other."""
+    row, limit_row = rollout.paired_rows(world, offsets)
+    return zip(row.T, limit_row.T, strict=True)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rapgym.bench import suitability, verdicts
 from rapgym.bench.cells import BOUND, LOOKUP, STATIC_REPAIRED
@@ -216,11 +216,8 @@ def overall(said: Sequence[Verdict]) -> str:
     if len(count) == 1:
         return f"**{said[0]}** ({len(said)} of {len(said)})"
     return ", ".join(
-        f"{verdict} on {count[verdict]}" for verdict in FOUND_ORDER if count[verdict]
+        f"{verdict} on {count[verdict]}" for verdict in get_args(Verdict) if count[verdict]
     ) + (f" of {len(said)}")
-
-
-FOUND_ORDER: tuple[Verdict, ...] = ("confirmed", "refuted", "undecided")
 
 
 def _told(asked: str, answers: Told) -> list[list[str]]:

@@ -1,7 +1,7 @@
 # `make bench` and `make test` need no preparation: each sets up .venv itself, and again only when
 # pyproject.toml or constraints.txt has changed. PYTHON=python3.12 make test uses another Python.
 PYTHON ?= python3
-EXTRAS := browser,dev,device,report,train,ray
+EXTRAS := browser,dev,device,docs,report,train,ray
 BENCH ?=
 LEADERBOARD ?=
 # A file stays on one worker: its fixtures build wheels and models once.
@@ -12,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check format lint types readme leaderboard sensitivity slow packaging ray clients fuzz mutations clean
+.PHONY: bench test check format lint types readme docs links leaderboard sensitivity slow packaging ray clients fuzz mutations clean
 .NOTPARALLEL:
 
 bench: $(VENV)/.core
@@ -40,6 +40,15 @@ sensitivity: $(VENV)/.core
 # results under baselines/results/.
 readme: $(VENV)/.dev
 	$(BIN)/python -m rapgym.studies.pages.readme
+
+# The site, under build/docs: a warning is an error, and so is a link that leads nowhere.
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build -W --keep-going -q -b dirhtml -c docs . build/docs
+	@echo "build/docs/index.html"
+
+# Links that leave the site: this asks the network.
+links: $(VENV)/.dev
+	$(BIN)/sphinx-build -q -b linkcheck -c docs . build/links
 
 # Every entry's rows replayed, the policy of one asked again, and the page made of them: a minute.
 # LEADERBOARD=--check writes nothing, and fails where the page is another.

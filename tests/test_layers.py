@@ -27,6 +27,7 @@ PACKAGES = [
     "envs",
     "rivals",
     "bench",
+    "worth",
     "submissions",
     "audit",
     "report",

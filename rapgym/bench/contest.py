@@ -25,12 +25,6 @@ from rapgym.scenarios.story import Scenario
 TERMS = ("quality", "stall", "emergency", "refused")
 
 
-def _offsets(cell: Cell) -> IntArray:
-    """Of each lane: the tenant's row less the served one."""
-    offsets: IntArray = (cell.log.limit_row[0] - cell.log.row[0]) % len(cell.log)
-    return offsets
-
-
 def draws_of(cells: list[Cell]) -> Resamples:
     """The resamples that all policies of a scenario share.
 
@@ -43,7 +37,7 @@ def draws_of(cells: list[Cell]) -> Resamples:
         raise InvalidResult(
             f"cells of {story.id} have {rows} rows, its test split here {found.rows}"
         )
-    return score.resamples(found, _offsets(cells[0]))
+    return score.resamples(found, cells[0].log.offsets)
 
 
 def by_policy(cells: list[Cell]) -> dict[str, list[Cell]]:

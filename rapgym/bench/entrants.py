@@ -109,15 +109,8 @@ class PolicyEntrant(Listed):
         return not self.entry.reads or bool(registry.trained_seeds(self.entry, story))
 
     def seeds(self, story: Scenario, asked: Sequence[int]) -> Sequence[int]:
-        """Those of its training runs, where it learns.
-
-        None on the user's own traces where it has not been trained on them, and none of how a run
-        began that did not keep it. On ours a run that is missing is an error, which the cell raises.
-        """
-        if not self.entry.reads:
-            return asked
-        none = story.is_own or self.entry.start_of
-        return registry.trained_seeds(self.entry, story) or ([] if none else [0])
+        """Those of its training runs, where it learns: none where it was not trained."""
+        return registry.trained_seeds(self.entry, story) if self.entry.reads else asked
 
     def facts(self, story: Scenario, seed: int) -> About:
         return cells.policy_facts(story, self.entry, seed)
@@ -257,6 +250,11 @@ ALWAYS = (
 def every() -> list[Entrant]:
     """All that can be asked for by a name of ours: policies, then rivals."""
     return [*map(PolicyEntrant, registry.POLICIES), *map(RivalEntrant, rivals.every())]
+
+
+def learns(found: Entrant) -> bool:
+    """Whether an entrant stands on training runs."""
+    return isinstance(found, PolicyEntrant) and bool(found.entry.reads)
 
 
 def entrant(name: str, terms: Terms | None = None) -> Entrant:

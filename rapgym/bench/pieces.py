@@ -20,6 +20,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.bench.records import Unit
+from rapgym.model.memory import Footprint
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.workload import series
@@ -85,9 +86,13 @@ def _and_seams(first: IntArray, begins: BoolArray | None) -> IntArray:
     return first if begins is None else np.union1d(first, np.flatnonzero(begins))
 
 
-def fitting_seconds(world: World, kept: BoolArray) -> BoolArray:
-    """Whether a kept set fits in each second, [T, W]; the tenant's rows as they were recorded."""
-    rows, footprint = world.rows, world.footprint
+def fitting_seconds(world: World, kept: BoolArray, footprint: Footprint | None = None) -> BoolArray:
+    """Whether a kept set fits in each second, [T, W]; the tenant's rows as they were recorded.
+
+    Args:
+        footprint: bytes in another format than the world's own.
+    """
+    rows, footprint = world.rows, footprint or world.footprint
     tokens = rows.prompt_tokens + rows.reserved_tokens
     used = footprint.used_bytes(kept, tokens, rows.prompt_tokens) + footprint.margin_bytes
     fits: BoolArray = used[:, None] <= rows.limit_bytes

@@ -99,16 +99,23 @@ def runnable(
         asked: names that the user gives; all that can be run where None.
 
     Returns:
-        Names; and, of methods that learn, those without a training run for any of the scenarios, as
-        on the user's own traces, or where only the package was installed and not its repository.
+        Names; and, of methods that learn, those without a training run, with the scenarios where they have
+        none unless these are all: as on the user's own traces, or where only the package was installed and
+        not its repository.
 
     Raises:
         InvalidPolicy: one that is asked for has no training run for one of the scenarios.
     """
     if asked is None:
-        every = entrants.every()
-        out = [each.name for each in every if not any(map(each.is_ready, stories))]
-        return [each.name for each in every if each.name not in out], out
+        names, out = list[str](), list[str]()
+        for each in entrants.every():
+            missing = [story.name for story in stories if not each.is_ready(story)]
+            if len(missing) < len(stories):
+                names.append(each.name)
+            if missing and entrants.learns(each):
+                everywhere = len(missing) == len(stories)
+                out.append(each.name if everywhere else f"{each.name} ({', '.join(missing)})")
+        return names, out
     for each in map(entrants.entrant, asked):
         for story in stories:
             if not each.is_ready(story):

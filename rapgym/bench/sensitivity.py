@@ -198,7 +198,7 @@ def _scores(story: Scenario, served: Mapping[str, Cell]) -> dict[str, Entry]:
     Gain is not known where the variant's series keeps no single requests: nobody can be admitted alone.
     """
     log = served[BOUND].log
-    draws = score.resamples(pieces.of_split(story), (log.limit_row[0] - log.row[0]) % len(log))
+    draws = score.resamples(pieces.of_split(story), log.offsets)
     admission = _admission(story)
     every = [*served.values(), *([admission] if admission else [])]
     *sums, whole = draws.summed(

@@ -22,8 +22,9 @@ from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import tuning as rollout_tuning
 from rapgym.rollout.log import weighted_mean
-from rapgym.scenarios import tables, worlds
+from rapgym.scenarios import serving, tables, worlds
 from rapgym.scenarios.card import card_bytes
+from rapgym.scenarios.serving import Assumed, ServeScenario
 from rapgym.scenarios.story import GIB, Recorded, Scenario, Tenant
 from rapgym.workload import series
 from rapgym.world import bound
@@ -46,17 +47,11 @@ def numbers(story: Scenario) -> dict[str, Any]:
     rows = {split: len(worlds.world(story, split).rows) for split in ("train", "test")}
     dense, floor = _shares(story)
     credited = whole.origin.get("sources", {})
-    served = model_spec(story.served)
     train = _load(story, "train")
     return {
         "group": story.group,
         "claims": story.claims,
-        "card_gib": story.card_gib,
-        "served": f"{story.served}, {_requests(story.every)} of {story.trace}",
-        "form": f"weights {story.form.weights}, KV {story.form.kv}",
-        "weights_gib": memory.weight_bytes(served, story.form) / GIB,
-        "kv_kib_a_token": memory.model_kv_token_bytes(served, story.form.kv) / 1024,
-        "tenant": _tenant(story),
+        **_card(story),
         "limit_gib_mean": train.left * story.card_gib,
         "limit_gib_p5": train.left_p5 * story.card_gib,
         "tokens_in_flight_mean": train.tokens,
@@ -87,6 +82,44 @@ def _requests(every: int) -> str:
     in_the_teens = every // 10 % 10 == 1
     ending = "th" if in_the_teens else {1: "st", 2: "nd", 3: "rd"}.get(every % 10, "th")
     return f"every {every}{ending} request"
+
+
+def serving_numbers(story: ServeScenario) -> dict[str, Any]:
+    """What follows from a serving scenario, its traffic left alone: that may be days, or not be here."""
+    base, profile = story.base, serving.engine_profile(story)
+    name = "assumed, from data sheets" if isinstance(story.profile, Assumed) else story.profile
+    return {
+        "base": base.name,
+        "claims": story.claims,
+        **_card(base),
+        "profile": name,
+        "prefill_tokens_per_s": profile.tokens_per_s,
+        "step_tokens": profile.step_tokens,
+        "max_sequences": profile.max_sequences,
+        "shed_s": story.shed_s,
+        "ttft_s": story.deadlines.ttft_s,
+        "ttft_s_a_prompt_token": story.deadlines.ttft_token_s,
+        "tpot_s": story.deadlines.tpot_s,
+        "late_s": story.deadlines.late_s,
+        "history_share": list(story.history_share),
+        "restore_s": base.restore_s,
+        "reaction_s": base.reaction_s,
+        "quality_table": base.table,
+        "splits": base.splits,
+    }
+
+
+def _card(story: Scenario) -> dict[str, Any]:
+    """What stands on the card: the model served and the tenant."""
+    served = model_spec(story.served)
+    return {
+        "card_gib": story.card_gib,
+        "served": f"{story.served}, {_requests(story.every)} of {story.trace}",
+        "form": f"weights {story.form.weights}, KV {story.form.kv}",
+        "weights_gib": memory.weight_bytes(served, story.form) / GIB,
+        "kv_kib_a_token": memory.model_kv_token_bytes(served, story.form.kv) / 1024,
+        "tenant": _tenant(story),
+    }
 
 
 def _tenant(story: Scenario) -> str | None:

@@ -23,6 +23,7 @@ from rapgym.jobs import ending
 # In the order of `rapgym --help`. A command is added here and in a module of the same name.
 COMMANDS = (
     "bench",
+    "map",
     "scenarios",
     "policies",
     "tables",

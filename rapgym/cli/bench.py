@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rapgym.cli import Subparsers, at_least, own_traces, users, workers
 from rapgym.cli import report as cli_report
-from rapgym.files.shown import shown_lines
+from rapgym.files.shown import shown, shown_lines
 
 DEFAULT_OUT = Path("results/bench.csv.gz")
 
@@ -33,36 +33,7 @@ def add(subparsers: Subparsers) -> None:
         metavar="NAME",
         help="of a scenario, or the path of a .toml file (see rapgym scenarios new); all but those of days unless named",
     )
-    command.add_argument(
-        "--served",
-        metavar="MODEL",
-        help="serve another model: a shape by name or the path of a config.json",
-    )
-    command.add_argument(
-        "--trace",
-        "--memory",
-        dest="trace",
-        metavar="FILE",
-        help="a recording of memory (see rapgym record), or what nvidia-smi or DCGM wrote: it takes the "
-        "tenant's place in the scenarios named, laptop unless named. What policies tune is tuned on its "
-        "train part first",
-    )
-    command.add_argument(
-        "--requests",
-        metavar="FILE",
-        help="with --trace: serve these requests, all of them, instead of the scenario's; a trace, or a log as "
-        "rapgym record --access-log reads them",
-    )
-    own_traces.add_pairing(command)
-    command.add_argument(
-        "--card",
-        type=float,
-        metavar="GIB",
-        help="with --trace or --served: all memory there is, GiB",
-    )
-    command.add_argument(
-        "--every", type=at_least(1), metavar="K", help="with --trace: every K-th request only"
-    )
+    own_traces.add_deployment(command)
     command.add_argument(
         "--policy",
         action="append",
@@ -112,7 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.bench import run as bench_run
     from rapgym.bench import scoreboard
     from rapgym.report import bench as bench_report
+    from rapgym.report import worth as worth_report
     from rapgym.scenarios import catalogue
+    from rapgym.worth import point as worth_point
 
     out = _out(arguments)
     if arguments.report:
@@ -120,6 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
     terms = users.terms(arguments)
     stories = catalogue.named(own_traces.names(arguments))
     own_traces.tried(stories)
+    deployed = [story for story in stories if story.is_own and not story.is_drawn]
+    if not arguments.json:
+        for line in dict.fromkeys(map(worth_report.about, deployed)):
+            print(shown(line))
     names, untrained = bench_run.runnable(stories, arguments.policy)
     if untrained:
         print(
@@ -148,6 +125,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(shown_lines(bench_report.table(found.scores)))
         print()
         print(shown_lines(bench_report.ranking_lines(found.header["rankings"])))
+        for story in deployed:
+            print(f"\n{shown(story.name)}: is run-time pruning worth it?")
+            print(worth_report.wrapped(worth_report.sentences(worth_point.played(story))))
         print(f"\nwrote {out}; check it with: rapgym verify {out}")
     if arguments.report:
         cli_report.of_results(found, out, arguments.report, told=not arguments.json)

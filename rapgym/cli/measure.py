@@ -11,7 +11,7 @@ from rapgym.cli import Subparsers, at_least, measured, require
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
 from rapgym.files import checked, writing
 from rapgym.model import pretrained
-from rapgym.model.shapes import BF16, FORMATS, Format
+from rapgym.model.shapes import BF16, Format, format_of
 from rapgym.quality import texts as quality_texts
 
 if TYPE_CHECKING:
@@ -235,10 +235,7 @@ def _checked(arguments: argparse.Namespace) -> Format:
         raise InvalidSpec("--sample goes with --kept or --kept-from, not with --design")
     if design in DESIGNS and asked:
         raise InvalidSpec(f"--design {design} names its own sets: leave --kept away")
-    named = {f"{form.weights}/{form.kv}": form for form in (BF16, *FORMATS)}
-    if arguments.format not in named:
-        raise InvalidSpec(f"--format {arguments.format!r}: there are {', '.join(named)}")
-    form = named[arguments.format]
+    form = format_of(arguments.format)
     if form != BF16 and design in ("formats", "choice"):
         raise InvalidSpec(f"--design {design} compares all formats with bf16: leave --format away")
     if design == "history" and (form != BF16 or arguments.text or not arguments.orders_of):

@@ -1,9 +1,10 @@
-"""Scenarios that are changed on the command line: `--trace` and its options, and `--served`."""
+"""Scenarios that are changed on the command line: traces, model, card and link of the user's own."""
 
 import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from rapgym.cli import at_least
 from rapgym.files.shown import shown
 
 if TYPE_CHECKING:
@@ -56,35 +57,132 @@ def how(arguments: argparse.Namespace) -> "How":
     )
 
 
-def names(arguments: argparse.Namespace) -> list[str] | None:
+# Of a deployment: what is said of it on the command line, by what a scenario's name calls it.
+DEPLOYED = {
+    "requests": "requests", "card": "card", "every": "every", "served": "served", "format": "format",
+    "restore_s": "restore", "link": "link", "reaction_s": "reaction", "window": "window",
+    "tenant_gib": "tenant", "profile": "profile",
+}  # fmt: skip
+
+
+def add_deployment(command: argparse.ArgumentParser) -> None:
+    """Add all that says of a deployment what a scenario would: model, card, link, traffic, who else."""
+    command.add_argument(
+        "--served", metavar="MODEL",
+        help="serve another model: a shape by name or the path of a config.json",
+    )  # fmt: skip
+    command.add_argument(
+        "--format", metavar="WEIGHTS/KV",
+        help="in which it lies on the card: bf16/bf16, int8/bf16, int4/bf16, bf16/int8, int8/int8, int4/int8",
+    )  # fmt: skip
+    command.add_argument(
+        "--card", type=positive_number, metavar="GIB", help="all memory there is, GiB"
+    )
+    link = command.add_mutually_exclusive_group()
+    link.add_argument(
+        "--restore-s", type=positive_number, metavar="S",
+        help="seconds that the host link takes to bring every block back",
+    )  # fmt: skip
+    link.add_argument(
+        "--link",
+        type=positive_number,
+        metavar="GB/S",
+        help="instead: what the host link brings a second",
+    )
+    command.add_argument(
+        "--reaction-s", type=float, metavar="S",
+        help="seconds for which serving pauses while blocks leave after memory was taken",
+    )  # fmt: skip
+    command.add_argument(
+        "--window", type=at_least(1, 999), metavar="S",
+        help="seconds of a row: how long a request stays, weighted by its tokens",
+    )  # fmt: skip
+    command.add_argument(
+        "--profile", metavar="NAME", help="what a device adds: a device profile by name or file"
+    )
+    command.add_argument(
+        "--trace", "--memory", dest="trace", metavar="FILE",
+        help="a recording of memory (see rapgym record), or what nvidia-smi or DCGM wrote: it takes the "
+        f"tenant's place in the scenarios named, {OWN_BASE} unless named",
+    )  # fmt: skip
+    command.add_argument(
+        "--tenant-gib", metavar="GIB",
+        help="instead: GiB that others hold all the time, or none",
+    )  # fmt: skip
+    command.add_argument(
+        "--requests", metavar="FILE",
+        help="with --trace or --tenant-gib: serve these requests, all of them, instead of the scenario's; a "
+        "trace, or a log as rapgym record --access-log reads them",
+    )  # fmt: skip
+    command.add_argument(
+        "--every", type=at_least(1), metavar="K",
+        help="with --trace or --tenant-gib: every K-th request only",
+    )  # fmt: skip
+    add_pairing(command)
+
+
+def positive_number(text: str) -> float:
+    """An argparse type: a number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def told(arguments: argparse.Namespace) -> dict[str, str]:
+    """What the options of `add_deployment`, as far as a command has them, say of a scenario.
+
+    Raises:
+        InvalidSpec: two of them contradict each other, or a unit or a zone is none.
+    """
+    from rapgym.errors import InvalidSpec
+
+    values = {key: getattr(arguments, name, None) for name, key in DEPLOYED.items()}
+    found = {
+        key: repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+        for key, value in values.items()
+        if value is not None
+    }
+    if (memory := getattr(arguments, "trace", None)) is not None:
+        if "tenant" in found:
+            raise InvalidSpec(
+                "--tenant-gib says what others hold all the time, --trace what they held: leave one of them out"
+            )
+        found = {"memory": memory} | found
+    return found | how(arguments).told
+
+
+def names(arguments: argparse.Namespace, *, maps: bool = False) -> list[str] | None:
     """The names of the scenarios that are asked for, None for all; on own traces, what they are called.
+
+    Args:
+        maps: for `rapgym map`: a card may stand alone, and requests without a word on who else is on the
+            card have it for themselves.
 
     Raises:
         InvalidSpec: an option has no trace to go with, or a path cannot be in a name.
     """
     from rapgym.errors import InvalidSpec
-    from rapgym.scenarios import catalogue
+    from rapgym.scenarios import catalogue, changed
+    from rapgym.workload.inputs import how as inputs_how
 
-    stated = {
-        name: getattr(arguments, name, None) for name in ("requests", "card", "every", "served")
-    }
-    told = {name: f"{value:g}" if name == "card" else str(value) for name, value in stated.items()
-            if value is not None}  # fmt: skip
-    told |= how(arguments).told
-    if arguments.trace is not None:
-        options = {"memory": arguments.trace, **told}
-        return [catalogue.name_of(base, options) for base in arguments.scenario or [OWN_BASE]]
-    if "served" in told:
-        if alone := sorted(told.keys() & catalogue.OF_MEMORY):
-            raise InvalidSpec(f"--{alone[0]} needs --trace, a recording of memory")
-        return [
-            catalogue.name_of(base, told)
-            for base in arguments.scenario or [story.name for story in catalogue.by_default()]
-        ]
-    if told:
-        raise InvalidSpec(f"--{next(iter(told))} needs --trace, a recording of memory")
-    named: list[str] | None = arguments.scenario
-    return named
+    found, others = told(arguments), {"memory", "tenant"}
+    if maps and "requests" in found and not others & {*found}:
+        found["tenant"] = changed.ALONE
+    if not others & {*found}:
+        traffic = [key for key in found if key in {*changed.OF_TRAFFIC, *inputs_how.OPTIONS}]
+        alone = ["card"] if [*found] == ["card"] and not maps else []
+        if needing := [*traffic, *alone]:
+            raise InvalidSpec(
+                f"--{needing[0]} needs --trace, a recording of memory, or --tenant-gib none where nobody else "
+                "is on the card"
+            )
+    stated: list[str] | None = arguments.scenario
+    if not found:
+        return stated
+    if not stated and not maps and not others & {*found}:
+        stated = [story.name for story in catalogue.by_default()]
+    return [changed.name_of(base, found) for base in stated or [OWN_BASE]]
 
 
 def tried(stories: "list[Scenario]") -> "list[Scenario]":

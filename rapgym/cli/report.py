@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"file": str(out), "bytes": size}))
     else:
-        _say(out, size)
+        say(out, size)
     return 0
 
 
@@ -102,10 +102,10 @@ def of_results(found: "Results", path: Path, out: Path, *, told: bool) -> None:
 
     size = report_page.written(bench_page.page(found, path), out)
     if told:
-        _say(out, size)
+        say(out, size)
 
 
-def _say(out: Path, size: int) -> None:
+def say(out: Path, size: int) -> None:
     print(f"wrote {out} ({size / 1e6:.1f} MB): open it in a browser")
 
 

@@ -6,9 +6,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rapgym.cli import Subparsers
+from rapgym.cli import Subparsers, own_traces
 from rapgym.files import places
 from rapgym.files.shown import shown_lines
+
+LIKE = "chat-beside-code"  # what a new file starts from
 
 
 def add(subparsers: Subparsers) -> None:
@@ -38,16 +40,17 @@ def add(subparsers: Subparsers) -> None:
         "new",
         help="write a file of your own",
         description="Writes the numbers of a scenario with what each means, to be changed. Whatever takes "
-        "the name of a scenario takes the file.",
-        epilog="example: rapgym scenarios new my.toml --like chat-beside-code",
+        "the name of a scenario takes the file. What is said of a deployment stands in it.",
+        epilog="example: rapgym scenarios new my.toml --like chat-beside-code; your own: rapgym scenarios "
+        "new my.toml --requests log.jsonl --memory smi.csv --served config.json --card 40",
     )
     new.add_argument("file", type=Path, metavar="FILE", help="its name ends in .toml")
     new.add_argument(
         "--like",
-        default="chat-beside-code",
         metavar="NAME",
-        help="start from this one (%(default)s)",
+        help=f"start from this one ({LIKE}; for a deployment of your own {own_traces.OWN_BASE}, as rapgym map does)",
     )
+    own_traces.add_deployment(new)
     new.add_argument("--force", action="store_true", help="overwrite a file that is there")
     new.set_defaults(run=_new)
     check = actions.add_parser(
@@ -87,28 +90,37 @@ def add(subparsers: Subparsers) -> None:
     build.set_defaults(run=_build)
 
 
+SERVING = "serving"  # the group of scenarios that RAP-Serve-v0 plays
 GROUP_TITLES = {
     "8-bit": "8-bit: what one would deploy first; the headline",
     "16-bit": "16-bit: the paper's setting",
     "days": "days: long ones",
     "own": "own",
+    SERVING: "serving: a queue and continuous batching, for RAP-Serve-v0",
 }
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from rapgym.scenarios import serving
     from rapgym.scenarios.catalogue import shipped
 
     if arguments.json:
-        keys = ("id", "group", "claims", "story")
-        print(json.dumps([{k: getattr(s, k) for k in keys} for s in shipped()], indent=2))
+        keys = ("id", "claims", "story")
+        told = [{"group": s.group} | {k: getattr(s, k) for k in keys} for s in shipped()]
+        told += [{"group": SERVING} | {k: getattr(s, k) for k in keys} for s in serving.shipped()]
+        print(json.dumps(told, indent=2))
         return 0
-    width = max(len(story.name) for story in shipped())
+    names = [story.name for story in shipped()] + [story.name for story in serving.shipped()]
+    width = max(map(len, names))
     group = None
     for story in shipped():
         if story.group != group:
             group = story.group
             print(f"{GROUP_TITLES[group]}")
         print(f"  {story.name:<{width}} {story.story}")
+    print(GROUP_TITLES[SERVING])
+    for each in serving.shipped():
+        print(f"  {each.name:<{width}} {each.story}")
     return 0
 
 
@@ -124,7 +136,9 @@ def _new(arguments: argparse.Namespace) -> int:
         raise InvalidSpec(f"{path}: the name of a scenario's file ends in {FILE_SUFFIX}")
     if path.exists() and not arguments.force:
         raise InvalidSpec(f"{path} is there already: name another file, or add --force")
-    text = file.written(scenario(arguments.like), path.parent)
+    arguments.scenario = [arguments.like] if arguments.like else None
+    (name,) = own_traces.names(arguments, maps=True) or [LIKE]
+    text = file.written(scenario(name), path.parent)
     with writing.written_aside(path) as aside:
         aside.write(text.encode())
     print(f"wrote {path}; check it with: rapgym scenarios check {shlex.quote(str(path))}")
@@ -132,23 +146,43 @@ def _new(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from rapgym.bench.suitability import numbers
-    from rapgym.scenarios.catalogue import name_of, scenario
+    from rapgym.bench.suitability import numbers, serving_numbers
+    from rapgym.errors import InvalidSpec
+    from rapgym.scenarios import serving
+    from rapgym.scenarios.catalogue import scenario
+    from rapgym.scenarios.changed import name_of
 
     name = arguments.name
+    if _is_serving(name):
+        if arguments.served is not None:
+            raise InvalidSpec("--served changes scenarios of windows; state another base in a file")
+        each = serving.story_of(name)
+        return _shown(each.id, each.story, serving_numbers(each), arguments)
     if arguments.served is not None:
         name = name_of(name, {"served": arguments.served})
     story = scenario(name)
-    found: dict[str, Any] = numbers(story)
+    return _shown(story.id, story.story, numbers(story), arguments)
+
+
+def _is_serving(name: str) -> bool:
+    """Whether a scenario of the serving engine is meant: its name says so, or its file has a base."""
+    from rapgym.scenarios import file, serving
+
+    if path := file.path_in(name):
+        return "base" in file.parsed(path)
+    return str(name).startswith(serving.BEFORE)
+
+
+def _shown(name: str, story: str, found: dict[str, Any], arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
         return 0
-    print(shown_lines(f"{story.id}: {story.story}"))
-    for name, value in found.items():
+    print(shown_lines(f"{name}: {story}"))
+    for key, value in found.items():
         shown = value
         if isinstance(value, float):
             shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-        print(f"  {name.replace('_', ' '):<34} {shown}")
+        print(f"  {key.replace('_', ' '):<34} {shown}")
     return 0
 
 

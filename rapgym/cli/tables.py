@@ -202,6 +202,8 @@ def _influence_lines(shown: dict[str, Any]) -> list[str]:
 
 def _format_lines(shown: dict[str, Any]) -> list[str]:
     if not shown["formats"]:
+        if (shown["weights"], shown["kv"]) != ("bf16", "bf16"):
+            return []  # formats are compared with bf16, in its table
         return ["", f"formats are not measured: rapgym measure {shown['model']} --design formats"]
     note = shown["provenance"].get("formats")
     lines = [

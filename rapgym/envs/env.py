@@ -43,17 +43,25 @@ class RapEnv(SingleForm):
     `reward_threshold` is None: what can be reached differs by scenario, and a score lies between its
     rules and its bound. Episodes are undiscounted.
 
-    **Actions that cannot be read**, or are outside the space, raise `InvalidAction`, and so does a
-    step before `reset` or after the end.
+    **Faults.** An action that cannot be read, or is outside the space, raises `InvalidAction`, and so
+    does a step before `reset` or after the end. A drop of the floor, or of what is dropped already, counts
+    as STOP.
 
-    **Arguments.** `scenario` (a name or a `Scenario`; `spec.to_json()` states a `Scenario` by its
-    fields, and such a mapping is taken too, so that the spec of either makes the same environment
-    again), `split` (`train` and its parts `learn` and `check`; `fit-1` to `fit-3` and
-    `validation-1` to `validation-3`, for cross-validation; `test`), `offset`, `observation` (`flat`, `dict`), `length_share` (of all lengths, and of what the card holds above
-    the dense weights), `device_profile` (name or file: what a device adds to bytes), `backend`
-    (`sim`, or `device`: the same rows on a live model, whose blocks, bytes and nats are real, on
-    the torch device that `device` names), `render_mode` (`ansi`, `rgb_array`, `human`; the last two
-    need the extra `render`).
+    **Arguments.**
+
+    - `scenario`: a name, the path of a `.toml` file or a `Scenario`; `spec.to_json()` states a `Scenario`
+      by its fields, and such a mapping is taken too, so that the spec of either makes the same environment
+      again.
+    - `split`: `train` and its parts `learn` and `check`; `fit-1` to `fit-3` and `validation-1` to
+      `validation-3`, for cross-validation; `test`.
+    - `offset`: the pairing of a whole split.
+    - `observation`: `flat`, or `dict`: the same and the mask.
+    - `backend`: `sim`, or `device`: the same rows on a live model, whose blocks, bytes and nats are real.
+    - `length_share`: of all lengths, and of what the card holds above the dense weights.
+    - `device_profile`: name or file of what a device adds to bytes.
+    - `device`: the torch device of the live model.
+    - `render_mode`: `ansi` gives words and a bar of memory, `rgb_array` a picture, `human` a window; the last
+      two need the extra `render`.
 
     **Version history.** v0: first version.
     """

@@ -33,19 +33,29 @@ class ServeEnv(SingleForm):
     `info` has the three terms, and every count and measure of the second: `rapgym.serving.batch.COLUMNS`.
     Rewards speak of calibration columns on every split.
 
-    **Starting state.** An idle engine with every block in memory. On `train`, `fit` and `learn` the first
+    **Starting state.** An idle engine with every block in memory. On `train`, `fit-k` and `learn` the first
     second is drawn from the seed; elsewhere `piece` says which hour of the split it is.
 
-    **Episode end.** Truncated after 600 s on `train`, `fit` and `learn`, after the hour elsewhere (the
+    **Episode end.** Truncated after 600 s on `train`, `fit-k` and `learn`, after the hour elsewhere (the
     last of a stretch may be shorter). What is in flight then is served on under the decision that
     stands and charged to the last step; what is not delivered after 600 s more costs C.
 
-    **Actions that cannot be read**, or are outside the space, raise `InvalidAction`, and so does a
-    step before `reset` or after the end.
+    **Faults.** An action that cannot be read, or is outside the space, raises `InvalidAction`, and so
+    does a step before `reset` or after the end.
 
-    **Arguments.** `scenario` (the name of a serving scenario, a `.toml` file, a `ServeScenario` or its
-    fields), `split`, `piece`, `observation` (`flat`, `dict`), `render_mode` (`ansi`, `rgb_array`, `human`;
-    the last two need the extra `render`).
+    **Arguments.**
+
+    - `scenario`: the name of a serving scenario, a `.toml` file, a `ServeScenario` or its fields.
+    - `split`: `train` and its parts `learn` and `check`; `fit-1` to `fit-3` and `validation-1` to
+      `validation-3`, for cross-validation; `test`.
+    - `piece`: which hour of a whole split; `reset(options={"piece": 3})` names one too, and
+      `env.unwrapped.world.pieces` lists them.
+    - `observation`: `flat`, or `dict`: the same and the mask.
+    - `render_mode`: `ansi` gives words and a bar of memory; `rgb_array` and `human` draw a minute of memory
+      by kind under its limit, the queue, tokens on time, late and never, and the blocks kept. These two
+      need the extra `render`.
+
+    **Version history.** v0: first version.
     """
 
     def __init__(

@@ -26,6 +26,11 @@ ASKED = ("attention_asked", "ffn_asked", "on_fall")  # the decision, as it was g
 TERMS = ("quality", "lateness", "undelivered")  # they add up to minus the reward
 
 
+def decision_space(attention: int, ffn: int) -> spaces.MultiDiscrete:
+    """Of a model of which so many blocks of each kind may be dropped."""
+    return spaces.MultiDiscrete([attention + 1, ffn + 1, 2])
+
+
 class Decisions:
     """MultiDiscrete([A + 1, F + 1, 2]): attention and FFN blocks dropped, and the standing order."""
 
@@ -33,7 +38,7 @@ class Decisions:
 
     def __init__(self, world: ServeWorld, lanes: int) -> None:
         self._lanes = lanes
-        self.space = spaces.MultiDiscrete([world.attention + 1, world.ffn + 1, 2])
+        self.space = decision_space(world.attention, world.ffn)
         self.highest: IntArray = np.array([world.attention, world.ffn, 1])
 
     def legal(self) -> BoolArray:

@@ -203,3 +203,16 @@ FORMATS = (
     Format("int8", "int8"),
     Format("int4", "int8"),
 )
+
+
+def format_of(text: str) -> Format:
+    """The format that is called so: weights/kv, or the weights alone, whose KV cache is in bf16.
+
+    Raises:
+        InvalidSpec: there is none, and the message lists those there are.
+    """
+    named = {f"{form.weights}/{form.kv}": form for form in (BF16, *FORMATS)}
+    found = named.get(text if "/" in text else f"{text}/bf16")
+    if found is None:
+        raise InvalidSpec(f"no format is called {text!r}; there are {', '.join(named)}")
+    return found

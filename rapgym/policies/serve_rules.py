@@ -4,12 +4,14 @@ Settings are numbers, or arrays [B] where lanes try several side by side.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.policies.serving import Grid, ServeBriefing, ServeReading
+from rapgym.policies.serve_futures import Futures
+from rapgym.policies.serving import Grid, ServeBriefing, ServeReading, decisions
 from rapgym.serving.engine import DROP, PREEMPT
 
 Number = float | FloatArray
@@ -58,18 +60,14 @@ class Lookup:
     def decide(self, observation: FloatArray, rng: np.random.Generator) -> IntArray:
         seen = self._briefing.read(observation)
         attention, ffn = self._grid.least(self._loss(seen))
-        return _decisions(attention, ffn)
+        return decisions(attention, ffn)
 
     def _loss(self, seen: ServeReading) -> FloatArray:
         """Nats a token of demand at each pair of counts, [B, A + 1, F + 1]."""
-        grid = self._grid
         tokens = seen.held_tokens + seen.prefill_tokens + self._demand * seen.queued_tokens
-        room = grid.room_tokens(seen.limit_bytes - self._margin_bytes)
-        # With nothing to serve, blocks stand or fall by their own bytes.
-        asked = np.maximum(tokens, 1.0)[:, None, None]
-        unmet = np.clip((asked - room) / asked, 0.0, 1.0)
-        price = np.broadcast_to(np.asarray(self._price) * grid.ceiling, tokens.shape)
-        return (1 - unmet) * grid.nll + unmet * price[:, None, None]
+        price = np.broadcast_to(np.asarray(self._price) * self._grid.ceiling, tokens.shape)
+        room_bytes = seen.limit_bytes - self._margin_bytes
+        return self._grid.loss(np.maximum(tokens, 1.0), room_bytes, price)
 
 
 class Hysteresis(Lookup):
@@ -95,7 +93,7 @@ class Hysteresis(Lookup):
         ripe = fewer & (self._patience >= np.asarray(self._seconds)[..., None])
         self._held = np.where(ripe, self._most, np.maximum(self._held, wanted))
         self._patience[ripe] = 0
-        return _decisions(self._held[:, 0], self._held[:, 1])
+        return decisions(self._held[:, 0], self._held[:, 1])
 
 
 class Hurry(Lookup):
@@ -117,11 +115,7 @@ class Hurry(Lookup):
         return decisions
 
 
-def _decisions(attention: IntArray, ffn: IntArray) -> IntArray:
-    return np.stack([attention, ffn, np.full_like(attention, DROP)], axis=1)
-
-
-def _crossed(**values: tuple[float, ...]) -> dict[str, FloatArray]:
+def crossed(**values: tuple[float, ...]) -> dict[str, FloatArray]:
     """Every combination, the first varying slowest."""
     tried = np.meshgrid(*values.values(), indexing="ij")
     return {name: each.ravel() for name, each in zip(values, tried, strict=True)}
@@ -139,25 +133,48 @@ def fixed_settings(briefing: ServeBriefing) -> Settings:
     return {"attention": a.ravel(), "ffn": f.ravel(), "on_fall": order.ravel()}
 
 
-# Each rule, and the settings that tuning tries: none has more than a method may try.
-RULES: dict[str, tuple[Callable[..., Any], Callable[[ServeBriefing], Settings] | Settings]] = {
-    "engine": (Fixed, {}),
-    "keep-all-drop": (Fixed, {"on_fall": np.array([DROP])}),
-    "fixed": (Fixed, fixed_settings),
-    "lookup": (Lookup, _crossed(margin=MARGINS, demand=DEMANDS, price=PRICES)),
-    "hysteresis": (
-        Hysteresis,
-        _crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 0.6, 1.0), seconds=(2, 5, 15, 60)),
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A method, what tuning tries of it, and what it does."""
+
+    make: Callable[..., Any]
+    # Values of each argument, entry i of all of them one setting: none has more than a method may try.
+    tried: Callable[[ServeBriefing], Settings] | Settings
+    says: str
+
+
+RULES = {
+    "engine": Rule(Fixed, {}, "the engine of today: all blocks stay, the last admitted go where memory falls"),
+    "keep-all-drop": Rule(
+        Fixed, {"on_fall": np.array([DROP])},
+        "all blocks stay until memory falls below what is in use; then blocks go, and come back as they fit",
     ),
-    "hurry": (
+    "fixed": Rule(Fixed, fixed_settings, "the same counts all the time, under either standing order"),
+    "lookup": Rule(
+        Lookup, crossed(margin=MARGINS, demand=DEMANDS, price=PRICES),
+        "the counts of least loss beside which what runs, and a share of what waits, fits now",
+    ),
+    "hysteresis": Rule(
+        Hysteresis,
+        crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 0.6, 1.0), seconds=(2, 5, 15, 60)),
+        "the lookup that drops at once and brings back after seconds in which less would have done",
+    ),
+    "hurry": Rule(
         Hurry,
-        _crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 1.0),
-                 blocks_a_second=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
+        crossed(margin=(0.0, 0.02), demand=(0.0, 0.5), price=(0.3, 1.0),
+                blocks_a_second=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
+        "the lookup that also drops FFN blocks for speed while prompts pile up",
+    ),
+    "futures": Rule(
+        Futures,
+        crossed(margin=(0.0, 0.02), demand=(0.0, 0.5, 1.0), price=(0.3, 0.6, 1.0), later=(0.1, 0.5)),
+        "model-predictive control: the counts of least mean loss over what memory did next in train where "
+        "its past was most like now",
     ),
 }  # fmt: skip
 
 
 def settings_of(name: str, briefing: ServeBriefing) -> dict[str, FloatArray | IntArray]:
     """What tuning tries of a rule, one entry a setting; of one without free parameters a single one."""
-    found = RULES[name][1]
+    found = RULES[name].tried
     return dict(found(briefing) if callable(found) else found)

@@ -11,20 +11,30 @@ from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.scenarios.story import Split
 from rapgym.serving import sight
+from rapgym.serving.engine import DROP
 from rapgym.serving.world import ServeWorld
+
+_RECENT_S = np.diff([age for age in sight.AGES_S if age <= 10])  # seconds of the newest bins
 
 
 @dataclass(frozen=True, slots=True)
 class ServeReading:
-    """An observation in tokens, bytes and blocks, [B] each."""
+    """An observation in tokens, bytes and blocks, [B] each unless stated."""
 
-    limit_bytes: FloatArray  # in the second before
+    limits_bytes: FloatArray  # in each second before, the newest last, [B, BACK_S]
+    prompts_per_s: FloatArray  # prompt tokens that arrived, mean of the last 10 s
     queued_tokens: FloatArray  # of requests that wait
     prefill_tokens: FloatArray  # that running sequences have still to prefill
     running: FloatArray  # sequences
     held_tokens: FloatArray  # in used pages
     attention: FloatArray  # blocks dropped; one that is loading counts
     ffn: FloatArray
+
+    @property
+    def limit_bytes(self) -> FloatArray:
+        """In the second before, [B]."""
+        newest: FloatArray = self.limits_bytes[:, -1]
+        return newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,11 @@ class ServeBriefing:
         droppable = np.array([self.train.attention, self.train.ffn])
         gone = np.rint((1 - part("kept")) * droppable)
         return ServeReading(
-            limit_bytes=part("limit")[:, -1] * units[sight.CARD_BYTES],
+            limits_bytes=part("limit") * units[sight.CARD_BYTES],
+            prompts_per_s=part("prompts")[:, : len(_RECENT_S)]
+            @ _RECENT_S
+            / _RECENT_S.sum()
+            * units[sight.PROMPT_TOKENS],
             queued_tokens=part("queue")[:, 1] * units[sight.MOST_TOKENS],
             prefill_tokens=part("prefill")[:, 0] * units[sight.STEP_TOKENS],
             running=np.rint(part("running")[:, 0] * units[sight.MOST_SEQUENCES]),
@@ -113,8 +127,28 @@ class Grid:
         """Tokens whose KV cache fits beside each pair's blocks, below 0 where not even those, [B, A+1, F+1]."""
         return (limit_bytes[:, None, None] - self.base_bytes) / self.token_bytes
 
+    def loss(self, asked: FloatArray, limit_bytes: FloatArray, price: FloatArray) -> FloatArray:
+        """Nats a token at each pair where `asked` tokens want room: what finds none loses `price`.
+
+        Args:
+            asked: with nothing to serve 1, so that blocks stand or fall by their own bytes; [B].
+            price: nats of a token without room, [B].
+
+        Returns:
+            [B, A + 1, F + 1].
+        """
+        wanted = asked[:, None, None]
+        unmet = np.clip((wanted - self.room_tokens(limit_bytes)) / wanted, 0.0, 1.0)
+        found: FloatArray = (1 - unmet) * self.nll + unmet * price[:, None, None]
+        return found
+
     def least(self, worth: FloatArray) -> tuple[IntArray, IntArray]:
         """The pair of least worth in each lane, the fewest blocks first among equals: [B, A+1, F+1] -> [B] twice."""
         flat = worth.reshape(len(worth), -1).argmin(axis=1)
         attention, ffn = np.unravel_index(flat, self.nll.shape)
         return attention.astype(np.int64), ffn.astype(np.int64)
+
+
+def decisions(attention: IntArray, ffn: IntArray) -> IntArray:
+    """Counts [B] each, and blocks as what goes first where memory falls: int64 [B, 3]."""
+    return np.stack([attention, ffn, np.full_like(attention, DROP)], axis=1)

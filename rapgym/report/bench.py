@@ -133,6 +133,11 @@ def counted(said: Mapping[str, Sequence[str]]) -> str:
     for what, names in held.items():
         parts.append(f"{what} on {some(names, None if parts else whole, most)}")
         most -= len(names) if len(names) <= most else 0
+    return listed(parts)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Words as a sentence lists them: "one, two and three"; empty where there are none."""
     *first, last = parts or [""]
     return f"{', '.join(first)} and {last}" if first else last
 

@@ -4,10 +4,10 @@ A sentence counts scenarios and policies, and names them only where there are on
 stand in the tables beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
-from rapgym.bench.cells import ADMISSION
+from rapgym.bench.cells import ADMISSION, KEEP_ALL, STATIC_REPAIRED
 from rapgym.bench.records import Score, Verdict
 from rapgym.bench.verdicts import CONDITIONAL
 from rapgym.report import learning as learning_findings
@@ -43,7 +43,7 @@ def overall(entries: Sequence[Score]) -> list[str]:
     groups = [group for group in by_scenario(entries).values() if group[0].headline]
     other = "**Not pruning at all**: the cheapest rival that leaves the model whole"
     four = "**Weights of 4 bits**: the cheapest rival that has them"
-    said = [_beside(groups, other), worth(groups), beside_lookup(groups)]
+    said = [_beside(groups, other), worth(groups), trimmed(groups), beside_lookup(groups)]
     said += learning_findings.overall(entries)
     said += [_beside(groups, four, FOUR_BITS), _on_top(groups)]
     return [text for text in said if text]
@@ -66,6 +66,42 @@ def worth(groups: Sequence[Sequence[Score]]) -> str:
     )
 
 
+def trimmed(groups: Sequence[Sequence[Score]]) -> str:
+    """Whether a set that never changes, trimmed where it does not fit, does as well as the lookup."""
+    does: dict[Verdict, str] = {
+        "worse": "costs more than the lookup",
+        "better": "costs less",
+        "equal": "is as good",
+        "undecided": "is not told from it",
+    }
+    sets = [entry for group in groups for entry in group if entry.policy == STATIC_REPAIRED]
+    said = _by_verdict(sets, does)
+    if not said:
+        return ""
+    costs = {e.scenario: e.cost for group in groups for e in group if e.policy == KEEP_ALL}
+    whole = [plain(e.scenario) for e in sets if e.verdict and costs.get(e.scenario) == e.cost]
+    told = (
+        "**One set for good, trimmed**: the best fixed set of train, from which the shield drops blocks in its "
+        f"fixed order while memory is short, {said}."
+    )
+    if whole:
+        told += f" It is the full model on {some(whole, len(groups))}."
+    return told + beyond(groups)
+
+
+def _by_verdict(entries: Sequence[Score], does: Mapping[Verdict, str]) -> str:
+    """On how many scenarios entries have which verdict beside the lookup; empty where none has one.
+
+    Args:
+        does: what each verdict says.
+    """
+    said = {
+        what: [plain(entry.scenario) for entry in entries if entry.verdict == verdict]
+        for verdict, what in does.items()
+    }
+    return counted(said) if any(said.values()) else ""
+
+
 def _span(points: Sequence[float]) -> str:
     return f"{points[0]:.0f} to {points[-1]:.0f}"
 
@@ -77,16 +113,13 @@ def beside_lookup(groups: Sequence[Sequence[Score]]) -> str:
         "equal": "is as good",
         "undecided": "is not told from it",
     }
-    said: dict[str, list[str]] = {what: [] for what in does.values()}
-    for group in groups:
-        champion = next((entry for entry in group if "all" in entry.champion), None)
-        if champion and champion.verdict is not None:
-            said[does[champion.verdict]].append(plain(champion.scenario))
-    if not any(said.values()):
+    champions = [entry for group in groups for entry in group if "all" in entry.champion]
+    said = _by_verdict(champions, does)
+    if not said:
         return ""
     return (
         "**Deciding better than the lookup**: the champion, which validation chooses among policies that "
-        f"do not learn, {counted(said)}." + beyond(groups)
+        f"do not learn, {said}." + beyond(groups)
     )
 
 

@@ -4,7 +4,7 @@ Costs are nats above the full bf16 model in every format, so such a rival plays 
 with the bytes and the quality of its format, and nothing has to be converted.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Literal
 
 import numpy as np
@@ -16,12 +16,13 @@ from rapgym.policies.reference import FrontierLookup
 from rapgym.quality import error as table_error
 from rapgym.rollout import log as rollout_log
 from rapgym.rollout import rollout
-from rapgym.rollout.log import EpisodeLog
+from rapgym.rollout.log import EpisodeLog, LogWriter
 from rapgym.scenarios import card, tables, worlds
 from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.story import Scenario, Split
-from rapgym.world import encoding
+from rapgym.world import encoding, simulator
 from rapgym.world.records import World
+from rapgym.world.shield import Reason
 
 Text = Literal["calib", "test"]
 
@@ -68,23 +69,45 @@ def looked_up(story: Scenario, told: World, row: IntArray, limit_row: IntArray) 
     return proposals.reshape(*row.shape, -1)
 
 
-def in_turn(priced: World, row: IntArray, limit_row: IntArray, proposals: BoolArray) -> EpisodeLog:
+def in_turn(
+    priced: World,
+    row: IntArray,
+    limit_row: IntArray,
+    proposals: BoolArray,
+    *,
+    refuses_misfit: bool = False,
+) -> EpisodeLog:
     """Serve rows [T, B] after one another in each lane, every block in memory before the first.
 
-    All are served at once, as if everything were in memory before each; then again from what was
-    found to be there, until nothing changes: row t is right after at most t repetitions, and few rows
-    need any.
+    All are served at once, as if everything were in memory before each; then again those before which
+    something else was found to be there, until nothing changes: row t is right after at most t
+    repetitions, and few rows need any.
     """
-    log = replace(
-        EpisodeLog.blank(row, limit_row, priced.blocks),
-        proposal=proposals,
-        kept_end=np.ones_like(proposals),
-    )
-    while True:
-        found = rollout.replay(priced, log, refuses_misfit=False)
-        if (found.kept_end == log.kept_end).all():
-            return found
-        log = found
+    (rows, lanes), size = row.shape, row.size
+    flat_row, flat_limit = row.ravel(), limit_row.ravel()
+    flat = proposals.reshape(size, -1)
+    before = np.ones_like(flat)
+
+    def served(which: IntArray) -> EpisodeLog:
+        state = priced.state(flat_row[which], flat_limit[which], loaded=before[which])
+        source, strict = np.full(which.size, Reason.POLICY), np.full(which.size, refuses_misfit)
+        _, outcome = simulator.step(priced, state, flat[which], source, strict)
+        writer = LogWriter()
+        writer.add(priced, state.row, state.limit_row, source, outcome)
+        return writer.finish()
+
+    changed = np.arange(size)
+    found = served(changed)  # of one row and as many lanes as there are rows [T, B]
+    while changed.size:
+        following = changed[changed < size - lanes] + lanes
+        other = (found.kept_end[0, following - lanes] != before[following]).any(axis=1)
+        changed = following[other]
+        if changed.size:
+            before[changed] = found.kept_end[0, changed - lanes]
+            again = served(changed)
+            for field in fields(EpisodeLog):
+                getattr(found, field.name)[0, changed] = getattr(again, field.name)[0]
+    return found.reshaped(rows, lanes)
 
 
 def sets_se(story: Scenario, form: Format, priced: EpisodeLog) -> float:

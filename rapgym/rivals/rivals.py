@@ -51,7 +51,8 @@ class Rival:
         return story.form if self.form is None else self.form
 
 
-_FORMATS = {
+# What else the served model can be stored in, by the name that rivals carry.
+FORMATS = {
     "int8": ("int8 weights", Format("int8")),
     "int4": ("int4 weights", Format("int4")),
     "int8-kv": ("bf16 weights, int8 KV cache", Format("bf16", "int8")),
@@ -63,17 +64,17 @@ PRUNED = tuple(
     Rival(
         f"{name}-pruned", f"{told}; on top of it the frontier lookup drops blocks", "pruned", form
     )
-    for name, (told, form) in _FORMATS.items()
+    for name, (told, form) in FORMATS.items()
 )
 WHOLE: tuple[Rival, ...] = (  # they prune nothing
     *(
         Rival(name, f"{told}; a batch that does not fit is refused", "static", form)
-        for name, (told, form) in _FORMATS.items()
+        for name, (told, form) in FORMATS.items()
     ),
     *(
         Rival(f"{name}-admission", f"{told}; the newest requests are refused until the rest fits",
               "partial-admission", form)
-        for name, (told, form) in _FORMATS.items()
+        for name, (told, form) in FORMATS.items()
     ),
     Rival("partial-admission", "the newest requests are refused until the rest fits",
           "partial-admission"),

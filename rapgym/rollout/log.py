@@ -62,6 +62,12 @@ class EpisodeLog:
     def __len__(self) -> int:
         return len(self.row)
 
+    @property
+    def offsets(self) -> IntArray:
+        """Of each lane: the tenant's row less the served one, of a log in [T, B]."""
+        found: IntArray = (self.limit_row[0] - self.row[0]) % len(self)
+        return found
+
     def reshaped(self, rows: int, lanes: int) -> "EpisodeLog":
         """The same entries as [rows, lanes]."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -1,6 +1,5 @@
 """The scenarios that came with rapgym, one TOML file each, and the names that scenarios answer to."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -9,7 +8,7 @@ from typing import Any
 from rapgym.errors import InvalidSpec
 from rapgym.files import places
 from rapgym.model.shapes import is_config, model_spec
-from rapgym.scenarios import file
+from rapgym.scenarios import changed, file
 from rapgym.scenarios.story import FILE_SUFFIX, GROUPS, Recorded, Scenario, Tenant, restored
 from rapgym.workload import loaders, servegen
 from rapgym.workload import own as own_traces
@@ -50,16 +49,16 @@ def scenario(name: str) -> Scenario:
     """The scenario of this name, with or without its version.
 
     A name that ends in `.toml` is the path of a file of the user's.
-    `BASE[memory=FILE,requests=FILE,card=GIB,every=K,served=MODEL]` is another scenario with a recording
-    of memory in its tenant's place or another model served and, where stated, other requests, card and
-    share of the requests.
+    `BASE[card=GIB,served=MODEL,memory=FILE,...]` is another scenario in which what is named is another:
+    see `rapgym.scenarios.changed`.
 
     Raises:
         InvalidSpec: there is none, and the message lists those there are; or a file cannot be read.
         DataUnavailable: a file that its name speaks of is not there.
     """
     if "[" in name:
-        return _changed(*options_of(name))
+        base, options = changed.options_of(name)
+        return _with_series(changed.changed(scenario(base), options))
     if path := file.path_in(name):
         return _with_series(_checked(file.read(path)))
     for found in shipped():
@@ -155,7 +154,7 @@ def _read_as(story: Scenario) -> tuple[object, ...]:
 
 def files_of(story: Scenario) -> tuple[str, ...]:
     """What a scenario of the user's is made of: its own file, its traces, and shapes by their path."""
-    base = options_of(story.name)[0] if "[" in story.name else story.name
+    base = changed.options_of(story.name)[0] if "[" in story.name else story.name
     path = file.path_in(base)
     names = [] if path is None else [str(path)]
     models = [story.served]
@@ -186,8 +185,9 @@ def load_scenario(name: str) -> Scenario:
     Args:
         name: one of `list_scenarios()`, with or without its version; the path of a `.toml` file of
             yours (`rapgym scenarios new` writes one); or
-            `BASE[memory=FILE,requests=FILE,card=GIB,every=K,served=MODEL]`, of which `memory` or
-            `served` must be there.
+            `BASE[KEY=VALUE,...]` with the keys `card` and `tenant` (GiB), `served`, `format`, `memory`,
+            `requests`, `every`, `restore`, `link`, `reaction`, `window`, `profile`; `requests` needs
+            `memory` or `tenant`.
 
     Returns:
         A frozen record. `dataclasses.replace` changes it, and `gymnasium.make("RAP-v0", scenario=...)`
@@ -239,74 +239,3 @@ def story_of(
     if device_profile is not None:
         found = replace(found, device_profile=device_profile)
     return found
-
-
-def _changed(base_name: str, options: dict[str, str]) -> Scenario:
-    base = scenario(base_name)
-    trace = options.get("requests", base.trace)
-    try:
-        # The stated share of a trace is of that trace: of other requests all are served.
-        every = int(options.get("every", base.every if trace == base.trace else 1))
-        card_gib = float(options.get("card", base.card_gib))
-    except ValueError as error:
-        raise InvalidSpec(f"card is a number of GiB, every a whole number: {error}") from error
-    served, memory = options.get("served", base.served), options.get("memory")
-    model_spec(served)  # says which there are
-    story = f"{base.name} with {served} served" if "served" in options else base.name
-    if memory is not None:
-        story += f" with memory in use as {memory} recorded it"
-    changed = replace(
-        base,
-        name=name_of(base.name, options),
-        story=f"{story}.",
-        card_gib=card_gib,
-        served=served,
-        trace=trace,
-        every=every,
-        tenant=base.tenant if memory is None else _recorded(memory),
-        workload="",
-        group="own",
-        synthetic=base.synthetic and memory is None,
-        splits=base.splits if memory is None else "time",
-        reading=";".join(f"{name}={options[name]}" for name in how.OPTIONS if name in options),
-    )
-    return _with_series(changed)
-
-
-def _recorded(memory: str) -> Recorded:
-    return Recorded(memory, own_traces.sha256(memory))
-
-
-_NAME = re.compile(r"(?P<base>[^\[\]]+)\[(?P<options>[^\[\]]+)\](-v\d+)?")
-OPTIONS = ("memory", "requests", "card", "every", "served", *how.OPTIONS)
-OF_MEMORY = {"requests", "every", *how.OPTIONS}  # which stand beside a recording alone
-
-
-def options_of(name: str) -> tuple[str, dict[str, str]]:
-    """What `laptop[memory=FILE,requests=FILE,card=GIB,every=K,served=MODEL]` says.
-
-    Raises:
-        InvalidSpec: it cannot be read, or names neither `memory` nor `served`.
-    """
-    found = _NAME.fullmatch(name)
-    told = dict(part.partition("=")[::2] for part in found["options"].split(",")) if found else {}
-    changes = "memory" in told or ("served" in told and not {*told} & OF_MEMORY)
-    if found is None or not changes or not all(told.values()) or {*told} - {*OPTIONS}:
-        raise InvalidSpec(
-            f"{name!r} names no scenario: one that is changed is called "
-            "BASE[memory=FILE,requests=FILE,card=GIB,every=K,served=MODEL], of which memory or served "
-            "must be there, and memory for requests and every"
-        )
-    return found["base"], told
-
-
-def name_of(base: str, options: dict[str, str]) -> str:
-    """The name that `options_of` reads.
-
-    Raises:
-        InvalidSpec: a path holds a character that the name cannot.
-    """
-    name = f"{base}[{','.join(f'{key}={value}' for key, value in options.items())}]"
-    if any(set(value) & set(",=[]") for value in (base, *options.values())):
-        raise InvalidSpec(f"{name}: a path must not hold any of , = [ ]; rename the file")
-    return name

@@ -177,8 +177,6 @@ class Scenario:
         return _digest(self, (*WORDS, *ON_DEVICE))
 
 
-# Fields that came after results were stored: at their defaults they are not recorded.
-LATER_FIELDS = ("stand_in", "length_share", "device_profile", "series_sha256", "reading")
 WORDS = ("name", "story", "trace", "group", "claims")  # fields that only speak of a scenario
 ON_DEVICE = ("stand_in", "length_share", "device_profile")  # how a device plays it
 

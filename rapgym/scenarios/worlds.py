@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rapgym import heldout
-from rapgym.errors import InvalidSpec
+from rapgym.errors import DataUnavailable, InvalidSpec
 from rapgym.files import checked, places
 from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import build, card, tables
@@ -40,6 +40,11 @@ def workload_file(story: Scenario) -> Path:
         )  # fmt: skip
     path = checked.cache_folder() / "workloads" / f"{story.workload}.csv.gz"
     if not path.is_file():
+        if story.workload.startswith(own_traces.LOADED):
+            raise DataUnavailable(
+                f"{path} is not there: the series of {story.name} under another load is made by the command that "
+                "asks for it, on this machine; run that again"
+            )
         if isinstance(story.tenant, Recorded):
             memory = story.tenant.recording
             how = How.of(story.reading)

@@ -72,7 +72,7 @@ def estimate(one: Served, other: Served | None = None) -> Estimate:
 def rule(story: ServeScenario, name: str) -> tuple[Entry, Served]:
     """One rule, tuned on train, on the whole of test."""
     begun_s, briefing = time.process_time(), serve_briefing(story)
-    make: Callable[..., ServePolicy] = serve_rules.RULES[name][0]
+    make: Callable[..., ServePolicy] = serve_rules.RULES[name].make
     settings, train_cost = best_settings(make, serve_rules.settings_of(name, briefing), briefing)
     world = serving_worlds.scoring_world(story)
     served = play(partial(make, **settings), world, world.pieces, briefing)
@@ -96,7 +96,7 @@ def searched(story: ServeScenario, search: serve_search.Search, parts: list[Part
 def beside(story: ServeScenario, settings: dict[str, Any], name: str, parts: list[Part]) -> Entry:
     """What a tuned rule comes to on the same stretches."""
     world = serving_worlds.scoring_world(story)
-    make = partial(serve_rules.RULES[name][0], **settings)
+    make = partial(serve_rules.RULES[name].make, **settings)
     return told(play(make, world, parts, serve_briefing(story)))
 
 
@@ -146,7 +146,7 @@ def main() -> None:
             progress.advance(note=entry["scenario"])
     with writing.written_aside(arguments.out) as file:
         listed = [entries[place] for place in range(len(stories))]
-        file.write((json.dumps(listed, indent=1) + "\n").encode())
+        file.write((json.dumps({"scenarios": listed}, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

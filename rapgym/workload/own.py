@@ -28,6 +28,7 @@ OWN_COLUMNS = (trace.REQUEST_COLUMNS, trace.MEMORY_COLUMNS)
 SMALLEST_ROWS = 64  # of which 16 are test: as many as there are pairings
 RULES = 2  # of this module: a change gives every workload that was made by it another name
 PREFIX = "own-"  # how the name of a workload begins that was made on this machine
+LOADED = f"{PREFIX}load-"  # and of another workload, under more or less load
 Pairing = Literal["clock", "start", "either"]
 RECORDED_POOL = "vllm-kvcache"  # how full a KV pool was, in place of a tenant's requests
 
@@ -206,7 +207,8 @@ def require_parts(made: Series, name: str, scheme: series.Scheme) -> None:
             f"{name} fills {len(made)} windows of {made.window_s} s, but {SMALLEST_ROWS} are needed: record "
             f"at least {SMALLEST_ROWS * made.window_s} s"
         )
-    for split in ("train", "test", "fit", "validation"):
+    # Where each third of train serves something, so does train without it.
+    for split in ("train", "test", *(f"validation-{fold}" for fold in series.FOLDS)):
         rows = series.split_rows(len(made), split, scheme)
         if not len(rows) or not made.output_tokens[rows].sum():
             first, last = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)

@@ -1,7 +1,7 @@
 """What a name in a bench is: a policy, a rival or an oracle, and what each does under it."""
 
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,28 @@ def test_a_policy_that_learns_is_ready_where_it_was_trained(
 ) -> None:
     found: Entrant = entrants.entrant("dqn")
     assert not found.is_ready(toy_story)
-    assert found.seeds(toy_story, [0, 1]) == [0], "whose cell says that there is no run"
+    assert found.seeds(toy_story, [0, 1]) == []
     with pytest.raises(InvalidPolicy, match="rapgym train dqn"):
         bench_run.runnable([toy_story], ["dqn"])
     monkeypatch.setattr(registry, "trained_seeds", lambda entry, story: [4, 7])
     assert found.is_ready(toy_story)
     assert found.seeds(toy_story, [0, 1]) == [4, 7]
+
+
+def test_a_bench_leaves_a_method_out_where_it_was_not_trained_and_says_so(
+    toy_story: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(toy_story, name="elsewhere")
+    monkeypatch.setattr(
+        registry, "trained_seeds",
+        lambda entry, story: [3] if entry.name == "dqn" and story == other else [],
+    )  # fmt: skip
+    names, out = bench_run.runnable([toy_story, other], None)
+    assert "dqn" in names
+    assert "dqn (toy)" in out
+    assert "hindsight" in out
+    assert not {"int8", "frontier", "int8-int8-kv"} & {word.partition(" ")[0] for word in out}
+    found = [task.name for task in bench_run.tasks([toy_story, other], ["dqn"], [0])]
+    assert found.count("dqn.3") == 1
+    with pytest.raises(InvalidPolicy, match="rapgym train dqn"):
+        bench_run.runnable([toy_story, other], ["dqn"])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from rapgym.errors import DataUnavailable, InvalidPolicy, InvalidResult
 from rapgym.files import checked, places
 from rapgym.policies import registry
 from rapgym.policies.policy import briefing
+from rapgym.report import worth
 from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload.trace import MemoryTrace, RequestTrace, write_memory, write_requests
+from rapgym.worth import point as worth_point
 
 GIB = 1 << 30
 NAME = "laptop[memory=m.csv.gz,requests=r.csv,card=23.5]"
@@ -57,7 +60,8 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def found(folder: Path, here: None) -> Results:
     """The results of the command, run once."""
     if not (folder / "own.csv.gz").exists():
-        assert cli.main(COMMAND) == 0
+        with (folder / "said.txt").open("w") as said, redirect_stdout(said):
+            assert cli.main(COMMAND) == 0
     return results.read(folder / "own.csv.gz")
 
 
@@ -71,6 +75,18 @@ def test_the_command_scores_policies_on_own_traces(found: Results) -> None:
     assert entries["bound"].gain == pytest.approx(100)
     assert entries["frontier"].cost > entries["bound"].cost > 0, "memory is short at times"
     assert not any(entry.headline for entry in entries.values())
+
+
+def test_the_command_ends_in_the_verdict_of_the_map(found: Results, folder: Path) -> None:
+    said = (folder / "said.txt").read_text().replace("\n", " ")
+    assert said.startswith("Quality comes from the reference table ")
+    point = worth_point.played(catalogue.scenario(NAME))
+    for sentence in worth.sentences(point):
+        assert sentence in said
+    costs = {entry.policy: entry.cost for entry in found.scores}
+    assert point.test is not None
+    for policy, way in (("frontier", "bf16-pruned"), ("partial-admission", "bf16-admission")):
+        assert point.test.costs[way] == pytest.approx(costs[policy], abs=1e-8), "but for rounding"
 
 
 def test_results_say_which_files_they_are_of(found: Results) -> None:

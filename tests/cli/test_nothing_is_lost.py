@@ -81,8 +81,8 @@ def test_train_overwrites_no_policy_of_other_settings(
     monkeypatch.setattr(places, "TRAINED", tmp_path / "trained")
     small = ("steps=320", "rounds=2", "lanes=4", "rollout=40", "batch=40", "width=8")
     sets = [word for one in small for word in ("--set", one)]
-    ask = ["train", "ppo_counts", "--scenario", toy_story.name, "--seeds", "1", "--jobs", "1",
-           "--quiet", *sets]  # fmt: skip
+    ask = ["train", "ppo_counts", "--scenario", toy_story.name, "--told", "train",
+           "--seeds", "1", "--jobs", "1", "--quiet", *sets]  # fmt: skip
     assert cli.main([*ask, "--publish"]) == 0
     (path,) = Path("runs").rglob("policy.npz")
     published = tmp_path / "trained" / f"{trained.place('ppo_counts', toy_story, 'train', 0)}.npz"

@@ -403,7 +403,7 @@ def test_registering_twice_does_no_harm() -> None:
     ("settings", "complaint"),
     [
         ({"scenario": "nowhere"}, "there are chat, "),
-        ({"split": "tests"}, "train, fit, validation, learn, check, test"),
+        ({"split": "tests"}, "there are train, learn, check, test, fit-1"),
         ({"observation": "image"}, "flat, dict"),
         ({"backend": "tpu"}, "sim"),
         ({"offset": "1"}, "offset"),

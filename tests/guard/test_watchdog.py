@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapgym.errors import InvalidSpec
-from rapgym.guard import watchdog
 from rapgym.guard.watchdog import TRANSITIONS, Costs, Mode, Rules, WatchdogState, advance, foresee
 
 DOCS = Path(__file__).parents[2] / "docs" / "watchdog.md"
@@ -34,12 +33,6 @@ def lived(
 
 def mode(state: WatchdogState) -> Mode:
     return Mode(int(state.mode[0]))
-
-
-def test_the_page_shows_the_machine_that_runs() -> None:
-    assert f"```mermaid\n{watchdog.diagram()}\n```" in DOCS.read_text(), (
-        "docs/watchdog.md holds another drawing than rapgym.guard.watchdog.diagram() gives"
-    )
 
 
 def test_the_page_states_the_rules_that_hold() -> None:

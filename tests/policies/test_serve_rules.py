@@ -129,14 +129,14 @@ def test_settings_try_no_more_than_any_method_may(told: ServeBriefing) -> None:
 def test_lanes_that_try_settings_decide_as_each_would_alone(told: ServeBriefing) -> None:
     rows = [seen(told, limit, held=8, queued=queued, prefill=queued)
             for limit, queued in ((400.0, 3), (700.0, 50), (360.0, 0), (900.0, 9))]  # fmt: skip
-    for name, (make, _) in serve_rules.RULES.items():
+    for name, rule in serve_rules.RULES.items():
         settings = serve_rules.settings_of(name, told)
         count = len(next(iter(settings.values()), [0]))
-        together: Any = make(**settings)
+        together: Any = rule.make(**settings)
         together.reset(count, told)
         found = [together.decide(np.repeat(row, count, axis=0), RNG).copy() for row in rows]
         for lane in range(count):
-            alone = make(**{key: values[lane].item() for key, values in settings.items()})
+            alone = rule.make(**{key: values[lane].item() for key, values in settings.items()})
             wanted = decided(alone, told, *rows)
             assert (np.array(found)[:, lane] == wanted).all(), (name, lane)
 

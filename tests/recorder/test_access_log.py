@@ -4,8 +4,6 @@ import gzip
 import json
 import math
 import os
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,14 +22,7 @@ from rapgym.workload.trace import RequestTrace, read_memory, read_requests
 EPOCH_S = 1_750_000_000
 
 
-@pytest.fixture(autouse=True)
-def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Times without a zone are local ones."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("in_utc")
 
 
 def line(timestamp: Any, prompt: Any = 3, output: Any = 4, **more: Any) -> str:

@@ -254,6 +254,26 @@ def test_the_whole_counts_scenarios_by_verdict_and_leaves_out_those_off_the_head
     assert "off" not in foresight.replace("off the", "")
 
 
+def test_a_trimmed_set_stands_beside_the_lookup_by_its_verdict() -> None:
+    def with_sets(scenario: str, verdict: str, cost: float, whole: float) -> list[Score]:
+        sets = [entry("static-best-repaired", cost, verdict=verdict), entry("keep-all", whole)]
+        return named(scenario, group(*sets))
+
+    groups = [
+        with_sets("one-v0", "worse", 0.3, 0.4),
+        with_sets("two-v0", "undecided", 0.21, 0.21),
+        with_sets("three-v0", "undecided", 0.25, 0.25),
+    ]
+    text = findings.trimmed(groups)
+    assert "costs more than the lookup on 1 of 3 scenarios (`one`)" in text
+    assert (
+        "is not told from it on 2. It is the full model on 2 of 3 scenarios (`two`, `three`)."
+        in text
+    )
+    assert text in findings.overall([each for found in groups for each in found])
+    assert findings.trimmed([named("four-v0", group())]) == ""
+
+
 @stands
 def test_the_whole_says_what_rivals_cost(champion_ends: Any, bound_ends: Any, says: str) -> None:
     int4 = rival("int4", 0.11, champion_ends, bound_ends)

@@ -16,7 +16,7 @@ from rapgym import cli
 from rapgym.bench import origin as bench_origin
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
 from rapgym.files import checked, limits, places
-from rapgym.scenarios import catalogue, file, worlds
+from rapgym.scenarios import catalogue, file, serving, worlds
 from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GROUPS, Recorded, Scenario, Tenant
 from rapgym.workload import own as own_traces
@@ -314,7 +314,8 @@ def test_another_model_is_served_by_name_or_config() -> None:
     assert "my.toml" in bench_origin.files_sha256(on_file)
     with pytest.raises(InvalidSpec, match="no model shape is called 'llama9'"):
         catalogue.scenario("chat-gqa[served=llama9]")
-    for wrong in ("chat-gqa[served=llama2-7b,every=2]", "chat-gqa[card=30]"):
+    assert catalogue.scenario("chat-gqa[card=30]").workload == base.workload
+    for wrong in ("chat-gqa[served=llama2-7b,every=2]", "chat-gqa[card=30,tenant=1,memory=m.csv]"):
         with pytest.raises(InvalidSpec, match="names no scenario"):
             catalogue.scenario(wrong)
 
@@ -357,8 +358,33 @@ def test_show_and_list_print_groups_and_units_of_the_story(
     assert cli.main(["scenarios", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     titles = [line.partition(":")[0] for line in lines if not line.startswith(" ")]
-    assert titles == list(dict.fromkeys(story.group for story in shipped()))
+    assert titles == [*dict.fromkeys(story.group for story in shipped()), "serving"]
+    assert [line.split()[0] for line in lines if line.startswith("  serve-")] == [
+        each.name for each in serving.shipped()
+    ]
     assert cli.main(["scenarios", "list", "--json"]) == 0
     assert [each["group"] for each in json.loads(capsys.readouterr().out)] == [
-        story.group for story in shipped()
-    ]
+        *(story.group for story in shipped()), *("serving" for _ in serving.shipped()),
+    ]  # fmt: skip
+
+
+def test_show_takes_a_scenario_of_the_serving_engine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["scenarios", "show", "serve-chat-bursty", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    story = serving.story_of("serve-chat-bursty")
+    assert (told["base"], told["card_gib"]) == (story.base.name, story.base.card_gib)
+    assert told["history_share"] == list(story.history_share)
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        'story = "Mine."\nbase = "chat"\nprofile = "RTX4090-Llama-3.1-8B"\nshed_s = 7\n'
+    )
+    assert cli.main(["scenarios", "show", str(mine)]) == 0
+    said = capsys.readouterr().out
+    assert "  shed s                             7\n" in said
+    assert "RTX4090-Llama-3.1-8B\n" in said
+    assert cli.main(["scenarios", "show", "serve-chatt-bursty"]) == 2
+    assert "did you mean serve-chat-bursty?" in capsys.readouterr().err
+    assert cli.main(["scenarios", "show", "serve-chat-gqa", "--served", "mistral-7b"]) == 2
+    assert "state another base in a file" in capsys.readouterr().err

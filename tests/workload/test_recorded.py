@@ -12,7 +12,7 @@ from rapgym import cli
 from rapgym.cli import own_traces as own_cli
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.files import checked
-from rapgym.scenarios import card, catalogue, worlds
+from rapgym.scenarios import card, catalogue, changed, worlds
 from rapgym.scenarios.story import GIB, Recorded
 from rapgym.workload import own as own_traces
 from rapgym.workload import series, trace
@@ -112,7 +112,7 @@ def made_of(*output_tokens: int) -> series.Series:
             "its test part, from second 75 to 100 of 100, serves no output token",
         ),
         ([0] * 70 + [1] * 30, "its train part, from second 0 to 70 of 100, serves no output token"),
-        ([1] * 60 + [0] * 10 + [1] * 30, "its validation part, from second 60 to 70 of 100"),
+        ([1] * 24 + [0] * 23 + [1] * 53, "its validation-2 part, from second 24 to 47 of 100"),
     ],
 )
 def test_a_world_of_which_a_part_serves_nothing_is_refused(served: list[int], says: str) -> None:
@@ -128,11 +128,11 @@ def test_what_is_too_short_to_split_is_refused() -> None:
 
 def test_a_name_reads_back_and_says_what_it_may_hold() -> None:
     options = {"memory": "runs/m.csv.gz", "requests": "r.csv", "card": "80", "every": "2"}
-    name = catalogue.name_of("chat-gqa", options)
-    assert catalogue.options_of(name) == ("chat-gqa", options)
-    assert catalogue.options_of(f"{name}-v0") == ("chat-gqa", options)
+    name = changed.name_of("chat-gqa", options)
+    assert changed.options_of(name) == ("chat-gqa", options)
+    assert changed.options_of(f"{name}-v0") == ("chat-gqa", options)
     with pytest.raises(InvalidSpec, match="rename the file"):
-        catalogue.name_of("laptop", {"memory": "a,b.csv"})
+        changed.name_of("laptop", {"memory": "a,b.csv"})
     for wrong in ("laptop[]", "laptop[requests=r.csv]", "laptop[memory=]", "laptop[memory=m,x=1]",
                   "laptop[memory=m.csv", "[memory=m.csv]", "laptop[memory=m.csv][memory=m.csv]"):  # fmt: skip
         with pytest.raises(InvalidSpec, match="names no scenario"):

@@ -40,7 +40,7 @@ def decide(entries: Sequence[Score]) -> str:
 def brief(entries: Sequence[Score]) -> str:
     """Whether adapting, deciding better and learning pay, a paragraph each."""
     groups = headline(entries)
-    said = (findings.worth(groups), findings.beside_lookup(groups))
+    said = (findings.worth(groups), findings.trimmed(groups), findings.beside_lookup(groups))
     return "\n".join(f"- {text}" for text in (*said, learning_findings.beside_unlearned(groups)))
 
 

@@ -1,6 +1,6 @@
-"""Fill the generated parts of README.md and docs/, draw the figure, write RESULTS.md and model cards.
+"""Fill the generated parts of README.md and docs/, draw the figures, write RESULTS.md and model cards.
 
-All of it comes from the committed results: `make readme`.
+All of it comes from the committed results and from code (`rapgym.studies.pages.site`): `make readme`.
 
 With --check nothing is written, and the exit code says whether all are what they would become.
 """
@@ -10,20 +10,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from rapgym.bench import results, suitability
 from rapgym.bench.results import Results
 from rapgym.files import places
-from rapgym.policies import registry
+from rapgym.policies import registry, serve_rules
 from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
-from rapgym.scenarios import serving
 from rapgym.scenarios.catalogue import by_default, shipped
-from rapgym.scenarios.lanes import Lanes
-from rapgym.serving import sight
-from rapgym.studies.pages import cards, figure, front, inputs
+from rapgym.studies.pages import cards, figure, front, inputs, marks, questions, site
 from rapgym.studies.pages import results as results_page
 
 ROOT = places.PACKAGE.parent
@@ -85,33 +81,10 @@ def numbers() -> str:
     return table(heads, rows)
 
 
-def observation() -> str:
-    """Every part of the observation of RAP-v0."""
-    layout = Lanes(shipped()[0], "train", 1, small_steps=True).layout
-    rows = ["| part | entries | range | what it is |", "| --- | ---: | --- | --- |"]
-    rows += [
-        f"| `{part.name}` | {part.size} | {part.low:g} to {part.high:g} | {part.meaning} |"
-        for part in layout.parts
-    ]
-    return "\n".join(rows)
-
-
-def serving_observation() -> str:
-    """Every part of the observation of RAP-Serve-v0."""
-    rows = [
-        [f"`{part.name}`", str(part.size), f"0 to {part.highest:g}", part.says]
-        for part in sight.PARTS
-    ]
-    return table(("part", "entries", "range", "what it is"), rows, left=4)
-
-
-def serving_scenarios() -> str:
-    """The serving scenarios."""
-    rows = [
-        [f"`{each.name}`", each.base.name, f"{each.base.card_gib:g}", each.story]
-        for each in serving.shipped()
-    ]
-    return table(("scenario", "stands on", "card, GiB", "story"), rows, left=4)
+def serving_rules() -> str:
+    """The rules for the serving engine."""
+    rows = [[f"`{name}`", rule.says] for name, rule in serve_rules.RULES.items()]
+    return table(("rule", "what it does"), rows, left=2)
 
 
 def policies() -> str:
@@ -158,37 +131,17 @@ def parts(found: Results) -> dict[str, str]:
         "numbers": numbers(),
         "policies": policies(),
         "rivals": rivals(),
-        "observation": observation(),
         "found": results_page.said(found, RESULTS.parent),
+        "questions": questions.page(found, RESULTS.parent),
         "costs": results_page.costs(entries),
         "points": results_page.points(entries),
         "formats": results_page.formats(entries),
         "origin": results_page.origin(found),
         "fidelity": recorded_runs(),
         "inputs": inputs.page(),
-        "serving-observation": serving_observation(),
-        "serving-scenarios": serving_scenarios(),
+        "serving-rules": serving_rules(),
+        **site.parts(),
     }
-
-
-def marked(text: str) -> list[str]:
-    """Names of the generated parts of a page, in order."""
-    return re.findall(r"^<!-- begin:(\S+) -->$", text, flags=re.MULTILINE)
-
-
-def filled(text: str, made: Mapping[str, str]) -> str:
-    """A page with every generated part as it should be.
-
-    Raises:
-        SystemExit: a part is not known, or does not end.
-    """
-    for name in marked(text):
-        before, begin, rest = text.partition(f"<!-- begin:{name} -->\n")
-        _, end, after = rest.partition(f"<!-- end:{name} -->")
-        if name not in made or not end:
-            raise SystemExit(f"no part is called {name}, or its end is missing")
-        text = f"{before}{begin}{made[name]}\n{end}{after}"
-    return text
 
 
 def pages(found: Results) -> dict[Path, str]:
@@ -198,11 +151,12 @@ def pages(found: Results) -> dict[Path, str]:
         SystemExit: a part has no place, or more than one.
     """
     made, texts = parts(found), {path: path.read_text() for path in PAGES}
-    if sorted(name for text in texts.values() for name in marked(text)) != sorted(made):
+    if sorted(name for text in texts.values() for name in marks.marked(text)) != sorted(made):
         raise SystemExit("each generated part has one place on one page: see its markers")
     return {
-        **{path: filled(text, made) for path, text in texts.items()},
+        **{path: marks.filled(text, made) for path, text in texts.items()},
         WHOLE: results_page.whole(found, RESULTS.parent),
+        **site.files(),
         FIGURE: figure.cost_by_scenario(list(found.scores)),
         **{CARDS / name: text for name, text in cards.cards(found).items()},
     }
@@ -210,15 +164,7 @@ def pages(found: Results) -> dict[Path, str]:
 
 def main() -> int:
     wanted = pages(results.read(RESULTS))
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    if "--check" in sys.argv[1:]:
-        for path in stale:
-            print(f"{path.name} is not what its results give; run: make readme", file=sys.stderr)
-        return int(bool(stale))
-    for path in stale:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(wanted[path])
-    return 0
+    return marks.settled(wanted, check="--check" in sys.argv[1:], command="make readme")
 
 
 if __name__ == "__main__":

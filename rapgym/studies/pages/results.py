@@ -19,6 +19,7 @@ from rapgym.scenarios import catalogue
 from rapgym.studies.causal import page as causal_page
 from rapgym.studies.pages import figure
 from rapgym.studies.pages import learning as learning_page
+from rapgym.studies.pages import serving as serving_page
 from rapgym.studies.predictors import page as predictor_page
 
 
@@ -144,7 +145,7 @@ def whole(found: Results, folder: Path) -> str:
     entries = found.scores
     parts = [
         "# Results",
-        "Made by `make readme` from the files under [results](results); [the words](../docs/words.md) "
+        "Made by `make readme` from the files beside it; [the words](../../docs/words.md) "
         "have a page of their own. No result is typed by hand.",
         "## Scenarios and methods",
         origin(found),
@@ -177,6 +178,18 @@ def whole(found: Results, folder: Path) -> str:
         ),
         "## Which card a scenario gets",
         _section(folder, "choice.json", cards_chosen, "python -m rapgym.studies.choice"),
+        "## Where requests wait",
+        "The serving engine, RAP-Serve-v0: nats an output token of every request that arrived. Rules "
+        "are tuned on stretches of train, with as many settings as any method may try. Intervals are of "
+        "95 %, by hours.",
+        _section(folder, "serving.json", serving_page.findings, "python -m rapgym.studies.serving"),
+        "## Which card and load a serving scenario gets",
+        _section(
+            folder,
+            "serving_choice.json",
+            serving_page.chosen,
+            "python -m rapgym.studies.serving_choice",
+        ),
         "## Quality beyond perplexity",
         _section(folder, "quality.json", beyond, "python -m rapgym.studies.quality"),
         "## On a machine",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rapgym.errors import DataUnavailable, InvalidTrace, RapgymError
+from rapgym.errors import InvalidTrace
 from rapgym.files import limits
 from rapgym.workload.inputs import clock, formats, names, own, text
 from rapgym.workload.inputs.formats import Format
@@ -79,12 +79,7 @@ def _once(path: Path, size: int, changed_ns: int, how: How, name: str) -> Found:
         found = own.on_wall(read_memory(path, name), report)
         report.formats[formats.OWN] = len(found)
         return Found(_plausible(found), report)
-    try:
-        return parse(text.pieces(path, limits.ACCESS_WHOLE), name, how)
-    except RapgymError:
-        raise
-    except ValueError as error:
-        raise DataUnavailable(f"{path} cannot be read: {error}") from error
+    return text.read(path, limits.ACCESS_WHOLE, lambda pieces: parse(pieces, name, how))
 
 
 def parse(pieces: Iterable[str], name: str, how: How | None = None) -> Found:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rapgym.errors import DataUnavailable, InvalidTrace, RapgymError
+from rapgym.errors import InvalidTrace
 from rapgym.files import json_text, limits
 from rapgym.workload.inputs import (
     clock,
@@ -66,12 +66,7 @@ def _once(path: Path, size: int, changed_ns: int, how: How, name: str) -> Found:
         found = own.on_wall(read_requests(path, name), report)
         report.formats[formats.OWN] = len(found)
         return Found(found, report)
-    try:
-        return parse(text.pieces(path, limits.ACCESS_WHOLE), name, how)
-    except RapgymError:
-        raise
-    except ValueError as error:
-        raise DataUnavailable(f"{path} cannot be read: {error}") from error
+    return text.read(path, limits.ACCESS_WHOLE, lambda pieces: parse(pieces, name, how))
 
 
 def parse(pieces: Iterable[str], name: str, how: How | None = None) -> Found:

@@ -4,15 +4,16 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rapgym.errors import DataUnavailable, InvalidTrace, RapgymError
 from rapgym.files import incoming, json_text, limits
 
+Parsed = TypeVar("Parsed")
 Shape = Literal["lines", "json", "table"]
 _HEAD = 64 << 10  # characters by which a file's shape is told
 _ARRAY = re.compile(r"\[\s*[\[{\]]")
@@ -41,6 +42,20 @@ def pieces(path: Path, most_bytes: int) -> Iterator[str]:
     except RapgymError:
         raise
     except (OSError, ValueError) as error:
+        raise DataUnavailable(f"{path} cannot be read: {error}") from error
+
+
+def read(path: Path, most_bytes: int, parse: Callable[[Iterator[str]], Parsed]) -> Parsed:
+    """What `parse` makes of a file's `pieces`; where their text cannot be read, that is said of the file.
+
+    Raises:
+        DataUnavailable: it cannot be read; and what `parse` raises on purpose.
+    """
+    try:
+        return parse(pieces(path, most_bytes))
+    except RapgymError:
+        raise
+    except ValueError as error:
         raise DataUnavailable(f"{path} cannot be read: {error}") from error
 
 

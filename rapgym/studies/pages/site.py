@@ -1,0 +1,58 @@
+"""What the site shows of the code alone, without any result: environments, drawings, notebook.
+
+    python -m rapgym.studies.pages.site [--check]
+
+With --check nothing is written, and the exit code says whether all is what it would become. `make readme`
+makes these too.
+"""
+
+import sys
+from pathlib import Path
+
+from rapgym.files import places
+from rapgym.studies.pages import environments, machine, marks, notebook, verdict_figure
+
+DOCS = places.PACKAGE.parent / "docs"
+MACHINE = DOCS / "figures" / "watchdog.svg"
+VERDICTS = DOCS / "figures" / "verdicts.svg"
+TOUR = DOCS / "tour.md"
+COMMAND = "python -m rapgym.studies.pages.site"
+
+
+def parts() -> dict[str, str]:
+    """Every part of a page that follows from the code of environments and guard."""
+    return {
+        "rap-v0": environments.rap(),
+        "rap-serve-v0": environments.serve(),
+        "observation": environments.observation(),
+        "serving-observation": environments.serving_observation(),
+        "serving-scenarios": environments.serving_scenarios(),
+        "watchdog": f"![The state machine of the watchdog. {machine.told()}](figures/{MACHINE.name})",
+        "verdicts": f"![Four verdicts. {verdict_figure.told()}](figures/{VERDICTS.name})",
+    }
+
+
+def files() -> dict[Path, str]:
+    """Every file that is generated whole."""
+    return {
+        MACHINE: machine.drawn(),
+        VERDICTS: verdict_figure.drawn(),
+        TOUR.with_suffix(".ipynb"): notebook.notebook(TOUR.read_text()),
+    }
+
+
+def main() -> int:
+    made = parts()
+    found = {path: path.read_text() for path in sorted(DOCS.glob("*.md"))}
+    own = {path: text for path, text in found.items() if {*marks.marked(text)} & {*made}}
+    pages = {path: marks.filled(text, _kept(text) | made) for path, text in own.items()}
+    return marks.settled(pages | files(), check="--check" in sys.argv[1:], command=COMMAND)
+
+
+def _kept(text: str) -> dict[str, str]:
+    """Every part of a page as it stands."""
+    return {name: marks.part(text, name) for name in marks.marked(text)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -76,7 +76,12 @@ def test_damage_stays_as_stated_else_as_measured_beside_the_table_else_whole(
     path = tmp_path / "toy.history.json"
     history.write(path, [history.Share("ffn", 1, 0.5, 0.1, 0.4, 0.2, 0.1)], {})
     asked: list[str] = []
-    monkeypatch.setattr(history, "path_of", lambda table: asked.append(table) or path)
+
+    def path_of(table: str) -> Path:
+        asked.append(table)
+        return path
+
+    monkeypatch.setattr(history, "path_of", path_of)
     assert shared(unstated) == (0.2, 0.2)
     assert asked == [tables.base_name(serving_story.base)], "a share is of the table in bf16"
     world = serving_worlds.world(unstated, "train")

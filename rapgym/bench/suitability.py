@@ -22,7 +22,7 @@ from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import tuning as rollout_tuning
 from rapgym.rollout.log import weighted_mean
-from rapgym.scenarios import serving, tables, worlds
+from rapgym.scenarios import serving, serving_worlds, tables, worlds
 from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.serving import Assumed, ServeScenario
 from rapgym.scenarios.story import GIB, Recorded, Scenario, Tenant
@@ -101,7 +101,7 @@ def serving_numbers(story: ServeScenario) -> dict[str, Any]:
         "ttft_s_a_prompt_token": story.deadlines.ttft_token_s,
         "tpot_s": story.deadlines.tpot_s,
         "late_s": story.deadlines.late_s,
-        "history_share": list(story.history_share),
+        "history_share": list(serving_worlds.history_share(story)),
         "restore_s": base.restore_s,
         "reaction_s": base.reaction_s,
         "quality_table": base.table,

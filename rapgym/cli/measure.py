@@ -12,6 +12,7 @@ from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
 from rapgym.files import checked, writing
 from rapgym.model import pretrained
 from rapgym.model.shapes import BF16, Format, format_of
+from rapgym.quality import history as quality_history
 from rapgym.quality import texts as quality_texts
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ def _add_what(command: argparse.ArgumentParser) -> None:
         help="measure just this, with what it rests on, and print it: the next run without "
         "--design takes it into the table. choice: four-way choice of the true continuation, of "
         "the dense model and of --kept, in a ledger of its own. history: what an answer costs whose "
-        "context was computed with blocks dropped, with --orders-of, in a ledger of its own",
+        "context was computed with blocks dropped, with --orders-of, in a ledger of its own; --out "
+        "TABLE.history.json keeps the shares",
     )
     command.add_argument(
         "--kept",
@@ -184,9 +186,11 @@ def run(arguments: argparse.Namespace) -> int:
     ledger = {"choice": "choices", "history": "history"}.get(arguments.design, "work")
     work = arguments.work or checked.cache_folder() / "measure" / f"{name}.{ledger}.jsonl"
     out = arguments.out or Path(f"{name}.csv.gz")
-    if not out.name.endswith(".csv.gz"):
-        raise InvalidSpec(f"--out {out}: a table's name ends in .csv.gz")
-    if arguments.design == "all" and not (arguments.kept or arguments.kept_from):
+    ending = quality_history.SUFFIX if arguments.design == "history" else ".csv.gz"
+    if arguments.out and not out.name.endswith(ending):
+        raise InvalidSpec(f"--out {out}: its name ends in {ending}")
+    whole = arguments.design == "all" and not (arguments.kept or arguments.kept_from)
+    if whole or (arguments.design == "history" and arguments.out):
         writing.refuse_existing(out, "--out", force=arguments.force)
     loaded = _loaded(arguments)
     if arguments.design == "choice":

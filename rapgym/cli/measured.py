@@ -101,6 +101,7 @@ def _sets_of_design(arguments: argparse.Namespace, meter: "Meter") -> int:
 def history(arguments: argparse.Namespace, model: "LoadedModel", work: Path) -> int:
     """What an answer costs whose context was computed with blocks dropped."""
     from rapgym.jobs.progress import Progress
+    from rapgym.quality import history as quality_history
     from rapgym.quality.table import load_table
     from rapgym.runtime.measure import history as measure
 
@@ -111,17 +112,22 @@ def history(arguments: argparse.Namespace, model: "LoadedModel", work: Path) -> 
     with meter.ledger, Progress(f"measure {model.name}", total, quiet=arguments.quiet) as progress:
         rows = meter.measure(orders, progress)
     found = measure.shares(rows)
+    if arguments.out:
+        told = meter.ledger.origin | {"orders_of": arguments.orders_of}
+        quality_history.write(arguments.out, found, told)
     if arguments.json:
-        print(json.dumps({"rows": [asdict(row) for row in rows], "shares": found}, indent=1))
+        shares = [asdict(share) for share in found]
+        print(json.dumps({"rows": [asdict(row) for row in rows], "shares": shares}, indent=1))
         return 0
     print("nats a token of the answer above dense, where blocks are dropped in ...")
     print("kind       count  throughout  context   answer  share that stays of the context's")
-    for kind, cases in found.items():
-        for case in cases:
-            print(
-                f"{kind:<10} {case['count']:>5}  {case['throughout']:>10.4f} {case['context']:>8.4f} "
-                f"{case['answer']:>8.4f}  {case['share']:.2f} ({case['share_se']:.2f})"
-            )
+    for each in found:
+        print(
+            f"{each.kind:<10} {each.count:>5}  {each.throughout:>10.4f} {each.context:>8.4f} "
+            f"{each.answer:>8.4f}  {each.share:.2f} ({each.share_se:.2f})"
+        )
+    if arguments.out:
+        print(f"wrote {arguments.out}")
     return 0
 
 

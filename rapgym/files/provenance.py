@@ -28,6 +28,7 @@ def package_sha256() -> str:
     """Of what the package comes with and no command changes: code, tables, traces, device profiles."""
     kinds = (
         (places.TABLES, "*.csv.gz"),
+        (places.TABLES, "*.json"),
         (places.TRACES, "**/*.csv.gz"),
         (places.TRACES, "*.csv.xz"),
         (places.PROFILES, "*.json"),

@@ -62,8 +62,8 @@ class ServeScenario:
     shed_s: float = 2.0  # after which a request without a first token is given up
     deadlines: Deadlines = field(default_factory=Deadlines)
     # Share of an FFN drop's damage that stays in what was prefilled under it, by blocks dropped (the
-    # last holds on); the upper side, all of it, unless it was measured for the table.
-    history_share: tuple[float, ...] = (1.0,)
+    # last holds on). None: as measured beside the table, or all of it, the upper side, where it was not.
+    history_share: tuple[float, ...] | None = None
     traffic_sha256: str = ""  # of what is drawn, as all machines should draw it; "" unknown
     claims: bool = True  # False: its numbers carry no claim, as its story says
     version: int = 0
@@ -76,8 +76,9 @@ class ServeScenario:
         require(self.shed_s > 0, f"shed_s is above 0 s, not {self.shed_s}")
         shares = self.history_share
         require(
-            len(shares) > 0 and all(math.isfinite(s) and 0 <= s <= 1 for s in shares),
-            f"history_share is one share or more, each from 0 to 1, not {list(shares)}",
+            shares is None
+            or (len(shares) > 0 and all(math.isfinite(s) and 0 <= s <= 1 for s in shares)),
+            f"history_share is one share or more, each from 0 to 1, not {list(shares or ())}",
         )
         require(self.version >= 0, f"version is at least 0, not {self.version}")
         require(not self.base.stand_in, "base: a stand-in serves on a device alone")
@@ -246,7 +247,8 @@ def _restored(described: Mapping[str, Any]) -> ServeScenario:
         values = dict(described)
         values["base"] = restored(values["base"])
         values["deadlines"] = Deadlines(**values["deadlines"])
-        values["history_share"] = tuple(values["history_share"])
+        if values["history_share"] is not None:
+            values["history_share"] = tuple(values["history_share"])
         if isinstance(values["profile"], Mapping):
             values["profile"] = Assumed(**values["profile"])
         return ServeScenario(**values)

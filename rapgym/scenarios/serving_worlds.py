@@ -22,6 +22,8 @@ from rapgym.workload import own as own_traces
 from rapgym.workload import series, traffic
 from rapgym.workload.traffic import US, Traffic
 
+WHOLE: tuple[float, ...] = (1.0,)  # all of the damage stays: the upper side
+
 
 def traffic_file(story: ServeScenario, *, quiet: bool = False) -> Path:
     """The file of traffic that is drawn: made here once, and kept in the cache.
@@ -121,6 +123,13 @@ def nested_nll(story: ServeScenario, columns: QualityColumns) -> FloatArray:
     return columns.nll(kept)[0]
 
 
+def history_share(story: ServeScenario) -> tuple[float, ...]:
+    """Of an FFN drop's damage, what stays in what was computed under it, by blocks dropped."""
+    if story.history_share is not None:
+        return story.history_share
+    return tables.history_share(story.base) or WHOLE
+
+
 def _world(story: ServeScenario, split: Split, columns: QualityColumns) -> ServeWorld:
     base, profile, whole = story.base, engine_profile(story), _traffic(story)
     found = traffic.spans(whole.seconds, split, base.splits)
@@ -141,7 +150,7 @@ def _world(story: ServeScenario, split: Split, columns: QualityColumns) -> Serve
         ),
         card_bytes=card.card_bytes(base),
         profile=profile,
-        harm=nested(nll, tables.ceiling(base), story.history_share),
+        harm=nested(nll, tables.ceiling(base), history_share(story)),
         deadlines=story.deadlines,
         shed_s=story.shed_s,
         means=_means(whole, traffic.spans(whole.seconds, "train", base.splits)),

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from rapgym.errors import InvalidTable
 from rapgym.model.shapes import BF16, Format
+from rapgym.quality import history
 from rapgym.quality.columns import QualityColumns
 from rapgym.quality.table import QualityTable
 from rapgym.scenarios.story import Scenario
@@ -48,6 +49,18 @@ def format_table(story: Scenario, form: Format) -> QualityTable:
 def ceiling(story: Scenario) -> float:
     """C, nats above the full bf16 model: what a token that is not served costs."""
     return base_table(story).ceiling(story.domain) if story.ceiling is None else story.ceiling
+
+
+def history_share(story: Scenario) -> tuple[float, ...] | None:
+    """What stays of an FFN drop's damage, by blocks dropped; None where it was not measured.
+
+    Measured in bf16, and taken for every format: a share is of a drop's damage, not of a format's.
+
+    Raises:
+        InvalidTable: the file beside the table cannot be read.
+    """
+    path = history.path_of(base_name(story))
+    return history.ffn_share(history.read(path)) if path.exists() else None
 
 
 def told(story: Scenario, form: Format | None = None) -> QualityColumns:

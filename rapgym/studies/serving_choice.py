@@ -1,7 +1,7 @@
 """Which card and load a serving scenario gets: a sweep on train, and the rule that chooses.
 
-`python -m rapgym.studies.serving_choice` plays stretches of train at whole GiB around the stated card and
-at shares of the base's requests. A point passes where, by calibration columns alone, the lookup costs
+`python -m rapgym.studies.serving_choice` plays stretches of train at whole GiB around the card of
+the windows that it stands on and at shares of their requests. A point passes where, by calibration columns alone, the lookup costs
 0.05 to 0.5 nats a token and at least 15 % less than keep-all with drop. Of the loads, the one with most
 passing cards is taken, the higher of two; of its cards the middle one, the smaller of two. Nothing of
 test is opened.
@@ -22,7 +22,7 @@ from rapgym.jobs.progress import Progress
 from rapgym.policies import serve_rules
 from rapgym.policies.serving import serve_briefing
 from rapgym.rollout.serving import best_settings, spread
-from rapgym.scenarios import serving
+from rapgym.scenarios import catalogue, serving
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.studies import choice
 
@@ -32,6 +32,8 @@ LOWEST, HIGHEST, LESS = (
     0.5,
     0.15,
 )  # nats a token of the lookup, and how much less than keep-all
+# Of the base's requests every first, second, third; a load that is drawn takes minutes and 150 MB.
+SHARES, DRAWN_SHARES = (1, 2, 3), (1, 2)
 PARTS = 12  # stretches of train at each point: enough to choose by
 # The lookup is tuned at each point, coarsely: demand and price decide, the margin hardly.
 LOOKUP = serve_rules.crossed(margin=(0.01,), demand=(0.0, 0.5, 1.0), price=(0.3, 1.0))
@@ -42,13 +44,22 @@ Entry = dict[str, Any]
 
 
 def points(story: ServeScenario) -> list[ServeScenario]:
-    """The scenario on each card and at each load; drawn traffic is of one load."""
-    own = story.base
-    shares = [own.every] if own.is_drawn else [own.every * share for share in (1, 2, 3)]
+    """The scenario on each card and at each load around those of the windows that it stands on.
+
+    Not around its own, so that the points are the same once it has taken one of them.
+    """
+    windows = catalogue.scenario(story.base.name)
     return [
-        replace(story, base=replace(own, card_gib=card, every=every))
-        for every in shares
-        for card in choice.cards(own)
+        replace(
+            story,
+            base=replace(story.base, card_gib=card, every=windows.every * share),
+            # Drawn traffic of another load is drawn anew.
+            traffic_sha256=story.traffic_sha256
+            if windows.every * share == story.base.every
+            else "",
+        )
+        for share in (DRAWN_SHARES if windows.is_drawn else SHARES)
+        for card in choice.cards(windows)
     ]
 
 

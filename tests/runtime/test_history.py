@@ -104,5 +104,6 @@ def test_a_measurement_goes_on_where_it_was(
     with again.ledger:
         assert again.measure(orders) == rows
     assert path.read_bytes() == written
-    found = history.shares(rows)["ffn"][0]
-    assert found["share"] == pytest.approx(rows[0].mean_nll / rows[2].mean_nll)
+    found = history.shares(rows)[0]
+    assert (found.kind, found.count) == ("ffn", 1)
+    assert found.share == pytest.approx(rows[0].mean_nll / rows[2].mean_nll)

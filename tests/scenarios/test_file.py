@@ -16,7 +16,7 @@ from rapgym import cli
 from rapgym.bench import origin as bench_origin
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
 from rapgym.files import checked, limits, places
-from rapgym.scenarios import catalogue, file, serving, worlds
+from rapgym.scenarios import catalogue, file, serving, serving_worlds, worlds
 from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GROUPS, Recorded, Scenario, Tenant
 from rapgym.workload import own as own_traces
@@ -375,7 +375,7 @@ def test_show_takes_a_scenario_of_the_serving_engine(
     told = json.loads(capsys.readouterr().out)
     story = serving.story_of("serve-chat-bursty")
     assert (told["base"], told["card_gib"]) == (story.base.name, story.base.card_gib)
-    assert told["history_share"] == list(story.history_share)
+    assert told["history_share"] == list(serving_worlds.history_share(story))
     mine = tmp_path / "mine.toml"
     mine.write_text(
         'story = "Mine."\nbase = "chat"\nprofile = "RTX4090-Llama-3.1-8B"\nshed_s = 7\n'

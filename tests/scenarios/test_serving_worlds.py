@@ -11,7 +11,7 @@ from rapgym import heldout
 from rapgym.arrays import FloatArray
 from rapgym.errors import DataUnavailable, HeldOut, InvalidSpec, WrongChecksum
 from rapgym.files import checked
-from rapgym.quality import sets
+from rapgym.quality import history, sets
 from rapgym.quality.columns import QualityColumns
 from rapgym.scenarios import build, card, serving, serving_worlds, tables
 from rapgym.scenarios.serving import ServeScenario
@@ -64,6 +64,28 @@ def test_counts_are_nested_and_answered_by_the_readers_columns(
     assert np.array_equal(world.card.goes_next, scored.card.goes_next), "one order for both"
     assert world.harm.ceiling == toy_table.CEILING
     assert world.harm.history_share.tolist() == [1.0, 0.5, 0.25][: world.ffn + 1]
+
+
+def test_damage_stays_as_stated_else_as_measured_beside_the_table_else_whole(
+    serving_story: ServeScenario, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared = serving_worlds.history_share
+    assert shared(serving_story) == (1.0, 0.5, 0.25)
+    unstated = replace(serving_story, history_share=None)
+    assert shared(unstated) == (1.0,)
+    path = tmp_path / "toy.history.json"
+    history.write(path, [history.Share("ffn", 1, 0.5, 0.1, 0.4, 0.2, 0.1)], {})
+    asked: list[str] = []
+
+    def path_of(table: str) -> Path:
+        asked.append(table)
+        return path
+
+    monkeypatch.setattr(history, "path_of", path_of)
+    assert shared(unstated) == (0.2, 0.2)
+    assert asked == [tables.base_name(serving_story.base)], "a share is of the table in bf16"
+    world = serving_worlds.world(unstated, "train")
+    assert set(world.harm.history_share.tolist()) == {0.2}
 
 
 def test_blocks_go_in_the_order_that_policies_know(

@@ -8,7 +8,7 @@ from rapgym import heldout
 from rapgym.policies import serve_rules
 from rapgym.policies.serving import serve_briefing
 from rapgym.rollout.serving import best_settings, spread
-from rapgym.scenarios import serving_worlds
+from rapgym.scenarios import catalogue, serving_worlds
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.scenarios.story import GIB
 from rapgym.studies import serving_choice as choice
@@ -35,11 +35,21 @@ def test_the_load_with_most_passing_cards_is_taken_and_its_middle_card() -> None
     assert choice.chosen([entry(30, 1, passes=False)]) is None
 
 
-def test_points_are_whole_gib_and_shares_of_the_traffic(serving_story: ServeScenario) -> None:
-    larger = replace(serving_story, base=replace(serving_story.base, card_gib=3.2, every=2))
-    found = [(point.base.card_gib, point.base.every) for point in choice.points(larger)]
+def test_points_lie_around_the_windows_whatever_was_chosen_since(
+    serving_story: ServeScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = replace(serving_story.base, card_gib=3.2, every=2)
+    monkeypatch.setattr(catalogue, "scenario", {serving_story.base.name: windows}.__getitem__)
+    chosen = replace(
+        serving_story, base=replace(serving_story.base, card_gib=7, every=4), traffic_sha256="f00"
+    )
+    found = [
+        (each.base.card_gib, each.base.every, each.traffic_sha256) for each in choice.points(chosen)
+    ]
     cards = [float(card) for card in range(1, 9)]
-    assert found == [(card, every) for every in (2, 4, 6) for card in cards]
+    assert found == [
+        (card, every, "f00" if every == 4 else "") for every in (2, 4, 6) for card in cards
+    ]
 
 
 def test_a_point_is_what_its_stretches_of_train_cost(serving_story: ServeScenario) -> None:

@@ -16,8 +16,8 @@ import torch
 
 from rapgym.arrays import BoolArray
 from rapgym.jobs.progress import Progress
-from rapgym.model import blocks
 from rapgym.quality import texts as quality_texts
+from rapgym.quality.history import Share
 from rapgym.runtime import samples
 from rapgym.runtime.layers import layers_of
 from rapgym.runtime.measure.designs import without
@@ -166,12 +166,9 @@ class HistoryMeter:
         ]).to(self.model.network.device)  # fmt: skip
 
 
-def shares(rows: Sequence[History]) -> dict[str, list[dict[str, float]]]:
-    """Of each kind and count: the damage throughout, and what part of it stays of the context alone.
-
-    `share` is context over throughout; `share_se` takes both errors as independent, hence too large.
-    """
-    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in blocks.KINDS}
+def shares(rows: Sequence[History]) -> list[Share]:
+    """Of each kind and count: the damage throughout, and what part of it stays of the context alone."""
+    found = []
     by_place = {row.place: row for row in rows}
     for row in rows:
         if row.when != "context":
@@ -179,11 +176,10 @@ def shares(rows: Sequence[History]) -> dict[str, list[dict[str, float]]]:
         whole = by_place[row.kind, str(row.count), "throughout"]
         share = row.mean_nll / whole.mean_nll
         error = np.hypot(row.mean_se, share * whole.mean_se) / abs(whole.mean_nll)
-        found[row.kind].append(
-            {"count": row.count, "throughout": whole.mean_nll, "context": row.mean_nll,
-             "answer": by_place[row.kind, str(row.count), "answer"].mean_nll,
-             "share": share, "share_se": float(error)}
-        )  # fmt: skip
+        answer = by_place[row.kind, str(row.count), "answer"].mean_nll
+        found.append(
+            Share(row.kind, row.count, whole.mean_nll, row.mean_nll, answer, share, float(error))
+        )
     return found
 
 

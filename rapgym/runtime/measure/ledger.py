@@ -87,6 +87,7 @@ class Ledger(Closing, Generic[Found]):
         Raises:
             InvalidTable: the file holds measurements of another origin, or is damaged.
         """
+        self.origin = origin
         self.path, self.kind = path, kind
         self.found: dict[tuple[str, ...], Found] = {}
         # A kill while the first line was written left nothing worth keeping.

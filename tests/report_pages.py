@@ -67,5 +67,9 @@ class Parsed(HTMLParser):
         return json.loads(next(text for attrs, text in self.scripts if attrs.get("id") == anchor))
 
     def run(self) -> list[str]:
-        """Scripts that a browser runs."""
-        return [text for attrs, text in self.scripts if "type" not in attrs]
+        """Scripts that a browser runs: at once, or Plotly's once a figure is wanted."""
+        return [
+            text
+            for attrs, text in self.scripts
+            if "type" not in attrs or attrs == {"type": "text/plain", "id": "plotly"}
+        ]

@@ -120,6 +120,19 @@ def test_figures_are_drawn_and_nothing_goes_wrong(
     opened.context.close()
 
 
+def test_a_page_is_open_before_anything_is_drawn(browser: Any, pages: dict[str, Path]) -> None:
+    context = browser.new_context(**VIEWS["desktop"])
+    opened = context.new_page()
+    opened.add_init_script("addEventListener('load', () => { loaded = 'Plotly' in window; })")
+    opened.goto(pages["bench"].as_uri())
+    assert opened.evaluate("loaded") is False
+    took_ms = opened.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    assert took_ms < 2000
+    opened.wait_for_selector("#figure-costs .main-svg")
+    assert opened.query_selector("#figure-time .main-svg") is None, "far below, none is drawn yet"
+    context.close()
+
+
 def test_what_is_drawn_is_what_the_results_say(bench: Opened, film: report_film.Film) -> None:
     drawn = bench.page.evaluate(
         "document.getElementById('figure-film').data.filter(t => t.meta === 'steps')"

@@ -11,8 +11,8 @@ from rapgym.bench.pieces import LEAST_PIECES
 from rapgym.bench.records import Score
 from rapgym.bench.results import Results
 from rapgym.bench.score import Estimate
+from rapgym.report import questions
 from rapgym.scenarios.story import Scenario
-from rapgym.studies.pages import questions
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from report_pages import Parsed, toy_bench
 import rapgym
 from rapgym.bench.results import Results
 from rapgym.errors import InvalidResult, InvalidSpec, MissingExtra
-from rapgym.report import bench_page, page, provenance
+from rapgym.report import bench_page, hypotheses, page, provenance
 from rapgym.report import film as report_film
 from rapgym.report.page import Page, Picture, Section, Step, Table
 from rapgym.scenarios.story import Scenario
@@ -26,8 +26,8 @@ pytest.importorskip("jinja2", reason="jinja2 is not installed: pip install 'rapg
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&lt;"
 CONTROL = "\x1b[31mred\x07\u202e"
-SECTIONS = ["answer", "costs", "film", "gain", "foresight", "quality", "importance", "time",
-            "hypotheses", "found", "provenance"]  # fmt: skip
+SECTIONS = ["answer", "costs", "film", "gain", "foresight", "quality", "importance", "harm", "calibration",
+            "time", "hypotheses", "found", "provenance"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def test_hypotheses_carry_difference_interval_and_verdict() -> None:
         score_of("int8-int8-kv-pruned", kind="rival", cost=0.2, behind_unpruned=-0.1,
                  behind_unpruned_low=-0.2, behind_unpruned_high=-0.05),
     ]  # fmt: skip
-    first, *rest = bench_page.hypotheses(group)
+    first, *rest = hypotheses.hypotheses(group)
     assert first == [
         "toy", "the champion costs less than the lookup", "mine", "-0.0200 [-0.0300, -0.0100]",
         "0.004 of 5", "better", "8 bursts: conditional on these rows",

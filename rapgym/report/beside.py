@@ -30,9 +30,12 @@ def read(folder: Path, name: str) -> Any:
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES / 1e6:g} MB")
     try:
-        return json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"it is no JSON: {error}") from error
+    if not found:
+        raise ValueError("it holds nothing")
+    return found
 
 
 def section(

@@ -218,6 +218,8 @@ def serving_section(folder: Path) -> Section | None:
 
 
 def _serving(found: Any) -> Section:
+    if not found["scenarios"]:
+        raise ValueError("it holds no scenario")
     rows = []
     for entry in found["scenarios"]:
         for name, rule in sorted(entry["rules"].items(), key=lambda item: float(item[1]["cost"])):

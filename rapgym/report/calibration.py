@@ -74,6 +74,8 @@ def figure(entries: Sequence[Score], a_day: Mapping[str, float] | None = None) -
             "type": "log",
             "title": {"text": "output tokens"},
             "exponentformat": "SI",
+            "dtick": "D2",  # 1, 2 and 5 of each power of ten: all of them would not fit a phone
+            "tickangle": 0,
             "range": next(iter(ends.values()), None),
         },
         yaxis=drawing.names_axis(policies),

@@ -25,7 +25,7 @@ from rapgym.report.drawing import label
 from rapgym.report.film import film
 from rapgym.report.quality_figures import importance, nats_against_bytes
 from rapgym.report.serve_film import film as serving_film
-from rapgym.report.study_figures import fidelity, harm, sensitivity, serving_costs
+from rapgym.report.study_figures import choice, fidelity, harm, sensitivity, serving_costs
 
 if TYPE_CHECKING:
     import pandas
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "calibration",
+    "choice",
     "cost_by_scenario",
     "decision_time",
     "fidelity",

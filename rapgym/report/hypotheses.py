@@ -27,7 +27,6 @@ def hypotheses_section(
         "hypotheses",
         "Hypotheses and verdicts",
         paragraphs=[
-            *([questions.RULES.replace("\n", " ").replace("*", "**")] if asked else []),
             "What was asked of every scenario, and what its rows allow to say. A verdict of a champion is of the "
             "choice on validation, corrected for the scenarios of the same traffic (Holm); the others are 95 % "
             "intervals, not corrected.",
@@ -79,6 +78,12 @@ def _asked(asked: Sequence[Asked]) -> list[Table]:
             "Their answers, scenario by scenario",
             ["question", "scenario or run", "verdict", "number"],
             details,
+            stacked=True,
+        ),
+        Table(
+            "What a verdict on a question means",
+            ["rule"],
+            [[questions.RULES.replace("\n", " ").replace("*", "")]],
             stacked=True,
         ),
     ]

@@ -296,7 +296,10 @@ def _waits(
 def _turned_away(go: Any, shown: ServeFilm) -> list[Any]:
     starts = _starts(shown)
     width = int(starts[1] - starts[0]) if len(starts) > 1 else 1
-    parts = (("preempted", batch.PREEMPTIONS, drawing.YELLOW), ("given up", batch.SHED, "#404040"))
+    parts = (
+        ("preempted", batch.PREEMPTIONS, drawing.YELLOW),
+        ("given up", batch.SHED, drawing.VERMILLION),
+    )
     return [
         go.Bar(
             name=f"requests {name}",

@@ -19,14 +19,13 @@ Z_95 = 1.96
 
 
 def harm(sets: Sequence[Entry]) -> "go.Figure":
-    """What each set or format adds for each kind of text, and what it does to a choice of four.
+    """What each set or format adds for each kind of text, and for the worst twentieth of sequences.
 
     Args:
-        sets: entries as quality.json has them; without the fields of the choice where it was not asked.
+        sets: entries as quality.json has them.
     """
     go = drawing.graph_objects()
     places = list(range(len(sets)))
-    chosen = [i for i, each in enumerate(sets) if "accuracy_difference" in each]
     traces = []
     for kind, domain in enumerate(sets[0]["nll_by_domain"]):
         traces.append(
@@ -59,49 +58,56 @@ def harm(sets: Sequence[Entry]) -> "go.Figure":
                 for each in sets
             ],
             hoverinfo="text",
-            marker={"color": drawing.VERMILLION, "symbol": "line-ns", "size": 12,
-                    "line": {"width": 2, "color": drawing.VERMILLION}},
+            marker={
+                "color": drawing.VERMILLION,
+                "symbol": "line-ns",
+                "size": 12,
+                "line": {"width": 2, "color": drawing.VERMILLION},
+            },
         )
-    )  # fmt: skip
-    if chosen:
-        traces.append(
-            go.Scatter(
-                name="choice of four, points of accuracy",
-                mode="markers",
-                x=[100 * sets[i]["accuracy_difference"] for i in chosen],
-                y=chosen,
-                xaxis="x2",
-                error_x={
-                    "type": "data",
-                    "array": [100 * Z_95 * sets[i]["accuracy_difference_se"] for i in chosen],
-                    "color": drawing.GREY,
-                    "thickness": 1.5,
-                },
-                customdata=[sets[i]["accuracy"] for i in chosen],
-                hovertext=[
-                    f"{label(sets[i]['name'])}<br>{sets[i]['accuracy']:.1%} right, "
-                    f"{100 * sets[i]['accuracy_difference']:+.1f} points beside the whole model"
-                    for i in chosen
-                ],
-                hoverinfo="text",
-                marker={"color": drawing.GREY, "symbol": "circle-open", "size": 9,
-                        "line": {"width": 2}},
-            )
-        )  # fmt: skip
-    axes: dict[str, Any] = {
-        "xaxis": {
-            "title": {"text": "nats above the whole model"},
-            "domain": [0, 0.62 if chosen else 1],
-            "rangemode": "tozero",
-        }
-    }
-    if chosen:
-        axes["xaxis2"] = {"title": {"text": "points of accuracy"}, "domain": [0.66, 1]}
+    )
     return drawing.figure(
         traces,
-        drawing.listed_height(len(sets), 190),
+        drawing.listed_height(len(sets)),
+        xaxis={"title": {"text": "nats above the whole model"}, "rangemode": "tozero"},
         yaxis=drawing.names_axis([each["name"] for each in sets]),
-        **axes,
+    )
+
+
+def choice(sets: Sequence[Entry]) -> "go.Figure":
+    """What each set or format does to the choice of the true one of four continuations, 95 % intervals.
+
+    Args:
+        sets: entries as quality.json has them; those without this choice are left out.
+    """
+    go = drawing.graph_objects()
+    asked = [each for each in sets if "accuracy_difference" in each]
+    trace = go.Scatter(
+        name="points of accuracy",
+        showlegend=False,
+        mode="markers",
+        x=[100 * each["accuracy_difference"] for each in asked],
+        y=list(range(len(asked))),
+        error_x={
+            "type": "data",
+            "array": [100 * Z_95 * each["accuracy_difference_se"] for each in asked],
+            "color": drawing.BLUE,
+            "thickness": 1.5,
+        },
+        customdata=[each["accuracy"] for each in asked],
+        hovertext=[
+            f"{label(each['name'])}<br>{each['accuracy']:.1%} right, "
+            f"{100 * each['accuracy_difference']:+.1f} points beside the whole model"
+            for each in asked
+        ],
+        hoverinfo="text",
+        marker={"color": drawing.BLUE, "size": 9},
+    )
+    return drawing.figure(
+        [trace],
+        drawing.listed_height(len(asked), 100),
+        xaxis={"title": {"text": "points of accuracy beside the whole model"}, "zeroline": True},
+        yaxis=drawing.names_axis([each["name"] for each in asked]),
     )
 
 

@@ -97,28 +97,36 @@ def _harm(table: QualityTable, sets: Sequence[dict[str, Any]], found: Any) -> Se
     )
     if chosen:
         said += (
-            f" On the right: which of four continuations is the true one, {found['choice']['items']} questions, in "
-            "points of accuracy beside the whole model with 95 % intervals."
+            f" Below: which of four continuations is the true one, {found['choice']['items']} questions, in points "
+            "of accuracy beside the whole model with 95 % intervals."
         )
     domains = list(sets[0]["nll_by_domain"])
     head = ["set or format", "mean", *domains, "worst", "95th percentile of sequences", "same first token", "KL"]  # fmt: skip
     if chosen:
         head += ["right of four", "points beside the whole model"]
+    pictures = [
+        Picture(
+            "figure-harm",
+            study_figures.harm(sets),
+            f"Nats of {len(sets)} sets of blocks and formats for each of {len(domains)} kinds of text, with the tail "
+            f"over sequences; {NUMBERS}",
+            "Left is better.",
+        )
+    ]
+    if chosen:
+        pictures.append(
+            Picture(
+                "figure-choice",
+                study_figures.choice(sets),
+                f"Points of accuracy that sets of blocks and formats lose in a choice of four; {NUMBERS}",
+                "Right is better; chance is 25 % right.",
+            )
+        )
     return Section(
         "harm",
         "Harm by kind of input",
         paragraphs=[said],
-        pictures=[
-            Picture(
-                "figure-harm",
-                study_figures.harm(sets),
-                f"Nats of {len(sets)} sets of blocks and formats for each of {len(domains)} kinds of text, with the "
-                f"tail over sequences; {NUMBERS}",
-                "Left is better; on the right half, right is better."
-                if chosen
-                else "Left is better.",
-            )
-        ],
+        pictures=pictures,
         tables=[Table("The numbers", head, rows)],
     )
 

@@ -31,7 +31,7 @@ def test_harm_shows_each_kind_of_text_and_the_choice() -> None:
         assert [*drawn[domain].x] == [each["nll_by_domain"][domain] for each in sets]
     tail = drawn["one sequence in twenty loses more"]
     assert [*tail.x] == [each["nll_p95"] for each in sets]
-    choice = drawn["choice of four, points of accuracy"]
+    (choice,) = study_figures.choice([*sets, {"name": "not asked"}]).data
     assert [*choice.x] == pytest.approx([100 * each["accuracy_difference"] for each in sets])
     worst = sets[5]
     assert ", the worst" in drawn[worst["worst_domain"]].hovertext[5]

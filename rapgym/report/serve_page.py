@@ -10,6 +10,7 @@ from rapgym.report import drawing, serve_film
 from rapgym.report.page import Page, Picture, Section, Table
 from rapgym.report.serve_film import ServeFilm
 from rapgym.scenarios import serving, tables
+from rapgym.scenarios.story import GIB
 from rapgym.serving import batch
 
 MINUTE_S = 60
@@ -133,8 +134,8 @@ def minutes(shown: ServeFilm) -> Table:
         rows.append(
             [
                 f"{first // MINUTE_S + 1}",
-                f"{here[:, batch.LIMIT].min() / serve_film.GIB:.2f}",
-                f"{used[seconds].max() / serve_film.GIB:.2f}",
+                f"{here[:, batch.LIMIT].min() / GIB:.2f}",
+                f"{used[seconds].max() / GIB:.2f}",
                 f"{here[:, batch.ATTENTION_DROPPED].max():.0f}",
                 f"{here[:, batch.FFN_DROPPED].max():.0f}",
                 f"{here[:, batch.WAITING].max():.0f}",

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rapgym.bench.cells import LOOKUP
+from rapgym.bench.sensitivity import FORESEEING
 from rapgym.report import drawing
 from rapgym.report import fidelity as fidelity_report
 from rapgym.report import sensitivity as sensitivity_report
@@ -122,10 +124,10 @@ def sensitivity(found: Mapping[str, Any]) -> "go.Figure":
     names = list(dict.fromkeys(sensitivity_report.label(e) for g in groups.values() for e in g))
     traces = []
     for scenario, group in groups.items():
-        for kind, policy in enumerate(sensitivity_report.FORESEEING):
+        for kind, policy in enumerate(FORESEEING):
             own = [(e, p) for e in group if (p := e["policies"].get(policy))]
             own = [(e, p) for e, p in own if p["low"] is not None and p["high"] is not None]
-            lookups = [e["policies"][sensitivity_report.LOOKUP]["cost"] for e, _ in own]
+            lookups = [e["policies"][LOOKUP]["cost"] for e, _ in own]
             x = [p["cost"] - cost for (_, p), cost in zip(own, lookups, strict=True)]
             shift = 0.16 * (2 * kind - 1)  # the two policies stand beside each other
             traces.append(

@@ -128,7 +128,7 @@ def test_a_report_shows_questions_with_verdicts_and_what_these_mean(benched: Res
         ["one", "confirmed", "a less b: -0.1"],
         ["two", "not asked", ""],
     ]
-    assert "Calibration pays for itself" in rules.rows[0][0]
+    assert "Calibration pays for itself" in str(rules.rows[0][0])
     assert all(isinstance(cell, str) for row in own.rows for cell in row)
     (alone,) = hypotheses.hypotheses_section(benched.scores, [], ["why"]).tables
     assert alone.open

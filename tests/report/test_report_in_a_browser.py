@@ -208,6 +208,33 @@ def test_printing_opens_what_is_folded(bench: Opened) -> None:
     assert not bench.page.is_visible("nav")
 
 
+def test_printing_draws_what_was_never_near_the_screen(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    context = browser.new_context(**VIEWS["desktop"])
+    opened = context.new_page()
+    opened.goto(pages["bench"].as_uri())
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    drawn = (
+        "[...document.querySelectorAll('[data-figure]')].every(d => d.querySelector('.main-svg'))"
+    )
+    assert opened.evaluate(drawn), "at once, before the printer looks"
+    context.close()
+
+
+def test_without_scripts_every_number_stands_in_a_table(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    context = browser.new_context(**VIEWS["desktop"], java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(pages["bench"].as_uri())
+    text = opened.inner_text("main")
+    assert "Figures need JavaScript, which is off here" in text
+    assert "Plotly" not in opened.inner_text("body"), "what draws is no text of the page"
+    assert opened.locator("details").count() > 5
+    context.close()
+
+
 def test_colours_follow_the_system(browser: Any, pages: dict[str, Path]) -> None:
     opened = Opened(browser, pages["log"], "desktop")
     ink = "document.getElementById('figure-timeline').layout.font.color"

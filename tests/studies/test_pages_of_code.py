@@ -124,7 +124,7 @@ def test_an_hour_is_that_of_the_train_rows(toy_story: Scenario) -> None:
     rows = np.arange(len(world.rows))
     fits = 0
     for row in rows:
-        demand = world.demand_of(row[None], np.ones(1))
+        demand = world.demand_of(np.array([row]), np.ones(1))
         whole = np.ones((1, world.blocks), dtype=bool)
         used = world.footprint.used_bytes(whole, demand.tokens, demand.prompt_tokens)[0]
         fits += used + world.footprint.margin_bytes <= world.rows.limit_bytes[row].min()

@@ -1,5 +1,6 @@
 """A stretch of serving as a film and a page: its bytes and times are those that the engine records."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +36,14 @@ def test_seconds_add_up_to_what_a_part_comes_to(serving_story: ServeScenario) ->
     np.testing.assert_allclose(record.sum(axis=0), whole.record[0])
 
 
-def test_the_stretch_is_the_one_that_asks_most(serving_story: ServeScenario) -> None:
+def test_the_stretch_is_the_one_that_asks_most_of_what_is_left(
+    serving_story: ServeScenario,
+) -> None:
     world = serving_worlds.scoring_world(serving_story)
-    best = serve_film.busiest(world)
-
-    def load(part: Part) -> float:
-        asked = world.requests(part)
-        tokens = asked.prompt_tokens.sum() + asked.output_tokens.sum()
-        return float(tokens / part.seconds / world.card_of(part).limit_bytes.mean())
-
-    assert load(best) == max(map(load, world.pieces))
+    span = world.spans[0]
+    tight = replace(span, limit_bytes=span.limit_bytes // 2)
+    for place, spans in enumerate([(tight, span), (span, tight)]):
+        assert serve_film.busiest(replace(world, spans=spans)).span == place
 
 
 def test_bytes_by_kind_add_up_to_what_the_card_counts(films: list[ServeFilm]) -> None:
@@ -60,8 +59,13 @@ def test_bytes_by_kind_add_up_to_what_the_card_counts(films: list[ServeFilm]) ->
         assert kinds[second].sum() == counted
 
 
-def test_what_is_drawn_is_what_was_recorded(films: list[ServeFilm]) -> None:
+@pytest.mark.parametrize("bins", [serve_film.MOST_BINS, 40])
+def test_what_is_drawn_is_what_was_recorded(
+    bins: int, films: list[ServeFilm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_film, "MOST_BINS", bins)
     shown, today = films
+    assert len(serve_film._starts(shown)) <= bins
     figure = serve_film.drawn(shown, today)
     drawn = {trace.name: trace for trace in figure.data}
     here = shown.record[: shown.seconds]

@@ -33,6 +33,8 @@ def test_harm_shows_each_kind_of_text_and_the_choice() -> None:
     assert [*tail.x] == [each["nll_p95"] for each in sets]
     (choice,) = study_figures.choice([*sets, {"name": "not asked"}]).data
     assert [*choice.x] == pytest.approx([100 * each["accuracy_difference"] for each in sets])
+    errors = [196 * each["accuracy_difference_se"] for each in sets]
+    assert [*choice.error_x.array] == pytest.approx(errors), "of 95 %"
     worst = sets[5]
     assert ", the worst" in drawn[worst["worst_domain"]].hovertext[5]
     assert ", the worst" not in drawn["books"].hovertext[5]

@@ -67,5 +67,62 @@ class Parsed(HTMLParser):
         return json.loads(next(text for attrs, text in self.scripts if attrs.get("id") == anchor))
 
     def run(self) -> list[str]:
-        """Scripts that a browser runs."""
-        return [text for attrs, text in self.scripts if "type" not in attrs]
+        """Scripts that a browser runs: at once, or Plotly's once a figure is wanted."""
+        return [
+            text
+            for attrs, text in self.scripts
+            if "type" not in attrs or attrs == {"type": "text/plain", "id": "plotly"}
+        ]
+
+
+def _policy(cost: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    gain = {"gain": 50.0, "gain_low": 40.0, "gain_high": 60.0, "foresight": None}
+    return {"cost": cost, "low": low, "high": high} | gain
+
+
+def studies(scenario: str, rule: str = "engine") -> dict[str, Any]:
+    """Small studies as they lie beside a results file, by the file's name.
+
+    Args:
+        scenario, rule: names in them.
+    """
+    policies = {
+        "frontier": _policy(0.2),
+        "frontier-margin": _policy(0.19, -0.03, 0.01),
+        "forecast": _policy(0.25, 0.02, 0.09),
+        "bound": _policy(0.1),
+    }
+    entry = {
+        "scenario": scenario,
+        "field": "",
+        "value": None,
+        "dense_fits": 0.5,
+        "policies": policies,
+    }
+    changed = entry | {"field": "restore_s", "value": 8.0}
+    costs = {"cost": 0.4, "low": 0.3, "high": 0.6, "nats": 0.1, "undelivered": 0.2, "goodput": 0.7,
+             "ttft_s": 1.5, "tpot_s": 0.04, "preemptions": 0.3}  # fmt: skip
+    less = {"value": 0.2, "low": 0.1, "high": 0.3}
+    lookup = costs | {"cost": 0.2, "low": 0.15, "high": 0.25}
+    measures = {"ttft_mean_s": {"measured": 2.0, "simulated": 2.01, "error": 0.005},
+                "tpot_mean_s": {"measured": 0.04, "simulated": 0.0396, "error": -0.01},
+                "e2e_mean_s": {"measured": 9.0, "simulated": 9.09, "error": 0.01}}  # fmt: skip
+    return {
+        "sensitivity.json": {"tuning_pairings": 4, "skipped": [], "entries": [entry, changed]},
+        "serving.json": {
+            "scenarios": [
+                {
+                    "scenario": scenario,
+                    "rules": {rule: costs, "lookup": lookup},
+                    "against_lookup": {rule: less},
+                }
+            ]
+        },
+        "fidelity.json": [{"run": rule, "measures": measures}],
+    }
+
+
+def write_studies(folder: Path, found: dict[str, Any]) -> None:
+    """Lay studies beside a results file."""
+    for name, content in found.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")

@@ -58,6 +58,14 @@ def add(subparsers: Subparsers) -> None:
     )
     users.add_options(command)
     workers.add_options(command)
+    command.add_argument(
+        "--wide",
+        action="store_true",
+        help="print every column and the rankings at other values of C",
+    )
+    command.add_argument(
+        "--top", type=at_least(1), metavar="N", help="print the N of each scenario that cost least"
+    )
     command.add_argument("--json", action="store_true", help="print the entries as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress line")
     command.set_defaults(run=run)
@@ -83,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.bench import run as bench_run
     from rapgym.bench import scoreboard
     from rapgym.report import bench as bench_report
+    from rapgym.report import terminal
     from rapgym.report import worth as worth_report
     from rapgym.scenarios import catalogue
     from rapgym.worth import point as worth_point
@@ -122,14 +131,24 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([entry.as_json() for entry in found.scores], indent=2))
     else:
-        print(shown_lines(bench_report.table(found.scores)))
-        print()
-        print(shown_lines(bench_report.ranking_lines(found.header["rankings"])))
+        print(
+            terminal.table(
+                found.scores,
+                wide=arguments.wide,
+                top=arguments.top,
+                colour=terminal.is_coloured(),
+            )
+        )
+        if arguments.wide:
+            print()
+            print(shown_lines(bench_report.ranking_lines(found.header["rankings"])))
         for story in deployed:
             print(f"\n{shown(story.name)}: is run-time pruning worth it?")
             print(worth_report.wrapped(worth_report.sentences(worth_point.played(story))))
         print(f"\nwrote {out}; check it with: rapgym verify {out}")
     if arguments.report:
         cli_report.of_results(found, out, arguments.report, told=not arguments.json)
+    if not arguments.json:
+        print(f"\n{terminal.sentences(found.scores)}")
     bench_run.check(found)
     return 0

@@ -1,30 +1,54 @@
-"""`rapgym report`: a results file or an audit log as one HTML file that opens anywhere, offline."""
+"""`rapgym report`: results, an audit log or serving as one HTML file that opens anywhere, offline."""
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapgym.cli import Subparsers, require
+from rapgym.files.shown import shown
 
 if TYPE_CHECKING:
     from rapgym.bench.results import Results
     from rapgym.report.page import Page
 
 ENDING = ".html"
+RULE = "lookup"  # of --serve, unless named
+KINDS = {"results": "a results file", "log": "an audit log", "serve": "a scenario of --serve"}
+# Of which kinds of reports an option speaks.
+FOR = {
+    "scenario": ("results",),
+    "policy": ("results", "serve"),
+    "map": ("results",),
+    "since": ("log",),
+    "until": ("log",),
+}
 
 
 def add(subparsers: Subparsers) -> None:
     """Register `report`."""
     command = subparsers.add_parser(
         "report",
-        help="one HTML page of a results file or an audit log",
+        help="one HTML page of a results file, an audit log, or a stretch of serving",
         description="Writes one HTML file that works offline: of a results file the answer in three "
-        "sentences and the figures it rests on, of an audit log who decided when and why.",
+        "sentences and the figures it rests on, of an audit log who decided when and why. With --serve it plays a "
+        "serving scenario and shows the stretch of test that asked most of its card, second by second.",
         epilog="example: rapgym report results/bench.csv.gz --out bench.html; of a log: rapgym report "
-        "decisions.jsonl",
+        "decisions.jsonl; of serving: rapgym report --serve serve-chat-gqa",
     )
-    command.add_argument("file", type=Path, metavar="FILE", help="of rapgym bench, or an audit log")
+    command.add_argument(
+        "file", type=Path, nargs="?", metavar="FILE", help="of rapgym bench, or an audit log"
+    )
+    command.add_argument(
+        "--serve",
+        metavar="SCENARIO",
+        help="in FILE's place: a serving scenario, by name or .toml file",
+    )
+    command.add_argument(
+        "--map", type=Path, metavar="MAP.json",
+        help="of a results file: also show what rapgym map --json printed into this file",
+    )  # fmt: skip
     command.add_argument(
         "--out",
         type=Path,
@@ -40,7 +64,8 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--policy",
         metavar="NAME",
-        help="of a results file: who is filmed; the champion unless named",
+        help="of a results file: who is filmed; the champion unless named. With --serve: the rule, one of "
+        "rapgym.policies.serve_rules (lookup)",
     )
     command.add_argument(
         "--since",
@@ -57,14 +82,24 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.errors import InvalidSpec
     from rapgym.report import page as report_page
 
-    is_log = audit_replay.is_log(arguments.file)
-    misplaced = ("scenario", "policy") if is_log else ("since", "until")
-    if wrong := [name for name in misplaced if getattr(arguments, name)]:
+    if (arguments.file is None) == (arguments.serve is None):
         raise InvalidSpec(
-            f"--{wrong[0]} is for {'a results file' if is_log else 'an audit log'}, and {arguments.file} is none"
+            "name a results file or an audit log, or a scenario with --serve: one of both"
         )
-    out = checked_out(arguments.out or default_out(arguments.file), force=arguments.force)
-    page = _log_page(arguments) if is_log else _bench_page(arguments)
+    if arguments.serve is not None:
+        kind, what, makes = "serve", "--serve", _serve_page
+        default = Path(Path(arguments.serve).stem + ENDING)
+    else:
+        is_log = audit_replay.is_log(arguments.file)
+        kind, what = ("log" if is_log else "results"), str(arguments.file)
+        makes = _log_page if is_log else _bench_page
+        default = default_out(arguments.file)
+    for name, kinds in FOR.items():
+        if getattr(arguments, name) is not None and kind not in kinds:
+            meant = " or ".join(KINDS[each] for each in kinds)
+            raise InvalidSpec(f"--{name} is for {meant}, and {what} is none")
+    out = checked_out(arguments.out or default, force=arguments.force)
+    page = makes(arguments)
     size = report_page.written(page, out)
     if arguments.json:
         print(json.dumps({"file": str(out), "bytes": size}))
@@ -111,10 +146,23 @@ def say(out: Path, size: int) -> None:
 
 def _bench_page(arguments: argparse.Namespace) -> "Page":
     from rapgym.bench import results
-    from rapgym.report import bench_page
+    from rapgym.report import bench_page, map_section
 
+    mapped = map_section.section(arguments.map) if arguments.map else None
     found = results.read(arguments.file)
-    return bench_page.page(found, arguments.file, arguments.scenario, arguments.policy)
+    return bench_page.page(found, arguments.file, arguments.scenario, arguments.policy, mapped)
+
+
+def _serve_page(arguments: argparse.Namespace) -> "Page":
+    from rapgym.report import serve_page
+
+    rule = arguments.policy or RULE
+    if not arguments.json:
+        print(
+            f"playing {shown(arguments.serve)} under {shown(rule)}, tuned on train first: about a minute",
+            file=sys.stderr,
+        )
+    return serve_page.page(arguments.serve, rule)
 
 
 def _log_page(arguments: argparse.Namespace) -> "Page":

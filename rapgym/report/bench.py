@@ -1,4 +1,4 @@
-"""Scores as text: the table of `rapgym bench`, Markdown for the pages, and what was found in words."""
+"""Scores as cells and Markdown: what terminal, pages and reports show of them, and how it is said."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from rapgym.bench.pieces import LEAST_PIECES
 from rapgym.bench.records import Score
 from rapgym.bench.verdicts import CONDITIONAL, EQUAL_POINTS, EQUAL_SHARE, LEAST_ROOM
 
-# What a terminal shows; and what pages show beside it.
+# Columns of every table, and those that stand beside them; `terminal` says which a terminal shows.
 COLUMNS = ("policy", "cost", "quality", "stall", "emerg.", "refused", "gain", "foresight", "verdict",
            "least effect")  # fmt: skip
 MORE = ("kind", "gain [95 %]", "from lookup [95 %]", "Holm p", "us p50/p99", "passes", "pays after",
@@ -16,7 +16,7 @@ MORE = ("kind", "gain [95 %]", "from lookup [95 %]", "Holm p", "us p50/p99", "pa
 
 
 def cells(entry: Score) -> list[str]:
-    """The columns that a terminal shows."""
+    """The cells of `COLUMNS`."""
     terms = (entry.cost, entry.quality, entry.stall, entry.emergency, entry.refused)
     return [
         " ".join([entry.policy, *_marks(entry)]),
@@ -29,7 +29,7 @@ def cells(entry: Score) -> list[str]:
 
 
 def more_cells(entry: Score) -> list[str]:
-    """The columns that pages show beside them."""
+    """The cells of `MORE`."""
     us = "-"
     if entry.decision_us_p50 is not None and entry.decision_us_p99 is not None:
         us = f"{entry.decision_us_p50:.0f}/{entry.decision_us_p99:.0f}"
@@ -174,23 +174,6 @@ def in_order(group: Sequence[Score]) -> list[Score]:
 def is_of_8_bits(entry: Score) -> bool:
     """Whether it is a rival with 8 bits and none of 4."""
     return entry.is_rival and "int8" in entry.policy and "int4" not in entry.policy
-
-
-def table(entries: Sequence[Score]) -> str:
-    """The table of one bench, for a terminal."""
-    parts = []
-    for name, group in by_scenario(entries).items():
-        rows = [list(COLUMNS), *(cells(entry) for entry in in_order(group))]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-        text = [title(name, group)]
-        for row in rows:
-            first, *rest = (
-                cell.rjust(w) if i else cell.ljust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-            text.append("  " + "  ".join([first, *rest]))
-        parts.append("\n".join(text))
-    return "\n\n".join(parts) + "\n\n" + LEGEND
 
 
 LEGEND = f"""\

@@ -4,32 +4,44 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rapgym.bench import results
+from rapgym.bench.cells import LOOKUP
 from rapgym.bench.records import Score
-from rapgym.bench.results import Cell, Results
+from rapgym.bench.results import Results
 from rapgym.errors import InvalidResult, InvalidSpec, RapgymError
 from rapgym.files import checked
-from rapgym.model import blocks
-from rapgym.report import answer, drawing, figures, findings, roles
+from rapgym.report import answer, beside, calibration, drawing, figures, findings, questions, roles
 from rapgym.report import bench as bench_report
-from rapgym.report import film as report_film
-from rapgym.report import learning as learning_findings
-from rapgym.report.film import Film
-from rapgym.report.page import Choice, Page, Picture, Section, Step, Table
+from rapgym.report.film_section import film_section
+from rapgym.report.hypotheses import hypotheses_section
+from rapgym.report.page import Choice, Page, Picture, Section, Table
 from rapgym.report.provenance import provenance_section
+from rapgym.report.questions import Asked
+from rapgym.report.study_sections import (
+    harm_section,
+    machine_section,
+    sensitivity_section,
+    serving_section,
+)
+from rapgym.scenarios import catalogue
 
 Group = Sequence[Score]
 
 
 def page(
-    found: Results, path: Path, scenario: str | None = None, policy: str | None = None
+    found: Results,
+    path: Path,
+    scenario: str | None = None,
+    policy: str | None = None,
+    mapped: Section | None = None,
 ) -> Page:
     """The report of a results file.
 
     Args:
-        path: where it lies, for the commands on the page.
+        path: where it lies, for the commands on the page; studies that lie beside it are shown too.
         scenario: id or name of the one that the film and the sections on quality show; that of
             `most_at_stake` unless stated.
         policy: whom the film shows; the scenario's champion unless stated.
+        mapped: the section of a map, where one was made.
 
     Raises:
         InvalidSpec: the file has no scores, or not this scenario or policy.
@@ -40,7 +52,7 @@ def page(
     if not found.scores:
         raise InvalidSpec(f"{path} holds no scores: it was not finished; run its bench again")
     try:
-        return _page(found, path, scenario, policy)
+        return _page(found, path, scenario, policy, mapped)
     except RapgymError:
         raise
     except (LookupError, ValueError, TypeError, ArithmeticError) as error:
@@ -49,10 +61,14 @@ def page(
         ) from error
 
 
-def _page(found: Results, path: Path, scenario: str | None, policy: str | None) -> Page:
+def _page(
+    found: Results, path: Path, scenario: str | None, policy: str | None, mapped: Section | None
+) -> Page:
     groups = bench_report.by_scenario(found.scores)
     shown = _asked(groups, scenario) if scenario else most_at_stake(found.scores)
     hero = policy or _hero(groups[shown])
+    folder = path.parent
+    asked, notes = _asked_of(found, folder)
     sections = [
         Section(
             "answer",
@@ -61,28 +77,66 @@ def _page(found: Results, path: Path, scenario: str | None, policy: str | None) 
             notes=[answer.note(found.scores), *_warnings(found.scores)],
         ),
         _costs(found.scores),
-        _film(found, shown, hero),
+        mapped,
+        film_section(found, shown, hero),
+        serving_section(folder),
         _gain(found.scores),
         _foresight(found.scores),
         _quality(found, shown, hero),
         _importance(shown),
+        harm_section(folder, shown),
+        calibration.section(found.scores, _days(found)),
         _decision_time(found.scores),
-        _hypotheses(found.scores),
+        sensitivity_section(folder),
+        machine_section(folder),
+        hypotheses_section(found.scores, asked, notes),
         Section(
             "found",
             "What was found",
             points=findings.overall(found.scores),
             tables=[_in_words(groups), *(_entries(name, group) for name, group in groups.items())],
         ),
-        provenance_section(found, path, checked.sha256_of(path) if path.is_file() else None),
+        provenance_section(
+            found,
+            path,
+            checked.sha256_of(path) if path.is_file() else None,
+            beside.left_out(folder),
+        ),
     ]
     count = len(groups)
     return Page(
         title="Is run-time pruning worth it?",
         subtitle=f"{path.name}: {count} scenario{'' if count == 1 else 's'}, "
         f"{len({e.policy for e in found.scores})} policies, rivals and bounds.",
-        sections=sections,
+        sections=[section for section in sections if section],
     )
+
+
+def _asked_of(found: Results, folder: Path) -> tuple[list[Asked], list[str]]:
+    """The questions of the field with their answers; or none, and why."""
+    if not any(entry.headline for entry in found.scores):
+        return [], [
+            "The questions of the field are asked of the headline, and no scenario here is of it."
+        ]
+    try:
+        runs = beside.read(folder, "fidelity.json")
+        return questions.all_asked(found, runs), []
+    except (RapgymError, LookupError, ValueError, TypeError, AttributeError) as error:
+        return [], [f"The questions of the field cannot be asked of this file here: {error}."]
+
+
+def _days(found: Results) -> dict[str, float]:
+    """Output tokens of a day like the test rows of each scenario whose lookup was run."""
+    days = {}
+    for cell in found.cells:
+        if cell.about.policy != LOOKUP:
+            continue
+        try:
+            window_s = catalogue.scenario(cell.about.scenario).window_s
+        except RapgymError:  # a file of the user's that is no longer here
+            continue
+        days[cell.about.scenario] = questions.output_tokens_a_day(cell.log.output_tokens, window_s)
+    return days
 
 
 def _asked(groups: dict[str, list[Score]], scenario: str) -> str:
@@ -140,72 +194,6 @@ def _costs(entries: Sequence[Score]) -> Section:
             )
         ],
         tables=[Table("The numbers", ["scenario", *(role.name for role in roles.ROLES)], rows)],
-    )
-
-
-def _film(found: Results, scenario: str, policy: str) -> Section:
-    title = "A card's hour, row by row"
-    cell = _cell(found, scenario, policy)
-    try:
-        shown = report_film.filmed(
-            results.frame([cell]), scenario, policy, seed=cell.about.seed, refuses_misfit=cell.about.refuses_misfit
-        )  # fmt: skip
-    except RapgymError as error:
-        return Section(
-            "film", title, notes=[f"There is no film of `{policy}` on `{scenario}`: {error}."]
-        )
-    rows = len(shown.reason)
-    return Section(
-        "film",
-        title,
-        paragraphs=[
-            f"`{policy}` on `{scenario}`: the {rows} rows of {shown.window_s} s in which it paid most. From the top: "
-            "memory in use by kind below the limit that the tenant leaves; which attention and which FFN blocks "
-            "are kept (pale) or dropped (red), layer by layer; seconds in which nothing was served; each decision, "
-            "coloured by the rule that made it."
-        ],
-        pictures=[
-            Picture(
-                "figure-film",
-                report_film.drawn(shown),
-                f"Film of {rows} decisions of {policy} on {scenario}: memory against the limit, kept blocks, "
-                "lost seconds, reasons. The slider below reads each decision aloud as a sentence.",
-                "Hover over a decision, or walk with the slider, for what `rapgym audit` says of it. Drag to zoom: "
-                "all strips follow. Bytes and nats are as the policy knew them, by calibration text.",
-                steps=_steps(shown),
-            )
-        ],
-        tables=[_reasons(shown)],
-    )
-
-
-def _cell(found: Results, scenario: str, policy: str) -> Cell:
-    cells = [c for c in found.of(scenario) if c.about.policy == policy]
-    if not cells:
-        raise InvalidSpec(f"the file has no policy {policy!r} on {scenario}")
-    return cells[0]
-
-
-def _steps(shown: Film) -> list[Step]:
-    dropped = blocks.dropped_counts(shown.kept)
-    found = []
-    for i, (start, sentence) in enumerate(zip(shown.start_s.tolist(), shown.sentence, strict=True)):
-        name = (
-            f"row {i + 1} of {len(shown.reason)}, {start} s, {int(dropped[i].sum())} blocks dropped"
-        )
-        found.append(Step(name, start, f"Row {i + 1}, {start} s into the film: {sentence}"))
-    return found
-
-
-def _reasons(shown: Film) -> Table:
-    rows = []
-    for reason in dict.fromkeys(shown.reason):
-        of = [i for i, own in enumerate(shown.reason) if own == reason]
-        rows.append([reason, len(of), *(f"{s:.1f}" for s in shown.lost_s[of].sum(axis=0))])
-    return Table(
-        "What decided, and the seconds that were lost",
-        ["decided by", "rows", "paused, s", "lost in emergencies, s", "refused, s"],
-        rows,
     )
 
 
@@ -378,86 +366,6 @@ def _decision_time(entries: Sequence[Score]) -> Section:
             Table("The numbers", ["policy", "scenario", "median, µs", "99th percentile, µs"], rows)
         ],
     )
-
-
-def _hypotheses(entries: Sequence[Score]) -> Section:
-    rows = [
-        row for group in bench_report.by_scenario(entries).values() for row in hypotheses(group)
-    ]
-    return Section(
-        "hypotheses",
-        "Hypotheses and verdicts",
-        paragraphs=[
-            "What was asked of every scenario, and what its rows allow to say. A verdict of a champion is of the "
-            "choice on validation, corrected for the scenarios of the same traffic (Holm); the others are 95 % "
-            "intervals, not corrected."
-        ],
-        tables=[
-            Table(
-                "The verdicts",
-                [
-                    "scenario",
-                    "hypothesis",
-                    "who",
-                    "difference [95 %], nats",
-                    "Holm p",
-                    "verdict",
-                    "rests on",
-                ],
-                rows,
-                open=True,
-            )
-        ],
-    )
-
-
-def hypotheses(group: Group) -> list[list[str]]:
-    """What was asked of one scenario, a row each, with the verdict that the statistics bear."""
-    lookup = roles.lookup(group)
-    rows = []
-    asked = (
-        ("the champion costs less than the lookup", "all"),
-        ("the learned champion costs less than the lookup", "learned"),
-    )
-    for claim, family in asked:
-        found = roles.champion_of(family)(group)
-        if found is None or lookup is None:
-            continue
-        ends = bench_report.interval_of(found.champion_low, found.champion_high)
-        p = (
-            "-"
-            if found.p_holm is None
-            else f"{bench_report.shown_p(found.p_holm)} of {found.holm_tests}"
-        )
-        rows.append(
-            [
-                claim,
-                found.policy,
-                f"{found.cost - lookup.cost:+.4f} {ends}",
-                p,
-                found.verdict or "-",
-            ]
-        )
-    learned, how = roles.champion_of("learned")(group), learning_findings.standing(group)
-    if learned and how:
-        ends = bench_report.interval_of(learned.behind_champion_low, learned.behind_champion_high)
-        rows.append(
-            ["learning costs less than the champion", learned.policy, f"{learned.behind_champion or 0:+.4f} {ends}", "-", how.rpartition(" ")[0]]
-        )  # fmt: skip
-    whole = roles.best_format(group)
-    if whole and whole.behind_champion is not None:
-        ends = bench_report.interval_of(whole.behind_champion_low, whole.behind_champion_high)
-        rows.append(
-            ["the best format of 8 or 4 bits costs less than the champion", whole.policy, f"{whole.behind_champion:+.4f} {ends}", "-", findings.against(whole)]
-        )  # fmt: skip
-    on_top = min(findings.pruned(group), key=lambda e: e.cost, default=None)
-    if on_top and on_top.behind_unpruned is not None:
-        ends = bench_report.interval_of(on_top.behind_unpruned_low, on_top.behind_unpruned_high)
-        rows.append(
-            ["pruning on top of a format costs less than the format", on_top.policy, f"{on_top.behind_unpruned:+.4f} {ends}", "-", findings.beside_unpruned(on_top)]
-        )  # fmt: skip
-    name, rests = bench_report.plain(group[0].scenario), bench_report.rests_on(group[0])
-    return [[name, *row, rests] for row in rows]
 
 
 def _in_words(groups: dict[str, list[Score]]) -> Table:

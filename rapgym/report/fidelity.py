@@ -28,7 +28,7 @@ def text(found: Mapping[str, Any]) -> str:
     ]
     rows = [
         [
-            _name(name),
+            name_of(name),
             f"{each['measured']:.4f}",
             f"{each['simulated']:.4f}",
             f"{each['error']:+.2%}",
@@ -60,6 +60,6 @@ def _origin(found: Mapping[str, Any]) -> str:
     return f"fitted to {fitted_to}" if fitted_to else "assumed"
 
 
-def _name(name: str) -> str:
+def name_of(name: str) -> str:
     part, _, rest = name.partition("_")
     return NAMES.get(name) or f"{NAMES[part]}, {rest.removesuffix('_s')}"

@@ -5,8 +5,8 @@
     rows = rapgym.read_results("results/bench.csv.gz")
     rapgym.figures.film(rows, "laptop-v0", "frontier").show()
 
-Figures of scores take a frame of `read_scores`, those of rows a frame of `rapgym.read_results`. All need
-the extra `report`. A trace's `meta` names the scenario that it belongs to, where a page shows one at a
+Figures of scores take a frame of `read_scores`, those of rows a frame of `rapgym.read_results`, those of
+studies what their JSON holds. All need the extra `report`. A trace's `meta` names the scenario that it belongs to, where a page shows one at a
 time; what an axis cannot show stands in `customdata`.
 """
 
@@ -18,25 +18,35 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from rapgym import heldout
 from rapgym.bench.records import Score
 from rapgym.bench.verdicts import LEAST_ROOM
+from rapgym.report import calibration as calibration_figure
 from rapgym.report import drawing, roles
 from rapgym.report.bench import by_scenario, interval, interval_of, plain
 from rapgym.report.drawing import label
 from rapgym.report.film import film
 from rapgym.report.quality_figures import importance, nats_against_bytes
+from rapgym.report.serve_film import film as serving_film
+from rapgym.report.study_figures import choice, fidelity, harm, sensitivity, serving_costs
 
 if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects as go
 
 __all__ = [
+    "calibration",
+    "choice",
     "cost_by_scenario",
     "decision_time",
+    "fidelity",
     "film",
     "foresight",
     "gain",
+    "harm",
     "importance",
     "nats_against_bytes",
     "read_scores",
+    "sensitivity",
+    "serving_costs",
+    "serving_film",
 ]
 
 Values: TypeAlias = tuple[float, float | None, float | None]  # with its 95 % interval
@@ -263,6 +273,11 @@ def _intervals(
         yaxis=drawing.names_axis(policies),
         meta={"ranges": {label(name): list(ends) for name, ends in ranges.items()}},
     )
+
+
+def calibration(scores: Scores) -> "go.Figure":
+    """Output tokens after which calibration has paid for itself, beside dropping blocks at random."""
+    return calibration_figure.figure(entries_of(scores))
 
 
 def _arrow(value: float, low: float, high: float) -> str | None:

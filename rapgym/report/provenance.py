@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from rapgym.report.page import Section, Table
 LONGEST_LIST = 12  # names of a command that stand on the page
 
 
-def provenance_section(found: Results, path: Path, sha256: str | None) -> Section:
+def provenance_section(
+    found: Results, path: Path, sha256: str | None, notes: Sequence[str] = ()
+) -> Section:
     """The last section of a bench's report.
 
     Args:
         sha256: of the results file; None where it is not on disk.
+        notes: what is not in the report, and why.
     """
     header = found.header
     names = (
@@ -38,6 +42,7 @@ def provenance_section(found: Results, path: Path, sha256: str | None) -> Sectio
         paragraphs=[
             "`rapgym verify` serves every row of the file again from its proposals and computes every score again."
         ],
+        notes=notes,
         tables=[
             Table("Provenance", ["what", "value"], rows),
             Table("How to read the tables", ["line"], [[line] for line in LEGEND.splitlines()]),

@@ -39,7 +39,7 @@ def label(entry: Entry) -> str:
     return LABELS[entry["field"]].format(f"{value:g}" if isinstance(value, float) else value)
 
 
-def _columns(found: Sequence[Entry]) -> list[list[str]]:
+def columns(found: Sequence[Entry]) -> list[list[str]]:
     """Heads, then one row an entry, of entries of one scenario."""
     names = [name for name in METHODS if name in found[0]["policies"]]
     foreseeing = [name for name in FORESEEING if name in names]
@@ -84,14 +84,14 @@ def _interval(value: float | None, low: float | None, high: float | None) -> str
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _by_scenario(found: Mapping[str, Any]) -> dict[str, list[Entry]]:
+def by_scenario(found: Mapping[str, Any]) -> dict[str, list[Entry]]:
     grouped: dict[str, list[Entry]] = {}
     for entry in found["entries"]:
         grouped.setdefault(entry["scenario"], []).append(entry)
     return grouped
 
 
-def _note(found: Mapping[str, Any]) -> str:
+def note(found: Mapping[str, Any]) -> str:
     skipped = [
         f"Left out: {each['scenario']}, {label(each)} ({each['why']})." for each in found["skipped"]
     ]
@@ -101,7 +101,7 @@ def _note(found: Mapping[str, Any]) -> str:
 def sentences(found: Mapping[str, Any]) -> list[str]:
     """What holds on how many lines, one sentence a scenario and method."""
     said = []
-    for name, group in _by_scenario(found).items():
+    for name, group in by_scenario(found).items():
         for policy in FORESEEING:
             ends = [
                 (entry["policies"][policy]["low"], entry["policies"][policy]["high"])
@@ -120,8 +120,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
 def table(found: Mapping[str, Any]) -> str:
     """The tables of all scenarios, for a terminal."""
     parts = []
-    for name, group in _by_scenario(found).items():
-        rows = _columns(group)
+    for name, group in by_scenario(found).items():
+        rows = columns(group)
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
             "  ".join(
@@ -131,16 +131,16 @@ def table(found: Mapping[str, Any]) -> str:
             for row in rows
         ]
         parts.append("\n".join([name, *lines]))
-    return "\n\n".join([*parts, "\n".join([*sentences(found), "", _note(found)])])
+    return "\n\n".join([*parts, "\n".join([*sentences(found), "", note(found)])])
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The same for the README."""
     parts = []
-    for name, group in _by_scenario(found).items():
-        head, *rows = _columns(group)
+    for name, group in by_scenario(found).items():
+        head, *rows = columns(group)
         lines = [f"**{name}**\n", f"| {' | '.join(head)} |"]
         lines.append(f"| --- |{' ---: |' * (len(head) - 1)}")
         parts.append("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
     said = "\n".join(f"- {sentence}" for sentence in sentences(found))
-    return "\n\n".join([*parts, said, _note(found)])
+    return "\n\n".join([*parts, said, note(found)])

@@ -1,12 +1,12 @@
 """A policy steers the serving engine: what parts of a split cost, and which settings cost least."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rapgym.arrays import FloatArray, IntArray, first_of_least
+from rapgym.arrays import BoolArray, FloatArray, IntArray, first_of_least
 from rapgym.policies.serving import ServeBriefing, ServePolicy
 from rapgym.rollout.tuning import tried
 from rapgym.serving import batch
@@ -69,6 +69,28 @@ def _served(
     policy: ServePolicy, world: ServeWorld, parts: Sequence[Part], told: ServeBriefing,
     seed: list[int],
 ) -> Served:  # fmt: skip
+    total = np.zeros((len(parts), len(batch.COLUMNS)))
+    for record, acting in _seconds(policy, world, parts, told, seed):
+        total[acting] += record[acting]
+    return Served(tuple(parts), total)
+
+
+def by_second(
+    policy: ServePolicy, world: ServeWorld, part: Part, told: ServeBriefing
+) -> FloatArray:
+    """One part, second by second: columns of `batch.COLUMNS`, [S, K].
+
+    The last second also holds what was served on afterwards, until all requests had left.
+    """
+    seconds = _seconds(policy, world, [part], told, [0, 0])
+    return np.stack([record[0].copy() for record, _ in seconds])
+
+
+def _seconds(
+    policy: ServePolicy, world: ServeWorld, parts: Sequence[Part], told: ServeBriefing,
+    seed: list[int],
+) -> Iterator[tuple[FloatArray, BoolArray]]:  # fmt: skip
+    """Each second's record of all lanes [P, K], to be read at once, and which of them it served [P]."""
     count, rng = len(parts), np.random.default_rng(seed)
     lanes = Batch([world] * count)
     for lane, part in enumerate(parts):
@@ -76,13 +98,11 @@ def _served(
     lanes.look(np.ones(count, dtype=bool))
     policy.reset(count, told)
     seconds = np.array([part.seconds for part in parts])
-    total = np.zeros((count, len(batch.COLUMNS)))
     for second in range(int(seconds.max())):
         acting = second < seconds
         decided = np.asarray(policy.decide(lanes.seen.copy(), rng), dtype=np.int64)
         lanes.advance(np.where(acting[:, None], decided, 0), acting)
-        total[acting] += lanes.record[acting]
-    return Served(tuple(parts), total)
+        yield lanes.record, acting
 
 
 def spread(world: ServeWorld, count: int = TUNING_PARTS, seconds: int = TUNING_S) -> list[Part]:

@@ -12,7 +12,6 @@ import argparse
 import gzip
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,94 +20,12 @@ import numpy as np
 from rapgym.arrays import FloatArray
 from rapgym.errors import UnmeasuredSet
 from rapgym.files import checked, places, writing
-from rapgym.model import blocks
-from rapgym.model.shapes import BF16, FORMATS, Format
+from rapgym.quality import harm
 from rapgym.quality.table import QualityTable
 
 NAME = "smollm2-135m"
 CHOICES = places.RESULTS / "measurements" / f"{NAME}.choices.jsonl.gz"
 OUT = places.RESULTS / "quality.json"
-SAMPLE = "test-large"
-# Dropped (attention, FFN) blocks: each kind alone to its end, then both.
-COUNTS = (
-    (0, 0), (2, 0), (4, 0), (8, 0), (14, 0), (20, 0),
-    (0, 2), (0, 4), (0, 8), (0, 12),
-    (4, 2), (8, 4), (12, 6), (20, 12),
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Main:
-    """One set or format that is judged."""
-
-    name: str
-    counts: tuple[int, int]
-    key: str
-    form: Format = BF16
-
-
-def main_sets(table: QualityTable) -> list[Main]:
-    """The grid's sets at `COUNTS`, then the dense set in each format."""
-    grid = table.calibration().grid_kept
-    found = [Main(_name(a, f), (a, f), blocks.key(grid[a, f])) for a, f in COUNTS]
-    dense = found[0].key
-    return found + [Main(_format_name(form), (0, 0), dense, form) for form in FORMATS]
-
-
-def _name(a: int, f: int) -> str:
-    return f"drop {a} attention, {f} FFN" if a or f else "dense"
-
-
-def _format_name(form: Format) -> str:
-    return f"{form.weights} weights, {form.kv} KV"
-
-
-def text_quality(table: QualityTable, main: Main) -> dict[str, Any]:
-    """Nats above dense on `SAMPLE`, its worst domain and tail over sequences, top-1, KL.
-
-    Raises:
-        UnmeasuredSet: the table has no such row.
-    """
-    header, rows = table.header, table.file.rows
-    if main.form != BF16:
-        of_form = [f for f in header.formats if Format(f.weights, f.kv) == main.form]
-        places = [f for f in of_form if f.sample == SAMPLE]
-        how = "--design formats"
-        values = [(f.nll, f.nll_se, f.kl, f.top1, f.nll_p95) for f in places]
-    else:
-        keep = rows.kept == blocks.kept_of(main.key, table.blocks)
-        at = [i for i in np.flatnonzero(keep.all(axis=1)) if rows.sample[i] == SAMPLE]
-        how = f"--kept {main.key} --sample {SAMPLE}"
-        values = [
-            (
-                tuple(rows.nll[i].tolist()),
-                tuple(rows.nll_se[i].tolist()),
-                tuple(rows.kl[i].tolist()),
-                tuple(rows.top1[i].tolist()),
-                float(rows.nll_p95[i]),
-            )
-            for i in at
-        ]
-    if not values:
-        raise UnmeasuredSet(
-            f"{main.name} is not measured on {SAMPLE}: rapgym measure {table.model} {how}"
-        )
-    nll, nll_se, kl, top1, p95 = values[0]
-    worst = int(np.argmax(nll))
-    return {
-        "nll": _mean(nll),
-        "nll_se": round(float(np.sqrt(np.sum(np.square(nll_se)))) / len(nll_se), 6),
-        "nll_by_domain": dict(zip(header.domains, nll, strict=True)),
-        "worst_domain": header.domains[worst],
-        "worst_nll": nll[worst],
-        "nll_p95": p95,
-        "top1": _mean(top1),
-        "kl": _mean(kl),
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return round(float(np.mean(values)), 6)
 
 
 def choice_quality(right: FloatArray, dense: FloatArray, domains: Sequence[str]) -> dict[str, Any]:
@@ -124,9 +41,9 @@ def choice_quality(right: FloatArray, dense: FloatArray, domains: Sequence[str])
     """
     paired = right - dense
     return {
-        "accuracy": _mean(right.mean(axis=1).tolist()),
+        "accuracy": harm.mean(right.mean(axis=1).tolist()),
         "accuracy_se": _se(right),
-        "accuracy_difference": _mean(paired.mean(axis=1).tolist()),
+        "accuracy_difference": harm.mean(paired.mean(axis=1).tolist()),
         "accuracy_difference_se": _se(paired),
         "accuracy_by_domain": dict(zip(domains, right.mean(axis=1).round(6).tolist(), strict=True)),
     }
@@ -156,7 +73,7 @@ def judged(table: QualityTable, choices: Path) -> dict[str, Any]:
         UnmeasuredSet: one lacks a measurement; the message says what to run.
     """
     origin, chosen = read_choices(choices)
-    sets, entries = main_sets(table), []
+    sets, entries = harm.main_sets(table), []
     for main in sets:
         place = (main.key, f"{main.form.weights}/{main.form.kv}")
         if place not in chosen:
@@ -174,13 +91,13 @@ def judged(table: QualityTable, choices: Path) -> dict[str, Any]:
                 "weights": main.form.weights,
                 "kv": main.form.kv,
             }
-            | text_quality(table, main)
+            | harm.text_quality(table, main)
             | choice_quality(chosen[place], dense, origin["domains"])
         )
-    text = table.header.sample(SAMPLE)
+    text = table.header.sample(harm.SAMPLE)
     return {
         "table": {"name": table.name, "sha256": table.sha256},
-        "sample": {"name": SAMPLE, "tokens": sum(text.tokens)},
+        "sample": {"name": harm.SAMPLE, "tokens": sum(text.tokens)},
         "choice": {
             "items": origin["items"],
             "items_sha256": origin["items_sha256"],
@@ -231,7 +148,7 @@ def main() -> None:
     arguments = parser.parse_args()
     table = QualityTable.load(arguments.table)
     if arguments.keys:
-        print(" ".join(dict.fromkeys(each.key for each in main_sets(table))))
+        print(" ".join(dict.fromkeys(each.key for each in harm.main_sets(table))))
         return
     found = judged(table, arguments.choices.resolve())
     with writing.written_aside(arguments.out) as file:

@@ -11,8 +11,8 @@ from rapgym.bench.pieces import LEAST_PIECES
 from rapgym.bench.records import Score
 from rapgym.bench.results import Results
 from rapgym.bench.score import Estimate
+from rapgym.report import hypotheses, questions
 from rapgym.scenarios.story import Scenario
-from rapgym.studies.pages import questions
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +117,19 @@ def test_a_recorded_run_is_met_within_what_was_said() -> None:
         ("near", "confirmed"),
         ("far", "refuted"),
     ]
+
+
+def test_a_report_shows_questions_with_verdicts_and_what_these_mean(benched: Results) -> None:
+    told = questions.Answer("confirmed", "`a` less `b`: -0.1")
+    asked = [questions.Asked("Is it?", "It is", [("one", told), ("two", None)])]
+    first, details, *_, rules, own = hypotheses.hypotheses_section(benched.scores, asked, []).tables
+    assert first.rows == [["Is it?", "It is", "confirmed (1 of 1)"]]
+    assert [row[1:] for row in details.rows] == [
+        ["one", "confirmed", "a less b: -0.1"],
+        ["two", "not asked", ""],
+    ]
+    assert "Calibration pays for itself" in str(rules.rows[0][0])
+    assert all(isinstance(cell, str) for row in own.rows for cell in row)
+    (alone,) = hypotheses.hypotheses_section(benched.scores, [], ["why"]).tables
+    assert alone.open
+    assert alone.rows == own.rows

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from audit_logs import WORLD, context_of, serve
-from report_pages import toy_bench
+from plain_records import score_of
+from report_pages import studies, toy_bench, write_studies
 from test_report_page import HOSTILE, renamed
 
 import rapgym
 from rapgym.audit.log import AuditLog
 from rapgym.audit.summary import Chosen, Log
-from rapgym.report import audit_page, bench_page, page
+from rapgym.report import audit_page, bench_page, calibration, page, serve_page
 from rapgym.report import film as report_film
+from rapgym.report.page import Page
+from rapgym.scenarios.serving import ServeScenario
 from rapgym.scenarios.story import GIB, Scenario
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'rapgym[report]'")
@@ -53,19 +56,28 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(
-    toy_story: Scenario, tmp_path_factory: pytest.TempPathFactory
+    toy_story: Scenario, serving_story: ServeScenario, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Path]]:
     folder = tmp_path_factory.mktemp("browser")
+    (folder / "strange").mkdir()
+    write_studies(folder, studies("toy-v0"))
+    write_studies(folder / "strange", studies(HOSTILE, HOSTILE))
     with pytest.MonkeyPatch.context() as patch:
         found = toy_bench(toy_story, folder / "bench.csv.gz", patch)
         with AuditLog(folder / "log.jsonl") as log:
             serve(log, 6, 2, context=context_of(WORLD, policy=HOSTILE))
         hostile = renamed(found, "keep-all", HOSTILE)
         hostile = replace(hostile, header=hostile.header | {"names": [HOSTILE]})
+        one = score_of("one", calibration_tokens=1e6, break_even_tokens=5e8)
+        paid = [one, replace(one, scenario="other-v0", break_even_tokens=2e5)]
         told = {
             "bench": bench_page.page(found, folder / "bench.csv.gz", policy="frontier"),
-            "hostile": bench_page.page(hostile, folder / "bench.csv.gz", policy=HOSTILE),
+            "hostile": bench_page.page(
+                hostile, folder / "strange" / "bench.csv.gz", policy=HOSTILE
+            ),
             "log": audit_page.page(Log(folder / "log.jsonl"), Chosen()),
+            "serve": serve_page.page(serving_story, "keep-all-drop"),
+            "calibration": Page("Two scenarios", "", [calibration.section(paid, {})]),
         }
         for name, each in told.items():
             page.written(each, folder / f"{name}.html")
@@ -104,20 +116,43 @@ def film(pages: dict[str, Path]) -> report_film.Film:
 
 @pytest.mark.parametrize(
     ("name", "view"),
-    [("bench", "desktop"), ("bench", "phone"), ("hostile", "desktop"), ("log", "phone")],
+    [
+        ("bench", "desktop"),
+        ("bench", "phone"),
+        ("hostile", "desktop"),
+        ("log", "phone"),
+        ("serve", "desktop"),
+        ("serve", "phone"),
+    ],
 )
 def test_figures_are_drawn_and_nothing_goes_wrong(
     browser: Any, pages: dict[str, Path], name: str, view: str
 ) -> None:
     opened = Opened(browser, pages[name], view)
     plots = opened.page.query_selector_all("[data-figure]")
-    assert len(plots) == (1 if name == "log" else 7)
+    assert len(plots) == (10 if name in ("bench", "hostile") else 1)
     assert opened.complaints == []
     assert opened.asked == [pages[name].as_uri()]
     width = opened.page.evaluate("document.documentElement.scrollWidth")
     assert width <= VIEWS[view]["viewport"]["width"], "nothing is wider than the screen"
     assert opened.page.evaluate("[...document.querySelectorAll('img, iframe, object')].length") == 0
     opened.context.close()
+
+
+def test_a_page_is_open_before_anything_is_drawn(browser: Any, pages: dict[str, Path]) -> None:
+    context = browser.new_context(**VIEWS["desktop"])
+    opened = context.new_page()
+    opened.add_init_script("addEventListener('load', () => { loaded = 'Plotly' in window; })")
+    opened.goto(pages["bench"].as_uri())
+    assert opened.evaluate("loaded") is False
+    took_ms = []
+    for _ in range(3):  # the best of three: a busy machine is no slow page
+        opened.reload()
+        took_ms += [opened.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")]
+    assert min(took_ms) < 2000
+    opened.wait_for_selector("#figure-costs .main-svg")
+    assert opened.query_selector("#figure-time .main-svg") is None, "far below, none is drawn yet"
+    context.close()
 
 
 def test_what_is_drawn_is_what_the_results_say(bench: Opened, film: report_film.Film) -> None:
@@ -135,6 +170,31 @@ def test_what_is_drawn_is_what_the_results_say(bench: Opened, film: report_film.
     np.testing.assert_allclose(np.array(used[:-1]) * GIB, film.used_bytes, rtol=1e-4)
 
 
+def test_studies_are_drawn_as_they_are_written(bench: Opened) -> None:
+    found = studies("toy-v0")
+    drawn = "document.getElementById('figure-{}').data.map(t => [t.name, t.x])"
+    serving = bench.page.evaluate(drawn.format("serving"))
+    rules = found["serving.json"]["scenarios"][0]["rules"]
+    assert [x for _, x in serving] == [[rule["cost"] for rule in rules.values()]]
+    ((run, errors),) = bench.page.evaluate(drawn.format("machine"))
+    (told,) = found["fidelity.json"]
+    assert run == told["run"]
+    assert errors == [100 * each["error"] for each in told["measures"].values()]
+
+
+def test_a_choice_of_scenario_moves_the_axis(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["calibration"], "desktop")
+    opened.page.select_option("#choose-figure-calibration", index=1)
+    (low, high), shown = opened.page.evaluate(
+        "(({layout, data}) => [layout.xaxis.range, data.filter(t => t.visible === true).map(t => t.x)])"
+        "(document.getElementById('figure-calibration'))"
+    )
+    assert shown == [[2e5]]
+    assert 10**low < 2e5 < 10**high < 1e6
+    assert opened.complaints == []
+    opened.context.close()
+
+
 def test_a_slider_walks_through_the_film_by_keyboard(bench: Opened, film: report_film.Film) -> None:
     bench.page.focus("#steps-figure-film")
     bench.page.keyboard.press("ArrowRight")
@@ -149,6 +209,33 @@ def test_printing_opens_what_is_folded(bench: Opened) -> None:
     assert bench.page.evaluate("[...document.querySelectorAll('details')].every(d => d.open)")
     bench.page.emulate_media(media="print")
     assert not bench.page.is_visible("nav")
+
+
+def test_printing_draws_what_was_never_near_the_screen(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    context = browser.new_context(**VIEWS["desktop"])
+    opened = context.new_page()
+    opened.goto(pages["bench"].as_uri())
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    drawn = (
+        "[...document.querySelectorAll('[data-figure]')].every(d => d.querySelector('.main-svg'))"
+    )
+    assert opened.evaluate(drawn), "at once, before the printer looks"
+    context.close()
+
+
+def test_without_scripts_every_number_stands_in_a_table(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    context = browser.new_context(**VIEWS["desktop"], java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(pages["bench"].as_uri())
+    text = opened.inner_text("main")
+    assert "Figures need JavaScript, which is off here" in text
+    assert "Plotly" not in opened.inner_text("body"), "what draws is no text of the page"
+    assert opened.locator("details").count() > 5
+    context.close()
 
 
 def test_colours_follow_the_system(browser: Any, pages: dict[str, Path]) -> None:

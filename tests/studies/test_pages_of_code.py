@@ -4,10 +4,12 @@ import ast
 import inspect
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 
 from rapgym.envs import registration
@@ -15,8 +17,17 @@ from rapgym.envs.env import RapEnv
 from rapgym.envs.registration import SERVE_ID
 from rapgym.envs.serve_env import ServeEnv
 from rapgym.guard.watchdog import TRANSITIONS, Mode
+from rapgym.scenarios import worlds
 from rapgym.scenarios.serving import ServeScenario
-from rapgym.studies.pages import environments, machine, notebook, site, verdict_figure
+from rapgym.scenarios.story import GIB, Scenario
+from rapgym.studies.pages import (
+    environments,
+    machine,
+    notebook,
+    scenario_figure,
+    site,
+    verdict_figure,
+)
 
 SECTIONS = ["Description", "Action space", "Observation space", "Rewards", "Starting state",
             "Episode end", "Faults", "Arguments", "Version history"]  # fmt: skip
@@ -106,6 +117,38 @@ def test_the_example_of_each_verdict_is_judged_so() -> None:
 def test_a_drawing_says_what_it_shows(drawn: Any) -> None:
     for part in ("<desc id=", "<title id=", "prefers-color-scheme: dark"):
         assert part in drawn()
+
+
+def test_an_hour_is_that_of_the_train_rows(toy_story: Scenario) -> None:
+    found, world = scenario_figure.hour(toy_story), worlds.world(toy_story, "train")
+    rows = np.arange(len(world.rows))
+    fits = 0
+    for row in rows:
+        demand = world.demand_of(np.array([row]), np.ones(1))
+        whole = np.ones((1, world.blocks), dtype=bool)
+        used = world.footprint.used_bytes(whole, demand.tokens, demand.prompt_tokens)[0]
+        fits += used + world.footprint.margin_bytes <= world.rows.limit_bytes[row].min()
+    assert found.fits == pytest.approx(fits / len(rows))
+    assert found.minutes == pytest.approx(len(rows) * toy_story.window_s / 60)
+    assert found.leaves[0] == pytest.approx(world.rows.limit_bytes.min() / GIB)
+    drawn = scenario_figure.drawn(toy_story, found)
+    assert escape(scenario_figure.told(toy_story, found)) in drawn
+    short = re.search(r'class="short" d="([^"]*)"', drawn)
+    assert short
+    assert short[1].count("Z") >= ((found.need - found.left) > 0.02 * found.need.max()).sum() > 0
+
+
+def test_every_hour_stands_on_the_page_of_scenarios_and_is_small() -> None:
+    page = (site.DOCS / "scenarios.md").read_text()
+    paths = {path.name: path for path in (site.DOCS / "figures").glob("hour-*.svg")}
+    assert sorted(re.findall(r"\(figures/(hour-[^)]*)\)", page)) == sorted(paths)
+    assert all(path.stat().st_size < 9000 for path in paths.values())
+
+
+def test_a_line_of_steps_turns_where_a_height_does() -> None:
+    assert scenario_figure._steps([0, 3, 6, 9], [5, 5, 2]) == "M0 5H6V2H9"
+    assert scenario_figure._short([0, 3, 6], [1, 7], [4, 4]) == "M0 4V1H3V4Z", "up is less"
+    assert [scenario_figure._step(top) for top in (3.9, 8.0, 41.0, 0.03)] == [1, 2, 20, 0.01]
 
 
 # The notebook

@@ -13,6 +13,7 @@ import toy_table
 from rapgym.errors import UnmeasuredSet
 from rapgym.model import shapes
 from rapgym.quality import file as table_file
+from rapgym.quality import harm
 from rapgym.quality.header import FormatQuality
 from rapgym.quality.table import QualityTable
 from rapgym.studies import quality as study
@@ -30,9 +31,9 @@ ORIGIN = {
 
 @pytest.fixture
 def quality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(study, "SAMPLE", "test")
-    monkeypatch.setattr(study, "COUNTS", ((0, 0), (1, 0), (1, 1)))
-    monkeypatch.setattr(study, "FORMATS", shapes.FORMATS[1:2])
+    monkeypatch.setattr(harm, "SAMPLE", "test")
+    monkeypatch.setattr(harm, "COUNTS", ((0, 0), (1, 0), (1, 1)))
+    monkeypatch.setattr(harm, "FORMATS", shapes.FORMATS[1:2])
     return study
 
 
@@ -90,7 +91,7 @@ def test_what_is_missing_is_named_with_what_to_run(
     whole = ledger(tmp_path / "c.jsonl.gz", ROWS)
     with pytest.raises(UnmeasuredSet, match="--design formats"):
         quality.judged(toy_table.toy_table(), whole)
-    monkeypatch.setattr(quality, "SAMPLE", "test-large")
+    monkeypatch.setattr(harm, "SAMPLE", "test-large")
     with pytest.raises(UnmeasuredSet, match="--kept fc --sample test-large"):
         quality.judged(toy(), whole)
 

@@ -36,8 +36,16 @@
     return space < 0 ? title : `${title.slice(0, space)}<br>${title.slice(space + 1)}`;
   };
 
+  // Until a figure is wanted Plotly is text: a page opens without it.
+  const load = () => {
+    if ("Plotly" in window) return;
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.head.append(script);
+  };
   const draw = (div) => {
     if (div.dataset.drawn) return;
+    load();
     div.dataset.drawn = "1";
     const {data, layout} = read(div.dataset.figure);
     const list = document.getElementById(`list-${div.id}`);
@@ -61,9 +69,12 @@
   };
   if ("IntersectionObserver" in window) {
     const seen = new IntersectionObserver((entries) => {
-      for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
+      for (const {target, isIntersecting} of entries) if (isIntersecting) {
+        seen.unobserve(target);
+        setTimeout(() => draw(target)); // one at a time, each after the page has answered its reader
+      }
     }, {rootMargin: "400px"});
-    divs.forEach((div) => seen.observe(div));
+    addEventListener("load", () => divs.forEach((div) => seen.observe(div)));
   } else divs.forEach(draw);
 
   for (const chooser of document.querySelectorAll("[data-choose]"))

@@ -1,161 +1,11 @@
-"""The questions that rapgym was made for, each as a hypothesis with its verdict and the number behind it."""
+"""The questions that rapgym was made for, with their verdicts, in Markdown."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
 
-from rapgym.bench import suitability, verdicts
-from rapgym.bench.cells import BOUND, LOOKUP, STATIC_REPAIRED
-from rapgym.bench.contest import Contest, contest_of
-from rapgym.bench.pieces import LEAST_PIECES
-from rapgym.bench.records import Score
 from rapgym.bench.results import Results
-from rapgym.quality.predictor_tuning import spearman
-from rapgym.report import bench as bench_report
-from rapgym.report import roles
+from rapgym.report import questions
 from rapgym.report.markdown import table
-from rapgym.scenarios import tables
-
-Verdict = Literal["confirmed", "refuted", "undecided"]
-RL = ("dqn", "maskable_ppo", "ppo_counts")
-GREEDY = "gsi"  # greedy order, as the paper's search has it, with nothing learned
-SAME_ORDER = 0.95  # rank correlation from which calibration text orders sets as test text does
-DAY_S = 24 * 3600
-# Of the serving engine beside a recorded run: relative errors up to which the two agree.
-AGREES = {"ttft_mean_s": 0.01, "tpot_mean_s": 0.01, "e2e_mean_s": 0.005}
-FOUND: dict[str, Verdict] = {
-    "better": "confirmed",
-    "worse": "refuted",
-    "equal": "refuted",
-    "undecided": "undecided",
-}
-
-RULES = f"""\
-A difference of costs is *confirmed* where its 95 % interval lies below zero, beyond what matters;
-*refuted* where it lies above, or where the whole of it is too small to matter; else *undecided*, as it
-is with fewer than {LEAST_PIECES} bursts of traffic, whatever the interval. The RL method of a scenario is the one that cross-validation on train
-chooses; the format is the cheapest on test, so that luck is on its side. These intervals are not corrected
-for the number of questions. Calibration text orders sets as test text does where the rank correlation
-of their costs, over the whole grid, is at least {SAME_ORDER:g}. Calibration pays for itself where the text
-that it read is earned back, beside dropping blocks at random, by the output tokens of one day like the
-test rows. Simulator and machine agree where the means of a recorded run are met within 1 % (first
-token, token by token) and 0.5 % (end to end)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What one scenario, or one recorded run, says of a hypothesis."""
-
-    verdict: Verdict
-    number: str
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question of the field, and how rapgym decides it on one scenario; None: it was not asked there."""
-
-    asked: str
-    hypothesis: str
-    answer: Callable[[Contest, Sequence[Score]], Answer | None]
-
-
-def _compared(contest: Contest, one: str | None, other: str | None) -> Answer | None:
-    """Whether one policy costs less than another, on the same rows."""
-    if one is None or other is None or not {one, other} <= contest.served.keys():
-        return None
-    found = contest.difference(one, other)
-    lookup, bound = (contest.served[name].mean_cost for name in (LOOKUP, BOUND))
-    verdict = verdicts.verdict(found, verdicts.margin(lookup, bound))
-    return Answer(
-        FOUND[verdict],
-        f"`{one}` less `{other}`: {found.value:+.4f} {bench_report.interval_of(found.low, found.high)}",
-    )
-
-
-def best_rl(group: Sequence[Score]) -> str | None:
-    """The RL method of least cost on train by cross-validation; None where none was trained."""
-    trained = [e for e in group if e.policy in RL and e.validation_cost is not None]
-    return min(trained, key=lambda e: e.validation_cost or 0.0).policy if trained else None
-
-
-def _beats_format(contest: Contest, group: Sequence[Score]) -> Answer | None:
-    champion, four = roles.champion_of("all")(group), roles.best_of_4_bits(group)
-    if champion is None or four is None:
-        return None
-    return _compared(contest, champion.policy, four.policy)
-
-
-def _moves(contest: Contest, group: Sequence[Score]) -> Answer | None:
-    found = _compared(contest, LOOKUP, STATIC_REPAIRED)
-    if found is None:
-        return None
-    falling = suitability.load(contest.story)["test"].falling_rows
-    return Answer(found.verdict, f"{found.number}; the limit falls in {falling:.0%} of rows")
-
-
-def _carries_over(contest: Contest, group: Sequence[Score]) -> Answer | None:
-    found = tables.table(contest.story)
-    calib, test = found.calibration(), found.test()
-    costs = [columns.nll(calib.grid_kept)[0].ravel() for columns in (calib, test)]
-    rank = spearman(*costs)
-    return Answer(
-        "confirmed" if rank >= SAME_ORDER else "refuted",
-        f"rank correlation {rank:.3f} over {len(costs[0])} sets",
-    )
-
-
-def _pays(contest: Contest, group: Sequence[Score]) -> Answer | None:
-    lookup = roles.lookup(group)
-    if lookup is None or lookup.calibration_tokens is None:
-        return None
-    output = contest.served[LOOKUP].output[:, 0]  # of the hour as it was
-    a_day = float(output.sum()) * DAY_S / (len(output) * contest.story.window_s)
-    if lookup.break_even_tokens is None:
-        return Answer("refuted", "it saves nothing beside dropping blocks at random")
-    return Answer(
-        "confirmed" if lookup.break_even_tokens <= a_day else "refuted",
-        f"{lookup.break_even_tokens:,.0f} output tokens; a day has {a_day:,.0f}",
-    )
-
-
-QUESTIONS = (
-    Question(
-        "Is RL better than greedy search without RL?",
-        "The RL method costs less than the greedy order, dropped until the rest fits",
-        lambda contest, group: _compared(contest, best_rl(group), GREEDY),
-    ),
-    Question(
-        "Than a lookup table?",
-        "The RL method costs less than the frontier lookup",
-        lambda contest, group: _compared(contest, best_rl(group), LOOKUP),
-    ),
-    Question(
-        "Is deciding at run time better than INT4?",
-        "The champion of all that do not learn costs less than the cheapest format with 4-bit weights that "
-        "leaves the model whole",
-        _beats_format,
-    ),
-    Question(
-        "Does it pay under a workload that really moves?",
-        "The lookup costs less than the best fixed set, which the shield trims where it does not fit",
-        _moves,
-    ),
-    Question(
-        "Does it hold with calibration text disjoint from test text?",
-        "Text that no test token comes from orders the sets as test text does",
-        _carries_over,
-    ),
-    Question(
-        "With the cost of calibration counted?",
-        "The lookup's calibration pays for itself within a day",
-        _pays,
-    ),
-)
-MACHINE = "Does the simulator agree with the machine?"
-AGREE = "The serving engine, fitted on half of a recorded run, meets the whole"
 
 
 def page(found: Results, folder: Path) -> str:
@@ -164,66 +14,19 @@ def page(found: Results, folder: Path) -> str:
     Args:
         folder: of the other results.
     """
-    headline = [
-        group for group in bench_report.by_scenario(found.scores).values() if group[0].headline
+    asked = questions.all_asked(found, json.loads((folder / "fidelity.json").read_text()))
+    rows = [[each.asked, each.hypothesis, each.verdict] for each in asked]
+    details = [
+        [each.asked, f"`{name}`", answer.verdict, answer.number]
+        if answer
+        else [each.asked, f"`{name}`", "not asked", ""]
+        for each in asked
+        for name, answer in each.answers
     ]
-    contests = [contest_of(list(found.of(group[0].scenario))) for group in headline]
-    rows, details = [], []
-    for question in QUESTIONS:
-        answers = [
-            (bench_report.plain(group[0].scenario), question.answer(contest, group))
-            for contest, group in zip(contests, headline, strict=True)
-        ]
-        rows.append(_summed(question.asked, question.hypothesis, answers))
-        details += _told(question.asked, answers)
-    runs = recorded(json.loads((folder / "fidelity.json").read_text()))
-    rows.append(_summed(MACHINE, AGREE, runs))
-    details += _told(MACHINE, runs)
     return "\n\n".join(
         [
             table(("question", "hypothesis", "verdict"), rows, left=3),
-            RULES,
+            questions.RULES,
             table(("question", "scenario or run", "verdict", "number"), details, left=4),
         ]
     )
-
-
-def recorded(runs: Sequence[dict[str, Any]]) -> list[tuple[str, Answer | None]]:
-    """What each recorded run says of the serving engine; `runs` as fidelity.json has them."""
-    found: list[tuple[str, Answer | None]] = []
-    for run in runs:
-        errors = {name: run["measures"][name]["error"] for name in AGREES}
-        holds = all(abs(errors[name]) <= most for name, most in AGREES.items())
-        told = ", ".join(
-            f"{name.removesuffix('_s')} {error:+.2%}" for name, error in errors.items()
-        )
-        found.append((run["run"], Answer("confirmed" if holds else "refuted", told)))
-    return found
-
-
-Told = Sequence[tuple[str, Answer | None]]
-
-
-def _summed(asked: str, hypothesis: str, answers: Told) -> list[str]:
-    return [asked, hypothesis, overall([each.verdict for _, each in answers if each])]
-
-
-def overall(said: Sequence[Verdict]) -> str:
-    """One verdict of several: the one that all share, or how many say what."""
-    if not said:
-        return "not asked: none was trained or run"
-    count = Counter(said)
-    if len(count) == 1:
-        return f"**{said[0]}** ({len(said)} of {len(said)})"
-    return ", ".join(
-        f"{verdict} on {count[verdict]}" for verdict in get_args(Verdict) if count[verdict]
-    ) + (f" of {len(said)}")
-
-
-def _told(asked: str, answers: Told) -> list[list[str]]:
-    return [
-        [asked, f"`{name}`", each.verdict, each.number]
-        if each
-        else [asked, f"`{name}`", "not asked", ""]
-        for name, each in answers
-    ]

@@ -1,4 +1,4 @@
-"""What the site shows of the code alone, without any result: environments, drawings, notebook.
+"""What the site shows without any result: environments, drawings, hours of scenarios, notebook.
 
     python -m rapgym.studies.pages.site [--check]
 
@@ -10,7 +10,16 @@ import sys
 from pathlib import Path
 
 from rapgym.files import places
-from rapgym.studies.pages import environments, machine, marks, notebook, verdict_figure
+from rapgym.scenarios import catalogue
+from rapgym.scenarios.story import Scenario
+from rapgym.studies.pages import (
+    environments,
+    machine,
+    marks,
+    notebook,
+    scenario_figure,
+    verdict_figure,
+)
 
 DOCS = places.PACKAGE.parent / "docs"
 MACHINE = DOCS / "figures" / "watchdog.svg"
@@ -20,7 +29,7 @@ COMMAND = "python -m rapgym.studies.pages.site"
 
 
 def parts() -> dict[str, str]:
-    """Every part of a page that follows from the code of environments and guard."""
+    """Every part of a page that follows from code and series alone."""
     return {
         "rap-v0": environments.rap(),
         "rap-serve-v0": environments.serve(),
@@ -28,8 +37,22 @@ def parts() -> dict[str, str]:
         "serving-observation": environments.serving_observation(),
         "serving-scenarios": environments.serving_scenarios(),
         "watchdog": f"![The state machine of the watchdog. {machine.told()}](figures/{MACHINE.name})",
+        "hours": hours(),
         "verdicts": f"![Four verdicts. {verdict_figure.told()}](figures/{VERDICTS.name})",
     }
+
+
+def hours() -> str:
+    """A picture of each scenario of an hour."""
+    shown = []
+    for story in catalogue.by_default():
+        found = scenario_figure.hour(story)
+        shown.append(f"![{scenario_figure.told(story, found)}](figures/{_hour_file(story).name})")
+    return "\n\n".join(shown)
+
+
+def _hour_file(story: Scenario) -> Path:
+    return DOCS / "figures" / f"hour-{story.name}.svg"
 
 
 def files() -> dict[Path, str]:
@@ -37,6 +60,10 @@ def files() -> dict[Path, str]:
     return {
         MACHINE: machine.drawn(),
         VERDICTS: verdict_figure.drawn(),
+        **{
+            _hour_file(story): scenario_figure.drawn(story, scenario_figure.hour(story))
+            for story in catalogue.by_default()
+        },
         TOUR.with_suffix(".ipynb"): notebook.notebook(TOUR.read_text()),
     }
 

@@ -30,12 +30,7 @@ LIMITS_BYTES = {
     "wheel": 10 << 20,
     "sdist": 32 << 20,
 }  # the sdist has every result and trained policy
-LICENCES = {
-    "LICENSE",
-    "traces/licenses/CC-BY-4.0.txt",
-    "traces/licenses/MIT-BurstGPT_test.txt",
-    "rapgym/report/licenses/MIT-plotly.js.txt",
-}
+LICENCES = {"LICENSE", "traces/licenses/CC-BY-4.0.txt", "traces/licenses/MIT-BurstGPT_test.txt"}
 SAMPLE = (
     "files/test_clone",
     "test_layers",

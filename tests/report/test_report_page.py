@@ -181,16 +181,7 @@ def test_bold_and_code_are_all_the_markup_there_is() -> None:
 
 def test_the_page_is_small(made: tuple[str, Parsed]) -> None:
     assert len(made[0].encode()) < page.MOST_BYTES == 6_000_000
-    assert made[0].count("* plotly.js (") == 1, "Plotly stands in it once"
-
-
-def test_what_draws_is_what_its_makers_publish() -> None:
-    script = page.plotly_script()
-    assert hashlib.sha256(script.encode()).hexdigest() == (
-        "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246942fba7a"
-    ), "plotly-cartesian.min.js of plotly.js-cartesian-dist-min 4.1.1 on npm"
-    assert "</script" not in script
-    assert "<!--" not in script
+    assert made[0].count("plotly.js v") == 1, "Plotly stands in it once"
 
 
 def test_a_figure_that_makes_it_too_large_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,9 +202,10 @@ def test_a_figure_that_makes_it_too_large_is_left_out(monkeypatch: pytest.Monkey
         page.rendered(simple(small, tables=[table]))
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", ["jinja2", "plotly.offline"])
+def test_what_is_missing_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = simple(picture(3))
-    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(
         MissingExtra, match=r"is not installed; run: pip install 'rapgym\[report\]'"
     ):

@@ -145,11 +145,6 @@ def test_a_page_is_open_before_anything_is_drawn(browser: Any, pages: dict[str, 
     opened.add_init_script("addEventListener('load', () => { loaded = 'Plotly' in window; })")
     opened.goto(pages["bench"].as_uri())
     assert opened.evaluate("loaded") is False
-    took_ms = []
-    for _ in range(3):  # the best of three: a busy machine is no slow page
-        opened.reload()
-        took_ms += [opened.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")]
-    assert min(took_ms) < 2000
     opened.wait_for_selector("#figure-costs .main-svg")
     assert opened.query_selector("#figure-time .main-svg") is None, "far below, none is drawn yet"
     context.close()

@@ -143,7 +143,9 @@ def run(arguments: argparse.Namespace) -> int:
     story = _story(arguments)
     x, y = _axes(arguments, story)
     if not arguments.json:
-        said = [f"{story.id}: {story.story}", worth_report.about(story)]
+        changed = "[" in story.name  # whose name is long, and says what the story says
+        title = story.story if changed else f"{story.id}: {story.story}"
+        said = [title, worth_report.about(story)]
         print(worth_report.wrapped([shown(line) for line in said]))
     jobs, ray = workers.chosen(arguments)
     found = worth_sweep.sweep(

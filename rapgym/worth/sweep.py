@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,8 +25,7 @@ from rapgym.worth.axes import Axis, Place, Story, Value
 from rapgym.worth.point import Point
 
 MOST_POINTS = 400
-# Places are played in such steps, so that those played first are like all: some take ten times others.
-_STRIDE = 0.6180339887498949
+_LINES_APART = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +108,35 @@ def sweep(
     ]
     wanted = [*places] if own in places else [*places, own]
     stories = [axes.at(story, place) for place in wanted]  # whose series are made here, once
+    order = [*turns(len(x.values), len(y.values)), *range(count, len(wanted))]
     found = _found(
-        story, stories, wanted, held_out=held_out, jobs=jobs, ray=ray, quiet=quiet
+        story, stories, wanted, order, held_out=held_out, jobs=jobs, ray=ray, quiet=quiet
     )  # fmt: skip
     return Map(story, x, y, tuple(found[:count]), found[wanted.index(own)])
+
+
+def turns(columns: int, lines: int) -> list[int]:
+    """Places of a grid, line after line, in an order in which those played first are like all.
+
+    A small card takes ten times a large one. Each run of so many places as there are columns holds one
+    of every column, and its lines lie apart: what is left is then told from what was.
+    """
+    step = next(
+        k for k in range(max(columns * 3 // 8, 1), 2 * columns) if math.gcd(k, columns) == 1
+    )
+    across = [place * step % columns for place in range(columns)]
+    return [
+        (column * _LINES_APART + turn) % lines * columns + column
+        for turn in range(lines)
+        for column in across
+    ]
 
 
 def _found(
     own: Story,
     stories: Sequence[Story],
     places: Sequence[Place],
+    order: Sequence[int],
     *,
     held_out: bool,
     jobs: int | None,
@@ -131,8 +150,7 @@ def _found(
     work = checked.cache_folder() / "maps" / f"{_key(own)}.jsonl"
     kept = dict(_kept(work))
     found = {number: kept[key] for number, key in enumerate(keys) if key in kept}
-    left = [number for number in range(len(places)) if number not in found]
-    left.sort(key=lambda number: (number * _STRIDE) % 1)
+    left = [number for number in order if number not in found]
     calls = [_call(stories[i], places[i], held_out=held_out) for i in left]
     work.parent.mkdir(parents=True, exist_ok=True)
     with Progress("map", len(places), quiet=quiet) as progress:

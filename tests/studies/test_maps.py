@@ -108,7 +108,8 @@ committed = pytest.mark.skipif(not maps.FOLDER.is_dir(), reason="no maps were pu
 @committed
 def test_published_maps_are_of_the_tables_and_series_here() -> None:
     published = maps.published()
-    assert [found.story for found in published] == list(catalogue.by_default())
+    names = {found.base.name for found in published}
+    assert {story.name for story in catalogue.by_default() if story.headline} <= names
     for found in published:
         told = json.loads(maps.file_of(found.base).read_text())
         origin, story = told["origin"], found.base
@@ -120,7 +121,7 @@ def test_published_maps_are_of_the_tables_and_series_here() -> None:
 
 @committed
 def test_a_published_point_is_what_playing_it_gives() -> None:
-    story = catalogue.scenario("laptop")
+    story = catalogue.scenario("chat-mixed-8bit")  # the quickest of the headline
     (found,) = (each for each in maps.published() if each.story == story)
     played = worth_point.played(story)
     assert played.test is not None

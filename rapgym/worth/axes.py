@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from rapgym.errors import InvalidSpec
-from rapgym.scenarios import card, tables
+from rapgym.scenarios import card, tables, worlds
 from rapgym.scenarios import load as scenarios_load
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.scenarios.story import Scenario
@@ -67,7 +67,7 @@ def axis(story: Story, name: Name, values: Sequence[Value] | None = None) -> Axi
         InvalidSpec: a value cannot be, or nothing depends on it.
     """
     base, served = base_of(story), isinstance(story, ServeScenario)
-    if name == "restore" and card.profile_of(base).restore_bytes_per_s is not None:
+    if name == "restore" and worlds.is_link_measured(base):
         raise InvalidSpec(
             f"{story.name}: its device profile has measured the link, so nothing depends on a stated restore time: "
             "name a map over card, load or format"

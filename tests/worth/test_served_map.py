@@ -64,6 +64,11 @@ def test_pruning_is_worth_it_in_the_toy_world_and_said(found: Point) -> None:
     assert f"costs {found.test.costs['bf16-serve-engine']:.4f}" in engine  # type: ignore[union-attr]
     assert "FFN blocks dropped" in counts
     assert "Run-time pruning (bf16-serve-" in pruning
+    assert found.pruning is not None
+    assert (found.pieces, found.pruning.low, found.pruning.least) == (1, None, None)
+    assert "undecided, for the data are too few (1 hour)" in pruning, (
+        "one hour says nothing of others"
+    )
     assert Point.from_json(json.loads(json.dumps(found.as_json()))) == found
 
 

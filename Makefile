@@ -12,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check format lint types readme docs links leaderboard sensitivity slow packaging ray clients fuzz mutations clean
+.PHONY: bench test check format lint types readme docs links leaderboard sensitivity maps slow packaging ray clients fuzz mutations clean
 .NOTPARALLEL:
 
 bench: $(VENV)/.core
@@ -35,6 +35,10 @@ types: $(VENV)/.dev
 # What scores become where one number of a scenario is another: minutes; goes on where it stopped.
 sensitivity: $(VENV)/.core
 	$(BIN)/python -m rapgym.studies.sensitivity
+
+# Who is cheapest over cards and loads around every scenario of an hour: minutes; goes on where it stopped.
+maps: $(VENV)/.core
+	$(BIN)/python -m rapgym.studies.maps
 
 # The generated parts of README.md and docs/, the figure, RESULTS.md and model cards, from the
 # results under baselines/results/.

@@ -13,6 +13,7 @@ import venv
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -394,6 +395,77 @@ def test_the_installed_wheel_benches_offline(installed: Path, tmp_path: Path) ->
     policies = {entry["policy"] for entry in json.loads(printed)}
     assert {e.name for e in registry.POLICIES if not e.train or e.name == "hindsight"} <= policies
     outside(installed / "rapgym", "verify", "results/bench.csv.gz", folder=tmp_path)
+
+
+SECONDS = 1800  # of the log and the samples
+
+
+def access_log() -> str:
+    """Lines as an OpenAI server's gateway writes them: one request in two seconds, now more, now less."""
+    return "".join(
+        json.dumps(
+            {
+                "id": f"chatcmpl-{i}",
+                "object": "chat.completion",
+                "created": 1_780_000_000 + second,
+                "model": "m",
+                "usage": {
+                    "prompt_tokens": 300 + 37 * (i % 40),
+                    "completion_tokens": 60 + 11 * (i % 20),
+                    "total_tokens": 360 + 37 * (i % 40) + 11 * (i % 20),
+                },
+            }
+        )
+        + "\n"
+        for i, second in enumerate(s for s in range(SECONDS) if (s // 60) % 3 or s % 4 == 0)
+    )
+
+
+def smi() -> str:
+    """What nvidia-smi writes each second on a card of 24 GiB: others hold 2 to 16 GiB; one sample failed."""
+    lines = ["timestamp, memory.used [MiB]"]
+    for second in range(SECONDS):
+        at = datetime.fromtimestamp(1_780_000_000 + second, UTC).strftime("%Y/%m/%d %H:%M:%S")
+        held = 2000 + 14_000 * ((second // 90) % 2) + second % 7
+        lines.append(f"{at}.120, {'[N/A]' if second == 700 else f'{held} MiB'}")
+    return "\n".join(lines) + "\n"
+
+
+def test_an_outsider_gets_a_verdict_and_a_page(
+    built: dict[str, Path], dependencies: Path, tmp_path: Path
+) -> None:
+    """Of the wheel alone, in a folder of one's own: two logs in, three sentences and a page out."""
+    rapgym = environment(tmp_path / "env", f"{built['wheel']}[report]", beside=dependencies) / "rapgym"  # fmt: skip
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "log.jsonl").write_text(access_log(), encoding="utf-8")
+    (folder / "smi.csv").write_text(smi(), encoding="utf-8")
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 32,
+        "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    deployment = ("--requests", "log.jsonl", "--memory", "smi.csv", "--utc", "--served", "config.json",
+                  "--format", "int8/int8", "--card", "24", "--link", "20")  # fmt: skip
+    printed = outside(
+        rapgym, "map", *deployment, "--cards", "20,24,30", "--loads", "0.5,1", "--out", "verdict.html",
+        folder=folder,
+    )  # fmt: skip
+    said = " ".join(printed.split())
+    assert "Quality comes from the reference table" in said
+    assert "The full model fits in so many seconds of the held-out rows" in said
+    assert "Not pruning costs" in said
+    assert re.search(r"Run-time pruning.*(saves|nothing to decide)", said)
+    page = (folder / "verdict.html").read_text("utf-8")
+    assert "Is run-time pruning worth it here?" in page
+    assert "Run-time pruning" in page
+    assert "default-src 'none'" in page, "nothing is asked of the network"
+    bench = ("--policy", "frontier", "--quiet", "--jobs", "1", "--report", "bench.html")
+    printed = outside(rapgym, "bench", *deployment, *bench, folder=folder)
+    assert "is run-time pruning worth it?" in printed
+    assert (folder / "bench.html").stat().st_size > 10_000
+    outside(rapgym, "verify", "results/bench.csv.gz", folder=folder)
 
 
 @pytest.mark.parametrize("module", ["baselines", "traces", "tests"])

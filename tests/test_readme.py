@@ -351,10 +351,13 @@ def test_the_readme_is_short() -> None:
     assert 6_000 <= len(README.encode()) <= 8_000
 
 
-def test_the_readme_has_one_figure_and_one_table_of_five_columns() -> None:
-    ((alt, path),) = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", README)
-    assert (ROOT / path).is_file()
-    assert len(alt) > 100, "those who do not see it are told what it shows"
+def test_the_readme_has_two_figures_and_one_table_of_five_columns() -> None:
+    """What policies cost, and where pruning is the cheapest."""
+    figures = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", README)
+    assert [Path(path).stem for _, path in figures] == ["cost-by-scenario", "maps"]
+    for alt, path in figures:
+        assert (ROOT / path).is_file()
+        assert len(alt) > 100, "those who do not see it are told what it shows"
     rules = re.findall(r"^\|(?: ---:? \|)+$", README, flags=re.MULTILINE)
     (columns,) = (rule.count("---") for rule in rules)
     assert columns <= 5

@@ -144,11 +144,12 @@ def tune_own(
     work = tuning.tasks(methods, [story for story in stories if story.is_own])
     if not work:
         return
-    with Progress("tune", len(work), quiet=quiet) as progress:
+    efforts = tuning.efforts(work)
+    with Progress("tune", sum(efforts.values()), quiet=quiet) as progress:
         for found in tuning.tune(work, jobs=jobs, ray=ray):
             if found.fault:
                 raise InvalidPolicy(f"{found.policy} on {found.scenario}: {found.fault}")
-            progress.advance(note=found.policy)
+            progress.advance(efforts[found.policy, found.scenario], note=found.policy)
 
 
 def run(

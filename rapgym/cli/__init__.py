@@ -30,6 +30,7 @@ COMMANDS = (
     "traces",
     "record",
     "models",
+    "texts",
     "measure",
     "train",
     "validate",

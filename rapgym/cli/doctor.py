@@ -128,20 +128,21 @@ def data() -> Iterator[Finding]:
         yield Finding("cache", "wrong", f"{cache} cannot be written", remedy)
     mirror = checked.mirror_folder()
     if mirror is None:
-        yield Finding("RAPGYM_DATA", "absent", "not set", "to measure or rebuild series, set it")
-        return
-    if not mirror.is_dir():
+        yield Finding("RAPGYM_DATA", "absent", "not set", "to rebuild series, set it")
+    elif not mirror.is_dir():
         yield Finding("RAPGYM_DATA", "wrong", f"{mirror} is no folder", "set it to a folder")
-        return
-    yield Finding("RAPGYM_DATA", "ok", str(mirror))
+    else:
+        yield Finding("RAPGYM_DATA", "ok", str(mirror))
     for text in texts.TEXTS:
-        subject = f"text {text.domain}.{text.split}"
         try:
             texts.read(text.domain, text.split)
-        except DataUnavailable as error:
-            yield Finding(subject, "wrong", str(error))
+        except WrongChecksum as error:
+            yield Finding(f"text {text.name}", "wrong", str(error))
+        except DataUnavailable:
+            remedy = "run: rapgym texts pull" if text.url else "only a mirror has it; optional"
+            yield Finding(f"text {text.name}", "absent", "not on this machine", remedy)
         else:
-            yield Finding(subject, "ok", text.sha256[:12])
+            yield Finding(f"text {text.name}", "ok", text.sha256[:12])
 
 
 def weights() -> Iterator[Finding]:

@@ -5,10 +5,14 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rapgym.cli import Subparsers, own_traces, workers
 from rapgym.cli import report as cli_report
 from rapgym.files.shown import shown
+
+if TYPE_CHECKING:
+    from rapgym.worth.axes import Axis, Story
 
 
 def add(subparsers: Subparsers) -> None:
@@ -16,10 +20,12 @@ def add(subparsers: Subparsers) -> None:
     command = subparsers.add_parser(
         "map",
         help="is it worth it: what is cheapest on which card, under which load",
-        description="Plays everything that could be done on a card, over cards and loads around a scenario: "
+        description="Plays everything that could be done on a card, over cards and loads around a scenario, or over "
+        "how fast blocks come back and the format on the card: "
         "not pruning in each format, one smaller set of blocks for good, and blocks dropped at run time in 16, 8 "
-        "and 4 bits. Says who is cheapest, by how much, and whether held-out rows show it. A run that was "
-        "stopped goes on where it stopped.",
+        "and 4 bits. Of a serving scenario: the engine of today, counts for good, and rules that drop blocks, tuned "
+        "on train at each point, which takes minutes. Says who is cheapest, by how much, and whether held-out rows "
+        "show it. A run that was stopped goes on where it stopped.",
         epilog="example: rapgym map chat; your own: rapgym map --requests log.jsonl --memory smi.csv "
         "--served llama3-8b --card 40 --out map.html",
     )
@@ -30,11 +36,24 @@ def add(subparsers: Subparsers) -> None:
     )  # fmt: skip
     own_traces.add_deployment(command)
     command.add_argument(
-        "--cards", type=_numbers, metavar="GIB,GIB,...", help="7 from half the card to twice it unless stated"
+        "--over", type=_two, default="card,load", metavar="A,B",
+        help="two of card, load, restore (seconds until all blocks are back) and format (the only one on the "
+        "card), from left to right and line by line (card,load)",
+    )  # fmt: skip
+    command.add_argument(
+        "--cards", type=_numbers, metavar="GIB,GIB,...", help="7 from half the card to twice it unless stated; of a serving scenario 5"
     )  # fmt: skip
     command.add_argument(
         "--loads", type=_numbers, metavar="X,X,...",
-        help="times the requests there are; 8 from 0.25 to 3 unless stated",
+        help="times the requests there are; 8 from 0.25 to 3 unless stated; of a serving scenario as one of 1, 2, "
+        "3 replicas",
+    )  # fmt: skip
+    command.add_argument(
+        "--restores", type=_numbers, metavar="S,S,...", help="5 from a tenth of the scenario's to ten times it"
+    )  # fmt: skip
+    command.add_argument(
+        "--formats", type=_names, metavar="NAME,NAME,...",
+        help="bf16, int8-int8-kv and int4-int8-kv unless stated; also int8, int4, int8-kv",
     )  # fmt: skip
     command.add_argument(
         "--train-only", action="store_true", help="open no held-out row: costs on train, and no verdicts"
@@ -60,24 +79,79 @@ def _numbers(text: str) -> list[float]:
     return found
 
 
+def _names(text: str) -> list[str]:
+    """An argparse type: words with commas between."""
+    return [part.strip() for part in text.split(",")]
+
+
+def _two(text: str) -> list[str]:
+    """An argparse type: two different axes."""
+    names, known = _names(text), ("card", "load", "restore", "format")
+    if len(names) != 2 or names[0] == names[1] or {*names} - {*known}:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} names no two different of {', '.join(known)}, such as card,restore"
+        )
+    return names
+
+
+# By axis: the option that states its values.
+VALUES = {"card": "cards", "load": "loads", "restore": "restores", "format": "formats"}
+
+
+def _axes(arguments: argparse.Namespace, story: "Story") -> "list[Axis]":
+    """The two axes that are asked for.
+
+    Raises:
+        InvalidSpec: values are stated of another axis, or cannot be.
+    """
+    from rapgym.errors import InvalidSpec
+    from rapgym.worth import axes
+
+    for name, option in VALUES.items():
+        if getattr(arguments, option) and name not in arguments.over:
+            raise InvalidSpec(
+                f"--{option} states values of an axis that the map is not over: add --over {name},"
+                f"{'load' if name == 'card' else 'card'}"
+            )
+    return [axes.axis(story, name, getattr(arguments, VALUES[name])) for name in arguments.over]
+
+
+def _story(arguments: argparse.Namespace) -> "Story":
+    """The scenario that is asked for; on own traces, tried."""
+    from rapgym.errors import InvalidSpec
+    from rapgym.scenarios import catalogue, serving
+
+    if arguments.scenario and serving.is_one(arguments.scenario):
+        if own_traces.told(arguments):
+            raise InvalidSpec(
+                f"{arguments.scenario} is a serving scenario: state what is other in a file with base = a scenario "
+                "of windows (see docs/serving.md)"
+            )
+        return serving.story_of(arguments.scenario)
+    arguments.scenario = [arguments.scenario] if arguments.scenario else None
+    names = own_traces.names(arguments, maps=True)
+    (story,) = own_traces.tried(catalogue.named(names or [own_traces.OWN_BASE]))
+    return story
+
+
 def run(arguments: argparse.Namespace) -> int:
     from rapgym.report import worth as worth_report
-    from rapgym.scenarios import catalogue
     from rapgym.worth import sweep as worth_sweep
 
     if arguments.out:
         cli_report.checked_out(arguments.out, force=arguments.force)
-    arguments.scenario = [arguments.scenario] if arguments.scenario else None
-    names = own_traces.names(arguments, maps=True)
-    (story,) = own_traces.tried(catalogue.named(names or [own_traces.OWN_BASE]))
+    story = _story(arguments)
+    x, y = _axes(arguments, story)
     if not arguments.json:
-        said = [f"{story.id}: {story.story}", worth_report.about(story)]
+        changed = "[" in story.name  # whose name is long, and says what the story says
+        title = story.story if changed else f"{story.id}: {story.story}"
+        said = [title, worth_report.about(story)]
         print(worth_report.wrapped([shown(line) for line in said]))
     jobs, ray = workers.chosen(arguments)
     found = worth_sweep.sweep(
         story,
-        arguments.cards,
-        arguments.loads,
+        x,
+        y,
         held_out=not arguments.train_only,
         jobs=jobs,
         ray=ray,

@@ -95,7 +95,7 @@ def add_deployment(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--window", type=at_least(1, 999), metavar="S",
-        help="seconds of a row: how long a request stays, weighted by its tokens",
+        help="seconds of a row; how long a request stays, weighted by its tokens, unless stated",
     )  # fmt: skip
     command.add_argument(
         "--profile", metavar="NAME", help="what a device adds: a device profile by name or file"
@@ -193,7 +193,7 @@ def tried(stories: "list[Scenario]") -> "list[Scenario]":
     """
     from rapgym.scenarios import worlds
     from rapgym.scenarios.story import Recorded
-    from rapgym.workload import own
+    from rapgym.workload import loaders, own
     from rapgym.workload.inputs.how import How
 
     said = set[str]()
@@ -204,8 +204,13 @@ def tried(stories: "list[Scenario]") -> "list[Scenario]":
         lines = own.told_of_requests(story.trace, reading)
         if isinstance(story.tenant, Recorded):
             lines += own.told_of_memory(story.tenant.recording, reading)
-        if pairing := worlds.workload(story).origin.get("pairing"):
+        made = worlds.workload(story)
+        if pairing := made.origin.get("pairing"):
             lines.append(f"requests and memory are paired: {pairing}")
+        suits_s = None
+        if loaders.is_path(story.trace):
+            suits_s = own.window_s(story.trace, story.every, reading)
+        lines.append(own.told_of_rows(made, suits_s, story.splits))
         for line in lines:
             if line not in said:
                 print(shown(line), file=sys.stderr)

@@ -72,7 +72,8 @@ def _tune(arguments: argparse.Namespace) -> int:
     work = tuning.tasks(entries, stories, again=arguments.again)
     jobs, ray = workers.chosen(arguments)
     faults = 0
-    with Progress("tune", len(work), quiet=arguments.quiet) as progress:
+    efforts = tuning.efforts(work)
+    with Progress("tune", sum(efforts.values()), quiet=arguments.quiet) as progress:
         for found in tuning.tune(work, jobs=jobs, ray=ray):
             where = f"{found.policy:<20} {found.scenario:<26}"
             faults += bool(found.fault)
@@ -81,7 +82,9 @@ def _tune(arguments: argparse.Namespace) -> int:
                 file=sys.stderr if found.fault else sys.stdout,
                 flush=True,
             )
-            progress.advance(note=f"{found.policy} on {found.scenario}")
+            progress.advance(
+                efforts[found.policy, found.scenario], note=f"{found.policy} on {found.scenario}"
+            )
     if not work:
         print("nothing to tune; --again does it once more")
     return 2 if faults else 0

@@ -153,7 +153,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from rapgym.scenarios.changed import name_of
 
     name = arguments.name
-    if _is_serving(name):
+    if serving.is_one(name):
         if arguments.served is not None:
             raise InvalidSpec("--served changes scenarios of windows; state another base in a file")
         each = serving.story_of(name)
@@ -162,15 +162,6 @@ def _show(arguments: argparse.Namespace) -> int:
         name = name_of(name, {"served": arguments.served})
     story = scenario(name)
     return _shown(story.id, story.story, numbers(story), arguments)
-
-
-def _is_serving(name: str) -> bool:
-    """Whether a scenario of the serving engine is meant: its name says so, or its file has a base."""
-    from rapgym.scenarios import file, serving
-
-    if path := file.path_in(name):
-        return "base" in file.parsed(path)
-    return str(name).startswith(serving.BEFORE)
 
 
 def _shown(name: str, story: str, found: dict[str, Any], arguments: argparse.Namespace) -> int:

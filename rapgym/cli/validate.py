@@ -25,7 +25,8 @@ def add(subparsers: Subparsers) -> None:
         description="Serves rows of a scenario on a live model on this machine: blocks really leave "
         "and return, another process takes the tenant's bytes, and the memory limit is enforced. "
         "Prints bytes, nats and seconds as the simulator predicts and as they are measured. Texts "
-        "are read from the folder that RAPGYM_DATA names. A run that was stopped goes on where it "
+        "are those that rapgym texts list shows; where those of books and specs are not here, rows are of wiki "
+        "alone, predicted and measured. A run that was stopped goes on where it "
         "stopped. With --recorded, a run of a serving engine that was recorded elsewhere is simulated "
         "instead: no model is needed.",
         epilog="example: rapgym validate --scenario chat-beside-code --rows 8 --length-share 0.2",
@@ -94,10 +95,35 @@ def run(arguments: argparse.Namespace) -> int:
     story = catalogue.story_of(
         arguments.scenario, arguments.length_share, arguments.device_profile, stand_in=True
     )
+    story = _of_texts_here(story)
     work = arguments.work or checked.cache_folder() / "validate"
     if arguments.fit_profile:
         return _fit(arguments, story, settings, work)
     return _validate(arguments, story, settings, work)
+
+
+def _of_texts_here(story: "Scenario") -> "Scenario":
+    """The scenario on the texts that are on this machine, each of them checked: before a model is loaded.
+
+    Raises:
+        DataUnavailable, WrongChecksum: one of its domain is missing or damaged.
+    """
+    from dataclasses import replace
+
+    from rapgym.quality import texts
+
+    if story.domain:
+        for split in texts.SPLITS:
+            texts.read(story.domain, split)
+        return story
+    here = texts.here()
+    if here == texts.DOMAINS:
+        return story
+    print(
+        f"rows are of {here[0]} alone: the texts of other domains are not on this machine (rapgym texts list)",
+        file=sys.stderr,
+    )
+    return replace(story, domain=here[0])
 
 
 def _fit(arguments: argparse.Namespace, story: "Scenario", settings: "Settings", work: Path) -> int:

@@ -178,3 +178,22 @@ def settings_of(name: str, briefing: ServeBriefing) -> dict[str, FloatArray | In
     """What tuning tries of a rule, one entry a setting; of one without free parameters a single one."""
     found = RULES[name].tried
     return dict(found(briefing) if callable(found) else found)
+
+
+def coarse_settings(name: str, briefing: ServeBriefing) -> dict[str, FloatArray | IntArray]:
+    """Fewer of `settings_of`, for each rule but "futures"; all of them where they are few already."""
+    if name == "fixed":
+        world = briefing.train
+        attention = np.unique(np.linspace(0, world.attention, 4).astype(np.int64)[:3])
+        ffn = np.unique(np.linspace(0, world.ffn, 4).astype(np.int64)[:3])
+        a, f = np.meshgrid(attention, ffn, indexing="ij")
+        return {"attention": a.ravel(), "ffn": f.ravel(), "on_fall": np.full(a.size, DROP)}
+    return dict(COARSE[name]) if name in COARSE else settings_of(name, briefing)
+
+
+# Where many worlds are tuned for, as on a map: demand and price decide, the margin hardly.
+COARSE: dict[str, Settings] = {
+    "lookup": crossed(margin=(0.01,), demand=(0.0, 0.5, 1.0), price=(0.3, 1.0)),
+    "hysteresis": crossed(margin=(0.0,), demand=(0.0, 0.5), price=(0.6,), seconds=(5, 15, 60)),
+    "hurry": crossed(margin=(0.0,), demand=(0.0,), price=(0.3, 1.0), blocks_a_second=(0.5, 2.0, 8.0)),
+}  # fmt: skip

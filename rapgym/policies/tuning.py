@@ -23,6 +23,12 @@ from rapgym.scenarios.story import Scenario
 TUNING_BUDGET = 48
 
 
+# What tuning a method takes beside `frontier-margin`, by CPU seconds on half an hour of one's own traffic.
+EFFORT = {
+    "static-best": 0.8, "static-best-repaired": 0.5, "static-layers": 0.1, "frontier-margin": 1.0,
+    "frontier-recent": 0.9, "frontier-hysteresis": 1.0, "forecast": 4.0,
+}  # fmt: skip
+
 TOLD: tuple[Told, ...] = ("train", *FITS)  # on what settings are found
 
 
@@ -70,6 +76,15 @@ def tasks(
 
     open_ones = every if again else [task for task in every if not is_done(task)]
     return sorted(open_ones, key=lambda task: -_served_rows(task.story))
+
+
+def efforts(work: Sequence[Task]) -> dict[tuple[str, str], float]:
+    """What each task takes beside the others, by method and scenario: for a progress line."""
+    return {
+        (task.entry.name, task.story.id): EFFORT.get(task.entry.name, 1.0)
+        * _served_rows(task.story)
+        for task in work
+    }
 
 
 def _served_rows(story: Scenario) -> int:

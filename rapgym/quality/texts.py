@@ -12,7 +12,7 @@ import numpy as np
 
 from rapgym.arrays import IntArray
 from rapgym.errors import DataUnavailable, InvalidSpec, WrongChecksum
-from rapgym.files import checked, incoming, limits
+from rapgym.files import checked, download, incoming, limits
 
 Split = Literal["calib", "test"]
 SPLITS: tuple[Split, Split] = ("calib", "test")
@@ -25,8 +25,32 @@ class Text:
 
     domain: str
     split: Split
-    sha256: str  # of the xz file
+    sha256: str  # of the xz file in the mirror
     licence: str
+    # Of the public file with the same content, where there is one: its address, and its sha256.
+    url: str = ""
+    content_sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.domain}.{self.split}"
+
+    @property
+    def mirrored(self) -> str:
+        """Its path in a mirror."""
+        return f"corpus/{self.name}.txt.xz"
+
+    @property
+    def cached(self) -> Path:
+        """Where `pull` puts the public file."""
+        return checked.cache_folder() / "texts" / f"{self.name}.txt"
+
+
+# WikiText-2 (Merity et al. 2016): its valid part is for calibration.
+_WIKITEXT = (
+    "https://raw.githubusercontent.com/pytorch/examples/77f55b912142e11fcfdf5b530231fb9c52f181e8/"
+    "word_language_model/data/wikitext-2/"
+)
 
 
 TEXTS = (
@@ -34,8 +58,10 @@ TEXTS = (
     Text("books", "test", "070a133ba6a2d56f58df84c4c11079a0cfe65ba72006fb77ec89eb8cd93abeb1", "CC0-1.0"),
     Text("specs", "calib", "d5a84e78b5cc28c1ba63937435e1c6100b27e9ef64d8602b14cdfc0df9ba578c", "mixed, see its manifest"),
     Text("specs", "test", "629c31c2ff2c428e18338f73424d97131a951ba3e7b62b6840cadfe9267314e2", "mixed, see its manifest"),
-    Text("wiki", "calib", "1322771e23310248961e17b3c55df138cd3e5c57f2e36ac1d131e9c6158ccd74", "CC-BY-SA-3.0"),
-    Text("wiki", "test", "306c08b989e77ca6d5587c58d90bf8f8fa3be85671b0eda75315de9f68584fbe", "CC-BY-SA-3.0"),
+    Text("wiki", "calib", "1322771e23310248961e17b3c55df138cd3e5c57f2e36ac1d131e9c6158ccd74", "CC-BY-SA-3.0",
+         f"{_WIKITEXT}valid.txt", "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8"),
+    Text("wiki", "test", "306c08b989e77ca6d5587c58d90bf8f8fa3be85671b0eda75315de9f68584fbe", "CC-BY-SA-3.0",
+         f"{_WIKITEXT}test.txt", "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0"),
 )  # fmt: skip
 
 
@@ -47,22 +73,87 @@ def text_of(domain: str, split: Split) -> Text:
     raise DataUnavailable(f"no text {domain}.{split}; domains are {', '.join(DOMAINS)}")
 
 
+PULLED = tuple(dict.fromkeys(text.domain for text in TEXTS if text.url))  # domains anybody can have
+
+
+def path_of(text: Text) -> Path:
+    """The file of a text on this machine, checked: of the mirror, else what was pulled.
+
+    Raises:
+        DataUnavailable: it is in neither place.
+        WrongChecksum: it is not what it should be.
+    """
+    mirror = checked.mirror_folder()
+    if mirror is not None and (mirror / text.mirrored).is_file():
+        return checked.checked(
+            mirror / text.mirrored, text.sha256, "restore it in the RAPGYM_DATA mirror"
+        )
+    named = f"set RAPGYM_DATA to a folder that holds {text.mirrored}"
+    if not text.url:
+        raise DataUnavailable(
+            f"the text {text.name} is not on this machine and has no single public source: {named}, give texts of "
+            f"your own (rapgym measure --text NAME=FILE), or measure on {', '.join(PULLED)} alone, which rapgym "
+            "texts pull gets"
+        )
+    remedy = "run: rapgym texts pull"
+    if not text.cached.is_file():
+        raise DataUnavailable(f"the text {text.name} is not on this machine; {remedy}; or {named}")
+    return checked.checked(text.cached, text.content_sha256, remedy)
+
+
+def pull(text: Text) -> Path:
+    """The public file of a text, in the cache; what a mirror has is not fetched.
+
+    Raises:
+        DataUnavailable: it has no public source, or that cannot be reached.
+        WrongChecksum: the source has another content now.
+    """
+    mirror = checked.mirror_folder()
+    if not text.url or (mirror is not None and (mirror / text.mirrored).is_file()):
+        return path_of(text)
+    return download.download(
+        text.url, text.cached, text.content_sha256, f"set RAPGYM_DATA to a folder that holds {text.mirrored}"
+    )  # fmt: skip
+
+
 def read(domain: str, split: Split) -> str:
-    """The characters of one text, from the local mirror.
+    """The characters of one text, from the local mirror or as it was pulled.
 
     Raises:
         DataUnavailable, WrongChecksum: it is not there, or not what it should be.
     """
-    text = text_of(domain, split)
-    mirror = checked.mirror_folder()
-    name = f"corpus/{domain}.{split}.txt.xz"
-    if mirror is None:
-        raise DataUnavailable(f"{name} is needed: set RAPGYM_DATA to a folder that holds it")
-    path = checked.checked(mirror / name, text.sha256, "restore it in the RAPGYM_DATA mirror")
+    path = path_of(text_of(domain, split))
     try:
-        return lzma.decompress(path.read_bytes()).decode()
+        content = path.read_bytes()
+        return (lzma.decompress(content) if path.suffix == ".xz" else content).decode()
     except (lzma.LZMAError, UnicodeDecodeError) as error:
         raise WrongChecksum(f"{path} cannot be unpacked: {error}") from error
+
+
+def here() -> tuple[str, ...]:
+    """The domains whose texts are on this machine, in order.
+
+    Raises:
+        DataUnavailable: none is; the message says how to get some.
+        WrongChecksum: a text is damaged.
+    """
+    found = []
+    for domain in DOMAINS:
+        try:
+            for split in SPLITS:
+                read(domain, split)
+        except WrongChecksum:
+            raise
+        except DataUnavailable:
+            continue
+        found.append(domain)
+    if not found:
+        raise DataUnavailable(
+            f"no text to measure on is on this machine: run rapgym texts pull, which gets {', '.join(PULLED)}; set "
+            "RAPGYM_DATA to a folder that holds corpus/books.calib.txt.xz and so on; or give texts of your own "
+            "(rapgym measure --text NAME=FILE)"
+        )
+    return tuple(found)
 
 
 class Texts(Protocol):
@@ -80,10 +171,11 @@ class Texts(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class Shipped:
-    """The three domains of `TEXTS`."""
+    """Domains of `TEXTS`."""
 
-    domains = DOMAINS
+    domains: tuple[str, ...] = DOMAINS
 
     def read(self, domain: str, split: Split) -> str:
         return read(domain, split)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from rapgym.bench.verdicts import is_conditional
 from rapgym.report.bench import interval_of, listed
 from rapgym.scenarios import tables
-from rapgym.scenarios.story import Scenario
+from rapgym.worth import axes
 from rapgym.worth import point as worth_point
+from rapgym.worth.axes import Story
 from rapgym.worth.point import MATTERS, Compared, Part, Point
 from rapgym.worth.sweep import Map
 from rapgym.worth.ways import BY_NAME, Kind, Rule
@@ -25,9 +26,13 @@ NAMES = {  # of the formats that the first sentence speaks of
 POLICIES: dict[Rule, str] = {
     "lookup": "the frontier lookup",
     "trimmed": "dropping in one fixed order",
+    "serve-keep-all-drop": "all blocks until memory falls",
+    "serve-lookup": "the tuned lookup",
+    "serve-hysteresis": "the lookup that brings back late",
+    "serve-hurry": "the lookup that also drops for speed",
 }
 LEGEND = (
-    "U: unpruned, refusing what does not fit; F: one smaller set of blocks for good; P: blocks dropped at run "
+    "U: unpruned, refusing or preempting what does not fit; F: one smaller set of blocks for good; P: blocks dropped at run "
     "time. 16, 8, 4: bits of weights. A capital: the held-out rows show that it is cheaper than the other two "
     f"kinds; a small letter: they do not. !: it costs more than {UNSERVED:.0%} of an answer that is refused, so "
     "that nobody would serve. [ ]: the scenario as it is. Chosen by cost on train: nats an output token above the "
@@ -47,8 +52,9 @@ def is_unserved(point: Point) -> bool:
     return point.train.costs[point.best] > UNSERVED * point.ceiling
 
 
-def about(story: Scenario) -> str:
+def about(story: Story) -> str:
     """What every number of the map rests on, in a sentence or two."""
+    story = axes.base_of(story)
     table = tables.table(story)
     return (
         f"Quality comes from the reference table {table.name}, measured on {table.model}: its nats stand for "
@@ -83,35 +89,41 @@ def _saved(point: Point) -> str:
 
 
 def _grid(title: str, found: Map, cell: Callable[[Point], str], *, colour: bool = False) -> str:
-    """Lines of loads, columns of cards; in several blocks where they are too many for a line."""
+    """A line for each value of y, a column for each of x; in several blocks where they are too many."""
     cells = {
-        (card, load): f"[{cell(p)}]" if p == found.own else f" {cell(p)} "
-        for card in found.cards
-        for load in found.loads
-        for p in [found.at(card, load)]
+        (x, y): f"[{cell(p)}]" if p == found.own else f" {cell(p)} "
+        for x in found.x.values
+        for y in found.y.values
+        for p in [found.at(x, y)]
     }
-    heads = [f"{card:g} GiB" for card in found.cards]
-    first = max(len("load"), *(len(f"{load:g}") for load in found.loads))
+    heads = [found.x.shown(x) for x in found.x.values]
+    first = max(len(found.y.name), *(len(found.y.shown(y)) for y in found.y.values))
     width = max(map(len, [*cells.values(), *heads])) + 1
     at_once = max((WIDTH - first) // width, 1)
     lines = [f"{title}:"]
     for begin in range(0, len(heads), at_once):
-        cards = found.cards[begin : begin + at_once]
+        across = found.x.values[begin : begin + at_once]
         lines.append(
-            "load".rjust(first) + "".join(h.rjust(width) for h in heads[begin : begin + at_once])
+            found.y.name.rjust(first)
+            + "".join(h.rjust(width) for h in heads[begin : begin + at_once])
         )
-        for load in found.loads:
-            line = f"{load:g}".rjust(first)
-            for card in cards:
-                shown = cells[card, load].rjust(width)
-                kind = BY_NAME[found.at(card, load).best].kind
+        for y in found.y.values:
+            line = found.y.shown(y).rjust(first)
+            for x in across:
+                shown = cells[x, y].rjust(width)
+                kind = BY_NAME[found.at(x, y).best].kind
                 line += f"\x1b[{_COLOURS[kind]}m{shown}\x1b[0m" if colour else shown
             lines.append(line)
     return "\n".join(lines)
 
 
 def sentences(point: Point) -> list[str]:
-    """The verdict on one deployment: how often all fits, what not pruning costs, what pruning adds."""
+    """The verdict on one deployment: how often all fits, what not pruning costs, what pruning adds.
+
+    Of the serving engine: what that of today costs, what fixed counts do, what pruning adds.
+    """
+    if not point.train.fits:
+        return [_engine(point), _counts(point), _pruning(point)]
     return [_fitting(point), _not_pruning(point), _pruning(point)]
 
 
@@ -124,6 +136,29 @@ def _fitting(point: Point) -> str:
     part, rows = _judged(point)
     each = [f"{part.fits[name]:.1%} in {said}" for name, said in NAMES.items() if name in part.fits]
     return f"The full model fits in so many seconds of the {rows} rows: {listed(each)}."
+
+
+def _served(point: Point, rule: Rule) -> tuple[float, str]:
+    """What a rule of the serving engine costs, and its name."""
+    name = next(way for way in point.train.costs if BY_NAME[way].rule == rule)
+    return _judged(point)[0].costs[name], name
+
+
+def _engine(point: Point) -> str:
+    (cost, name), rows = _served(point, "serve-engine"), _judged(point)[1]
+    return (
+        f"The engine of today, which drops nothing, costs {cost:.4f} nats an output token ({name}) in the {rows} "
+        "seconds: late and lost answers."
+    )
+
+
+def _counts(point: Point) -> str:
+    (cost, name), rows = _served(point, "serve-fixed"), _judged(point)[1]
+    found = point.settings[name]
+    return (
+        f"The best of a few counts for good, {found['attention']} attention and {found['ffn']} FFN blocks dropped, "
+        f"costs {cost:.4f} ({name}) in the {rows} seconds."
+    )
 
 
 def _not_pruning(point: Point) -> str:

@@ -10,6 +10,7 @@ from rapgym.report.bench import interval_of
 from rapgym.report.page import Page, Picture, Section, Table
 from rapgym.scenarios import tables
 from rapgym.worth import ways
+from rapgym.worth.axes import Value
 from rapgym.worth.point import Point
 from rapgym.worth.sweep import Map
 from rapgym.worth.ways import BY_NAME, Kind
@@ -33,7 +34,7 @@ def page(found: Map) -> Page:
     """
     return Page(
         title="Is run-time pruning worth it here?",
-        subtitle=f"{found.story.id}: {len(found.points)} points of card and load.",
+        subtitle=f"{found.story.id}: {len(found.points)} points of {found.x.name} and {found.y.name}.",
         sections=[
             Section(
                 "answer",
@@ -56,17 +57,17 @@ def page(found: Map) -> Page:
 def _heat(
     found: Map, value: Callable[[Point], float | None], cell: Callable[[Point], str], **more: Any
 ) -> Any:
-    """A heat map with a text in each cell: cards from left to right, loads from below."""
+    """A heat map with a text in each cell: x from left to right, y from below."""
     go = drawing.graph_objects()
-    grid = [[found.at(card, load) for card in found.cards] for load in found.loads]
+    grid = [[found.at(x, y) for x in found.x.values] for y in found.y.values]
     traces = [
         go.Heatmap(
             z=[[value(p) for p in line] for line in grid],
-            x=[f"{card:g}" for card in found.cards],
-            y=[f"{load:g}" for load in found.loads],
+            x=[_tick(x) for x in found.x.values],
+            y=[_tick(y) for y in found.y.values],
             text=[[cell(p) for p in line] for line in grid],
             texttemplate="%{text}",
-            hovertext=[[_hover(p) for p in line] for line in grid],
+            hovertext=[[_hover(found, p) for p in line] for line in grid],
             hoverinfo="text",
             xgap=2,
             ygap=2,
@@ -75,16 +76,20 @@ def _heat(
     ]
     return drawing.figure(
         traces,
-        120 + 44 * len(found.loads),
-        xaxis={"title": {"text": "card, GiB"}, "type": "category", "showline": False},
-        yaxis={"title": {"text": "times the requests"}, "type": "category", "showline": False},
+        120 + 44 * len(found.y.values),
+        xaxis={"title": {"text": found.x.says}, "type": "category", "showline": False},
+        yaxis={"title": {"text": found.y.says}, "type": "category", "showline": False},
     )
 
 
-def _hover(point: Point) -> str:
+def _tick(value: Value) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _hover(found: Map, point: Point) -> str:
     lead, best = point.lead, point.best
     lines = [
-        f"{point.card_gib:g} GiB, {point.load:g} times the requests",
+        found.shown(point),
         f"{best}: {point.train.costs[best]:.4f} nats on train",
     ]
     if lead is not None:
@@ -132,7 +137,7 @@ def _who(found: Map) -> Picture:
     return Picture(
         "who",
         figure,
-        "A grid of cards and loads; each cell names the cheapest way and its cost.",
+        f"A grid over {found.x.says} and {found.y.says}; each cell names the cheapest way and its cost.",
         "**Who is cheapest**, and what it costs on train, nats an output token above the full 16-bit model. A "
         "capital letter: held-out rows show it.",
     )
@@ -155,7 +160,7 @@ def _adds(found: Map) -> Picture:
     return Picture(
         "adds",
         figure,
-        "A grid of cards and loads; each cell says what the best run-time pruning saves or loses.",
+        f"A grid over {found.x.says} and {found.y.says}; each cell says what the best run-time pruning saves or loses.",
         "**What run-time pruning adds** on train: what its best saves beside the best without it; below 0 it "
         "costs more.",
     )
@@ -167,7 +172,7 @@ def _points(found: Map) -> Table:
         lead = point.lead
         rows.append(
             [
-                f"{point.card_gib:g} GiB, {point.load:g} x",
+                found.shown(point),
                 point.best,
                 f"{point.train.costs[point.best]:.4f}",
                 "-" if point.test is None else f"{point.test.costs[point.best]:.4f}",
@@ -182,7 +187,7 @@ def _points(found: Map) -> Table:
                 ),
             ]
         )
-    head = ["card and load", "cheapest", "train", "held-out", "next of another kind", "saves on train",
+    head = [f"{found.x.name} and {found.y.name}", "cheapest", "train", "held-out", "next of another kind", "saves on train",
             "on held-out rows", "95 %", "verdict", *(f"fits in {n}" for n in worth.NAMES)]  # fmt: skip
     return Table("Every point", head, rows)
 
@@ -208,15 +213,15 @@ def _ways(found: Map) -> Table:
 
 
 def _made_of(found: Map) -> list[list[str]]:
-    story = found.story
-    table = tables.base_table(story)
+    story, base = found.story, found.base
+    table = tables.base_table(base)
     return [
         ["rapgym", provenance.VERSION],
         ["scenario", f"{story.id}: {story.story}"],
-        ["card", f"{story.card_gib:g} GiB"],
-        ["served", story.served],
+        ["card", f"{base.card_gib:g} GiB"],
+        ["served", base.served],
         ["quality table", f"{table.name} {table.sha256[:12]}, {table.model}"],
-        ["pairings of requests and tenant", f"{story.offsets}"],
+        ["pairings of requests and tenant", f"{base.offsets}"],
         [
             "held-out rows fall into",
             f"{found.own.pieces} {found.own.unit}s" if found.own.unit else "not opened",

@@ -65,7 +65,8 @@ def changed(base: Scenario, options: Mapping[str, str]) -> Scenario:
 
     Raises:
         InvalidSpec: a value cannot be; the message names its key.
-        DataUnavailable: a recording is not there.
+        DataUnavailable: a trace or a recording is not there.
+        InvalidTrace: other requests than the base's are no valid trace; without `window` they say it.
     """
     number = _reader(options)
     trace = options.get("requests", base.trace)
@@ -73,6 +74,12 @@ def changed(base: Scenario, options: Mapping[str, str]) -> Scenario:
     every = number("every", int, base.every if trace == base.trace else 1)
     served, memory = options.get("served", base.served), options.get("memory")
     model_spec(served)  # says which there are
+    reading = ";".join(f"{name}={options[name]}" for name in how.OPTIONS if name in options)
+    window_s = number("window", int, None)
+    if window_s is None and trace == base.trace:
+        window_s = base.window_s
+    elif window_s is None:
+        window_s = own_traces.window_s(trace, every, how.How.of(reading))
     form = format_of(options["format"]) if "format" in options else base.form
     found = replace(
         base,
@@ -86,14 +93,14 @@ def changed(base: Scenario, options: Mapping[str, str]) -> Scenario:
         every=every,
         restore_s=number("restore", float, base.restore_s),
         reaction_s=number("reaction", float, base.reaction_s),
-        window_s=number("window", int, base.window_s),
+        window_s=window_s,
         device_profile=options.get("profile", base.device_profile),
         tenant=base.tenant if memory is None else Recorded(memory, own_traces.sha256(memory)),
         workload="",
         group="own",
         synthetic=base.synthetic and memory is None and "requests" not in options,
         splits=base.splits if memory is None and "tenant" not in options else "time",
-        reading=";".join(f"{name}={options[name]}" for name in how.OPTIONS if name in options),
+        reading=reading,
     )
     if "tenant" in options:
         found = _beside(found, options["tenant"])

@@ -22,7 +22,8 @@ from rapgym.scenarios.story import (
 )
 from rapgym.workload import own as own_traces
 from rapgym.workload import series
-from rapgym.workload.loaders import ENDINGS
+from rapgym.workload.inputs.how import How
+from rapgym.workload.loaders import ENDINGS, is_path
 
 TEXT, NUMBER, WHOLE, FLAG = "text", "a number", "a whole number", "true or false"
 TABLES = (".csv.gz",)
@@ -52,7 +53,8 @@ KEYS = {
         "output_tokens; or a log of requests", ENDINGS,
     ),
     "every": Key(WHOLE, "it serves every k-th request of the trace"),
-    "window_s": Key(WHOLE, "seconds of a row: how long a request stays, weighted by its tokens"),
+    "window_s": Key(WHOLE, "seconds of a row: how long a request stays, weighted by its tokens; of a file of requests it "
+        "follows from them where left out"),
     "restore_s": Key(NUMBER, "seconds that the host link takes to bring every block back"),
     "notice_s": Key(WHOLE, "seconds by which the tenant announces what it takes"),
     "reaction_s": Key(NUMBER, "seconds for which serving pauses while blocks leave after memory was taken"),
@@ -102,18 +104,25 @@ def read(path: Path, name: str | None = None) -> Scenario:
         DataUnavailable: the file, or a recording that it names, is not there.
         InvalidSpec: it is no TOML, a key is unknown or missing, or a value cannot be; the message names
             file and key.
+        InvalidTrace: it states no window, and its requests, from which that follows, are no valid trace.
     """
     known_by = str(path) if name is None else name
     told = parsed(path)
     folder = path.parent if name is None else None
     if folder is not None and "group" in told and told["group"] != "own":
         raise InvalidSpec(f"{path}: group is rapgym's own list; remove the line, yours is 'own'")
-    values = checked_values(str(path), told, KEYS, folder, _required(Scenario, {"name", "tenant"}))
+    aside = {"name", "tenant"}
+    if name is None and is_path(str(told.get("trace"))):
+        aside.add("window_s")  # which follows from a file of requests
+    values = checked_values(str(path), told, KEYS, folder, _required(Scenario, aside))
     for key, value in OPTIONAL.items():
         values.setdefault(key, value)
     try:
         if form := told.get("form"):
             values["form"] = Format(**checked_values(f"{path}: [form]", form, FORM, folder))
+        if "window_s" not in values:
+            reading = How.of(values.get("reading", ""))
+            values["window_s"] = own_traces.window_s(values["trace"], values["every"], reading)
         values["tenant"] = _tenant(f"{path}: [tenant]", told.get("tenant"), folder)
         return Scenario(name=known_by, **values)
     except InvalidSpec as error:

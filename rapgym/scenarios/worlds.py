@@ -169,6 +169,11 @@ def _world(story: Scenario, split: Split, quality: QualityColumns) -> World:
     )
 
 
+def is_link_measured(story: Scenario) -> bool:
+    """Whether the scenario's device profile says how fast blocks come back, whatever `restore_s` states."""
+    return card.profile_of(story).restore_bytes_per_s is not None
+
+
 def link_bytes_per_s(story: Scenario) -> float:
     """At which dropped blocks come back: as the device profile measured it, else from `restore_s`."""
     measured = card.profile_of(story).restore_bytes_per_s

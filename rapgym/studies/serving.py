@@ -14,11 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rapgym.bench import score
-from rapgym.bench.pieces import Pieces
-from rapgym.bench.score import Estimate
+from rapgym.bench.serving_score import estimate
 from rapgym.files import places, writing
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
@@ -56,17 +52,6 @@ def told(served: Served) -> Entry:
         "attention": float(served.counts[:, 0].mean()), "ffn": float(served.counts[:, 1].mean()),
     }  # fmt: skip
     return {name: round(value, DECIMALS) for name, value in found.items()}
-
-
-def estimate(one: Served, other: Served | None = None) -> Estimate:
-    """Cost of one, or less that of another on the same parts, with its interval: parts are drawn, as in `bench`."""
-    count = len(one.parts)
-    pieces = Pieces("hour", np.arange(count), count)
-    against = np.zeros(count) if other is None else other.record[:, batch.COST]
-    columns = [each[:, None] for each in (one.record[:, batch.COST], against, one.tokens)]
-    drawn = score.resamples(pieces, np.zeros(1, dtype=np.int64))
-    here, there, tokens = drawn.summed(columns, np.ones((count, 1), dtype=np.int64))
-    return score.difference(here, there, tokens, pieces)
 
 
 def rule(story: ServeScenario, name: str) -> tuple[Entry, Served]:

@@ -35,8 +35,6 @@ LOWEST, HIGHEST, LESS = (
 # Of the base's requests every first, second, third; a load that is drawn takes minutes and 150 MB.
 SHARES, DRAWN_SHARES = (1, 2, 3), (1, 2)
 PARTS = 12  # stretches of train at each point: enough to choose by
-# The lookup is tuned at each point, coarsely: demand and price decide, the margin hardly.
-LOOKUP = serve_rules.crossed(margin=(0.01,), demand=(0.0, 0.5, 1.0), price=(0.3, 1.0))
 RULES = ("engine", "keep-all-drop", "lookup")
 DECIMALS = 6
 
@@ -71,7 +69,7 @@ def tried(story: ServeScenario) -> Entry:
         costs = {}
         for name in RULES:
             make = serve_rules.RULES[name].make
-            settings = LOOKUP if name == "lookup" else serve_rules.settings_of(name, told)
+            settings = serve_rules.coarse_settings(name, told)
             costs[name] = best_settings(make, settings, told, parts)[1]
     return {
         "scenario": story.id,

@@ -15,7 +15,7 @@ import numpy as np
 from rapgym.arrays import IntArray
 from rapgym.errors import DataUnavailable, InvalidTrace
 from rapgym.files import checked, incoming, limits, places
-from rapgym.workload import loaders, series, servegen, sources, trace
+from rapgym.workload import loaders, residence, series, servegen, sources, trace
 from rapgym.workload.inputs import memory as memory_input
 from rapgym.workload.inputs import own as own_input
 from rapgym.workload.inputs import requests as request_input
@@ -93,10 +93,10 @@ def beside(
         start_s, stop_s = _common(served, last_s, offset_s)
     rows = series.whole_rows(start_s, stop_s, window)
     if rows < SMALLEST_ROWS:
+        common_s = max(stop_s - start_s, 0)
         raise InvalidTrace(
-            f"{served.name} and {memory.name} have {max(stop_s - start_s, 0):.0f} s in common, but "
-            f"{SMALLEST_ROWS} windows of {window} s are needed: record at least "
-            f"{SMALLEST_ROWS * window} s"
+            f"{served.name} and {memory.name} have {common_s:.0f} s in common, but "
+            f"{SMALLEST_ROWS} windows of {window} s are needed: {_longer(common_s, window)}"
         )
     held = held_units(memory, start_s + offset_s, rows * window)
     return series.build(
@@ -113,6 +113,54 @@ def beside(
             "to_s": stop_s,
         }
         | origin,
+    )
+
+
+def _longer(seconds: float, window: int) -> str:
+    """What to do where so many seconds are too few windows."""
+    said = f"record at least {SMALLEST_ROWS * window} s"
+    shorter = int(seconds / (SMALLEST_ROWS + 1))  # whole rows may be one fewer than seconds allow
+    if shorter < 1:
+        return said
+    return (
+        f"{said}, or state a shorter window (--window {shorter}), which counts too little memory where requests "
+        "stay longer"
+    )
+
+
+def window_s(served: str, every: int, how: How | None = None) -> int:
+    """The window that suits a trace's requests: how long one stays, weighted by its tokens.
+
+    Raises:
+        DataUnavailable: the trace is not there.
+        InvalidTrace: it is no valid trace, or its requests stay longer than any window.
+    """
+    sha256(served)  # says what to do where it is not there, or too large
+    requests = loaders.load_requests(served, how).every(every)
+    found = residence.window_s(requests.prompt_tokens, requests.output_tokens)
+    if found > series.MOST_WINDOW_S:
+        raise InvalidTrace(
+            f"{served}: its requests stay {found} s, longer than any window ({series.MOST_WINDOW_S} s): look at its "
+            f"token counts, or state a window (--window {series.MOST_WINDOW_S})"
+        )
+    return found
+
+
+def told_of_rows(made: Series, suits_s: int | None, scheme: series.Scheme) -> str:
+    """Into what a series of the user's is cut, in a sentence.
+
+    Args:
+        suits_s: the window that suits its requests; None where they are not the user's.
+    """
+    why = ""
+    if suits_s == made.window_s:
+        why = ", as long as these requests stay, weighted by their tokens"
+    elif suits_s is not None:
+        why = f", as stated; these requests stay {suits_s} s, weighted by their tokens"
+    train, test = (len(series.split_rows(len(made), part, scheme)) for part in ("train", "test"))
+    return (
+        f"{len(made)} rows of {made.window_s} s{why}: {train} are train, {test} held out; "
+        f"{made.reserve_tokens} output tokens are reserved for a request, which 95 % of those of train keep to"
     )
 
 
@@ -204,8 +252,8 @@ def require_parts(made: Series, name: str, scheme: series.Scheme) -> None:
     """
     if len(made) < SMALLEST_ROWS:
         raise InvalidTrace(
-            f"{name} fills {len(made)} windows of {made.window_s} s, but {SMALLEST_ROWS} are needed: record "
-            f"at least {SMALLEST_ROWS * made.window_s} s"
+            f"{name} fills {len(made)} windows of {made.window_s} s, but {SMALLEST_ROWS} are needed: "
+            f"{_longer(len(made) * made.window_s, made.window_s)}"
         )
     # Where each third of train serves something, so does train without it.
     for split in ("train", "test", *(f"validation-{fold}" for fold in series.FOLDS)):

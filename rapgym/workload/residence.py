@@ -25,7 +25,7 @@ def window_s(prompt_tokens: IntArray, output_tokens: IntArray) -> int:
     """
     tokens = prompt_tokens + output_tokens
     stay = residence_s(prompt_tokens, output_tokens)
-    return max(1, int(np.rint((stay * tokens).sum() / tokens.sum())))
+    return max(1, int(np.rint((stay * tokens).sum() / max(tokens.sum(), 1))))
 
 
 def reserve_tokens(output_tokens: IntArray) -> int:

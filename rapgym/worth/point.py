@@ -6,7 +6,7 @@ than the best of another kind, on the same resamples, as in a bench.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -20,6 +20,7 @@ from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 from rapgym.worth import ways
+from rapgym.worth.axes import Place
 from rapgym.worth.ways import BY_NAME, Kind, Player, Way
 
 MATTERS = verdicts.LEAST_ROOM  # nats: less than that between two ways decides nothing
@@ -54,10 +55,9 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A card and a load, and what they make of each way."""
+    """A place of a map, and what it makes of each way."""
 
-    card_gib: float
-    load: float  # times the scenario's own requests
+    place: Place
     ceiling: float  # C, nats: what a token costs that is not served
     train: Part
     test: Part | None
@@ -65,6 +65,8 @@ class Point:
     pieces: int
     lead: Compared | None  # the cheapest beside the best of another kind; None where there is none
     pruning: Compared | None  # the best run-time pruning beside the best without
+    # What tuning on train chose, by way; of ways that have settings.
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def best(self) -> str:
@@ -92,6 +94,7 @@ class Point:
             KeyError, TypeError: it is no point.
         """
         values = {name: told[name] for name in cls.__slots__}
+        values["place"] = Place(**values["place"])
         for name in ("train", "test"):
             values[name] = values[name] and Part(**values[name])
         for name in ("lead", "pruning"):
@@ -114,29 +117,22 @@ def of_formats(costs: Mapping[str, float], form: str) -> str:
     return cheapest(both, ("whole",))
 
 
-def played(story: Scenario, load: float = 1.0, *, held_out: bool = True) -> Point:
+def played(story: Scenario, place: Place | None = None, *, held_out: bool = True) -> Point:
     """Play every way on a scenario as it is.
 
     Args:
-        load: what its requests are of those that it stated, for the record.
+        place: where that is on a map, for the record, and which formats may be on the card: all unless
+            stated.
         held_out: also its test rows; without, nothing of them is opened.
     """
-    player, known = Player(story), ways.possible(story)
+    place = place or Place.own(story)
+    player, known = Player(story), ways.possible(story, place.format)
     with heldout.only("train", heldout.WHOLE):
         logs = _logs(player, known, "train")
         costs = {way.name: log.mean_cost for way, log in logs.items()}
         train = Part(costs, _fits(story, known, "train"))
         ceiling = tables.ceiling(story)
-    best = cheapest(costs)
-    others = [kind for kind in get_args(Kind) if kind != BY_NAME[best].kind]
-    pairs = {
-        "lead": (best, cheapest(costs, others)),
-        "pruning": (cheapest(costs, ["pruned"]), cheapest(costs, ["whole", "fixed"])),
-    }
-    compared: dict[str, Compared | None] = {
-        name: Compared(way, over, costs[over] - costs[way]) if way and over else None
-        for name, (way, over) in pairs.items()
-    }
+    compared = compared_on_train(costs)
     test: Part | None = None
     unit: Unit | None = None
     count = 0
@@ -150,10 +146,21 @@ def played(story: Scenario, load: float = 1.0, *, held_out: bool = True) -> Poin
         compared = {
             name: pair and _on_test(story, pair, logs, parts) for name, pair in compared.items()
         }
-    return Point(
-        story.card_gib, load, ceiling, train, test, unit, count,
-        compared["lead"], compared["pruning"],
-    )  # fmt: skip
+    return Point(place, ceiling, train, test, unit, count, compared["lead"], compared["pruning"])
+
+
+def compared_on_train(costs: Mapping[str, float]) -> dict[str, Compared | None]:
+    """The pairs of a point that are compared: `lead` and `pruning`."""
+    best = cheapest(costs)
+    others = [kind for kind in get_args(Kind) if kind != BY_NAME[best].kind]
+    pairs = {
+        "lead": (best, cheapest(costs, others)),
+        "pruning": (cheapest(costs, ["pruned"]), cheapest(costs, ["whole", "fixed"])),
+    }
+    return {
+        name: Compared(way, over, costs[over] - costs[way]) if way and over else None
+        for name, (way, over) in pairs.items()
+    }
 
 
 def _logs(
@@ -186,7 +193,17 @@ def _on_test(
 ) -> Compared:
     one, other = BY_NAME[pair.way], BY_NAME[pair.over]
     found = difference(story, one, other, logs[one], logs[other], parts)
-    within = verdicts.EQUAL_SHARE * abs(logs[other].mean_cost)
+    return judged(pair, found, logs[other].mean_cost)
+
+
+def judged(pair: Compared, found: Estimate, other_cost: float) -> Compared:
+    """A pair with what held-out rows say of it.
+
+    Args:
+        found: cost of the one less that of the other, on held-out rows.
+        other_cost: of the other there.
+    """
+    within = verdicts.EQUAL_SHARE * abs(other_cost)
     return Compared(
         pair.way, pair.over, pair.train,
         saves=-found.value + 0.0,

@@ -1,9 +1,10 @@
-"""The map: every card and load of a grid played, what was finished kept and taken up again."""
+"""The map: every place of a grid played, what was finished kept and taken up again."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,130 +15,193 @@ from rapgym.files import checked, provenance
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.rivals import rivals
-from rapgym.scenarios import load as scenarios_load
 from rapgym.scenarios import worlds
-from rapgym.scenarios.story import Scenario, described
+from rapgym.scenarios.serving import ServeScenario
+from rapgym.scenarios.story import Scenario, Tenant, described
+from rapgym.workload import own as own_traces
+from rapgym.worth import axes, served, ways
 from rapgym.worth import point as worth_point
-from rapgym.worth import ways
+from rapgym.worth.axes import Axis, Place, Story, Value
 from rapgym.worth.point import Point
 
-# Times the scenario's own card and requests, unless others are asked for.
-CARDS = (0.5, 0.63, 0.8, 1.0, 1.25, 1.6, 2.0)
-LOADS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 MOST_POINTS = 400
+_LINES_APART = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Map:
     """A grid of points around a scenario's own."""
 
-    story: Scenario
-    cards: tuple[float, ...]  # GiB, ascending
-    loads: tuple[float, ...]  # times the scenario's requests, ascending
-    points: tuple[Point, ...]  # card after card of the first load, then of the next
+    story: Story
+    x: Axis  # from left to right
+    y: Axis  # line by line
+    points: tuple[Point, ...]  # along x at the first value of y, then at the next
     own: Point  # the scenario as it is
 
-    def at(self, card_gib: float, load: float) -> Point:
-        return self.points[self.loads.index(load) * len(self.cards) + self.cards.index(card_gib)]
+    @property
+    def base(self) -> Scenario:
+        """The scenario of windows whose card, model and table these are."""
+        return axes.base_of(self.story)
+
+    def at(self, x: Value, y: Value) -> Point:
+        return self.points[self.y.values.index(y) * len(self.x.values) + self.x.values.index(x)]
+
+    def shown(self, point: Point) -> str:
+        """Where a point lies: "24 GiB, 0.5 x"."""
+        return ", ".join(axis.shown(point.place.value(axis.name)) for axis in (self.x, self.y))
 
     def as_json(self) -> dict[str, Any]:
         return {
             "rapgym": provenance.VERSION,
-            "scenario": described(self.story) | {"id": self.story.id},
+            "scenario": told(self.story) | {"id": self.story.id},
             "ways": {way.name: way.says for way in ways.EVERY if way.name in self.own.train.costs},
-            "cards_gib": list(self.cards),
-            "loads": list(self.loads),
+            "x": asdict(self.x),
+            "y": asdict(self.y),
             "own": self.own.as_json(),
             "points": [point.as_json() for point in self.points],
         }
 
 
-def cards_around(story: Scenario) -> tuple[float, ...]:
-    """The cards of the map unless others are asked for: half the scenario's to twice it, GiB."""
-    return tuple(float(f"{story.card_gib * times:.3g}") if times != 1 else story.card_gib
-                 for times in CARDS)  # fmt: skip
+def told(story: Story) -> dict[str, Any]:
+    """A scenario's fields, of either kind."""
+    return described(story) if isinstance(story, Scenario) else asdict(story)
 
 
 def sweep(
-    story: Scenario,
-    cards: Sequence[float] | None = None,
-    loads: Sequence[float] | None = None,
+    story: Story,
+    x: Axis | None = None,
+    y: Axis | None = None,
     *,
     held_out: bool = True,
     jobs: int | None = 1,
     ray: str | None = None,
     quiet: bool = False,
 ) -> Map:
-    """Play a grid of cards and loads, and the scenario as it is.
+    """Play a grid of places, and the scenario as it is.
 
     What an earlier run finished under the same code, tables and series is taken from the cache.
 
     Args:
-        cards: GiB; `cards_around` unless stated.
-        loads: times the scenario's requests; `LOADS` unless stated.
+        x, y: two different axes; cards and loads around the scenario's own unless stated.
         held_out: also the test rows; without, nothing of them is opened.
 
     Raises:
-        InvalidSpec: a card or load cannot be, the grid is too large, or the scenario is one of days.
+        InvalidSpec: the axes are the same, a place cannot be, the grid is too large, or the scenario is
+            one of days.
         InvalidTrace: a load leaves a part of the series without requests.
     """
-    columns = tuple(sorted({*(cards_around(story) if cards is None else cards)}))
-    lines = tuple(sorted({*(LOADS if loads is None else loads)}))
-    if not columns or not lines or len(columns) * len(lines) > MOST_POINTS:
-        raise InvalidSpec(f"a map has 1 to {MOST_POINTS} points, not {len(columns) * len(lines)}")
-    if story.is_drawn:
+    x, y = (
+        stated or axes.axis(story, name) for stated, name in zip((x, y), axes.USUAL, strict=True)
+    )
+    count = len(x.values) * len(y.values)
+    if not 0 < count <= MOST_POINTS:
+        raise InvalidSpec(f"a map has 1 to {MOST_POINTS} points, not {count}")
+    if x.name == y.name:
+        raise InvalidSpec(f"a map is over two different axes, not {x.name} twice")
+    if axes.base_of(story).is_drawn:
         raise InvalidSpec(
             f"{story.name} lasts days, and a map plays its rows for each point: name a scenario of an hour"
         )
-    under = {load: scenarios_load.under(story, load) for load in lines}  # made here, once
-    wanted = [(load, replace(under[load], card_gib=card)) for load in lines for card in columns]
-    if (1.0, story) not in wanted:
-        wanted.append((1.0, story))
-    found = _found(story, wanted, held_out=held_out, jobs=jobs, ray=ray, quiet=quiet)
-    grid = tuple(found[: len(columns) * len(lines)])
-    return Map(story, columns, lines, grid, found[wanted.index((1.0, story))])
+    own = Place.own(story)
+    places = [
+        own.along(x.name, here).along(y.name, there) for there in y.values for here in x.values
+    ]
+    wanted = [*places] if own in places else [*places, own]
+    stories = [axes.at(story, place) for place in wanted]  # whose series are made here, once
+    order = [*turns(len(x.values), len(y.values)), *range(count, len(wanted))]
+    found = _found(
+        story, stories, wanted, order, held_out=held_out, jobs=jobs, ray=ray, quiet=quiet
+    )  # fmt: skip
+    return Map(story, x, y, tuple(found[:count]), found[wanted.index(own)])
+
+
+def turns(columns: int, lines: int) -> list[int]:
+    """Places of a grid, line after line, in an order in which those played first are like all.
+
+    A small card takes ten times a large one. Each run of so many places as there are columns holds one
+    of every column, and its lines lie apart: what is left is then told from what was.
+    """
+    step = next(
+        k for k in range(max(columns * 3 // 8, 1), 2 * columns) if math.gcd(k, columns) == 1
+    )
+    across = [place * step % columns for place in range(columns)]
+    return [
+        (column * _LINES_APART + turn) % lines * columns + column
+        for turn in range(lines)
+        for column in across
+    ]
 
 
 def _found(
-    own: Scenario,
-    wanted: Sequence[tuple[float, Scenario]],
+    own: Story,
+    stories: Sequence[Story],
+    places: Sequence[Place],
+    order: Sequence[int],
     *,
     held_out: bool,
     jobs: int | None,
     ray: str | None,
     quiet: bool,
 ) -> list[Point]:
-    keys = [_basis(story, load, held_out=held_out) for load, story in wanted]
-    work = checked.cache_folder() / "maps" / f"{own.key}.jsonl"
-    kept = dict(_kept(work))
-    found = {place: kept[key] for place, key in enumerate(keys) if key in kept}
-    left = [place for place in range(len(wanted)) if place not in found]
-    calls = [
-        partial(worth_point.played, wanted[i][1], wanted[i][0], held_out=held_out) for i in left
+    keys = [
+        _basis(story, place, held_out=held_out)
+        for story, place in zip(stories, places, strict=True)
     ]
+    work = checked.cache_folder() / "maps" / f"{_key(own)}.jsonl"
+    kept = dict(_kept(work))
+    found = {number: kept[key] for number, key in enumerate(keys) if key in kept}
+    left = [number for number in order if number not in found]
+    calls = [_call(stories[i], places[i], held_out=held_out) for i in left]
     work.parent.mkdir(parents=True, exist_ok=True)
-    with Progress("map", len(wanted), quiet=quiet) as progress:
+    with Progress("map", len(places), quiet=quiet) as progress:
         progress.advance(len(found), skipped=True)
-        for place, point in parallel.results(calls, jobs, ray=ray):
-            i = left[place]
+        for number, point in parallel.results(calls, jobs, ray=ray):
+            i = left[number]
             found[i] = point
             with work.open("a") as file:
                 # It begins a line even after one that was cut off as it was written.
                 file.write("\n" + json.dumps({"basis": keys[i], "point": point.as_json()}))
-            progress.advance(note=f"{point.card_gib:g} GiB at {point.load:g} times the load")
-    return [found[i] for i in range(len(wanted))]
+            progress.advance(
+                note=f"{places[i].card_gib:g} GiB at {places[i].load:g} times the load"
+            )
+    return [found[i] for i in range(len(places))]
 
 
-def _basis(story: Scenario, load: float, *, held_out: bool) -> str:
+def _call(story: Story, place: Place, *, held_out: bool) -> Callable[[], Point]:
+    if isinstance(story, ServeScenario):
+        return partial(served.played, story, place, held_out=held_out)
+    return partial(worth_point.played, story, place, held_out=held_out)
+
+
+def _key(story: Story) -> str:
+    """What the work of a scenario is kept under."""
+    return story.key if isinstance(story, Scenario) else f"serve-{_sha256(told(story))[:16]}"
+
+
+def _basis(story: Story, place: Place, *, held_out: bool) -> str:
     """Sha256 of all that a point depends on."""
-    told = {
-        "code": bench_origin.code_sha256(),
-        "tables": rivals.tables(story),
-        "workload": checked.sha256_once(worlds.workload_file(story)),
-        "story": described(story),
-        "load": load,
-        "held_out": held_out,
-    }
+    return _sha256(
+        {
+            "code": bench_origin.code_sha256(),
+            "tables": rivals.tables(axes.base_of(story)),
+            "workload": _workload(story),
+            "story": told(story),
+            "place": asdict(place),
+            "held_out": held_out,
+        }
+    )
+
+
+def _workload(story: Story) -> list[str]:
+    """What identifies the traffic: the series, or the traces of single requests."""
+    if isinstance(story, Scenario):
+        return [checked.sha256_once(worlds.workload_file(story))]
+    tenant = story.base.tenant
+    traces = [story.base.trace, *([tenant.trace] if isinstance(tenant, Tenant) else [])]
+    return [own_traces.sha256(trace) for trace in traces]
+
+
+def _sha256(told: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What could be done on a card where memory moves: each way by name, and how it serves a scenario's rows.
+"""What could be done on a card where memory moves: each way by name, and how it serves rows of windows.
 
 A way is a format, and what happens in it to a model that does not fit: the batch is refused, its newest
 requests are, a smaller set of blocks stays for good, or blocks are dropped at run time: in one fixed
@@ -28,25 +28,38 @@ from rapgym.world.records import World
 
 # What a way leaves of the model: all of it; one set of blocks for good; what fits, at run time.
 Kind = Literal["whole", "fixed", "pruned"]
-Rule = Literal["refuse", "admit", "fixed", "trimmed", "lookup"]
+Rule = Literal[
+    "refuse", "admit", "fixed", "trimmed", "lookup",
+    # Of the serving engine: see `rapgym.policies.serve_rules`.
+    "serve-engine", "serve-fixed", "serve-keep-all-drop", "serve-lookup", "serve-hysteresis", "serve-hurry",
+]  # fmt: skip
 
 FORMATS: dict[str, Format] = {"bf16": BF16} | {
     name: form for name, (_, form) in rivals.FORMATS.items()
 }
 # In which formats blocks are dropped: 16, 8 and 4 bits. The KV cache has at least 8.
 PRUNED = ("bf16", "int8-int8-kv", "int4-int8-kv")
-ENDINGS: dict[Rule, str] = {
+ENDINGS: dict[Rule, str] = {  # of a way's name, behind its format; others end as their rule is called
     "refuse": "", "admit": "-admission", "fixed": "-fixed", "trimmed": "-trimmed", "lookup": "-pruned"
 }  # fmt: skip
+BEFORE_SERVED = "serve-"
 SAYS: dict[Rule, str] = {
     "refuse": "a batch that does not fit is refused",
     "admit": "the newest requests are refused until the rest fits",
     "fixed": "one set of blocks for good, chosen on train; a batch that does not fit is refused",
     "trimmed": "at run time blocks go in one fixed order until the rest fits",
     "lookup": "at run time the best measured set that fits: the frontier lookup",
+    "serve-engine": "all blocks stay, the last admitted are preempted where memory falls: the engine of today",
+    "serve-fixed": "the same counts of blocks dropped for good, chosen on train",
+    "serve-keep-all-drop": "blocks go where memory falls below what is in use, and come back as they fit",
+    "serve-lookup": "each second the counts of least loss that fit now, tuned on train",
+    "serve-hysteresis": "the same, which brings back late, tuned on train",
+    "serve-hurry": "the same, which also drops for speed while prompts pile up, tuned on train",
 }
 KINDS: dict[Rule, Kind] = {
-    "refuse": "whole", "admit": "whole", "fixed": "fixed", "trimmed": "pruned", "lookup": "pruned"
+    "refuse": "whole", "admit": "whole", "fixed": "fixed", "trimmed": "pruned", "lookup": "pruned",
+    "serve-engine": "whole", "serve-fixed": "fixed", "serve-keep-all-drop": "pruned", "serve-lookup": "pruned",
+    "serve-hysteresis": "pruned", "serve-hurry": "pruned",
 }  # fmt: skip
 
 
@@ -59,7 +72,7 @@ class Way:
 
     @property
     def name(self) -> str:
-        return self.format + ENDINGS[self.rule]
+        return self.format + ENDINGS.get(self.rule, f"-{self.rule}")
 
     @property
     def form(self) -> Format:
@@ -84,13 +97,29 @@ EVERY = (
     *(Way(form, "refuse") for form in FORMATS),
     *(Way(form, "admit") for form in FORMATS),
     *(Way(form, rule) for rule in ("fixed", "trimmed", "lookup") for form in PRUNED),
+    *(Way(form, rule) for rule in KINDS if rule.startswith(BEFORE_SERVED) for form in FORMATS),
 )  # fmt: skip
 BY_NAME = {way.name: way for way in EVERY}
 
 
-def possible(story: Scenario) -> list[Way]:
-    """The ways whose quality is known for the scenario's model; those that drop blocks need a table."""
-    return [way for way in EVERY if _is_known(story, way)]
+def name_of(form: Format) -> str:
+    """What a format is called here."""
+    return next(name for name, each in FORMATS.items() if each == form)
+
+
+def possible(story: Scenario, only: str = "") -> list[Way]:
+    """The ways to serve windows whose quality is known for the scenario's model; to drop blocks needs a table.
+
+    Args:
+        only: ways in this format alone; in each unless stated.
+    """
+    return [
+        way
+        for way in EVERY
+        if not way.rule.startswith(BEFORE_SERVED)
+        and only in ("", way.format)
+        and _is_known(story, way)
+    ]
 
 
 def _is_known(story: Scenario, way: Way) -> bool:

@@ -26,9 +26,9 @@ from rapgym.workload.trace import MemoryTrace, RequestTrace, write_memory, write
 from rapgym.worth import point as worth_point
 
 GIB = 1 << 30
-NAME = "laptop[memory=m.csv.gz,requests=r.csv,card=23.5]"
-COMMAND = ["bench", "--trace", "m.csv.gz", "--requests", "r.csv", "--card", "23.5", "--jobs", "1",
-           "--quiet", "--policy", "frontier-margin", "--policy", "partial-admission",
+NAME = "laptop[memory=m.csv.gz,requests=r.csv,card=23.5,window=7]"
+COMMAND = ["bench", "--trace", "m.csv.gz", "--requests", "r.csv", "--card", "23.5", "--window", "7", "--jobs",
+           "1", "--quiet", "--policy", "frontier-margin", "--policy", "partial-admission",
            "--out", "own.csv.gz"]  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("shaped", "here")
@@ -110,7 +110,7 @@ def test_what_policies_tune_is_tuned_on_the_traces_own_train_part(found: Results
         settings = json.loads(json.dumps(find(told)))
         assert cell.about.settings == settings == registry.settings(entry, told)
     assert NAME not in json.dumps(registry.tuned()), "rapgym's own file of settings is left alone"
-    other = catalogue.scenario("laptop[memory=m.csv.gz,requests=r.csv,card=22]")
+    other = catalogue.scenario("laptop[memory=m.csv.gz,requests=r.csv,card=22,window=7]")
     with pytest.raises(InvalidPolicy, match="was not tuned for"):
         registry.settings(registry.entry("frontier-margin"), briefing(other))
 
@@ -191,7 +191,7 @@ def test_a_stopped_run_goes_on_and_parts_of_long_paths_have_names(
     deep = Path("x" * 200) / ("y" * 90)
     deep.mkdir(parents=True, exist_ok=True)
     (deep / "m.csv.gz").write_bytes((folder / "m.csv.gz").read_bytes())
-    story = catalogue.scenario(f"laptop[memory={deep / 'm.csv.gz'},requests=r.csv]")
+    story = catalogue.scenario(f"laptop[memory={deep / 'm.csv.gz'},requests=r.csv,window=7]")
     calls = []
     bound = cells.bound_cell
 

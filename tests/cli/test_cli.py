@@ -270,6 +270,7 @@ def test_measuring_a_model_that_is_nowhere_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RAPGYM_CACHE", str(tmp_path))
+    monkeypatch.setattr(texts, "read", tiny_llama.text)
     assert main(["measure", "smollm2-135m"]) == 2
     assert "run: rapgym models pull smollm2-135m" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()

@@ -109,7 +109,9 @@ def test_measure_refuses_a_table_that_is_there_before_it_loads_a_model(
     monkeypatch.setenv("RAPGYM_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "t.csv.gz"
     out.write_bytes(b"mine")
-    ask = ["measure", str(tmp_path / "no-model"), "--out", str(out), "--quiet"]
+    (tmp_path / "mail.txt").write_text("one line\nanother\n")
+    text = ["--text", f"mail={tmp_path / 'mail.txt'}"]
+    ask = ["measure", str(tmp_path / "no-model"), "--out", str(out), "--quiet", *text]
     assert cli.main(ask) == 2
     assert f"{out} is there already" in capsys.readouterr().err
     assert cli.main([*ask, "--force"]) == 2

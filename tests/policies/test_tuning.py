@@ -190,3 +190,18 @@ def test_two_processes_find_what_one_finds(tmp_path: Path, tuned_file: Path) -> 
     list(tuning.tune(tuning.tasks(entries, [short]), jobs=1))
     assert tuned_file.read_bytes() == together
     assert {*json.loads(together)} == {"static-best", "frontier-margin"}
+
+
+def test_the_progress_of_tuning_counts_what_each_method_takes(
+    toy_story: Scenario, tuned_file: Path
+) -> None:
+    tuned = {entry.name for entry in POLICIES if entry.tune}
+    assert {*tuning.EFFORT} == tuned, "measure what a new method takes"
+    twice = replace(toy_story, name="twice", offsets=2 * toy_story.offsets)
+    work = tuning.tasks(list(POLICIES), [toy_story, twice], again=True)
+    efforts = tuning.efforts(work)
+    assert len(efforts) == len(work) == 2 * len(tuned)
+    for name in tuned:
+        assert efforts[name, twice.id] == 2 * efforts[name, toy_story.id]
+    one = efforts["frontier-margin", toy_story.id]
+    assert efforts["forecast", toy_story.id] == 4 * one

@@ -10,6 +10,7 @@ from rapgym import cli
 from rapgym.report import page as report_page
 from rapgym.report import worth, worth_page
 from rapgym.scenarios.story import Scenario
+from rapgym.worth.axes import Axis, Place
 from rapgym.worth.point import Compared, Part, Point
 from rapgym.worth.sweep import Map
 
@@ -23,7 +24,7 @@ def point(pruned: float = 0.05, *, verdict: str = "win", card_gib: float = 24.0)
     won = Compared(PRUNED, FORMAT, 0.2 - pruned, 0.12, 0.02, 0.3, 0.08, verdict)  # type: ignore[arg-type]
     best, over = (PRUNED, FORMAT) if pruned < 0.2 else (FORMAT, PRUNED)
     lead = replace(won, way=best, over=over, train=abs(0.2 - pruned))
-    return Point(card_gib, 1.0, 4.0, part, part, "burst", 12, lead, won)
+    return Point(Place(card_gib, 1.0, 0.5), 4.0, part, part, "burst", 12, lead, won)
 
 
 def test_letters_say_kind_bits_and_whether_it_is_shown() -> None:
@@ -90,11 +91,11 @@ def grid(story: Scenario, count: int = 7) -> Map:
     cards = tuple(123.4 + card for card in range(count))
     loads = (0.25, 1.0, 12.75)
     points = tuple(
-        replace(point(1.4142 if card else 0.05, card_gib=gib), load=load)
+        replace(point(1.4142 if card else 0.05), place=Place(gib, load, 0.5))
         for load in loads
         for card, gib in enumerate(cards)
     )
-    return Map(story, cards, loads, points, points[count])
+    return Map(story, Axis("card", cards), Axis("load", loads), points, points[count])
 
 
 @pytest.mark.parametrize("count", [1, 7, 30])
@@ -104,7 +105,7 @@ def test_the_map_fits_100_columns(toy_story: Scenario, count: int) -> None:
     assert max(map(len, text.splitlines())) <= worth.WIDTH
     assert sum("GiB" in line for line in text.splitlines()) >= 2 * (1 + count // 8)
     assert text.count("[P8 0.050]") == 1, "the scenario as it is"
-    for card in found.cards:
+    for card in found.x.values:
         assert f"{card:g} GiB" in text
     if count == 7:
         assert text.splitlines()[1].count("GiB") == 7, "the usual map is one block"
@@ -126,7 +127,7 @@ def test_the_page_holds_every_point_and_the_verdict(toy_story: Scenario) -> None
     page = worth_page.page(found)
     text = report_page.rendered(page)
     assert "Quality comes from the reference table toy" in text
-    for card in found.cards:
+    for card in found.x.values:
         assert f"{card:g} GiB, 0.25 x" in text
     who, adds = page.sections[0].pictures
     assert who.figure is not None

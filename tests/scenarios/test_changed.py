@@ -1,14 +1,14 @@
 """A scenario that is changed by its name: model, format, card, link, traffic, and who else is on the card."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rapgym import cli
-from rapgym.errors import InvalidSpec
+from rapgym.errors import InvalidSpec, InvalidTrace
 from rapgym.model.shapes import Format
 from rapgym.scenarios import card, catalogue, worlds
 from rapgym.scenarios.story import Recorded
@@ -97,6 +97,69 @@ def test_arrivals_that_are_drawn_keep_their_tenant() -> None:
     drawn = next(story for story in catalogue.shipped() if story.is_drawn)
     with pytest.raises(InvalidSpec, match="need the tenant that is drawn"):
         catalogue.scenario(f"{drawn.name}[tenant=none]")
+
+
+def test_the_window_follows_from_ones_own_requests() -> None:
+    """By hand: 0.2 ms a prompt token and 30 ms an output token, weighted by both."""
+    made = RequestTrace(
+        "r", np.arange(0.0, 1800, 2), np.full(900, 1000), np.where(np.arange(900) % 2, 100, 600)
+    )
+    write_requests(made, Path("long.csv"))
+    # Stays of 18.2 s with 1600 tokens and of 3.2 s with 1100.
+    suits = round((18.2 * 1600 + 3.2 * 1100) / 2700)
+    assert suits == 12
+    name = f"{BASE}[requests=long.csv,tenant=none]"
+    assert catalogue.scenario(name).window_s == suits
+    assert catalogue.scenario(name.replace("tenant", "every=2,tenant")).window_s == 18
+    assert catalogue.scenario(name.replace("tenant", "window=9,tenant")).window_s == 9
+    assert catalogue.scenario(f"{BASE}[tenant=none]").window_s == catalogue.scenario(BASE).window_s
+
+
+def test_a_file_may_leave_the_window_to_its_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["scenarios", "new", "my.toml", *DEPLOYED]) == 0
+    stated = catalogue.scenario("my.toml")
+    lines = [x for x in Path("my.toml").read_text().splitlines() if not x.startswith("window_s")]
+    Path("mine.toml").write_text("\n".join(lines))
+    assert catalogue.scenario("mine.toml").window_s == stated.window_s
+    Path("none.toml").write_text("\n".join(lines).replace('"r.csv"', '"azure-conv"'))
+    with pytest.raises(InvalidSpec, match="window_s is missing"):
+        catalogue.scenario("none.toml")
+
+
+def test_what_rows_are_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    ask = [
+        "map",
+        "--cards",
+        "40",
+        "--loads",
+        "1",
+        "--jobs",
+        "1",
+        "--quiet",
+        "--train-only",
+        *DEPLOYED,
+    ]
+    assert cli.main(ask) == 0
+    story = catalogue.scenario(f"{BASE}[requests=r.csv,tenant=1]")
+    window_s, rows = story.window_s, len(worlds.workload(story))
+    assert (window_s, rows) == (5, 359)
+    said = capsys.readouterr().err
+    assert f"{rows} rows of {window_s} s, as long as these requests stay" in said
+    assert f"{int(0.7 * rows)} are train, {int(0.25 * rows)} held out" in said
+    assert cli.main([*ask, "--window", "4"]) == 0
+    said = capsys.readouterr().err
+    assert f"rows of 4 s, as stated; these requests stay {window_s} s" in said
+
+
+def test_too_few_rows_are_refused_with_the_window_that_gives_enough() -> None:
+    """Of half an hour of requests that stay a minute; and the window that is named is enough."""
+    made = RequestTrace("r", np.arange(0.0, 1800, 2), np.full(900, 100), np.full(900, 2000))
+    write_requests(made, Path("long.csv"))
+    story = catalogue.scenario(f"{BASE}[requests=long.csv,tenant=none]")
+    assert story.window_s == 60
+    with pytest.raises(InvalidTrace, match=r"record at least 3840 s, or state .*--window 26\)"):
+        worlds.workload(story)
+    assert len(worlds.workload(replace(story, window_s=26, workload="own-other"))) >= 64
 
 
 DEPLOYED = ["--requests", "r.csv", "--served", "llama3-8b", "--format", "int8/int8", "--card", "12",

@@ -59,7 +59,7 @@ def test_a_point_is_what_its_stretches_of_train_cost(serving_story: ServeScenari
     told = serve_briefing(serving_story)
     parts = spread(told.train, choice.PARTS)
     make = serve_rules.RULES["lookup"].make
-    _, cost = best_settings(make, choice.LOOKUP, told, parts)
+    _, cost = best_settings(make, serve_rules.COARSE["lookup"], told, parts)
     assert found["costs"]["lookup"] == pytest.approx(cost, abs=1e-6)
     assert found["costs"]["lookup"] < found["costs"]["engine"]
     assert found["card_gib"] == pytest.approx(1200 / GIB)

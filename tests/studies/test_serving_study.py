@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rapgym.bench import serving_score
 from rapgym.policies.serve_rules import Fixed
 from rapgym.policies.serving import serve_briefing
 from rapgym.rollout import serve_search
@@ -30,10 +31,10 @@ def test_an_interval_is_of_the_pooled_cost_and_of_pairs() -> None:
     one = served([1.0, 3.0, 2.0, 6.0, 1.0, 5.0, 2.0, 4.0], [10.0] * 8)
     other = replace(one, record=one.record.copy())
     other.record[:, batch.COST] += 1.0
-    found = serving.estimate(one)
+    found = serving_score.estimate(one)
     assert found.value == pytest.approx(24 / 80)
     assert found.low < found.value < found.high
-    pairs = serving.estimate(other, one)
+    pairs = serving_score.estimate(other, one)
     # Each part costs as much more: nothing is left to chance.
     assert (pairs.value, pairs.low, pairs.high) == pytest.approx((0.1, 0.1, 0.1))
 

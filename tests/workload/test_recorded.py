@@ -148,7 +148,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     trace.write_memory(told, Path("m.csv.gz"))
     trace.write_requests(requests(500), Path("r.csv.gz"))
     worlds.forget()
-    return "chat-beside-code[memory=m.csv.gz,requests=r.csv.gz,card=30]"
+    return "chat-beside-code[memory=m.csv.gz,requests=r.csv.gz,card=30,window=7]"
 
 
 @pytest.mark.usefixtures("shaped")
@@ -270,8 +270,10 @@ def test_files_of_others_make_a_world_as_they_are(capsys: pytest.CaptureFixture[
         catalogue.scenario(name.replace("]", ",pair=end]"))
     assert cli.main(["scenarios", "new", "mine.toml", "--like", "laptop"]) == 0
     text = Path("mine.toml").read_text("utf-8").replace('"azure-conv"', '"log.jsonl"')
-    text = text.replace("every = 4", "every = 1").replace(
-        "recordings/python-project.csv.gz", "smi.csv"
+    text = (
+        text.replace("every = 4", "every = 1")
+        .replace("window_s = 7\n", "")
+        .replace("recordings/python-project.csv.gz", "smi.csv")
     )
     Path("mine.toml").write_text(f'reading = "timezone=UTC;gpu=1"\n{text}', encoding="utf-8")
     assert catalogue.scenario("mine.toml").workload == story.workload

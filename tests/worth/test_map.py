@@ -20,13 +20,14 @@ from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rivals import rivals
 from rapgym.rollout import rollout, tuning
+from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios import load as scenarios_load
-from rapgym.scenarios import worlds
 from rapgym.scenarios.story import GIB, Scenario
 from rapgym.workload import series
+from rapgym.worth import axes, ways
 from rapgym.worth import point as worth_point
 from rapgym.worth import sweep as worth_sweep
-from rapgym.worth import ways
+from rapgym.worth.axes import Axis, Place
 from rapgym.worth.point import Point
 from rapgym.worth.ways import BY_NAME, Player
 
@@ -249,51 +250,139 @@ def test_a_load_that_leaves_no_requests_is_refused(toy_story: Scenario) -> None:
 CARDS, LOADS = (800 / GIB, 1000 / GIB), (0.5, 1.0)
 
 
+def over(story: Any, cards: Any = CARDS, loads: Any = LOADS) -> tuple[Axis, Axis]:
+    return axes.axis(story, "card", cards), axes.axis(story, "load", loads)
+
+
 def test_a_map_is_taken_up_again(
     toy_story: Scenario, cache: Path, found: Point, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = worth_sweep.sweep(toy_story, CARDS, LOADS, quiet=True)
+    whole = worth_sweep.sweep(toy_story, *over(toy_story), quiet=True)
     assert whole.own == whole.at(1000 / GIB, 1.0) == found
-    assert [(p.card_gib, p.load) for p in whole.points] == [(c, x) for x in LOADS for c in CARDS]
+    assert whole.shown(found) == "9.31323e-07 GiB, 1 x"
+    assert [(p.place.card_gib, p.place.load) for p in whole.points] == [
+        (c, x) for x in LOADS for c in CARDS
+    ]
     (work,) = (cache / "maps").iterdir()
     lines = work.read_text().splitlines()
     work.write_text("\n".join([*lines[:3], lines[3][:40]]))  # killed as it wrote the third
     counted: list[float] = []
     played = worth_point.played
 
-    def counting(story: Scenario, load: float = 1.0, *, held_out: bool = True) -> Point:
-        counted.append(load)
-        return played(story, load, held_out=held_out)
+    def counting(story: Scenario, place: Place, *, held_out: bool = True) -> Point:
+        counted.append(place.load)
+        return played(story, place, held_out=held_out)
 
     monkeypatch.setattr(worth_point, "played", counting)
-    assert worth_sweep.sweep(toy_story, CARDS, LOADS, quiet=True) == whole
+    assert worth_sweep.sweep(toy_story, *over(toy_story), quiet=True) == whole
     assert len(counted) == 2, "two of four were kept"
-    assert worth_sweep.sweep(toy_story, CARDS, LOADS, quiet=True) == whole
+    assert worth_sweep.sweep(toy_story, *over(toy_story), quiet=True) == whole
     assert len(counted) == 2
-    worth_sweep.sweep(toy_story, [*CARDS, 1100 / GIB], LOADS[1:], quiet=True)
+    worth_sweep.sweep(toy_story, *over(toy_story, [*CARDS, 1100 / GIB], LOADS[1:]), quiet=True)
     assert len(counted) == 3, "another grid plays what is new in it"
-    worth_sweep.sweep(replace(toy_story, restore_s=4.0), CARDS, LOADS, quiet=True)
+    worth_sweep.sweep(replace(toy_story, restore_s=4.0), *over(toy_story), quiet=True)
     assert len(counted) == 7, "another scenario takes nothing from it"
 
 
+@pytest.mark.parametrize(("columns", "lines"), [(7, 8), (1, 1), (2, 2), (5, 3), (6, 1), (1, 9)])
+def test_places_that_are_played_first_are_like_all(columns: int, lines: int) -> None:
+    order = worth_sweep.turns(columns, lines)
+    assert sorted(order) == [*range(columns * lines)]
+    for first in range(0, len(order), columns):
+        assert sorted(place % columns for place in order[first : first + columns]) == [
+            *range(columns)
+        ]
+    if columns >= 5 and lines >= 3:
+        assert len({place // columns for place in order[:columns]}) >= 3, "lines lie apart"
+    # As measured of laptop: the two smallest cards take most, more under more load.
+    seconds = [
+        (8 if i % columns < 2 else 1) * (1 + 0.1 * (i // columns)) for i in range(len(order))
+    ]
+    whole = sum(seconds)
+    for share in (0.25, 0.5, 0.75):
+        played = int(share * len(order))
+        if played >= columns >= 5:
+            told = sum(seconds[place] for place in order[:played]) / played * len(order)
+            assert told == pytest.approx(whole, rel=0.3)
+
+
 def test_the_scenario_itself_is_played_beside_its_grid(toy_story: Scenario, found: Point) -> None:
-    whole = worth_sweep.sweep(toy_story, CARDS[:1], LOADS[:1], quiet=True)
+    whole = worth_sweep.sweep(toy_story, *over(toy_story, CARDS[:1], LOADS[:1]), quiet=True)
     assert len(whole.points) == 1
     assert whole.own == found
 
 
 def test_a_map_of_days_or_of_too_many_points_is_refused(toy_story: Scenario) -> None:
     with pytest.raises(InvalidSpec, match="lasts days"):
-        worth_sweep.sweep(replace(toy_story, trace="servegen:m-large"), CARDS, LOADS)
+        worth_sweep.sweep(replace(toy_story, trace="servegen:m-large"), *over(toy_story))
     with pytest.raises(InvalidSpec, match="1 to 400 points, not 441"):
-        worth_sweep.sweep(toy_story, range(1, 22), range(1, 22))
+        worth_sweep.sweep(toy_story, *over(toy_story, range(1, 22), range(1, 22)))
 
 
 def test_cards_stand_around_the_scenarios_own(toy_story: Scenario) -> None:
-    around = worth_sweep.cards_around(replace(toy_story, card_gib=23.5))
+    around = axes.axis(replace(toy_story, card_gib=23.5), "card").values
     assert len(around) == 7
     assert around[3] == 23.5
     assert (around[0], around[-1]) == (11.8, 47)
+
+
+def test_a_map_over_restore_time_costs_what_bench_says(toy_story: Scenario) -> None:
+    """Beside another time until all blocks are back, the reference policy costs as in a bench there."""
+    slow_s = 50 * toy_story.restore_s
+    x, y = (axes.axis(toy_story, "restore", [toy_story.restore_s, slow_s]), over(toy_story)[1])
+    whole = worth_sweep.sweep(toy_story, x, y, quiet=True)
+    point, slow = whole.at(slow_s, 1.0), replace(toy_story, restore_s=slow_s)
+    assert point.place == Place(toy_story.card_gib, 1.0, slow_s)
+    assert point.test is not None
+    log = rollout.run(FrontierLookup, slow, "test", briefing(slow))
+    about = cells.described(slow, "frontier", "reactive")
+    cell = cells.scored(slow, about, log)
+    name = "bf16-pruned"
+    assert point.test.costs[name] == score.mean_cost(cell.test_cost, log.output_tokens)
+    assert point.train.costs[name] > whole.own.train.costs[name]
+
+
+def test_a_map_over_formats_plays_what_each_allows(toy_story: Scenario, found: Point) -> None:
+    x, y = (axes.axis(toy_story, "format"), over(toy_story)[0])
+    assert x.values == ("bf16",), "the toy table knows no other"
+    whole = worth_sweep.sweep(toy_story, x, y, quiet=True)
+    assert whole.at("bf16", 1000 / GIB).train == found.train
+    assert whole.own == found
+    with pytest.raises(
+        InvalidSpec, match="'int9' is no format of which the quality of toy is known"
+    ):
+        axes.axis(toy_story, "format", ["int9"])
+    laptop = catalogue.scenario("laptop")
+    assert axes.axis(laptop, "format").values == ("bf16", "int8-int8-kv", "int4-int8-kv")
+    only = ways.possible(laptop, "int8-int8-kv")
+    assert {way.format for way in only} == {"int8-int8-kv"}
+    assert {way.kind for way in only} == {"whole", "fixed", "pruned"}
+
+
+def test_a_measured_link_is_no_axis() -> None:
+    story = replace(catalogue.scenario("laptop"), device_profile="cpu-2core")
+    with pytest.raises(InvalidSpec, match="its device profile has measured the link"):
+        axes.axis(story, "restore")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--over", "card,card"], "names no two different of card, load, restore, format"),
+        (["--over", "card"], "names no two different"),
+        (["--restores", "1"], "add --over restore,card"),
+        (["--over", "card,format", "--formats", "int9"], "'int9' is no format"),
+    ],
+)
+def test_axes_that_cannot_be_are_refused(
+    options: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "two different" in says:  # argparse itself refuses
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["map", "laptop", *options])
+    else:
+        assert cli.main(["map", "laptop", *options]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_the_command_prints_json(toy_story: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,7 +401,7 @@ def test_the_command_prints_json(toy_story: Scenario, capsys: pytest.CaptureFixt
     ]
     assert cli.main(ask) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [point["card_gib"] for point in told["points"]] == list(CARDS)
+    assert [point["place"]["card_gib"] for point in told["points"]] == list(CARDS)
     assert told["own"]["best"] in told["ways"]
     assert len(told["verdict"]) == 3
     assert cli.main([*ask, "--train-only"]) == 0

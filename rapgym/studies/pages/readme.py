@@ -19,7 +19,9 @@ from rapgym.policies import registry, serve_rules
 from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
 from rapgym.scenarios.catalogue import by_default, shipped
+from rapgym.studies import maps as maps_study
 from rapgym.studies.pages import cards, figure, front, inputs, marks, questions, site
+from rapgym.studies.pages import maps as maps_page
 from rapgym.studies.pages import results as results_page
 
 ROOT = places.PACKAGE.parent
@@ -27,6 +29,7 @@ RESULTS = places.RESULTS / "bench.csv.xz"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 WHOLE = places.RESULTS / "RESULTS.md"
 FIGURE = ROOT / "docs" / "figures" / "cost-by-scenario.svg"
+MAPS = ROOT / "docs" / "figures" / "maps.svg"
 CARDS = ROOT / "baselines" / "cards"
 FIDELITY = {
     "ttft_mean_s": "TTFT, mean",
@@ -120,8 +123,10 @@ def recorded_runs() -> str:
 
 def parts(found: Results) -> dict[str, str]:
     """Every generated part by the name that its markers give."""
-    entries = list(found.scores)
+    entries, maps = list(found.scores), maps_study.published()
     return {
+        "map": maps_page.image(maps, MAPS.relative_to(ROOT).as_posix()),
+        "maps": f"{maps_page.image(maps, f'figures/{MAPS.name}')}\n\n{maps_page.rows(maps)}",
         "figure": front.image(entries, FIGURE.relative_to(ROOT).as_posix()),
         "decide": front.decide(entries),
         "brief": front.brief(entries),
@@ -158,6 +163,7 @@ def pages(found: Results) -> dict[Path, str]:
         WHOLE: results_page.whole(found, RESULTS.parent),
         **site.files(),
         FIGURE: figure.cost_by_scenario(list(found.scores)),
+        MAPS: maps_page.drawn(maps_study.published()),
         **{CARDS / name: text for name, text in cards.cards(found).items()},
     }
 

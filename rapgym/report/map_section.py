@@ -3,11 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rapgym.errors import InvalidResult, RapgymError
 from rapgym.report import worth_page
 from rapgym.report.page import Section
+from rapgym.scenarios import serving
 from rapgym.scenarios.story import restored
+from rapgym.worth.axes import NAMES, Axis
 from rapgym.worth.point import Point
 from rapgym.worth.sweep import Map
 
@@ -25,18 +28,27 @@ def read(path: Path) -> Map:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES / 1e6:g} MB")
         told = json.loads(path.read_text("utf-8"))
-        story = restored({k: v for k, v in told["scenario"].items() if k != "id"})
-        cards, loads = (tuple(float(v) for v in told[name]) for name in ("cards_gib", "loads"))
+        fields = {k: v for k, v in told["scenario"].items() if k != "id"}
+        story = serving.story_of(fields) if "base" in fields else restored(fields)
+        x, y = (_axis(told[name]) for name in ("x", "y"))
         points = tuple(map(Point.from_json, told["points"]))
-        if len(points) != len(cards) * len(loads) or not points:
-            raise ValueError("it has not one point for each card and load")
-        return Map(story, cards, loads, points, Point.from_json(told["own"]))
+        if len(points) != len(x.values) * len(y.values) or not points:
+            raise ValueError("it has not one point for each place")
+        return Map(story, x, y, points, Point.from_json(told["own"]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, RapgymError) as error:  # fmt: skip
         raise InvalidResult(f"{path} is no map that can be read ({error}); {wanted}") from error
 
 
+def _axis(told: Any) -> Axis:
+    name, values = told["name"], tuple(told["values"])
+    kind = str if name == "format" else (int, float)
+    if name not in NAMES or not all(isinstance(value, kind) for value in values):
+        raise ValueError("it has an axis that no map is over")
+    return Axis(name, values)
+
+
 def section(path: Path) -> Section:
-    """Who is cheapest over cards and loads, and what run-time pruning adds there.
+    """Who is cheapest over its two axes, and what run-time pruning adds there.
 
     Raises:
         InvalidResult: the file is no map.
@@ -47,5 +59,5 @@ def section(path: Path) -> Section:
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise InvalidResult(f"{path} contradicts itself ({error!r}): make the map again") from error
     tables = [table for each in rest if each.anchor == "points" for table in each.tables]
-    title = f"Over cards and loads: {found.story.id}"
+    title = f"Over {found.x.says} and {found.y.says}: {found.story.id}"
     return replace(first, anchor="map", title=title, tables=tables)

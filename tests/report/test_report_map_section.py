@@ -10,6 +10,7 @@ import pytest
 from rapgym.errors import InvalidResult
 from rapgym.report import map_section
 from rapgym.scenarios.story import Scenario
+from rapgym.worth.axes import Axis, Place
 from rapgym.worth.point import Part, Point
 from rapgym.worth.sweep import Map
 
@@ -19,9 +20,11 @@ pytest.importorskip("plotly", reason="plotly is not installed: pip install 'rapg
 @pytest.fixture
 def made(toy_story: Scenario) -> Map:
     part = Part({"bf16": 0.9, "bf16-admission": 0.5}, {"bf16": 0.4})
-    own = Point(24.0, 1.0, 4.0, part, None, None, 0, None, None)
-    cheap = replace(own, card_gib=40.0, train=Part({"bf16": 0.1, "bf16-admission": 0.3}, {}))
-    return Map(toy_story, (24.0, 40.0), (1.0,), (own, cheap), own)
+    own = Point(Place(24.0, 1.0, 3.0), 4.0, part, None, None, 0, None, None)
+    larger = replace(own.place, card_gib=40.0)
+    cheap = replace(own, place=larger, train=Part({"bf16": 0.1, "bf16-admission": 0.3}, {}))
+    cards, loads = Axis("card", (24.0, 40.0)), Axis("load", (1.0,))
+    return Map(toy_story, cards, loads, (own, cheap), own)
 
 
 def test_a_map_comes_back_as_it_was(made: Map, tmp_path: Path) -> None:
@@ -42,8 +45,10 @@ def test_a_map_comes_back_as_it_was(made: Map, tmp_path: Path) -> None:
     [
         {"points": []},
         {"points": [{}]},
-        {"cards_gib": [1]},
-        {"cards_gib": ["x", "y"]},
+        {"x": {"name": "card", "values": [1]}},
+        {"x": {"name": "card", "values": ["x", "y"]}},
+        {"x": {"name": "colour", "values": [24.0, 40.0]}},
+        {"y": [1.0]},
         {"scenario": {}},
         {"scenario": 7},
         {"own": None},

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rapgym.bench import origin as bench_origin
-from rapgym.errors import InvalidResult
+from rapgym.errors import InvalidResult, RapgymError
 from rapgym.files import places, writing
 from rapgym.scenarios import catalogue
 from rapgym.scenarios.story import Scenario
 from rapgym.worth import sweep as worth_sweep
-from rapgym.worth.axes import Axis
-from rapgym.worth.point import Point
 from rapgym.worth.sweep import Map
 
 FOLDER = places.RESULTS / "maps"
@@ -68,15 +66,13 @@ def published(folder: Path = FOLDER) -> list[Map]:
 def _read(path: Path, story: Scenario) -> Map:
     try:
         told = json.loads(path.read_text("utf-8"))
-        x, y = (Axis(told[name]["name"], tuple(told[name]["values"])) for name in "xy")
-        points = tuple(map(Point.from_json, told["points"]))
-        own, stated = Point.from_json(told["own"]), told["scenario"]
-    except (ValueError, KeyError, TypeError) as error:
+        found = Map.from_json(told)
+    except (ValueError, LookupError, TypeError, AttributeError, RapgymError) as error:
         raise InvalidResult(f"{path} is no published map: {error}; run: make maps") from error
     here = json.loads(json.dumps(_rounded(worth_sweep.told(story)))) | {"id": story.id}
-    if stated != here or len(points) != len(x.values) * len(y.values):
+    if told["scenario"] != here:
         raise InvalidResult(f"{path}: {story.name} has changed since; run: make maps")
-    return Map(story, x, y, points, own)
+    return found
 
 
 def write(stories: Sequence[Scenario], jobs: int | None, *, quiet: bool = False) -> None:

@@ -1,9 +1,9 @@
 """What a map goes over: cards, loads, restore times, formats on the card; and the scenario at a place of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 from rapgym.errors import InvalidSpec
 from rapgym.scenarios import card, tables, worlds
@@ -35,6 +35,19 @@ class Axis:
     name: Name
     # GiB of the card; times the requests; seconds until all blocks are back; a format. Ascending.
     values: tuple[Value, ...]
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Self:
+        """An axis from its fields.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
+        name, values = told["name"], tuple(told["values"])
+        kind = str if name == "format" else (int, float)
+        if name not in NAMES or not all(isinstance(value, kind) for value in values):
+            raise ValueError("it has an axis that no map is over")
+        return cls(name, values)
 
     @property
     def says(self) -> str:

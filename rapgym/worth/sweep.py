@@ -3,11 +3,11 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rapgym.bench import origin as bench_origin
 from rapgym.errors import InvalidSpec
@@ -15,9 +15,9 @@ from rapgym.files import checked, provenance
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.rivals import rivals
-from rapgym.scenarios import worlds
+from rapgym.scenarios import serving, worlds
 from rapgym.scenarios.serving import ServeScenario
-from rapgym.scenarios.story import Scenario, Tenant, described
+from rapgym.scenarios.story import Scenario, Tenant, described, restored
 from rapgym.workload import own as own_traces
 from rapgym.worth import axes, served, ways
 from rapgym.worth import point as worth_point
@@ -60,6 +60,22 @@ class Map:
             "own": self.own.as_json(),
             "points": [point.as_json() for point in self.points],
         }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Self:
+        """A map from what `as_json` gives.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError: it is none.
+            RapgymError: its scenario cannot be.
+        """
+        fields = {name: value for name, value in told["scenario"].items() if name != "id"}
+        story = serving.story_of(fields) if "base" in fields else restored(fields)
+        x, y = (Axis.from_json(told[name]) for name in "xy")
+        points = tuple(map(Point.from_json, told["points"]))
+        if len(points) != len(x.values) * len(y.values) or not points:
+            raise ValueError("it has not one point for each place")
+        return cls(story, x, y, points, Point.from_json(told["own"]))
 
 
 def told(story: Story) -> dict[str, Any]:

@@ -6,12 +6,9 @@ RAP-Counts-v0 and takes its likeliest actions on check rows; both are parts of t
 
 import argparse
 import json
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rapgym import heldout
 from rapgym.files import places, writing
@@ -25,54 +22,21 @@ GAMMAS = (0.0, 0.5, 0.9, 0.99)
 # Each discount with both normalised, and each normalisation at one discount.
 NORMALS = {"none": (False, False), "observations": (True, False), "both": (True, True)}
 CASES = [(gamma, "both") for gamma in GAMMAS] + [(0.0, "none"), (0.0, "observations")]
-SEEDS, STEPS, LANES, ROLLOUT, BATCH = 3, 60_000, 64, 16, 256
+SEEDS, STEPS, LANES = 3, 60_000, 64
 BESIDE = ("keep-all", "frontier")  # what costs nothing to learn
 DECIMALS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Normed:
-    """A model beside the means that its observations are divided by: what `as_policy` asks."""
-
-    model: Any
-    lanes: Any
-
-    @property
-    def action_space(self) -> Any:
-        return self.model.action_space
-
-    @property
-    def observation_space(self) -> Any:
-        return self.model.observation_space
-
-    def predict(self, observation: np.ndarray, *, deterministic: bool) -> Any:
-        """As a model of Stable-Baselines3."""
-        return self.model.predict(
-            self.lanes.normalize_obs(observation), deterministic=deterministic
-        )
-
-
 def trained(scenario: str, gamma: float, normal: str, seed: int) -> float:
     """Cost on check rows after a training, nats an output token."""
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.vec_env import VecNormalize
-
-    from rapgym.learning import as_policy
-    from rapgym.learning.sb3.vec_env import RapVecEnv
+    from rapgym.learning.sb3 import plain
 
     observations, reward = NORMALS[normal]
     with heldout.only("train", "learn", "check"):
-        lanes = VecNormalize(
-            RapVecEnv.make("RAP-Counts-v0", LANES, scenario=scenario, split="learn"),
-            gamma=gamma, norm_obs=observations, norm_reward=reward,
+        policy = plain.ppo(
+            scenario, STEPS, lanes=LANES, gamma=gamma, observations=observations, reward=reward, seed=seed
         )  # fmt: skip
-        lanes.seed(seed)
-        model = PPO(
-            "MlpPolicy", lanes, gamma=gamma, n_steps=ROLLOUT, batch_size=BATCH, device="cpu", seed=seed
-        )  # fmt: skip
-        model.learn(STEPS)
-        lanes.training = False
-        log = rollout.run_policy(as_policy(Normed(model, lanes)), scenario, "check", seed=seed)
+        log = rollout.run_policy(policy, scenario, "check", seed=seed)
     return round(log.mean_cost, DECIMALS)
 
 

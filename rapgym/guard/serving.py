@@ -61,7 +61,7 @@ def answered(
     try:
         answer = policy.decide(observation.copy(), rng)
         if type(answer) is np.ndarray and answer.dtype == np.int64 and answer.shape == (lanes, 3):
-            within = ((answer >= 0) & (answer <= most)).all(axis=1)
+            within: BoolArray = np.all((answer >= 0) & (answer <= most), axis=1)
             if within.all():
                 return answer.copy(), within, None
         answers: list[Any] = list(islice(answer, lanes)) if len(answer) == lanes else []

@@ -160,6 +160,22 @@ def test_the_readable_engine_comes_to_the_same(
     assert record[batch.STEPS] == len(engine.steps)
 
 
+def test_a_watched_policy_is_judged_by_calibration_columns_and_scored_by_those_of_test(
+    found: ServeResults, serving_story: ServeScenario, folder: Path
+) -> None:
+    terms = dataclasses.replace(_terms(folder), watchdog=True)
+    lookup = cell(found, "lookup").about
+    entry = entrants.entrant(WHO, terms).entry  # type: ignore[attr-defined]
+    told = cells.user_cell(serving_story, entry, 0, terms, lookup, searches=False)
+    assert told.about.settings == {"watchdog": True}
+    assert told.about.watchdog == cells.share_of(told.courses, Reason.WATCHDOG)
+    assert told.whole is not None
+    world = serving_worlds.scoring_world(serving_story)
+    judged = cells.rollout.replayed(world, told.whole.parts, told.courses)
+    assert np.array_equal(told.whole.record, judged.record)
+    assert cells.instead_differs(serving_story, told, lookup) == 0
+
+
 # What a forger may do
 
 

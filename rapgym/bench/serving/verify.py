@@ -9,12 +9,13 @@ import numpy as np
 
 from rapgym.bench import verify as windows
 from rapgym.bench.records import ORACLE
+from rapgym.bench.results import DECIMALS
 from rapgym.bench.serving import cells, entrants, results
 from rapgym.bench.serving import run as bench_run
 from rapgym.bench.serving.cells import LOOKUP, ServeCell
 from rapgym.bench.serving.entrants import SearchEntrant
 from rapgym.bench.serving.records import ServeAbout
-from rapgym.bench.serving.results import DECIMALS, ServeResults
+from rapgym.bench.serving.results import ServeResults
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.guard.serving import SOURCES, highest
 from rapgym.jobs import parallel
@@ -106,7 +107,8 @@ def _entry(header: dict[str, Any], part: str, name: str) -> Any:
 def _missing_cells(found: ServeResults, stories: Sequence[ServeScenario]) -> Iterator[str]:
     """A cell for everything that the header says was run, once, and no other."""
     header = found.header
-    names, seeds, searches = (header.get(name) for name in ("names", "seeds", "searches"))
+    told: list[Any] = [header.get(name) for name in ("names", "seeds", "searches")]
+    names, seeds, searches = told
     if not (_all(names, str) and _all(seeds, int) and type(searches) is bool):
         yield "its header does not say which policies were run, with which seeds"
         return
@@ -189,7 +191,7 @@ def _strange(cell: ServeCell, story: ServeScenario, who: str) -> Iterator[str]:
 
 def _described_differently(about: ServeAbout, now: ServeAbout, who: str) -> Iterator[str]:
     entrant = entrants.entrant(about.policy)
-    implied = {"kind": (about.kind, entrant.kind)}
+    implied: dict[str, tuple[Any, Any]] = {"kind": (about.kind, entrant.kind)}
     if isinstance(entrant, SearchEntrant):
         implied["settings"] = (dict(about.settings), asdict(entrant.search))
     for name in ("fallback", "watchdog"):

@@ -27,6 +27,7 @@ from rapgym.rollout.serve_search import Search
 from rapgym.rollout.serving import Course, Run, Served
 from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.serving import ServeScenario
+from rapgym.scenarios.story import Split
 from rapgym.serving.world import Part, ServeWorld
 from rapgym.world.shield import Reason
 
@@ -62,24 +63,28 @@ def stretches(story: ServeScenario) -> list[Part]:
 
 
 def judged_world(story: ServeScenario, about: ServeAbout) -> ServeWorld:
-    """The test split with test columns, as a cell is served: the engine of today may shed at its own time."""
-    world = serving_worlds.scoring_world(story)
+    """The test split with test columns, as a cell is served."""
+    return served_by(serving_worlds.scoring_world(story), about)
+
+
+def served_by(world: ServeWorld, about: ServeAbout) -> ServeWorld:
+    """A world as a cell is served in it: the engine of today may shed at its own time."""
     shed_s = about.settings.get("shed_s") if about.policy == TUNED else None
     return world if shed_s is None else replace(world, shed_s=float(shed_s))
 
 
 @lru_cache(maxsize=64)
-def tuned(story: ServeScenario, name: str) -> tuple[dict[str, Any], float]:
-    """The settings of a rule with the least cost on stretches of train, and that cost."""
-    told = serve_briefing(story)
+def tuned(story: ServeScenario, name: str, judged: Split = "test") -> tuple[dict[str, Any], float]:
+    """The settings of a rule with the least cost on stretches of what it is told of before a split, and that cost."""
+    told = serve_briefing(story, judged)
     make: Callable[..., ServePolicy] = serve_rules.RULES[name].make
     return rollout.best_settings(make, serve_rules.settings_of(name, told), told)
 
 
 @lru_cache(maxsize=16)
-def tuned_shedding(story: ServeScenario) -> tuple[dict[str, Any], float]:
+def tuned_shedding(story: ServeScenario, judged: Split = "test") -> tuple[dict[str, Any], float]:
     """After how long the engine of today sheds best on the same stretches, and that cost."""
-    told = serve_briefing(story)
+    told = serve_briefing(story, judged)
     parts, costs = rollout.spread(told.train), list[float]()
     for shed_s in SHED_S:
         world = replace(told.train, shed_s=shed_s)
@@ -88,9 +93,9 @@ def tuned_shedding(story: ServeScenario) -> tuple[dict[str, Any], float]:
     return {"shed_s": SHED_S[best]}, costs[best]
 
 
-def rule_facts(story: ServeScenario, name: str) -> ServeAbout:
-    """What describes the cell of a rule before it is played: its settings, found on train."""
-    settings, cost = tuned_shedding(story) if name == TUNED else tuned(story, name)
+def rule_facts(story: ServeScenario, name: str, judged: Split = "test") -> ServeAbout:
+    """What describes the cell of a rule before it is played: its settings, found on what it is told of."""
+    settings, cost = tuned_shedding(story, judged) if name == TUNED else tuned(story, name, judged)
     return ServeAbout(story.id, name, KINDS[name], settings=settings, train_cost=cost)
 
 

@@ -329,6 +329,9 @@ class Batch:
                 array[...] = value
         self.record[lane], self.seen[lane] = other.record[lane], other.seen[lane]
 
+    def close(self) -> None:
+        """Nothing is held open."""
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lanes"}
 

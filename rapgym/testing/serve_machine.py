@@ -2,7 +2,7 @@
 
 Requests come in bursts, memory is lost at the worst moment, a policy decides anything or answers with what
 is no decision. The reference is watched at every engine step (`serve_witness`); the compiled engine must
-stand where it stands, at every sixteenth of a second. At the end the same decisions give the same course.
+stand where it stands, at every eighth of a second. At the end the same decisions give the same course.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from rapgym.world.shield import Reason
 
 REQUESTS, SECONDS = 40, 400  # of which room is made
 FAR_S = 1e6  # a request that has not come
-LOOKS = 16  # a second
+LOOKS = 8  # a second
 AMPLE = 1 << 20
 
 # What a policy may answer that is no decision.

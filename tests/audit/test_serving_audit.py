@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 from serving_bench import FALTERS, WHO, benched
 
@@ -16,6 +18,7 @@ from rapgym.audit.serving import step as audit_step
 from rapgym.audit.serving.context import ServeContext
 from rapgym.audit.serving.record import FIELDS, ServeRecord
 from rapgym.audit.serving.sentence import sentence
+from rapgym.audit.step import audit_env
 from rapgym.audit.summary import Chosen, Log
 from rapgym.bench.serving import cells
 from rapgym.errors import InvalidResult, InvalidSpec
@@ -214,6 +217,28 @@ def test_a_watched_policy_replays_too(
     assert any(record.reason == "watchdog" for record in records(tmp_path / "w.jsonl"))
     found = replay.verified(tmp_path / "w.jsonl")
     assert found.holds, found.sentences
+
+
+def test_environments_are_audited_episode_by_episode(
+    path: Path, serving_story: ServeScenario, tmp_path: Path
+) -> None:
+    env = gymnasium.make_vec("RAP-Serve-v0", 2, scenario=serving_story, split="train")
+    with AuditLog(tmp_path / "e.jsonl") as log:
+        env.reset(seed=1)
+        env.step(np.zeros((2, 3), dtype=np.int64))  # before anybody asks
+        audit_env(env, log, policy="mine")
+        with pytest.raises(InvalidSpec, match="audited already"):
+            audit_env(env, log, policy="mine")
+        env.step(np.ones((2, 3), dtype=np.int64))
+        env.reset(seed=2)
+        for _ in range(12):
+            env.step(env.action_space.sample())
+        env.close()
+        assert not log.held, "closing the environment writes what is held"
+    found = replay.verified(tmp_path / "e.jsonl")
+    assert found.holds, found.sentences
+    assert found.decisions == 26
+    assert found.unreplayed == 2 + 2 * 3, "what began before, and the last seconds of what goes on"
 
 
 def test_a_summary_adds_up(path: Path) -> None:

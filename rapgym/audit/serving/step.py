@@ -12,7 +12,8 @@ from rapgym.audit.serving.context import ServeContext
 from rapgym.audit.serving.lines import ServeSeconds
 from rapgym.bench.serving import cells, entrants
 from rapgym.bench.serving.entrants import RuleEntrant, ServeUser
-from rapgym.errors import InvalidPolicy
+from rapgym.envs.serve_play import ServePlay
+from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.guard import foreign
 from rapgym.guard.foreign import Terms
 from rapgym.guard.guard import Guarding
@@ -92,6 +93,16 @@ class AuditedBatch(Batch):
         super().begin(lane, part)
         self._episodes[lane], self._begun = self._begun, self._begun + 1
 
+    def adopt(self, other: Batch) -> None:
+        """Go on where other lanes of the same worlds stand; what they served before is on no record."""
+        self.__dict__.update(other.__dict__)
+        self._episodes = np.arange(len(self.worlds))
+        self._begun = len(self.worlds)
+
+    def close(self) -> None:
+        """Write what is held; the log stays open."""
+        self._log.flush()
+
     def told(self, decided: ServeDecided, late_us: int) -> None:
         """What a guard knows of the next second, all lanes of it."""
         self._told = decided, late_us
@@ -159,6 +170,23 @@ def _guarded(told: tuple[ServeDecided, int] | None, lane: int, action: IntArray)
         "reason": source,
         "asked": decided.asked[lane].tolist() if readable else None,
     }
+
+
+def audit(play: ServePlay, log: AuditLog, *, policy: str) -> None:
+    """Log every second that a serving environment serves from now on; see `audit.step.audit_env`.
+
+    Raises:
+        InvalidSpec: it is audited already.
+    """
+    if isinstance(play.batch, AuditedBatch):
+        raise InvalidSpec("the environment is audited already; make another for another log")
+    contexts = [
+        ServeContext.of(story, play.split, policy, world)
+        for story, world in zip(play.stories, play.worlds, strict=True)
+    ]
+    audited = AuditedBatch(play.worlds, log, contexts)
+    audited.adopt(play.batch)
+    play.batch = audited
 
 
 def log_run(

@@ -102,7 +102,8 @@ class ServeMachine(RuleBasedStateMachine):
         self.engine = ServeWitness(self.requests, self.card, profile, self.shed_s)
         harm = Harm(nll, np.array([1.0, 0.5, 0.25]), ceiling=4.0)
         made = kernel.world_of(self.requests, self.card, profile, harm, Deadlines())
-        self.world = kernel.World(*(np.array(each) for each in made))
+        copies: list[Any] = [np.array(each) for each in made]
+        self.world = kernel.World(*copies)
         self.lane = kernel.lane_of(self.world, self.shed_s)
         self.came = self.second = 0
         self.decision: IntArray = np.zeros(3, dtype=np.int64)

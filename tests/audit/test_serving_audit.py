@@ -49,6 +49,10 @@ def records(path: Path) -> list[ServeRecord]:
     return [each for each in Log(path).of_both_worlds() if isinstance(each, ServeRecord)]
 
 
+def _paid(record: ServeRecord) -> float:
+    return sum(part or 0.0 for part in record.cost or ()) * record.output_tokens
+
+
 def context_of(path: Path) -> ServeContext:
     log = Log(path)
     (found,) = {
@@ -71,7 +75,7 @@ def test_every_second_is_a_line_and_replays(path: Path, serving_story: ServeScen
         total = served.record[lane]
         assert sum(record.tokens for record in mine) == total[batch.TOKENS]
         assert sum(record.shed for record in mine) == total[batch.SHED]
-        paid = sum(sum(record.cost) * record.output_tokens for record in mine if record.cost)  # type: ignore[arg-type]
+        paid = sum(_paid(record) for record in mine)
         assert paid == pytest.approx(total[batch.COST])
         limit = world.spans[0].limit_bytes
         assert [r.limit_bytes for r in mine] == limit[PARTS[lane].start_s :][: len(mine)].tolist()
@@ -246,7 +250,7 @@ def test_a_summary_adds_up(path: Path) -> None:
     each = records(path)
     assert found["decisions"] == len(each)
     weight = sum(r.output_tokens for r in each if r.cost)
-    cost = sum(sum(r.cost) * r.output_tokens for r in each if r.cost) / weight  # type: ignore[arg-type]
+    cost = sum(_paid(r) for r in each) / weight
     assert found["cost"] == pytest.approx(cost)
     assert [*found["terms"]] == ["quality", "lateness", "undelivered"]
 

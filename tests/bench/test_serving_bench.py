@@ -12,7 +12,9 @@ import pytest
 from serving_bench import FALTERS, WHO, benched
 
 from rapgym import cli
+from rapgym.bench import alone
 from rapgym.bench import results as window_results
+from rapgym.bench.run import part_name
 from rapgym.bench.serving import cells, entrants, results, score, verify
 from rapgym.bench.serving import run as bench_run
 from rapgym.bench.serving.cells import ServeCell
@@ -22,6 +24,7 @@ from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.guard.foreign import Terms
 from rapgym.policies.serve_rules import Fixed
 from rapgym.policies.serving import serve_briefing
+from rapgym.rollout import serving as rollout
 from rapgym.rollout.serving import Course, Served, play
 from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.serving import ServeScenario
@@ -89,7 +92,7 @@ def test_the_time_to_shedding_is_tuned_on_train(
     costs = {}
     for shed_s in cells.SHED_S:
         world = dataclasses.replace(told.train, shed_s=shed_s)
-        costs[shed_s] = play(Fixed, world, cells.rollout.spread(told.train), told).cost
+        costs[shed_s] = play(Fixed, world, rollout.spread(told.train), told).cost
     assert tuned.settings == {"shed_s": min(costs, key=lambda shed_s: costs[shed_s])}
     assert tuned.train_cost == pytest.approx(min(costs.values()))
     assert len({*costs.values()}) > 1
@@ -171,7 +174,7 @@ def test_a_watched_policy_is_judged_by_calibration_columns_and_scored_by_those_o
     assert told.about.watchdog == cells.share_of(told.courses, Reason.WATCHDOG)
     assert told.whole is not None
     world = serving_worlds.scoring_world(serving_story)
-    judged = cells.rollout.replayed(world, told.whole.parts, told.courses)
+    judged = rollout.replayed(world, told.whole.parts, told.courses)
     assert np.array_equal(told.whole.record, judged.record)
     assert cells.instead_differs(serving_story, told, lookup) == 0
 
@@ -296,7 +299,7 @@ def test_a_stopped_run_goes_on(
     told = dataclasses.replace(cell(found, "lookup"), stretches=None)
     assert told.whole is not None
     told = dataclasses.replace(told, courses=told.courses[: len(told.whole.parts)])
-    path = parts / f"{bench_run.part_name(serving_story.id)}.lookup.0.csv.gz"
+    path = parts / f"{part_name(serving_story.id)}.lookup.0.csv.gz"
     results.write(path, ServeResults({**here, "basis": {}}, (told,)))
     tried = list[str]()
     run = entrants.RuleEntrant.run
@@ -321,13 +324,13 @@ def test_one_without_isolation_is_played_again_from_its_decisions(
     terms = dataclasses.replace(_terms(folder), in_process=True)
     entrant = entrants.entrant(WHO, terms)
     lookup = cell(found, "lookup").about
-    monkeypatch.setattr(entrants.alone, "run", lambda order, read: cheap)
+    monkeypatch.setattr(alone, "run", lambda order, read: cheap)
     again = entrant.run(serving_story, 0, lookup, searches=True)
     assert again.whole is not None
     assert honest.whole is not None
     assert np.array_equal(again.whole.record, honest.whole.record)
     lied = _course(honest, _stands_in)
-    monkeypatch.setattr(entrants.alone, "run", lambda order, read: lied)
+    monkeypatch.setattr(alone, "run", lambda order, read: lied)
     with pytest.raises(InvalidPolicy, match="lookup decided"):
         entrant.run(serving_story, 0, lookup, searches=True)
 

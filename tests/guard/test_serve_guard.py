@@ -53,10 +53,12 @@ def test_what_is_no_decision_is_none(answer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [[2, 3, 1], (0, 0, 0), np.array([1.0, 2.0, 0.0]), np.int8([1, 1, 1])]
+    "answer", [[2, 3, 1], (0, 0, 0), np.array([1.0, 2.0, 0.0]), np.array([1, 1, 1], dtype=np.int8)]
 )
 def test_three_whole_numbers_within_bounds_are_one(answer: Any) -> None:
-    assert np.array_equal(read_decision(answer, MOST), np.asarray(answer))
+    found = read_decision(answer, MOST)
+    assert found is not None
+    assert np.array_equal(found, np.asarray(answer))
 
 
 def test_lanes_are_read_one_by_one() -> None:

@@ -177,8 +177,14 @@ def of_json(found: dict[str, Any]) -> ServeContext:
             shed_s=math.inf if shed_s is None else _number(shed_s),
             means=Means(**_numbers(found["means"], Means)),
         )
-        names = (_text(found[name]) for name in ("scenario", "policy", "split", "table"))
-        return ServeContext(*names, _text(found["table_sha256"]), world)
+        return ServeContext(
+            scenario=_text(found["scenario"]),
+            policy=_text(found["policy"]),
+            split=_text(found["split"]),
+            table=_text(found["table"]),
+            table_sha256=_text(found["table_sha256"]),
+            world=world,
+        )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, RapgymError) as error:
         raise InvalidResult(f"it describes no context ({type(error).__name__}: {error})") from error
 

@@ -188,7 +188,7 @@ def test_words_speak_of_queue_deadlines_and_memory(path: Path) -> None:
         record for record in each if record.waiting and record.ffn_dropped and record.tokens
     )
     said = sentence(context, busy)
-    for word in ("waiting", "first token is due 1 s", "limit", "FFN", "in use", "by their deadline",
+    for word in ("waiting", "first token is due 1 s and 10 ms a prompt token", "limit", "FFN", "in use", "by their deadline",
                  "nats a token", "Decided by: the policy's decision"):  # fmt: skip
         assert word in said, said
     shed = next(record for record in each if record.shed)

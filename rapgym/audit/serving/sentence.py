@@ -33,7 +33,8 @@ def dense_bytes(context: ServeContext, record: ServeRecord) -> int:
 
 def _seen(context: ServeContext, record: ServeRecord) -> str:
     world = context.world
-    ttft_s = world.deadlines.ttft_s
+    due = world.deadlines
+    first = f"{due.ttft_s:g} s and {1000 * due.ttft_token_s:g} ms a prompt token"
     if record.waiting:
         oldest = f"the oldest for {record.oldest_ms / 1000:.1f} s"
         queue = f"{_were(record.waiting, 'request')} waiting ({counted(record.queued_tokens, 'token')}, {oldest})"
@@ -44,7 +45,7 @@ def _seen(context: ServeContext, record: ServeRecord) -> str:
     )
     return (
         f"{queue[0].upper()}{queue[1:]}, and {_were(record.running, 'sequence')} running with "
-        f"{counted(record.held_tokens, 'token')} in memory; a first token is due {ttft_s:g} s after a request, which "
+        f"{counted(record.held_tokens, 'token')} in memory; a first token is due {first} after a request, which "
         f"is {given_up} without one. The limit had been {size_text(record.seen_limit_bytes)}; every block "
         f"beside all that ran and waited would have needed {size_text(dense_bytes(context, record))}."
     )
@@ -90,8 +91,8 @@ def _paid(record: ServeRecord) -> str:
         return "No token was due to anybody, so it cost nothing."
     quality, late, undelivered = (part or 0.0 for part in record.cost)
     return (
-        f"By calibration text that cost {nats_text(quality + late + undelivered)}: {quality:.3f} for dropped "
-        f"blocks, {late:.3f} for lateness, {undelivered:.3f} for what was not delivered."
+        f"By calibration text that cost {nats_text(quality + late + undelivered)}: {quality:.3f} for format "
+        f"and dropped blocks, {late:.3f} for lateness, {undelivered:.3f} for what was not delivered."
     )
 
 

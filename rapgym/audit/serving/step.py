@@ -12,6 +12,7 @@ from rapgym.audit.serving.context import ServeContext
 from rapgym.audit.serving.lines import ServeSeconds
 from rapgym.bench.serving import cells, entrants
 from rapgym.bench.serving.entrants import RuleEntrant, ServeUser
+from rapgym.bench.serving.records import ServeAbout
 from rapgym.envs.serve_play import ServePlay
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.guard import foreign
@@ -213,8 +214,9 @@ def log_run(
     """
     entrant, terms = entrants.entrant(name, terms), terms or Terms()
     told, world = serve_briefing(story, split), serving_worlds.world(story, split)
-    reference = cells.made_of(cells.rule_facts(story, cells.LOOKUP, split))
+    guarding = guarding or Guarding()
     maker: Any
+    about = ServeAbout(story.id, name, entrant.kind)
     if isinstance(entrant, ServeUser):
         maker = foreign.Foreign(entrant.entry, entrant.entry.options, terms, "serving")
     elif isinstance(entrant, RuleEntrant):
@@ -224,7 +226,10 @@ def log_run(
         raise InvalidPolicy(f"{name} knows the future: there is no decision of it to answer for")
     called = f"{name} (in-process)" if entrant.is_own and terms.in_process else name
     context = ServeContext.of(story, split, called, world)
-    guarding = guarding or Guarding()
+    # What needs no stand-in has none: tuning the lookup takes longest.
+    asks_lookup = entrant.is_own or guarding != Guarding()
+    judge = cells.rule_facts(story, cells.LOOKUP, split) if asks_lookup else about
+    reference = cells.made_of(judge)
     deadline_us = np.inf if guarding.deadline_ms is None else 1e3 * guarding.deadline_ms
     every = list(world.pieces) if parts is None else list(parts)
     with maker as make:

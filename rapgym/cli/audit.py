@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rapgym.audit.serving.context import ServeContext
     from rapgym.audit.serving.record import ServeRecord
     from rapgym.audit.summary import Chosen
-    from rapgym.guard.foreign import Terms
 
 REASONS = ("policy", "repaired", "fallback", "emergency", "watchdog", "override", "refused")
 
@@ -125,8 +124,6 @@ def _make(arguments: argparse.Namespace) -> None:
 
     from rapgym.audit import step as audit_step
     from rapgym.audit.log import AuditLog
-    from rapgym.audit.replay import is_log
-    from rapgym.errors import InvalidSpec
     from rapgym.guard import foreign
     from rapgym.guard.guard import Guarding
     from rapgym.guard.watchdog import Rules
@@ -134,16 +131,13 @@ def _make(arguments: argparse.Namespace) -> None:
     from rapgym.scenarios import serving
     from rapgym.scenarios.catalogue import scenario
 
-    if is_log(arguments.log) and not arguments.force:
-        raise InvalidSpec(
-            f"{arguments.log} is there already: name another log, or add to it with --force"
-        )
-    terms = users.terms(arguments)
     if serving.is_named(arguments.scenario):
-        _make_serving(arguments, terms.hiding([arguments.log]))
+        _make_serving(arguments)
         return
     name = arguments.policy or "frontier"
     story, entry = scenario(arguments.scenario), registry.entry(name)
+    _refuse_log(arguments)
+    terms = users.terms(arguments)
     terms = terms.hiding([arguments.log], story)
     foreign.check(entry, terms)
     guarding = Guarding(watchdog=Rules()) if arguments.watchdog else None
@@ -162,7 +156,18 @@ def _make(arguments: argparse.Namespace) -> None:
     )
 
 
-def _make_serving(arguments: argparse.Namespace, terms: "Terms") -> None:
+def _refuse_log(arguments: argparse.Namespace) -> None:
+    """Raises InvalidSpec where a log is there that is not to be added to."""
+    from rapgym.audit.replay import is_log
+    from rapgym.errors import InvalidSpec
+
+    if is_log(arguments.log) and not arguments.force:
+        raise InvalidSpec(
+            f"{arguments.log} is there already: name another log, or add to it with --force"
+        )
+
+
+def _make_serving(arguments: argparse.Namespace) -> None:
     """The same of a serving scenario, second by second."""
     import sys
 
@@ -175,7 +180,9 @@ def _make_serving(arguments: argparse.Namespace, terms: "Terms") -> None:
     from rapgym.scenarios import serving
 
     story, name = serving.story_of(arguments.scenario), arguments.policy or "lookup"
+    terms = users.terms(arguments).hiding([arguments.log])
     asked = entrant(name, terms)
+    _refuse_log(arguments)
     if isinstance(asked, ServeUser):
         foreign.check(asked.entry, terms, "serving")
     guarding = Guarding(watchdog=RULES) if arguments.watchdog else None

@@ -318,7 +318,7 @@ def test_of_a_process_that_ran_a_users_code_only_proposals_are_taken(
         honest.log, stall=0 * honest.log.stall, kept_end=~honest.log.kept_end
     )
     forged = dataclasses.replace(honest, log=cheap, test_quality=0 * honest.test_quality)
-    monkeypatch.setattr(alone, "run", lambda order: forged)
+    monkeypatch.setattr(alone, "run", lambda order, read: forged)
     cell = entry.run(toy_story, 0)
     assert np.array_equal(cell.test_cost, honest.test_cost)
     assert np.array_equal(cell.log.kept_end, honest.log.kept_end)

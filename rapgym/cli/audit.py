@@ -180,7 +180,7 @@ def _make_serving(arguments: argparse.Namespace) -> None:
     from rapgym.scenarios import serving
 
     story, name = serving.story_of(arguments.scenario), arguments.policy or "lookup"
-    terms = users.terms(arguments).hiding([arguments.log])
+    terms = users.terms(arguments).hiding([arguments.log], story.base)
     asked = entrant(name, terms)
     _refuse_log(arguments)
     if isinstance(asked, ServeUser):

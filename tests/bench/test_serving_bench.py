@@ -1,5 +1,6 @@
 """A bench of the serving world: cells, scores, results on disk, and what verify makes of changed ones."""
 
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -9,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import changed_lines, damaged
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from serving_bench import FALTERS, WHO, benched
 
 from rapgym import cli
@@ -280,6 +284,20 @@ def test_damaged_columns_are_told(line: str, found: ServeResults, folder: Path) 
         content = gzip.compress("\n".join(other).encode())
         with pytest.raises(InvalidResult):
             results.parsed(content, "it")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
+@given(st.data())
+def test_a_strangers_file_is_read_or_refused(
+    found: ServeResults, folder: Path, data: st.DataObject
+) -> None:
+    content = (folder / "b.csv.gz").read_bytes()
+    text = gzip.decompress(content)
+    changed_text = data.draw(st.one_of(changed_lines(text), damaged(text)))
+    other = data.draw(st.sampled_from([gzip.compress(changed_text), content]))
+    with contextlib.suppress(InvalidResult):
+        read = results.parsed(other, "it")
+        assert len(read.cells) == len({id(each) for each in read.cells}) > 0
 
 
 # The bench itself

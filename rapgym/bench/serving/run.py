@@ -152,7 +152,7 @@ def run(
         raise InvalidSpec(f"{out} is a folder; --out names a file")
     asked = entrants.rules() if names is None else list(names)
     parts = out.with_name(f"{out.name}.parts")
-    terms = (terms or Terms()).hiding([out, parts])
+    terms = (terms or Terms()).hiding([out, parts], *(story.base for story in stories))
     for entrant in entrants.entrants(asked, terms, searches=False):
         if isinstance(entrant, ServeUser):
             foreign.check(entrant.entry, terms, "serving")

@@ -57,10 +57,10 @@ class Held(NamedTuple):
     """Decisions copied for the log: nothing that happens to the caller's arrays changes them."""
 
     time_us: int  # since 1970, UTC
-    context: AuditContext
+    context: Any  # of its world
     lanes: int
     # In the order of `record.DECIDED`: a list of B values; for kept sets B * N booleans; for
-    # observations B * O float32, little-endian.
+    # observations B * O float32, little-endian. Of the serving world: the texts of B lines.
     columns: tuple[Any, ...]
 
 

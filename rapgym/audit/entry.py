@@ -3,12 +3,16 @@
 Numbers have ranges in which no arithmetic overflows.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from rapgym.audit import context as audit_context
 from rapgym.audit.context import AuditContext
 from rapgym.audit.read import Line
 from rapgym.audit.record import FIELDS, Record, Whole
+from rapgym.audit.serving import lines as serving_lines
+from rapgym.audit.serving.context import ServeContext
+from rapgym.audit.serving.record import ServeRecord
 from rapgym.errors import InvalidResult
 
 _LOST = Whole("decisions", high=1 << 53)
@@ -31,16 +35,34 @@ def record_of(found: Line) -> Record:
     return Record(**values)
 
 
-def context_of(found: Line) -> tuple[str, AuditContext]:
-    """The context that a line states, and its id.
+def context_of(found: Line) -> tuple[str, AuditContext | ServeContext]:
+    """The context that a line states, of either world, and its id.
 
     Raises:
         InvalidResult: it states none, or one of another id.
     """
-    context = audit_context.of_json(found.fields)
+    context: AuditContext | ServeContext
+    if serving_lines.is_serving(found):
+        context = serving_lines.context_of(found)
+    else:
+        context = audit_context.of_json(found.fields)
     if found.fields.get("context") != context.id:
         raise InvalidResult(f"line {found.head.seq} states a context of another id than it says")
     return context.id, context
+
+
+def decision_of(
+    found: Line, contexts: Mapping[str, AuditContext | ServeContext]
+) -> Record | ServeRecord:
+    """The decision that a line states, of the world of its context.
+
+    Raises:
+        InvalidResult: it lacks something, or a number is out of its range.
+    """
+    context = contexts.get(str(found.fields.get("context")))
+    if isinstance(context, ServeContext):
+        return serving_lines.record_of(found)
+    return record_of(found)
 
 
 def lost_of(found: Line) -> int:

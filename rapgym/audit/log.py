@@ -28,6 +28,9 @@ from rapgym.audit.chain import Head
 from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import Decisions, Held
 from rapgym.audit.file import LogFile
+from rapgym.audit.serving import lines as serving_lines
+from rapgym.audit.serving.context import ServeContext
+from rapgym.audit.serving.lines import ServeSeconds
 from rapgym.errors import AuditFailed, InvalidSpec
 from rapgym.files import provenance
 from rapgym.files.closing import Closing
@@ -86,9 +89,8 @@ class AuditLog(Closing):
         self.path, self.durable, self.on_failure = Path(path), durable, on_failure
         self._batch, self._keep = batch, keep
         self._wait_ns, self._retry_ns = int(1e9 * wait_s), int(1e9 * retry_s)
-        self._ids: dict[
-            AuditContext, str
-        ] = {}  # of the contexts that this writer has stated, by object
+        # Of the contexts that this writer has stated, by object.
+        self._ids: dict[AuditContext | ServeContext, str] = {}
         self._held: list[Held | str] = []  # in their order; a text is a line of another kind
         self._waiting = 0  # decisions among them
         self._lost = 0  # decisions that are not even held
@@ -127,15 +129,17 @@ class AuditLog(Closing):
         """Why nothing can be written at present."""
         return None if self._fault is None else str(self._fault)
 
-    def append(self, context: AuditContext, decisions: Decisions) -> None:
-        """Add one decision in each of B lanes; arrays are copied.
+    def append(
+        self, context: AuditContext | ServeContext, decisions: Decisions | ServeSeconds
+    ) -> None:
+        """Add one decision in each of B lanes, of the context's world; arrays are copied.
 
         Raises:
             InvalidSpec: shapes or numbers cannot be.
             AuditFailed: nothing can be written and `on_failure` is "stop": decisions that this
                 found out with are held, later ones are not.
         """
-        entry = audit_decisions.held(decisions, context, 0)
+        entry = _held(context, decisions)
         with self._lock:
             self._check_open()
             if self._fault is not None:
@@ -203,7 +207,7 @@ class AuditLog(Closing):
         if self._file.closed:
             raise AuditFailed(f"{self.path} was closed by its writer")
 
-    def _state(self, context: AuditContext) -> None:
+    def _state(self, context: AuditContext | ServeContext) -> None:
         """The line that says what decisions of this context have in common."""
         known, self._ids[context] = {*self._ids.values()}, context.id
         if context.id in known:  # another object of the same content
@@ -266,7 +270,8 @@ class AuditLog(Closing):
         head, lines, run = self.head, list[bytes](), list[Held]()
         for entry in [*entries, ""]:
             if run and (isinstance(entry, str) or entry.context is not run[0].context):
-                for text in chain.decisions(run, self._ids[run[0].context]):
+                texts = serving_lines if isinstance(run[0].context, ServeContext) else chain
+                for text in texts.decisions(run, self._ids[run[0].context]):
                     content, head = chain.line(head, text, decisions=1)
                     lines.append(content)
                 run = []
@@ -289,6 +294,15 @@ class AuditLog(Closing):
         """A moment later than all before, whatever becomes of the clock: the order of lines is known."""
         self._last_us = max(now_us(), self._last_us + 1)
         return self._last_us
+
+
+def _held(context: AuditContext | ServeContext, decisions: Decisions | ServeSeconds) -> Held:
+    """A checked copy of decisions of the context's world; raises as `append`."""
+    if isinstance(context, ServeContext) and isinstance(decisions, ServeSeconds):
+        return serving_lines.held(decisions, context)
+    if isinstance(context, AuditContext) and isinstance(decisions, Decisions):
+        return audit_decisions.held(decisions, context, 0)
+    raise InvalidSpec("decisions and their context are of one world")
 
 
 def now_us() -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from rapgym.audit.context import AuditContext
 from rapgym.audit.read import Line
 from rapgym.audit.record import Record
+from rapgym.audit.serving.record import ServeRecord
 from rapgym.guard.watchdog import Mode
 
 STATES = frozenset(mode.name.lower() for mode in Mode)
@@ -43,7 +44,7 @@ class Writers:
         if line.kind == "close":
             self._open = False
 
-    def decided(self, record: Record) -> str | None:
+    def decided(self, record: Record | ServeRecord) -> str | None:
         """What is wrong with a decision that stands in the line that was followed last."""
         if record.lane is None:
             return None

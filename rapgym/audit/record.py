@@ -246,8 +246,12 @@ def _field(name: str, hint: Any) -> Field:
     return Field(name, kind, NoneType in get_args(values), of.meaning, of.source or name)
 
 
-FIELDS = tuple(
-    _field(name, hint) for name, hint in get_type_hints(Record, include_extras=True).items()
-)
+def fields_of(table: type) -> tuple[Field, ...]:
+    """The fields of a table such as `Record`, in its order."""
+    hints = get_type_hints(table, include_extras=True)
+    return tuple(_field(name, hint) for name, hint in hints.items())
+
+
+FIELDS = fields_of(Record)
 # Those that `Decisions` have, in this order.
 DECIDED = tuple(field for field in FIELDS if field.source != LINE)

@@ -20,6 +20,9 @@ from rapgym.audit.context import AuditContext
 from rapgym.audit.order import Writers
 from rapgym.audit.read import Fault, Line
 from rapgym.audit.record import REASONS, Record
+from rapgym.audit.serving.context import ServeContext
+from rapgym.audit.serving.record import ServeRecord
+from rapgym.audit.serving.replay import Episodes
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.files import incoming, limits
 from rapgym.guard import guard
@@ -40,6 +43,9 @@ class Verified:
     differing: int = 0  # of them, and places where the chain does not hold
     sentences: list[str] = field(default_factory=list)  # of the first of these
     lost: int = 0  # decisions that gaps say could not be logged
+    # Of a serving engine, whose episode's beginning or next seconds the log lacks: their chain and rule
+    # alone were checked.
+    unreplayed: int = 0
 
     @property
     def holds(self) -> bool:
@@ -52,6 +58,7 @@ class Verified:
             "differing": self.differing,
             "differences": self.sentences,
             "lost": self.lost,
+            "unreplayed": self.unreplayed,
             "head": str(self.head),
         }
 
@@ -93,6 +100,11 @@ def told(found: Verified, kept: Head | None = None) -> str:
     whole = (
         f"{found.decisions} decisions replay and the chain holds up to line {found.head.seq}{lost}"
     )
+    if found.unreplayed:
+        whole += (
+            f"; of {found.unreplayed} of them, whose episode the log does not hold from its beginning, or "
+            "not to the seconds after, chain and rule alone were checked"
+        )
     if kept is not None:
         return f"{whole}; line {kept.seq} is the one that was kept"
     return (
@@ -102,9 +114,9 @@ def told(found: Verified, kept: Head | None = None) -> str:
 
 
 def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
-    contexts: dict[str, AuditContext] = {}
+    contexts: dict[str, AuditContext | ServeContext] = {}
     waiting: dict[str, list[Record]] = {}
-    writers = Writers()
+    writers, episodes = Writers(), Episodes()
     for each in lines:
         if isinstance(each, Fault):
             yield each.sentence
@@ -112,6 +124,8 @@ def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
         if each.head.seq > found.head.seq:
             found.head = each.head
         yield from writers.follow(each)
+        if each.kind == "open":
+            yield from episodes.end()
         try:
             if each.kind == "context":
                 context_id, context = audit_entry.context_of(each)
@@ -124,19 +138,29 @@ def _replayed(lines: Iterator[Line | Fault], found: Verified) -> Iterator[str]:
                 found.lost += audit_entry.lost_of(each)
             elif each.kind == "decision":
                 found.decisions += 1
-                record = audit_entry.record_of(each)
+                record = audit_entry.decision_of(each, contexts)
                 if twice := writers.decided(record):
                     yield _sentence(record, twice)
                 if record.context not in contexts:
                     raise InvalidResult(f"line {record.seq}: the log lacks its context")
+                context = contexts[record.context]
+                if isinstance(context, ServeContext):
+                    assert isinstance(record, ServeRecord)
+                    yield from episodes.decided(context, record)
+                    continue
+                assert isinstance(record, Record)
                 run = waiting.setdefault(record.context, [])
                 run.append(record)
                 if len(run) >= CHUNK:
-                    yield from differences(contexts[record.context], waiting.pop(record.context))
+                    yield from differences(context, waiting.pop(record.context))
         except InvalidResult as error:
             yield str(error)
     for context_id, run in waiting.items():
-        yield from differences(contexts[context_id], run)
+        windows = contexts[context_id]
+        assert isinstance(windows, AuditContext)
+        yield from differences(windows, run)
+    yield from episodes.end()
+    found.unreplayed = episodes.unreplayed
 
 
 def differences(context: AuditContext, records: Sequence[Record]) -> Iterator[str]:
@@ -230,5 +254,5 @@ def _sets(context: AuditContext, records: Sequence[Record], name: str) -> BoolAr
     return np.array([blocks.kept_of(getattr(record, name), context.blocks) for record in records])
 
 
-def _sentence(record: Record, fault: str) -> str:
+def _sentence(record: Record | ServeRecord, fault: str) -> str:
     return f"decision {record.decision} (line {record.seq}) does not replay: {fault}"

@@ -128,10 +128,10 @@ def told(found: Explained) -> str:
     """What was seen, dropped and paid, and why: the sentence without number, time and place."""
     record = found.record
     seen = (
-        f"{_count(record.batch, 'request')} with "
-        f"{_count(record.prompt_tokens, 'prompt token')} and room for "
-        f"{record.reserved_tokens:,} more met a limit of {_size(record.limit_bytes)}; the full model "
-        f"would have needed {_size(found.dense_bytes)}."
+        f"{counted(record.batch, 'request')} with "
+        f"{counted(record.prompt_tokens, 'prompt token')} and room for "
+        f"{record.reserved_tokens:,} more met a limit of {size_text(record.limit_bytes)}; the full model "
+        f"would have needed {size_text(found.dense_bytes)}."
     )
     return " ".join([seen, _done(found), _compared(found), f"Decided by: {_rule(record)}."])
 
@@ -142,7 +142,7 @@ def _done(found: Explained) -> str:
         return "The requests were refused."
     used = record.used_bytes if record.measured_bytes is None else record.measured_bytes
     if not found.dropped:
-        return f"Nothing was dropped: {_size(used)} were in use."
+        return f"Nothing was dropped: {size_text(used)} were in use."
     counts = [len([b for b in found.dropped if b % 2 == kind]) for kind in range(2)]
     kinds = [
         f"{count} {kind}" for count, kind in zip(counts, ("attention", "FFN"), strict=True) if count
@@ -153,7 +153,7 @@ def _done(found: Explained) -> str:
     else:
         listed = f" ({', '.join(names[:NAMED_BLOCKS])} and {len(names) - NAMED_BLOCKS} more)"
     plural = "block was" if len(names) == 1 else "blocks were"
-    return f"{' and '.join(kinds)} {plural} dropped{listed}, which left {_size(used)} in use."
+    return f"{' and '.join(kinds)} {plural} dropped{listed}, which left {size_text(used)} in use."
 
 
 def _compared(found: Explained) -> str:
@@ -164,9 +164,9 @@ def _compared(found: Explained) -> str:
         guess = "; predicted, not measured" if record.measured is False else ""
         live = record.measured_bytes is not None and record.measured and not record.refused
         basis = "On the text that was served" if live else "By calibration text"
-        cost = f"{basis} that costs {_nats_text(found.nats)}{guess}"
+        cost = f"{basis} that costs {nats_text(found.nats)}{guess}"
     verb = "would have cost" if found.nats is not None else "would cost"
-    instead = f"{other.name}, {verb} {_nats_text(other.nats)}"
+    instead = f"{other.name}, {verb} {nats_text(other.nats)}"
     better = ""
     if found.nats is not None and other.nats < found.nats:
         better = ", which is less"
@@ -190,17 +190,18 @@ def _rule(record: Record) -> str:
     return rule
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 request", "1,200 tokens"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _nats_text(nats: float) -> str:
+def nats_text(nats: float) -> str:
     """Nats a token, and what that does to perplexity."""
     more = math.expm1(nats)
     return f"{nats:.3f} nats a token ({more:+.1%} perplexity)"
 
 
-def _size(number: int) -> str:
+def size_text(number: int) -> str:
     """Bytes as a person reads them."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if abs(number) >= size:

@@ -18,7 +18,9 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
+from rapgym.audit.serving import step as serving_step
 from rapgym.envs.play import close_step
+from rapgym.envs.serve_play import ServePlay
 from rapgym.errors import InvalidSpec
 from rapgym.guard import foreign
 from rapgym.guard.foreign import Terms
@@ -184,7 +186,7 @@ def audit(lanes: Lanes, log: AuditLog, *, policy: str) -> AuditedStep:
 
 def audit_env(env: Env[Any, Any] | VectorEnv[Any, Any, Any], log: AuditLog, *, policy: str) -> None:
     """Log every decision of an environment from now on: a line for each row of each lane, and one
-    for each second inside a row in which the shield had to drop blocks.
+    for each second inside a row in which the shield had to drop blocks; of RAP-Serve-v0 a line a second.
 
     Args:
         env: any of rapgym's, single or vector, wrapped or not.
@@ -204,6 +206,10 @@ def audit_env(env: Env[Any, Any] | VectorEnv[Any, Any, Any], log: AuditLog, *, p
         >>> (folder / "decisions.jsonl").read_text().count('"reason"') > 0
         True
     """
+    play = getattr(env.unwrapped, "_play", None)
+    if isinstance(play, ServePlay):
+        serving_step.audit(play, log, policy=policy)
+        return
     lanes = getattr(env.unwrapped, "lanes", None)
     if not isinstance(lanes, Lanes):
         raise InvalidSpec(

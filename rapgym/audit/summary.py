@@ -5,10 +5,12 @@ import binascii
 import csv
 import dataclasses
 import io
+import json
 from collections import Counter
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain as chain_of
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,10 @@ from rapgym.audit.record import (
     Text,
     Whole,
 )
+from rapgym.audit.serving.context import ServeContext
+from rapgym.audit.serving.record import FIELDS as SERVE_FIELDS
+from rapgym.audit.serving.record import TERMS as SERVE_TERMS
+from rapgym.audit.serving.record import Arrivals, ServeRecord, Wholes
 from rapgym.errors import InvalidResult, InvalidSpec
 from rapgym.files import limits, writing
 from rapgym.files.shown import shown
@@ -50,7 +56,7 @@ class Chosen:
     until_us: int | None = None  # not with it
     reasons: frozenset[str] = frozenset()
 
-    def __contains__(self, record: Record) -> bool:
+    def __contains__(self, record: Record | ServeRecord) -> bool:
         return (
             (self.since_us is None or record.time_us >= self.since_us)
             and (self.until_us is None or record.time_us < self.until_us)
@@ -90,7 +96,7 @@ class Log:
 
     path: Path
     head: Head = chain.START
-    contexts: dict[str, AuditContext] = dataclasses.field(default_factory=dict)
+    contexts: dict[str, AuditContext | ServeContext] = dataclasses.field(default_factory=dict)
     writers: int = 0
     closed: bool = False  # its last line says that its writer ended
     gaps: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -98,7 +104,22 @@ class Log:
     faulty: int = 0
 
     def records(self, chosen: Chosen | None = None) -> Iterator[Record]:
-        """Decisions of lines that hold, in the file's order; the fields above are filled on the way.
+        """Decisions of windows, of lines that hold, in the file's order; the fields above are filled on the way.
+
+        Raises:
+            DataUnavailable: there is no such file.
+            InvalidResult: it is no audit log, or holds decisions of a serving engine.
+        """
+        for record in self.of_both_worlds(chosen):
+            if isinstance(record, ServeRecord):
+                raise InvalidResult(
+                    f"{self.path} holds decisions of a serving engine: rapgym audit explains, exports and "
+                    "verifies them; there is no page of them"
+                )
+            yield record
+
+    def of_both_worlds(self, chosen: Chosen | None = None) -> Iterator[Record | ServeRecord]:
+        """The same of either world.
 
         Raises:
             DataUnavailable: there is no such file.
@@ -113,7 +134,7 @@ class Log:
                 self.head, self.closed = each.head, each.kind == "close"
             try:
                 if each.kind == "decision":
-                    record = audit_entry.record_of(each)
+                    record = audit_entry.decision_of(each, self.contexts)
                     if record in chosen:
                         yield record
                 elif each.kind == "context":
@@ -137,6 +158,17 @@ class Log:
         Raises:
             InvalidResult: its line is missing or damaged.
         """
+        found = self._context(record)
+        assert isinstance(found, AuditContext)  # `records` gave the record
+        return found
+
+    def serving_context(self, record: ServeRecord) -> ServeContext:
+        """The same of a serving engine's; raises as `context`."""
+        found = self._context(record)
+        assert isinstance(found, ServeContext)
+        return found
+
+    def _context(self, record: Record | ServeRecord) -> AuditContext | ServeContext:
         if record.context not in self.contexts:
             raise InvalidResult(f"decision {record.decision}: the log lacks its context")
         return self.contexts[record.context]
@@ -153,13 +185,13 @@ class Log:
             self.faults.append(sentence)
 
 
-def record_numbered(log: Log, number: int) -> Record:
+def record_numbered(log: Log, number: int) -> Record | ServeRecord:
     """The decision of this number.
 
     Raises:
         InvalidSpec: the log has none.
     """
-    found = next((record for record in log.records() if record.decision == number), None)
+    found = next((record for record in log.of_both_worlds() if record.decision == number), None)
     if found is None:
         raise InvalidSpec(f"{log.path} has decisions 1 to {log.head.decisions}, not {number}")
     return found
@@ -170,28 +202,29 @@ def summary(log: Log, chosen: Chosen) -> dict[str, Any]:
     reasons: Counter[str] = Counter()
     policies: Counter[tuple[str, str]] = Counter()
     watchdog: Counter[str] = Counter()
-    terms, tokens = [0.0] * len(TERMS), 0
+    terms, tokens = dict.fromkeys(TERMS, 0.0), 0
     count = late = predicted = costed = 0
     times: list[int] = []
     first: list[int] = []
-    for record in log.records(chosen):
+    for record in log.of_both_worlds(chosen):
+        if isinstance(record, ServeRecord) and not count:
+            terms = dict.fromkeys(SERVE_TERMS, 0.0)
         count += 1
         reasons[record.reason] += 1
         context = log.contexts.get(record.context)
         policies[(context.policy, context.scenario) if context else ("?", "?")] += 1
         watchdog.update([record.watchdog] if record.watchdog else [])
         late += bool(record.late_us)
-        predicted += record.measured is False
+        predicted += isinstance(record, Record) and record.measured is False
         times = [min([record.time_us, *times]), max([record.time_us, *times])]
         if len(first) < FIRST_DECISIONS:
             first.append(record.decision)
         if record.cost is not None and record.output_tokens is not None:
             costed, tokens = costed + 1, tokens + record.output_tokens
-            for i, part in enumerate(record.cost):
-                terms[i] += (part or 0.0) * record.output_tokens
-    cost = {
-        name: term / tokens if tokens else None for name, term in zip(TERMS, terms, strict=True)
-    }
+            names = SERVE_TERMS if isinstance(record, ServeRecord) else TERMS
+            for name, part in zip(names, record.cost, strict=True):
+                terms[name] = terms.get(name, 0.0) + (part or 0.0) * record.output_tokens
+    cost = {name: term / tokens if tokens else None for name, term in terms.items()}
     return {
         "file": str(log.path),
         "decisions": count,
@@ -202,7 +235,7 @@ def summary(log: Log, chosen: Chosen) -> dict[str, Any]:
             {"policy": policy, "scenario": scenario, "decisions": number}
             for (policy, scenario), number in sorted(policies.items())
         ],
-        "cost": sum(terms) / tokens if tokens else None,
+        "cost": sum(terms.values()) / tokens if tokens else None,
         "terms": cost,
         "rows_with_cost": costed,
         "late": late,
@@ -235,11 +268,11 @@ _ADDED = (
 _KINDS: tuple[type[Kind], ...] = (Whole, Text, Flag, Number, Floats)
 
 
-def _columns() -> dict[str, type[Kind]]:
+def _columns(fields: Sequence[Field]) -> dict[str, type[Kind]]:
     """Names of an export's columns, in order, and their kinds: one for each part of `Numbers`."""
     found: dict[str, type[Kind]] = {}
     for kind in _KINDS:
-        for field in (*_ADDED, *FIELDS):
+        for field in fields:
             if isinstance(field.kind, kind):
                 found |= dict.fromkeys(_parts(field) or [field.name], kind)
     return found
@@ -250,7 +283,11 @@ def _parts(field: Field) -> list[str]:
     return [f"{field.name}_{part}" for part in parts]
 
 
-COLUMNS = _columns()
+COLUMNS = _columns((*_ADDED, *FIELDS))
+# Of a serving engine: lists of whole numbers stand as text.
+SERVE_COLUMNS = _columns((*_ADDED[:4], *SERVE_FIELDS)) | {
+    field.name: Text for field in SERVE_FIELDS if isinstance(field.kind, Wholes | Arrivals)
+}
 
 
 def export(log: Log, chosen: Chosen, out: Path) -> int:
@@ -265,8 +302,43 @@ def export(log: Log, chosen: Chosen, out: Path) -> int:
     """
     if out.suffix not in (".csv", ".parquet"):
         raise InvalidSpec(f"{out}: the ending says how to write it, .csv or .parquet")
-    rows = (_row(log, record) for record in log.records(chosen))
-    return _write_csv(rows, out) if out.suffix == ".csv" else _write_parquet(rows, out)
+    records = log.of_both_worlds(chosen)
+    first = next(records, None)
+    serving = isinstance(first, ServeRecord)
+    columns = SERVE_COLUMNS if serving else COLUMNS
+    every = chain_of([] if first is None else [first], records)
+    rows = (_row_of(log, record, serving=serving) for record in every)
+    write = _write_csv if out.suffix == ".csv" else _write_parquet
+    return write(rows, out, columns)
+
+
+def _row_of(log: Log, record: Record | ServeRecord, *, serving: bool) -> dict[str, Any]:
+    """Raises InvalidResult where a log holds decisions of both worlds: their columns differ."""
+    if isinstance(record, ServeRecord) != serving:
+        raise InvalidResult(
+            f"{log.path} holds decisions of windows and of a serving engine; choose one kind with --since "
+            "and --until"
+        )
+    return _serve_row(log, record) if isinstance(record, ServeRecord) else _row(log, record)
+
+
+def _serve_row(log: Log, record: ServeRecord) -> dict[str, Any]:
+    context = log.serving_context(record)
+    found: dict[str, Any] = {
+        "time": moment(record.time_us),
+        "scenario": context.scenario,
+        "policy": context.policy,
+        "split": context.split,
+    }
+    for field in SERVE_FIELDS:
+        value = getattr(record, field.name)
+        if parts := _parts(field):
+            found |= dict(zip(parts, value or [None] * len(parts), strict=True))
+        elif isinstance(field.kind, Wholes | Arrivals):
+            found[field.name] = None if value is None else json.dumps(value)
+        else:
+            found[field.name] = value
+    return found
 
 
 def _row(log: Log, record: Record) -> dict[str, Any]:
@@ -292,11 +364,11 @@ def _row(log: Log, record: Record) -> dict[str, Any]:
     return found
 
 
-def _write_csv(rows: Iterator[dict[str, Any]], out: Path) -> int:
+def _write_csv(rows: Iterator[dict[str, Any]], out: Path, columns: dict[str, type[Kind]]) -> int:
     count = 0
     with writing.written_aside(out) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        writer = csv.DictWriter(text, COLUMNS)
+        writer = csv.DictWriter(text, columns)
         writer.writeheader()
         for row in rows:
             count += 1
@@ -310,7 +382,7 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
-def _write_parquet(rows: Iterator[dict[str, Any]], out: Path) -> int:
+def _write_parquet(rows: Iterator[dict[str, Any]], out: Path, names: dict[str, type[Kind]]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -321,13 +393,13 @@ def _write_parquet(rows: Iterator[dict[str, Any]], out: Path) -> int:
         Number: pa.float64(),
         Floats: pa.list_(pa.float32()),
     }
-    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    schema = pa.schema([(name, types[kind]) for name, kind in names.items()])
     count = 0
     with writing.written_aside(out) as file, pq.ParquetWriter(file, schema) as writer:
         while chunk := list(islice(rows, CHUNK)):
             count += len(chunk)
-            columns = {name: [row[name] for row in chunk] for name in COLUMNS}
-            for name, kind in COLUMNS.items():
+            columns = {name: [row[name] for row in chunk] for name in names}
+            for name, kind in names.items():
                 if kind is Floats:
                     columns[name] = [_numbers(text) for text in columns[name]]
             writer.write_table(pa.table(columns, schema=schema))

@@ -14,19 +14,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from rapgym.bench import cells, results
-from rapgym.bench.results import Cell, Results
 from rapgym.errors import InvalidPolicy, InvalidResult, RapgymError
 from rapgym.files.shown import shown
-from rapgym.guard.foreign import Terms, looked_for_in
+from rapgym.guard.foreign import looked_for_in
 from rapgym.guard.guard import told_of
-from rapgym.policies import registry
-from rapgym.scenarios.story import Scenario
 
+Told = TypeVar("Told")
 LONGEST_FAULT = 2000  # characters
 
 
@@ -34,19 +32,21 @@ LONGEST_FAULT = 2000  # characters
 class Order:
     """One cell to run."""
 
-    story: Scenario
-    entry: registry.Entry
-    seed: int
-    terms: Terms
+    name: str  # of the policy
+    folders: tuple[str, ...]  # where its module is looked for first
+    write: Callable[[Path], None]  # runs it, and writes a results file of one cell; can be pickled
 
 
-def run(order: Order) -> Cell:
+def run(order: Order, read: Callable[[Path], Told]) -> Told:
     """The cell as its process tells it.
+
+    Args:
+        read: gives the cell of such a file.
 
     Raises:
         InvalidPolicy: the policy cannot begin, or its process ended without a cell.
     """
-    name = order.entry.name
+    name = order.name
     with tempfile.TemporaryDirectory() as folder:
         asked, out = Path(folder, "order"), Path(folder, "cell.csv.gz")
         asked.write_bytes(pickle.dumps(order))
@@ -69,10 +69,9 @@ def run(order: Order) -> Cell:
         fault = _fault(out.with_suffix(".fault"))
         if fault is None and out.is_file():
             try:
-                (cell,) = results.read(out).cells
+                return read(out)
             except (InvalidResult, ValueError) as error:
                 raise InvalidPolicy(f"{name} left no cell that can be read: {error}") from error
-            return cell
     how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
     raise InvalidPolicy(fault or f"the process of {name} ended {how}, without a cell")
 
@@ -95,13 +94,11 @@ def main() -> None:
     asked, out = map(Path, sys.argv[1:])
     order: Order = pickle.loads(asked.read_bytes())
     try:
-        with looked_for_in(order.terms.folders):
-            cell = cells.user_cell(order.story, order.entry, order.seed, order.terms)
-        empty: dict[str, Any] = {name: {} for name in ("scenarios", "tables", "workloads")}
-        results.write(out, Results(empty, (cell,)))
+        with looked_for_in(order.folders):
+            order.write(out)
     except BaseException as error:
         text = str(error) if isinstance(error, RapgymError) else f"raises {told_of(error)}"
-        named = text if order.entry.name in text else f"{order.entry.name}: {text}"
+        named = text if order.name in text else f"{order.name}: {text}"
         out.with_suffix(".fault").write_text(named, encoding="utf-8", errors="replace")
         os._exit(1)
     os._exit(0)  # threads of the policy's may live on

@@ -29,7 +29,7 @@ _OF_USERS = ("isolation",)
 # Of a policy beside the lookup, see `verdicts`.
 Verdict = Literal["better", "worse", "equal", "undecided"]
 Unit = Literal["day", "hour", "burst"]  # what a resample draws, see `pieces`
-Record = TypeVar("Record", "About", "Score")
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class About:
 
     def as_json(self) -> dict[str, Any]:
         """Its fields by name; without those that cells of its kind do not have."""
-        return _as_json({name: getattr(self, name) for name in self._names()})
+        return as_plain({name: getattr(self, name) for name in self._names()})
 
     def _names(self) -> list[str]:
         absent: set[str] = set()
@@ -117,7 +117,7 @@ class About:
             InvalidResult: a field is unknown, missing or of another type; the message names it.
         """
         optional = {*_OF_POLICIES, *_OF_RIVALS, *_OF_PRUNED_RIVALS, *_OF_USERS}
-        found = _read(cls, given, "a cell", optional)
+        found = record_of(cls, given, "a cell", optional)
         assert isinstance(given, dict)  # `_read` refuses anything else
         _check_names(given.keys(), found._names(), "a cell")
         return found
@@ -221,7 +221,7 @@ class Score:
         """Its fields by name, tuples as lists; `isolation` of users' policies alone."""
         absent = _OF_USERS if self.isolation is None else ()
         names = [each.name for each in fields(self) if each.name not in absent]
-        return _as_json({name: getattr(self, name) for name in names})
+        return as_plain({name: getattr(self, name) for name in names})
 
     @classmethod
     def from_json(cls, given: object) -> "Score":
@@ -230,15 +230,20 @@ class Score:
         Raises:
             InvalidResult: a field is unknown, missing or of another type; the message names it.
         """
-        return _read(cls, given, "a score", {*_OF_USERS})
+        return record_of(cls, given, "a score", {*_OF_USERS})
 
 
-def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+def as_plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a record as JSON has them: tuples as lists."""
     return {n: list(value) if isinstance(value, tuple) else value for n, value in values.items()}
 
 
-def _read(cls: type[Record], given: object, what: str, optional: set[str]) -> Record:
-    """A record from a JSON object that names all of its fields but some `optional` ones."""
+def record_of(cls: type[Record], given: object, what: str, optional: set[str]) -> Record:
+    """A record from a JSON object that names all of its fields but some `optional` ones.
+
+    Raises:
+        InvalidResult: a field is unknown, missing or of another type; the message names it.
+    """
     if not isinstance(given, dict):
         raise InvalidResult(f"{what} is described by no object")
     hints = get_type_hints(cls)

@@ -22,20 +22,30 @@ class Keys:
         return Keys(self.place[rows], self.names)
 
 
-def read(
-    pieces: Iterator[bytes], names: Sequence[str], real: Sequence[str], sets: Sequence[str]
-) -> dict[str, Any]:
-    """The columns of what follows a header, one a line: its name, then one cell a row.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns of as many rows, one a line: its name, then one cell a row."""
 
-    Args:
-        names: of the columns, as their lines stand; int64 but for those below.
-        real: of columns of numbers, float64.
-        sets: of columns of keys, `Keys`.
+    names: Sequence[str]  # as their lines stand; int64 but for those below
+    real: Sequence[str] = ()  # of columns of numbers, float64
+    sets: Sequence[str] = ()  # of columns of keys, `Keys`
+
+
+def read(pieces: Iterator[bytes], *tables: Table) -> tuple[dict[str, Any], ...]:
+    """The columns of what follows a header: of one table behind the other.
 
     Raises:
         ValueError: columns are others, differ in length, hold too many rows, or a cell is none.
-    """  # fmt: skip
+    """
     stretches = _stretches(pieces)
+    found = tuple(_table(stretches, each) for each in tables)
+    if next(stretches, None) is not None:
+        raise ValueError("its columns are others: something follows the last")
+    return found
+
+
+def _table(stretches: Iterator[tuple[bytes, bool]], table: Table) -> dict[str, Any]:
+    names, real, sets = table.names, table.real, table.sets
     found: dict[str, Any] = {}
     rows = None
     for name in names:
@@ -52,8 +62,6 @@ def read(
             raise ValueError("its columns differ in length")
         rows = len(column)
         found[name] = Keys(column, tuple(seen)) if name in sets else column
-    if next(stretches, None) is not None:
-        raise ValueError("its columns are others: something follows the last")
     return found
 
 

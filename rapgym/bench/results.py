@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas
 
 SCHEMA = 3
+SERVING = "serving"  # what a file of the serving world says of itself, see `bench.serving.results`
 SETS = ("proposal", "kept", "kept_end")
 WHOLE = ("row", "limit_row", "source", "reason", "limit_bytes", "used_bytes", "output_tokens")
 COSTS = ("nll", "quality", "stall", "emergency", "refused", "test_nll", "test_quality")
@@ -184,6 +185,10 @@ def parsed(content: bytes, name: str) -> Results:
     """
     try:
         header, pieces = headed.opened(content, limits.RESULTS)
+        if header.get("world") == SERVING:
+            raise ValueError(
+                "it is of the serving world, which is replayed second by second: rapgym verify reads it"
+            )
         if header.get("schema") != SCHEMA:
             raise ValueError(
                 "it was written by an earlier edition of rapgym, or is of another make; run again: "
@@ -194,7 +199,8 @@ def parsed(content: bytes, name: str) -> Results:
         if any(type(header[name]) is not dict for name in ("scenarios", "tables", "workloads")):
             raise ValueError("its header does not say what was run")
         del header["schema"]
-        columns = result_columns.read(pieces, COLUMNS, COSTS, SETS)
+        table = result_columns.Table(COLUMNS, COSTS, SETS)
+        (columns,) = result_columns.read(pieces, table)
         order = np.argsort(columns["cell"], kind="stable")
         ends = np.searchsorted(columns["cell"][order], np.arange(len(abouts) + 1))
         if not len(abouts) or ends[0] != 0 or ends[-1] != len(order):

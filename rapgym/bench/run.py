@@ -194,7 +194,7 @@ def run(
     writing.clean(out)
     tune_own(stories, names, jobs=jobs, ray=ray, quiet=quiet)
     work = tasks(stories, names, seeds, terms)
-    paths = [parts / f"{_plain(task.story.id)}.{_plain(task.name)}.csv.gz" for task in work]
+    paths = [parts / f"{part_name(task.story.id)}.{part_name(task.name)}.csv.gz" for task in work]
     done, failed = dict[int, Cell](), dict[str, str]()
     with Progress("bench", len(work), quiet=quiet) as progress:
         for i, (task, path) in enumerate(zip(work, paths, strict=True)):
@@ -344,7 +344,8 @@ def run_bench(
     return pandas.DataFrame([score.as_json() for score in found.scores])
 
 
-def _plain(name: str) -> str:
+def part_name(name: str) -> str:
+    """A scenario's or a policy's name as the file of a part bears it."""
     plain = re.sub(r"[^A-Za-z0-9.-]", "-", name)
     if plain == name and len(plain) <= LONGEST_PLAIN:
         return plain

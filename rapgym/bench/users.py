@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from rapgym.bench import alone, cells
+from rapgym.bench import alone, cells, results
 from rapgym.bench.listed import Listed
 from rapgym.bench.records import About
-from rapgym.bench.results import Cell
+from rapgym.bench.results import Cell, Results
 from rapgym.guard.foreign import Terms
-from rapgym.policies import modules
+from rapgym.policies import modules, registry
 from rapgym.scenarios.story import Scenario
 
 
@@ -59,6 +62,18 @@ class UserEntrant(Listed):
             InvalidPolicy: it cannot begin, or its process ended.
         """
         if self.terms.in_process:
-            told = alone.run(alone.Order(story, self.entry, seed, self.terms))
+            write = partial(_write, story, self.entry, seed, self.terms)
+            told = alone.run(alone.Order(self.name, self.terms.folders, write), _read)
             return cells.played_again(story, told)
         return cells.user_cell(story, self.entry, seed, self.terms)
+
+
+def _write(story: Scenario, entry: registry.Entry, seed: int, terms: Terms, out: Path) -> None:
+    """Run a policy where its rows are played, in the process that `alone` starts."""
+    empty: dict[str, Any] = {name: {} for name in ("scenarios", "tables", "workloads")}
+    results.write(out, Results(empty, (cells.user_cell(story, entry, seed, terms),)))
+
+
+def _read(out: Path) -> Cell:
+    (cell,) = results.read(out).cells
+    return cell

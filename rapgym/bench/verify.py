@@ -271,9 +271,9 @@ def _sources(cell: Cell, story: Scenario) -> Iterator[str]:
             )
 
 
-def other_code(found: Results) -> list[str]:
+def other_code(header: dict[str, Any]) -> list[str]:
     """A sentence where results were made with other code than this, whose replay gives the same."""
-    was, here = found.header.get("code_sha256"), bench_origin.code_sha256()
+    was, here = header.get("code_sha256"), bench_origin.code_sha256()
     if was == here:
         return []
     return [
@@ -288,7 +288,7 @@ def unchecked(found: Results, *, again: bool = False) -> list[str]:
     deciding = [cell for cell in found.cells if cell.about.decides]
     users = {cell.about.policy: cell.about for cell in deciding if _entrant(cell).is_own}
     said = ["times of decisions, the date, the commit, and versions of packages and of rapgym"]
-    said += other_code(found)
+    said += other_code(header)
     if not again and len(users) < len({cell.about.policy for cell in deciding}):
         said.append("that policies made these proposals, and validation costs (--again does)")
     if users:

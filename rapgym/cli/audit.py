@@ -11,6 +11,8 @@ from rapgym.files.shown import shown, shown_lines
 
 if TYPE_CHECKING:
     from rapgym.audit.sentence import Explained
+    from rapgym.audit.serving.context import ServeContext
+    from rapgym.audit.serving.record import ServeRecord
     from rapgym.audit.summary import Chosen
 
 REASONS = ("policy", "repaired", "fallback", "emergency", "watchdog", "override", "refused")
@@ -69,13 +71,12 @@ def add(subparsers: Subparsers) -> None:
         "--scenario",
         metavar="NAME",
         default="chat-beside-code",
-        help="for --make (chat-beside-code)",
+        help="for --make (chat-beside-code); of a serving scenario (serve-...) every second is a decision",
     )
     command.add_argument(
         "--policy",
         metavar="NAME",
-        default="frontier",
-        help="for --make (frontier); or module:Class",
+        help="for --make (frontier; lookup of a serving scenario); or module:Class",
     )
     command.add_argument(
         "--split",
@@ -123,19 +124,19 @@ def _make(arguments: argparse.Namespace) -> None:
 
     from rapgym.audit import step as audit_step
     from rapgym.audit.log import AuditLog
-    from rapgym.audit.replay import is_log
-    from rapgym.errors import InvalidSpec
     from rapgym.guard import foreign
     from rapgym.guard.guard import Guarding
     from rapgym.guard.watchdog import Rules
     from rapgym.policies import registry
+    from rapgym.scenarios import serving
     from rapgym.scenarios.catalogue import scenario
 
-    story, entry = scenario(arguments.scenario), registry.entry(arguments.policy)
-    if is_log(arguments.log) and not arguments.force:
-        raise InvalidSpec(
-            f"{arguments.log} is there already: name another log, or add to it with --force"
-        )
+    if serving.is_named(arguments.scenario):
+        _make_serving(arguments)
+        return
+    name = arguments.policy or "frontier"
+    story, entry = scenario(arguments.scenario), registry.entry(name)
+    _refuse_log(arguments)
     terms = users.terms(arguments)
     terms = terms.hiding([arguments.log], story)
     foreign.check(entry, terms)
@@ -145,13 +146,53 @@ def _make(arguments: argparse.Namespace) -> None:
             log,
             story,
             arguments.split,
-            arguments.policy,
+            name,
             seed=arguments.seed,
             guarding=guarding,
             terms=terms,
         )
     print(
         f"logged {rows} rows of {story.id}, {arguments.split}, to {arguments.log}", file=sys.stderr
+    )
+
+
+def _refuse_log(arguments: argparse.Namespace) -> None:
+    """Raises InvalidSpec where a log is there that is not to be added to."""
+    from rapgym.audit.replay import is_log
+    from rapgym.errors import InvalidSpec
+
+    if is_log(arguments.log) and not arguments.force:
+        raise InvalidSpec(
+            f"{arguments.log} is there already: name another log, or add to it with --force"
+        )
+
+
+def _make_serving(arguments: argparse.Namespace) -> None:
+    """The same of a serving scenario, second by second."""
+    import sys
+
+    from rapgym.audit.log import AuditLog
+    from rapgym.audit.serving import step as audit_step
+    from rapgym.bench.serving.entrants import ServeUser, entrant
+    from rapgym.guard import foreign
+    from rapgym.guard.guard import Guarding
+    from rapgym.guard.serving import RULES
+    from rapgym.scenarios import serving
+
+    story, name = serving.story_of(arguments.scenario), arguments.policy or "lookup"
+    terms = users.terms(arguments).hiding([arguments.log], story.base)
+    asked = entrant(name, terms)
+    _refuse_log(arguments)
+    if isinstance(asked, ServeUser):
+        foreign.check(asked.entry, terms, "serving")
+    guarding = Guarding(watchdog=RULES) if arguments.watchdog else None
+    with AuditLog(arguments.log, durable=arguments.durable, on_failure="stop") as log:
+        seconds = audit_step.log_run(
+            log, story, arguments.split, name, seed=arguments.seed, guarding=guarding, terms=terms
+        )
+    print(
+        f"logged {seconds} seconds of {story.id}, {arguments.split}, to {arguments.log}",
+        file=sys.stderr,
     )
 
 
@@ -165,12 +206,33 @@ def _chosen(arguments: argparse.Namespace) -> "Chosen":
 def _row(arguments: argparse.Namespace) -> int:
     from rapgym.audit import sentence as audit_sentence
     from rapgym.audit import summary as audit_summary
+    from rapgym.audit.serving.record import ServeRecord
     from rapgym.audit.summary import Log
 
     log = Log(arguments.log)
     record = audit_summary.record_numbered(log, arguments.row)
+    if isinstance(record, ServeRecord):
+        return _second(log.serving_context(record), record, as_json=arguments.json)
     found = audit_sentence.explained(log.context(record), record)
     print(json.dumps(_explained(found), indent=2) if arguments.json else shown(found.sentence))
+    return 0
+
+
+def _second(context: "ServeContext", record: "ServeRecord", *, as_json: bool) -> int:
+    """A decision for a second of a serving engine."""
+    from rapgym.audit import summary as audit_summary
+    from rapgym.audit.serving import sentence as audit_sentence
+
+    said = audit_sentence.sentence(context, record)
+    told = asdict(record) | {
+        "time": audit_summary.moment(record.time_us),
+        "scenario": context.scenario,
+        "policy": context.policy,
+        "table_sha256": context.table_sha256,
+        "dense_bytes": audit_sentence.dense_bytes(context, record),
+        "sentence": said,
+    }
+    print(json.dumps(told, indent=2) if as_json else shown(said))
     return 0
 
 

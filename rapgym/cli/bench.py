@@ -7,8 +7,9 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from rapgym.cli import Subparsers, at_least, own_traces, users, workers
+from rapgym.cli import Subparsers, at_least, own_traces, serving, users, workers
 from rapgym.cli import report as cli_report
+from rapgym.errors import InvalidSpec
 from rapgym.files.shown import shown, shown_lines
 
 DEFAULT_OUT = Path("results/bench.csv.gz")
@@ -31,7 +32,8 @@ def add(subparsers: Subparsers) -> None:
         "--scenario",
         action="append",
         metavar="NAME",
-        help="of a scenario, or the path of a .toml file (see rapgym scenarios new); all but those of days unless named",
+        help="of a scenario, or the path of a .toml file (see rapgym scenarios new); all but those of days "
+        "unless named. Those of the serving engine (serve-...) are run by themselves",
     )
     own_traces.add_deployment(command)
     command.add_argument(
@@ -55,6 +57,12 @@ def add(subparsers: Subparsers) -> None:
     )
     command.add_argument(
         "--report", type=Path, metavar="FILE.html", help="write the report of rapgym report too"
+    )
+    command.add_argument(
+        "--no-search",
+        action="store_true",
+        help="of serving scenarios (serve-...): leave out the searches that know the future, which take "
+        "longest; there is no gain and no foresight then",
     )
     users.add_options(command)
     workers.add_options(command)
@@ -97,6 +105,10 @@ def run(arguments: argparse.Namespace) -> int:
     from rapgym.worth import point as worth_point
 
     out = _out(arguments)
+    if serving.asked_for(arguments):
+        return serving.bench(arguments, out)
+    if arguments.no_search:
+        raise InvalidSpec("--no-search is of serving scenarios alone")
     if arguments.report:
         cli_report.checked_out(arguments.report, "--report", force=arguments.force)
     terms = users.terms(arguments)

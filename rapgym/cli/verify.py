@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym.cli import Subparsers, at_least
+from rapgym.cli import Subparsers, at_least, serving
 from rapgym.files.shown import shown, shown_lines
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def add(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from rapgym.audit import replay as audit_replay
     from rapgym.bench import results, verify
+    from rapgym.bench.serving import results as serving_results
     from rapgym.jobs import parallel
     from rapgym.submissions import stored
 
@@ -77,6 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
             else shown_lines(audit_replay.told(proven))
         )
         return 0 if proven.holds else 1
+    if serving_results.is_serving(arguments.file):
+        return serving.verify(arguments)
     found = results.read(arguments.file)
     if arguments.against:
         return _compare(found, arguments)

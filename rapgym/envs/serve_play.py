@@ -223,4 +223,4 @@ class ServePlay(Episodes):
         return draw(self.films[lane])
 
     def close(self) -> None:
-        """Nothing is held open."""
+        self.batch.close()

@@ -2,7 +2,7 @@
 
 Started by `rapgym.guard.process` as `python -m rapgym.guard.child CHANNEL ORDER LIFELINE`, numbers of
 open files. The order is pickled by the parent, which is trusted; what goes back is not pickled: a
-header, then the bytes of bool arrays or the text of an error.
+header, then the bytes of arrays (see `forms`) or the text of an error.
 """
 
 import os
@@ -19,10 +19,10 @@ import numpy as np
 
 from rapgym.arrays import FloatArray
 from rapgym.errors import InvalidPolicy
-from rapgym.guard import guard, landlock, seccomp
+from rapgym.guard import forms, guard, landlock, seccomp
+from rapgym.guard.forms import World
 from rapgym.guard.landlock import Readable
 from rapgym.policies import registry
-from rapgym.policies.policy import Briefing, Policy
 
 HEAD = struct.Struct("<cQI")  # kind, number of the question, bytes that follow
 # From the parent: the order has changed; a random stream, pickled; an observation; what was wrong
@@ -42,7 +42,8 @@ class Order:
     memory_bytes: int | None  # of address space
     readable: list[Readable] | None  # all that it may read; None: no restriction
     batch: int
-    briefing: Briefing | None  # None: build the policy, and wait
+    briefing: Any  # of its world; None: build the policy, and wait
+    world: World = "window"
 
 
 def written(channel: socket.socket, kind: bytes, number: int, content: bytes) -> None:
@@ -90,13 +91,14 @@ def limited(order: Order) -> bool:
 def serve(channel: socket.socket, file: int, lifeline: int) -> None:
     """Answer until the parent closes the channel."""
     order = order_in(file)
+    form = forms.form(order.world)  # what it loads may look for places to write to
     confined = limited(order)
     # Only now: a stranger's folder may hold a module named like one of Python's.
     sys.path[:] = order.path
     # Only now, so that the thread is confined as well. It ends a policy that hangs with its parent.
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     entry = registry.Entry(order.target, "heuristic", order.target, "", ())
-    policy: Policy = registry.build(entry, order.options)
+    policy = registry.build(entry, order.options, form.method)
     fault: str | None = None
     about = bytes([guard.refuses_misfit(policy), confined])
     _begin(policy, order)
@@ -119,18 +121,18 @@ def serve(channel: socket.socket, file: int, lifeline: int) -> None:
         else:
             assert order.briefing is not None
             seen: FloatArray = np.frombuffer(content, np.float32).reshape(order.batch, -1)
-            blocks = order.briefing.train.blocks
             try:
-                proposal, readable, wrong = guard.answered(policy, seen, rng, blocks)
+                answers, readable, wrong = form.answered(policy, seen, rng, order.briefing)
+                packed = form.packed(answers)
             except KeyboardInterrupt as error:  # its own: no terminal reaches this process
-                proposal = np.ones((order.batch, blocks), dtype=bool)
+                packed = bytes(order.batch * form.size(order.briefing))
                 readable = np.zeros(order.batch, dtype=bool)
-                wrong = f"propose raises {guard.told_of(error)}"
+                wrong = f"{form.method} raises {guard.told_of(error)}"
             fault = wrong or fault
-            written(channel, ANSWER, number, readable.tobytes() + proposal.tobytes())
+            written(channel, ANSWER, number, readable.tobytes() + packed)
 
 
-def _begin(policy: Policy, order: Order) -> None:
+def _begin(policy: Any, order: Order) -> None:
     if order.briefing is not None:
         guard.begin(policy, order.batch, order.briefing)
 

@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 from rapgym.errors import InvalidPolicy
+from rapgym.guard import forms
+from rapgym.guard.forms import World
 from rapgym.guard.guard import Guarding
-from rapgym.guard.process import PolicyProcess
+from rapgym.guard.process import PolicyProcess, ServeProcess
 from rapgym.guard.watchdog import Rules
 from rapgym.policies import registry
-from rapgym.policies.policy import Policy
 from rapgym.scenarios import catalogue
 from rapgym.scenarios.story import Scenario
 
@@ -66,24 +67,31 @@ class Foreign:
         ...     log = rollout.run(make, story, "test", told)
     """
 
-    def __init__(self, entry: registry.Entry, options: Mapping[str, Any], terms: Terms) -> None:
+    def __init__(
+        self,
+        entry: registry.Entry,
+        options: Mapping[str, Any],
+        terms: Terms,
+        world: World = "window",
+    ) -> None:
         _check_trust(entry, terms)
-        self._entry, self._options, self._terms = entry, options, terms
+        self._entry, self._options, self._terms, self._world = entry, options, terms, world
         self._last: PolicyProcess | None = None
         self.isolation: Isolation = "none"
 
-    def __call__(self) -> Policy:
-        """A new policy object; the one before it is ended.
+    def __call__(self) -> Any:
+        """A new policy object of the world; the one before it is ended.
 
         Raises:
             InvalidPolicy: it cannot be built, or the process of the one before it has ended.
         """
         if self._terms.in_process:
             with looked_for_in(self._terms.folders):
-                return registry.build(self._entry, self._options)
+                method = forms.form(self._world).method
+                return registry.build(self._entry, self._options, method)
         self.check()
         self.close()
-        made = process(self._entry.target, self._options, self._terms)
+        made = process(self._entry.target, self._options, self._terms, world=self._world)
         self.isolation = "confined" if made.hides_rows else "open"
         self._last = made
         return made
@@ -118,7 +126,7 @@ class Foreign:
             self.close()
 
 
-def check(entry: registry.Entry, terms: Terms) -> None:
+def check(entry: registry.Entry, terms: Terms, world: World = "window") -> None:
     """Import a user's module and build its policy, in a process that ends with this call.
 
     Raises:
@@ -126,7 +134,8 @@ def check(entry: registry.Entry, terms: Terms) -> None:
     """
     if entry.is_own:
         _check_trust(entry, terms)
-        process(entry.target, entry.options, terms, hide=not terms.in_process).close()
+        hide = not terms.in_process
+        process(entry.target, entry.options, terms, hide=hide, world=world).close()
 
 
 def _check_trust(entry: registry.Entry, terms: Terms) -> None:
@@ -138,7 +147,12 @@ def _check_trust(entry: registry.Entry, terms: Terms) -> None:
 
 
 def process(
-    target: str, options: Mapping[str, Any], terms: Terms, *, hide: bool = True
+    target: str,
+    options: Mapping[str, Any],
+    terms: Terms,
+    *,
+    hide: bool = True,
+    world: World = "window",
 ) -> PolicyProcess:
     """A policy in a process of its own for rows in simulated time: one that ends or hangs is not
     started again.
@@ -146,7 +160,8 @@ def process(
     Raises:
         InvalidPolicy: it cannot be loaded or built.
     """
-    return PolicyProcess(
+    kind = ServeProcess if world == "serving" else PolicyProcess
+    return kind(
         target,
         options,
         deadline_ms=1000 * HANG_S,
@@ -160,10 +175,12 @@ def process(
     )
 
 
-def made(entry: registry.Entry, options: Mapping[str, Any], terms: Terms) -> Foreign:
+def made(
+    entry: registry.Entry, options: Mapping[str, Any], terms: Terms, world: World = "window"
+) -> Foreign:
     """As `Foreign`, of any policy: those of rapgym's run where rows are played."""
     trusted = Terms(in_process=True)
-    return Foreign(entry, options, terms if entry.is_own else trusted)
+    return Foreign(entry, options, terms if entry.is_own else trusted, world)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ holds with all the others, so that a decision can be repeated from what was logg
 import time
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -42,8 +43,8 @@ def refuses_misfit(policy: object) -> bool:
     return bool(declared == "refuse")
 
 
-def begin(policy: Policy, lanes: int, briefing: Briefing) -> None:
-    """Reset a policy.
+def begin(policy: Any, lanes: int, briefing: Any) -> None:
+    """Reset a policy of either world with a briefing of it.
 
     Raises:
         InvalidPolicy: it raises.
@@ -91,6 +92,29 @@ def answered(
         if read is not None:
             proposal[lane], readable[lane] = read, True
     return proposal, readable, None if _all(readable) else fault
+
+
+class Proposals:
+    """How policies of windows are asked, see `forms.Form`: N booleans a lane."""
+
+    method = "propose"
+
+    def answered(
+        self, policy: Policy, observation: FloatArray, rng: np.random.Generator, briefing: Briefing
+    ) -> tuple[BoolArray, BoolArray, str | None]:
+        return answered(policy, observation, rng, briefing.train.blocks)
+
+    def size(self, briefing: Briefing) -> int:
+        return briefing.train.blocks
+
+    def packed(self, answers: BoolArray) -> bytes:
+        return answers.tobytes()
+
+    def unpacked(self, content: bytes, briefing: Briefing) -> BoolArray:
+        entries = np.frombuffer(content, dtype=np.uint8)
+        if entries.max(initial=0) > 1:
+            raise ValueError("bytes that are neither 0 nor 1")
+        return (entries == 1).reshape(-1, briefing.train.blocks)
 
 
 def told_of(error: BaseException) -> str:

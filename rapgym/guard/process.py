@@ -1,6 +1,6 @@
 """A policy in a process of its own: it may hang, die, eat memory or print, and serving goes on.
 
-What comes back is raw bytes of bool arrays, checked one by one; nothing of it is unpickled. Rules:
+What comes back is raw bytes of arrays, checked one by one; nothing of it is unpickled. Rules:
 
 - An answer that takes longer than `deadline_ms` is late: the row falls back. While an answer is owed
   nothing new is asked; the rows that pass wait for it as long as their own deadline, and drop it.
@@ -25,13 +25,14 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.files.shown import shown
+from rapgym.guard import forms
 from rapgym.guard.child import (
     ANSWER,
     ASK,
@@ -44,8 +45,8 @@ from rapgym.guard.child import (
     WHY,
     Order,
 )
+from rapgym.guard.forms import World
 from rapgym.guard.link import Child, LateAnswer, PolicyGone, readable_paths
-from rapgym.policies.policy import Briefing
 
 MEMORY_BYTES = 4 << 30  # of address space, which is far more than what a policy touches
 
@@ -59,6 +60,8 @@ class PolicyProcess:
         ...     policy.faults
         []
     """
+
+    world: ClassVar[World] = "window"
 
     def __init__(
         self,
@@ -100,8 +103,9 @@ class PolicyProcess:
         self._restarts, self._patience, self._waits = restarts, patience_rows, waits_for_restart
         self._order = Order(
             target, dict(options or {}), [*folders, *sys.path], memory_bytes,
-            readable_paths(folders, hidden, reads) if hide else None, 0, None,
+            readable_paths(folders, hidden, reads) if hide else None, 0, None, self.world,
         )  # fmt: skip
+        self._form = forms.form(self.world)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the policy
         weakref.finalize(self, self._file.close)
         self.faults: list[str] = []  # of this episode: which question, what happened
@@ -115,8 +119,8 @@ class PolicyProcess:
         """As the policy declares it."""
         return "refuse" if self._strict else "repair"
 
-    def reset(self, batch: int, briefing: Briefing) -> None:
-        """Begin an episode; a process that is not idle is started again.
+    def reset(self, batch: int, briefing: Any) -> None:
+        """Begin an episode with a briefing of the policy's world; a process that is not idle is started again.
 
         Raises:
             InvalidPolicy: its `reset` raises, or does not end in time.
@@ -142,6 +146,11 @@ class PolicyProcess:
             LateAnswer: it has not answered in time.
             PolicyGone: it has ended, or sent what is no answer.
         """
+        found: BoolArray = self._ask(observation, rng)
+        return found
+
+    def _ask(self, observation: FloatArray, rng: np.random.Generator) -> Any:
+        """What it says, [B, ...], or a list of one answer a lane; raises as `propose` does."""
         self._asked += 1
         if self._child is None:
             raise PolicyGone("is not started any more")
@@ -207,7 +216,7 @@ class PolicyProcess:
 
     def _answered(
         self, child: Child, observation: FloatArray, rng: np.random.Generator, until_s: float
-    ) -> BoolArray:
+    ) -> Any:
         if not self._stream_sent:
             # A process that was started again must not repeat its random numbers.
             fresh = np.random.default_rng(int(rng.integers(1 << 62))) if self.faults else rng
@@ -221,23 +230,26 @@ class PolicyProcess:
                 raise PolicyGone("has not answered in time")
             raise LateAnswer("has not answered in time")
         kind, number, content = said
-        entries = np.frombuffer(content, dtype=np.uint8)
+        batch = self._order.batch
+        told = np.frombuffer(content[:batch], dtype=np.uint8)
         if (kind, number, len(content)) != (ANSWER, self._asked, self._answer_bytes) or (
-            entries.max(initial=0) > 1
+            told.max(initial=0) > 1
         ):
             raise PolicyGone("sends what is no answer")
-        batch = self._order.batch
-        readable, proposal = entries[:batch] == 1, (entries[batch:] == 1).reshape(batch, -1)
+        try:
+            answers = self._form.unpacked(content[batch:], self._order.briefing)
+        except ValueError:
+            raise PolicyGone("sends what is no answer") from None
+        readable = told == 1
         if readable.all():
-            return proposal
-        # Lane by lane, as the guard reads what is no array: None is no proposal.
-        found: Any = [proposal[lane] if readable[lane] else None for lane in range(batch)]
-        return found
+            return answers
+        # Lane by lane, as the guard reads what is no array: None is no answer.
+        return [answers[lane] if readable[lane] else None for lane in range(batch)]
 
     @property
     def _answer_bytes(self) -> int:
-        assert self._order.briefing is not None, "reset comes before propose"
-        return self._order.batch * (1 + self._order.briefing.train.blocks)
+        assert self._order.briefing is not None, "reset comes first"
+        return self._order.batch * (1 + self._form.size(self._order.briefing))
 
     def _write_order(self) -> None:
         content = pickle.dumps(self._order)
@@ -289,6 +301,21 @@ class PolicyProcess:
                 self._ready(time.monotonic() + self._start_s)
             except InvalidPolicy as error:
                 self.faults.append(f"question {self._asked}: {error}")
+
+
+class ServeProcess(PolicyProcess):
+    """A serving policy that runs elsewhere, by the protocol of `policies.serving.ServePolicy`."""
+
+    world: ClassVar[World] = "serving"
+
+    def decide(self, observation: FloatArray, rng: np.random.Generator) -> Any:
+        """float32 [B, O] -> int64 [B, 3], or a list of one a lane, None where it cannot be read.
+
+        Raises:
+            LateAnswer: it has not answered in time.
+            PolicyGone: it has ended, or sent what is no answer.
+        """
+        return self._ask(observation, rng)
 
 
 def _plain(said: bytes) -> str:

@@ -321,8 +321,8 @@ def _run(found: Entry, briefing: Briefing, seed: int) -> dict[str, str]:
     return {"file": file, "sha256": checked.sha256_of(trained.path_of(file))}
 
 
-def build(found: Entry, options: Mapping[str, Any]) -> Policy:
-    """A policy object.
+def build(found: Entry, options: Mapping[str, Any], method: str = "propose") -> Any:
+    """A policy object: of a window world, unless it is asked by another method.
 
     Raises:
         InvalidPolicy: it cannot be built, or lacks a method of the protocol.
@@ -334,10 +334,8 @@ def build(found: Entry, options: Mapping[str, Any]) -> Policy:
         raise
     except BaseException as error:
         raise InvalidPolicy(f"{found.target} cannot be built: {error!r}") from error
-    if not callable(getattr(policy, "reset", None)) or not callable(
-        getattr(policy, "propose", None)
-    ):
-        raise InvalidPolicy(f"{found.target} needs the methods reset and propose")
+    if not all(callable(getattr(policy, name, None)) for name in ("reset", method)):
+        raise InvalidPolicy(f"{found.target} needs the methods reset and {method}")
     return policy
 
 

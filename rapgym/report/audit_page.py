@@ -132,7 +132,8 @@ def _is_whole(log: Log, record: Record) -> bool:
 
 
 def _context(log: Log, record: Record) -> AuditContext | None:
-    return log.contexts.get(record.context)
+    found = log.contexts.get(record.context)
+    return found if isinstance(found, AuditContext) else None
 
 
 def _answer(found: dict[str, Any], seen: Seen) -> Section:

@@ -223,8 +223,14 @@ def serving_costs(found: Mapping[str, Any]) -> "go.Figure":
                 error_x={
                     "type": "data",
                     "symmetric": False,
-                    "array": [max(rule["high"] - rule["cost"], 0) for rule in rules.values()],
-                    "arrayminus": [max(rule["cost"] - rule["low"], 0) for rule in rules.values()],
+                    # None where test is a single part: no bar.
+                    "array": [
+                        max((rule["high"] or 0) - rule["cost"], 0) for rule in rules.values()
+                    ],
+                    "arrayminus": [
+                        0 if rule["low"] is None else max(rule["cost"] - rule["low"], 0)
+                        for rule in rules.values()
+                    ],
                     "color": drawing.BLUE,
                     "thickness": 1.5,
                 },

@@ -225,6 +225,11 @@ def serving_section(folder: Path) -> Section | None:
     return beside.section(folder, "serving.json", "serving", "Where requests wait", _serving)
 
 
+def _bounds(found: Any, sign: str = "") -> str:
+    """Nothing where test is a single part."""
+    return "" if found["low"] is None else f" [{found['low']:{sign}.4f}, {found['high']:{sign}.4f}]"
+
+
 def _serving(found: Any) -> Section:
     if not found["scenarios"]:
         raise ValueError("it holds no scenario")
@@ -236,8 +241,8 @@ def _serving(found: Any) -> Section:
                 [
                     name,
                     bench_report.plain(entry["scenario"]),
-                    f"{rule['cost']:.4f} [{rule['low']:.4f}, {rule['high']:.4f}]",
-                    "-" if less is None else f"{less['value']:+.4f} [{less['low']:+.4f}, {less['high']:+.4f}]",
+                    f"{rule['cost']:.4f}{_bounds(rule)}",
+                    "-" if less is None else f"{less['value']:+.4f}{_bounds(less, '+')}",
                     f"{rule['nats']:.4f}",
                     f"{rule['undelivered']:.1%}",
                     f"{rule['goodput']:.1%}",

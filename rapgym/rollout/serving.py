@@ -1,12 +1,16 @@
 """A policy steers the serving engine: what parts of a split cost, and which settings cost least."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray, first_of_least
+from rapgym.guard.guard import Guarding, begin
+from rapgym.guard.serving import ServeGuard, answered, highest
 from rapgym.policies.serving import ServeBriefing, ServePolicy
 from rapgym.rollout.tuning import tried
 from rapgym.serving import batch
@@ -92,10 +96,7 @@ def _seconds(
 ) -> Iterator[tuple[FloatArray, BoolArray]]:  # fmt: skip
     """Each second's record of all lanes [P, K], to be read at once, and which of them it served [P]."""
     count, rng = len(parts), np.random.default_rng(seed)
-    lanes = Batch([world] * count)
-    for lane, part in enumerate(parts):
-        lanes.begin(lane, part)
-    lanes.look(np.ones(count, dtype=bool))
+    lanes = begun(world, parts)
     policy.reset(count, told)
     seconds = np.array([part.seconds for part in parts])
     for second in range(int(seconds.max())):
@@ -103,6 +104,140 @@ def _seconds(
         decided = np.asarray(policy.decide(lanes.seen.copy(), rng), dtype=np.int64)
         lanes.advance(np.where(acting[:, None], decided, 0), acting)
         yield lanes.record, acting
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Course:
+    """What was decided in each second of a part, and by whom: Q runs of seconds that are alike."""
+
+    lengths: IntArray  # seconds, at least 1 each, [Q]
+    decisions: IntArray  # int64 [Q, 3]
+    source: IntArray  # shield.Reason, [Q]
+
+    @classmethod
+    def of(cls, decisions: IntArray, source: IntArray) -> "Course":
+        """Of what was decided second by second, [S, 3] and [S]."""
+        each = np.column_stack([decisions, source])
+        first = np.flatnonzero(np.append(True, (each[1:] != each[:-1]).any(axis=1)))
+        lengths = np.diff(np.append(first, len(each)))
+        return cls(lengths, decisions[first].copy(), source[first].copy())
+
+    @property
+    def seconds(self) -> int:
+        """S."""
+        return int(self.lengths.sum())
+
+    def by_second(self) -> tuple[IntArray, IntArray]:
+        """What `of` was given."""
+        return np.repeat(self.decisions, self.lengths, axis=0), np.repeat(self.source, self.lengths)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What P parts came to under a policy that was guarded."""
+
+    served: Served
+    courses: tuple[Course, ...]
+    fault: str | None  # what was wrong with the first answer that was
+
+
+def guarded(
+    make: Callable[[], ServePolicy],
+    reference: Callable[[], ServePolicy],
+    world: ServeWorld,
+    parts: Sequence[Part],
+    told: ServeBriefing,
+    seed: int = 0,
+    guarding: Guarding | None = None,
+) -> Run:
+    """As `play`, whatever the policy does: where it does not decide, the reference does.
+
+    Args:
+        reference: gives the policy that stands in, which decides by what it sees alone.
+        world: with a watchdog, one with calibration columns.
+
+    Raises:
+        InvalidPolicy: the policy's `reset` raises.
+    """
+    total, courses, fault = list[FloatArray](), list[Course](), None
+    for first in range(0, len(parts), LANES):
+        here = parts[first : first + LANES]
+        lanes, rng = begun(world, here), np.random.default_rng([seed, first])
+        guard = ServeGuard(make(), reference(), lanes, told, guarding)
+        seconds = np.array([part.seconds for part in here])
+        decisions = np.zeros((int(seconds.max()), len(here), 3), dtype=np.int64)
+        source = np.zeros(decisions.shape[:2], dtype=np.int64)
+        record = np.zeros((len(here), len(batch.COLUMNS)))
+        for second in range(len(decisions)):
+            acting = second < seconds
+            decided = guard.decide(rng)
+            decisions[second], source[second] = decided.decisions, decided.source
+            lanes.advance(np.where(acting[:, None], decided.decisions, 0), acting)
+            guard.judge(acting)
+            record[acting] += lanes.record[acting]
+        fault = fault or guard.fault
+        total.append(record)
+        for lane, count in enumerate(seconds.tolist()):
+            courses.append(Course.of(decisions[:count, lane], source[:count, lane]))
+    return Run(Served(tuple(parts), np.concatenate(total)), tuple(courses), fault)
+
+
+def begun(world: ServeWorld, parts: Sequence[Part]) -> Batch:
+    """A lane at the start of each part, whose first observations are there."""
+    lanes = Batch([world] * len(parts))
+    for lane, part in enumerate(parts):
+        lanes.begin(lane, part)
+    lanes.look(np.ones(len(parts), dtype=bool))
+    return lanes
+
+
+def replayed(
+    world: ServeWorld,
+    parts: Sequence[Part],
+    courses: Sequence[Course],
+    see: Callable[[int, int, NDArray[np.float32], BoolArray], None] | None = None,
+) -> Served:
+    """What parts come to under decisions that are known.
+
+    Args:
+        courses: one a part, each as long as it is.
+        see: is told, before each second, the number of the first lane's part, the second, what lanes
+            see, [B, O], and which of them act, [B].
+    """
+    total = list[FloatArray]()
+    for first in range(0, len(parts), LANES):
+        here = parts[first : first + LANES]
+        decided = [course.by_second()[0] for course in courses[first : first + LANES]]
+        lanes, seconds = begun(world, here), np.array([part.seconds for part in here])
+        record = np.zeros((len(here), len(batch.COLUMNS)))
+        actions = np.zeros((len(here), 3), dtype=np.int64)
+        for second in range(int(seconds.max())):
+            acting = second < seconds
+            if see is not None:
+                see(first, second, lanes.seen, acting)
+            for lane in np.flatnonzero(acting).tolist():
+                actions[lane] = decided[lane][second]
+            lanes.advance(actions, acting)
+            record[acting] += lanes.record[acting]
+        total.append(record)
+    return Served(tuple(parts), np.concatenate(total))
+
+
+def decision_us(
+    policy: ServePolicy, told: ServeBriefing, seed: int = 0, seconds: int = 256
+) -> FloatArray:
+    """Microseconds of single decisions on what a policy is told of, the first ten not counted."""
+    (part, *_) = told.train.pieces
+    lanes, rng = begun(told.train, [part]), np.random.default_rng(seed)
+    most, acting = highest(told.train), np.ones(1, dtype=bool)
+    begin(policy, 1, told)
+    spent = []
+    for _ in range(min(seconds + 10, part.seconds)):
+        asked_ns = time.perf_counter_ns()
+        decided, _, _ = answered(policy, lanes.seen, rng, most)
+        spent.append((time.perf_counter_ns() - asked_ns) / 1000)
+        lanes.advance(decided, acting)
+    return np.array(spent[10:] or spent)
 
 
 def spread(world: ServeWorld, count: int = TUNING_PARTS, seconds: int = TUNING_S) -> list[Part]:

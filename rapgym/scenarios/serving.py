@@ -252,6 +252,18 @@ def story_of(named: str | ServeScenario | Mapping[str, Any]) -> ServeScenario:
     )
 
 
+def is_named(named: str) -> bool:
+    """Whether a name, or a file, is of a serving scenario rather than of one of windows.
+
+    Raises:
+        DataUnavailable: there is no such file.
+        InvalidSpec: it is no TOML.
+    """
+    if path := file.path_in(named):
+        return "base" in file.parsed(path)
+    return named.startswith(BEFORE)
+
+
 def _restored(described: Mapping[str, Any]) -> ServeScenario:
     """The scenario whose fields these are, as `dataclasses.asdict` and JSON give them."""
     try:

@@ -322,6 +322,16 @@ class Batch:
         _put(self._lanes, lane, *entry)
         self.entries[lane] = entry
 
+    def follow(self, lane: int, other: "Batch") -> None:
+        """Let a lane stand where the same lane of another batch stands, in the same part."""
+        for here, there in zip(self.entries[lane][1:], other.entries[lane][1:], strict=True):
+            for array, value in zip(here, there, strict=True):
+                array[...] = value
+        self.record[lane], self.seen[lane] = other.record[lane], other.seen[lane]
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lanes"}
 

@@ -1,5 +1,6 @@
 """A serving world: requests and limits of one split, and all that decides what serving them costs."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,6 +154,16 @@ class ServeWorld:
         """Tokens whose KV cache the empty card holds beside the fewest blocks."""
         card = replace(self.card, limit_bytes=np.array([self.card_bytes]))
         return max(1, card.room_tokens(card.floor, 0.0))
+
+
+def traffic_sha256(world: ServeWorld) -> str:
+    """Of its requests and limits: whole numbers alone, so the same on every machine."""
+    whole = hashlib.sha256()
+    for span in world.spans:
+        for each in (span.arrival_us, span.prompt_tokens, span.output_tokens, span.limit_bytes):
+            whole.update(len(each).to_bytes(8, "little"))
+            whole.update(np.asarray(each, dtype="<i8").tobytes())
+    return whole.hexdigest()
 
 
 def nested(nll: FloatArray, ceiling: float, history_share: tuple[float, ...]) -> Harm:

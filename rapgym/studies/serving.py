@@ -8,81 +8,52 @@ that know the future plan stretches of it. It writes `baselines/results/serving.
 import argparse
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rapgym.bench.serving_score import estimate
+from rapgym.bench.serving import cells, score
 from rapgym.files import places, writing
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.policies import serve_rules
-from rapgym.policies.serving import ServePolicy, serve_briefing
+from rapgym.policies.serving import serve_briefing
 from rapgym.rollout import serve_search
-from rapgym.rollout.serving import Served, best_settings, play, spread
+from rapgym.rollout.serving import Served, play
 from rapgym.scenarios import serving, serving_worlds
 from rapgym.scenarios.serving import ServeScenario
-from rapgym.serving import batch
 from rapgym.serving.world import Part
 
 OUT = places.RESULTS / "serving.json"
-SEARCH_PARTS, SEARCH_S = 12, 600  # of test, evenly spread: a search takes minutes an hour
-DECIMALS = 6
 Entry = dict[str, Any]
-
-
-def told(served: Served) -> Entry:
-    """What a policy came to: cost with its interval over parts, and what a server would ask."""
-    total = served.record.sum(axis=0)
-    tokens, finished = max(1.0, float(served.tokens.sum())), max(1.0, float(total[batch.FINISHED]))
-    cost = estimate(served)
-    lost = float(total[batch.SHED_TOKENS] + total[batch.LOST])
-    found = {
-        "cost": cost.value, "low": cost.low, "high": cost.high,
-        "nats": float(total[batch.NATS]) / max(1.0, float(total[batch.TOKENS])),
-        "undelivered": lost / tokens,
-        "goodput": float(total[batch.GOOD]) / max(1.0, float(total[batch.ARRIVED])),
-        "shed": float(total[batch.SHED]) / max(1.0, float(total[batch.ARRIVED])),
-        "preemptions": float(total[batch.PREEMPTIONS]) / max(1.0, float(total[batch.ARRIVED])),
-        "ttft_s": float(total[batch.TTFT]) / max(1.0, float(total[batch.FIRST])),
-        "tpot_s": float(total[batch.TPOT]) / max(1.0, float(total[batch.PACED])),
-        "e2e_s": float(total[batch.E2E]) / finished,
-        "attention": float(served.counts[:, 0].mean()), "ffn": float(served.counts[:, 1].mean()),
-    }  # fmt: skip
-    return {name: round(value, DECIMALS) for name, value in found.items()}
 
 
 def rule(story: ServeScenario, name: str) -> tuple[Entry, Served]:
     """One rule, tuned on train, on the whole of test."""
-    begun_s, briefing = time.process_time(), serve_briefing(story)
-    make: Callable[..., ServePolicy] = serve_rules.RULES[name].make
-    settings, train_cost = best_settings(make, serve_rules.settings_of(name, briefing), briefing)
-    world = serving_worlds.scoring_world(story)
-    served = play(partial(make, **settings), world, world.pieces, briefing)
-    entry = told(served) | {
-        "settings": settings,
-        "train_cost": round(train_cost, DECIMALS),
+    begun_s, cell = time.process_time(), cells.rule_cell(story, name, searches=False)
+    assert cell.whole is not None
+    assert cell.about.train_cost is not None
+    entry = score.told(cell.whole) | {
+        "settings": dict(cell.about.settings),
+        "train_cost": round(cell.about.train_cost, score.DECIMALS),
         "cpu_s": round(time.process_time() - begun_s),
     }
-    return entry, served
+    return entry, cell.whole
 
 
-def searched(story: ServeScenario, search: serve_search.Search, parts: list[Part]) -> Entry:
+def searched(story: ServeScenario, search: serve_search.Search) -> Entry:
     """What one search that knows the future comes to on stretches of test."""
-    begun_s = time.process_time()
-    world, briefing = serving_worlds.scoring_world(story), serve_briefing(story)
-    plans = [serve_search.plan(world, part, search) for part in parts]
-    served = play(lambda: serve_search.Planned(plans), world, parts, briefing)
-    return told(served) | {"cpu_s": round(time.process_time() - begun_s)}
+    begun_s, cell = time.process_time(), cells.search_cell(story, search)
+    assert cell.stretches is not None
+    return score.told(cell.stretches) | {"cpu_s": round(time.process_time() - begun_s)}
 
 
 def beside(story: ServeScenario, settings: dict[str, Any], name: str, parts: list[Part]) -> Entry:
     """What a tuned rule comes to on the same stretches."""
     world = serving_worlds.scoring_world(story)
     make = partial(serve_rules.RULES[name].make, **settings)
-    return told(play(make, world, parts, serve_briefing(story)))
+    return score.told(play(make, world, parts, serve_briefing(story)))
 
 
 def studied(story: ServeScenario, *, searches: bool) -> Entry:
@@ -93,24 +64,22 @@ def studied(story: ServeScenario, *, searches: bool) -> Entry:
         "rules": {name: found for name, (found, _) in rules.items()},
         "against_lookup": {
             name: {
-                field: round(value, DECIMALS)
-                for field, value in asdict(estimate(served, rules["lookup"][1])).items()
+                field: score.number(value)
+                for field, value in asdict(score.estimate(served, rules[cells.LOOKUP][1])).items()
             }
             for name, (_, served) in rules.items()
-            if name != "lookup"
+            if name != cells.LOOKUP
         },
     }
     if searches:
-        parts = spread(serving_worlds.scoring_world(story), SEARCH_PARTS, SEARCH_S)
+        parts = cells.stretches(story)
         entry["stretches"] = {
             "parts": [asdict(part) for part in parts],
             "rules": {
                 name: beside(story, found["settings"], name, parts)
                 for name, (found, _) in rules.items()
             },
-            "searches": {
-                search.name: searched(story, search, parts) for search in serve_search.SEARCHES
-            },
+            "searches": {search.name: searched(story, search) for search in serve_search.SEARCHES},
         }
     return entry
 

@@ -86,7 +86,7 @@ def unchecked(sent: Submission, *, again: bool = False) -> list[str]:
         "that the policy and its files were made from train rows and calibration columns alone: read them",
         "times of decisions, the date, the commit and versions of packages",
     ]
-    said += verify.other_code(sent.rows)
+    said += verify.other_code(sent.rows.header)
     if not again:
         said.append("that the packed policy made these proposals (--again does)")
     if any(about.isolation == "open" for about in abouts):

@@ -4,13 +4,11 @@ Rules are tuned on stretches of train as in the study of the engine, with fewer 
 (`serve_rules.coarse_settings`); what a rule costs under the settings that it got is played exactly.
 """
 
-import math
 from functools import partial
 from typing import Any
 
 from rapgym import heldout
-from rapgym.bench.score import Estimate
-from rapgym.bench.serving_score import estimate
+from rapgym.bench.serving.score import estimate
 from rapgym.policies import serve_rules
 from rapgym.policies.serving import serve_briefing
 from rapgym.rollout import serving as rollout_serving
@@ -58,7 +56,7 @@ def played(story: ServeScenario, place: Place | None = None, *, held_out: bool =
         compared = {
             name: pair
             and worth_point.judged(
-                pair, _difference(served[pair.way], served[pair.over]), served[pair.over].cost
+                pair, estimate(served[pair.way], served[pair.over]), served[pair.over].cost
             )
             for name, pair in compared.items()
         }
@@ -66,12 +64,6 @@ def played(story: ServeScenario, place: Place | None = None, *, held_out: bool =
         place, tables.ceiling(story.base), Part(costs, {}), test, "hour" if held_out else None, count,
         compared["lead"], compared["pruning"], settings,
     )  # fmt: skip
-
-
-def _difference(one: Served, other: Served) -> Estimate:
-    """What one costs less another; of a single hour nobody knows how the next would differ: no interval."""
-    found = estimate(one, other)
-    return found if len(one.parts) > 1 else Estimate(found.value, *[math.nan] * 4)
 
 
 def _plain(rule: Rule) -> str:

@@ -318,7 +318,7 @@ def test_of_a_process_that_ran_a_users_code_only_proposals_are_taken(
         honest.log, stall=0 * honest.log.stall, kept_end=~honest.log.kept_end
     )
     forged = dataclasses.replace(honest, log=cheap, test_quality=0 * honest.test_quality)
-    monkeypatch.setattr(alone, "run", lambda order: forged)
+    monkeypatch.setattr(alone, "run", lambda order, read: forged)
     cell = entry.run(toy_story, 0)
     assert np.array_equal(cell.test_cost, honest.test_cost)
     assert np.array_equal(cell.log.kept_end, honest.log.kept_end)
@@ -326,7 +326,9 @@ def test_of_a_process_that_ran_a_users_code_only_proposals_are_taken(
     monkeypatch.setattr(
         alone,
         "run",
-        lambda order: dataclasses.replace(honest, log=dataclasses.replace(cheap, source=stands_in)),
+        lambda order, read: dataclasses.replace(
+            honest, log=dataclasses.replace(cheap, source=stands_in)
+        ),
     )
     with pytest.raises(InvalidPolicy, match="what the reference policy proposed"):
         entry.run(toy_story, 0)
@@ -339,6 +341,6 @@ def test_a_process_without_isolation_that_leaves_no_cell_is_named(
     target = module(tmp_path, f"alone_{fault}", load=FAULTS[fault][0])
     terms = Terms(in_process=True, folders=(str(tmp_path),))
     with pytest.raises(InvalidPolicy) as told:
-        alone.run(alone.Order(toy_story, registry.entry(target), 0, terms))
+        entrants.entrant(target, terms).run(toy_story, 0)
     assert target in str(told.value)
     assert FAULTS[fault][1] in str(told.value)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rapgym.bench import serving_score
+from rapgym.bench.serving import cells, score
 from rapgym.policies.serve_rules import Fixed
 from rapgym.policies.serving import serve_briefing
 from rapgym.rollout import serve_search
@@ -31,10 +31,10 @@ def test_an_interval_is_of_the_pooled_cost_and_of_pairs() -> None:
     one = served([1.0, 3.0, 2.0, 6.0, 1.0, 5.0, 2.0, 4.0], [10.0] * 8)
     other = replace(one, record=one.record.copy())
     other.record[:, batch.COST] += 1.0
-    found = serving_score.estimate(one)
+    found = score.estimate(one)
     assert found.value == pytest.approx(24 / 80)
     assert found.low < found.value < found.high
-    pairs = serving_score.estimate(other, one)
+    pairs = score.estimate(other, one)
     # Each part costs as much more: nothing is left to chance.
     assert (pairs.value, pairs.low, pairs.high) == pytest.approx((0.1, 0.1, 0.1))
 
@@ -43,8 +43,8 @@ def test_a_scenario_is_studied_as_its_parts_say(
     serving_story: ServeScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve_search, "SEARCHES", (Search(10, 5, 2, 2),))
-    monkeypatch.setattr(serving, "SEARCH_PARTS", 1)
-    monkeypatch.setattr(serving, "SEARCH_S", 60)
+    monkeypatch.setattr(cells, "SEARCH_PARTS", 1)
+    monkeypatch.setattr(cells, "SEARCH_S", 60)
     entry = serving.studied(serving_story, searches=True)
     world, told = serving_worlds.scoring_world(serving_story), serve_briefing(serving_story)
     engine = play(Fixed, world, world.pieces, told)

@@ -47,12 +47,12 @@ def _costs(entry: Entry) -> str:
         beside = against.get(name)
         told = (
             "" if beside is None
-            else f"{beside['value']:+.4f} [{beside['low']:+.4f}, {beside['high']:+.4f}] {verdict(beside)}"
+            else f"{beside['value']:+.4f}{_interval(beside, '+')} {verdict(beside)}"
         )  # fmt: skip
         rows.append(
             [
                 f"`{name}`",
-                f"{rule['cost']:.4f} [{rule['low']:.4f}, {rule['high']:.4f}]",
+                f"{rule['cost']:.4f}{_interval(rule)}",
                 told,
                 f"{rule['nats']:.4f}",
                 f"{rule['undelivered']:.1%}",
@@ -87,8 +87,15 @@ def _stretches(found: Entry) -> str:
     return told + "\n\n" + table(("rule", "cost", "nats of what came", "undelivered"), rows)
 
 
+def _interval(found: Entry, sign: str = "") -> str:
+    """Nothing where test is a single part: how the next would differ is not known then."""
+    return "" if found["low"] is None else f" [{found['low']:{sign}.4f}, {found['high']:{sign}.4f}]"
+
+
 def verdict(beside: Entry) -> str:
     """In a word, whether a rule costs less than the lookup; its interval decides."""
+    if beside["low"] is None:
+        return "undecided: one part"
     if beside["high"] < 0:
         return "less"
     return "more" if beside["low"] > 0 else "not told apart"

@@ -1,0 +1,1 @@
+"""The bench of the serving world: cells, scores, results, and their replay."""

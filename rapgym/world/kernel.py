@@ -261,6 +261,77 @@ def _overhead(f: Facts, prompt: int) -> int:
 
 
 @compiled
+def _shielded(
+    f: Facts, sets: BoolArray, lane: int, attention_cost: int, room: int, source: int,
+    strict: bool, scratch: Scratch,
+) -> tuple[int, bool, int]:  # fmt: skip
+    """What the shield makes of a lane's proposal, in place and the floor in it, as `shield.decide`.
+
+    Args:
+        sets: of all lanes, [B, N].
+        room: bytes for blocks.
+
+    Returns:
+        Its reason, whether the row is refused, and the bytes of blocks that are kept. The key of what is
+        kept stands in `scratch.key`.
+    """
+    key, ffn_cost = scratch.key, f.sizes[FFN]
+    pack(sets, lane, key)
+    attention, ffn = _counts(key)
+    held = attention * attention_cost + ffn * ffn_cost
+    if held <= room:
+        return source, False, held
+    excess = held - room
+    excess = _fit(sets, lane, attention_cost, ffn_cost, excess, f.order, scratch.went)
+    pack(sets, lane, key)
+    cut_attention, cut_ffn = _counts(key)
+    repaired = cut_attention != attention or cut_ffn != ffn
+    held = excess + room
+    if excess > 0 or (repaired and strict):
+        for block in range(len(f.floor)):
+            sets[lane, block] = f.floor[block]
+        pack(sets, lane, key)
+        return REFUSED, True, held
+    return REPAIRED if repaired and source == POLICY else source, False, held
+
+
+@compiled
+def shield(
+    f: Facts,
+    row: IntArray,
+    limit_row: IntArray,
+    token_scale: FloatArray,
+    proposal: BoolArray,
+    source: IntArray,
+    strict: BoolArray,
+    kept: BoolArray,
+    refused: BoolArray,
+    reason: IntArray,
+    scratch: Scratch,
+) -> int:
+    """Count bytes and let the shield decide in every lane, and serve nothing: `DONE` or `ASTRAY`.
+
+    Args:
+        row, limit_row, token_scale, proposal, source, strict: as `Lanes` has them.
+        kept, refused, reason: written, as `shield.Decision` has them.
+    """
+    rows = len(f.batch)
+    for lane in range(len(row)):
+        now, first = row[lane], limit_row[lane]
+        if now < 0 or now >= rows or first < 0 or first >= rows:
+            return ASTRAY
+        prompt, reserved, _ = _token_counts(f, now, token_scale[lane])
+        attention_cost = _attention_cost(f, prompt + reserved)
+        room = f.limit_bytes[first, 0] - (_overhead(f, prompt) + f.sizes[MARGIN])
+        for block in range(len(f.floor)):
+            kept[lane, block] = proposal[lane, block] | f.floor[block]
+        reason[lane], refused[lane], _ = _shielded(
+            f, kept, lane, attention_cost, room, source[lane], strict[lane], scratch
+        )
+    return DONE
+
+
+@compiled
 def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scratch) -> int:
     """Let the shield decide and the row's limits pass, in every lane: `DONE`, or what there is not."""
     falls.made[0], missing = 0, 0
@@ -276,25 +347,10 @@ def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scra
         taken, limit = overhead + f.sizes[MARGIN], f.limit_bytes[limit_row, 0]
         for block in range(blocks):
             lanes.kept[lane, block] = lanes.proposal[lane, block] | f.floor[block]
-        pack(lanes.kept, lane, key)
-        attention, ffn = _counts(key)
-        held = attention * attention_cost + ffn * ffn_cost
-        reason, refused = lanes.source[lane], False
-        if held > limit - taken:
-            excess = held - (limit - taken)
-            excess = _fit(lanes.kept, lane, attention_cost, ffn_cost, excess, f.order, scratch.went)
-            pack(lanes.kept, lane, key)
-            cut_attention, cut_ffn = _counts(key)
-            repaired = cut_attention != attention or cut_ffn != ffn
-            attention, ffn, held = cut_attention, cut_ffn, excess + (limit - taken)
-            refused = excess > 0 or (repaired and lanes.strict[lane])
-            if refused:
-                for block in range(blocks):
-                    lanes.kept[lane, block] = f.floor[block]
-                pack(lanes.kept, lane, key)
-                reason = REFUSED
-            elif repaired and reason == POLICY:
-                reason = REPAIRED
+        reason, refused, held = _shielded(
+            f, lanes.kept, lane, attention_cost, limit - taken, lanes.source[lane],
+            lanes.strict[lane], scratch,
+        )  # fmt: skip
         for block in range(blocks):
             lanes.kept_end[lane, block] = lanes.kept[lane, block]
         place = place_of(entries, key)

@@ -18,7 +18,9 @@ from rapgym.world.kernel import Facts, Falls, Lanes, Scratch, Sight
 from rapgym.world.lookup import lookup_of
 from rapgym.world.records import Demand, Fall, Outcome, State, World
 from rapgym.world.reward import Seconds, Terms
-from rapgym.world.shield import Reason
+from rapgym.world.shield import Decision, Reason
+
+FEW_FALLS = 64  # for which room is made at once
 
 
 def facts_of(world: World) -> Facts:
@@ -104,7 +106,7 @@ class Twin:
     def __init__(self, world: World) -> None:
         self.world, self.facts = world, facts_of(world)
         words = -(-world.blocks // 64)
-        self._sight: tuple[Layout, Sight] | None = None
+        self._sight: tuple[Layout, Sight, int] | None = None
         self._scratch = Scratch(
             np.empty(world.blocks, np.int64), np.empty(words, np.uint64), np.empty(words, np.uint64)
         )
@@ -146,11 +148,13 @@ class Twin:
             where: of which only the units are read; it must be the world's.
             age: rows that each lane has served in this episode, [B].
         """
-        if self._sight is None or self._sight[0] != where:
-            self._sight = where, sight_of(self.world, where)
-        sight = self._sight[1]
+        known = self._sight
+        # Mostly the very same layout: comparing two takes as long as all the rest.
+        if known is None or (known[0] is not where and known[0] != where):
+            size = where.slice_of("headroom_loaded").stop
+            known = self._sight = where, sight_of(self.world, where), size
+        _, sight, size = known
         count = state.lanes
-        size = where.slice_of("headroom_loaded").stop
         seen = np.empty((count, size), dtype=np.float32)
         asked = np.empty((4, count), dtype=np.int64)
         found = kernel.observe(
@@ -160,6 +164,20 @@ class Twin:
         )  # fmt: skip
         self._require_rows(found)
         return seen, Demand(*asked)
+
+    def shield(
+        self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray
+    ) -> Decision:
+        """Bytes and shield alone, as `simulator.Row.decision`; nothing is served."""
+        kept, count = np.empty(proposal.shape, dtype=bool), state.lanes
+        refused, reason = np.empty(count, dtype=bool), np.empty(count, dtype=np.int64)
+        found = kernel.shield(
+            self.facts, given(state.row, np.int64), given(state.limit_row, np.int64),
+            given(state.token_scale, np.float64), given(proposal, np.bool_),
+            given(source, np.int64), given(strict, np.bool_), kept, refused, reason, self._scratch,
+        )  # fmt: skip
+        self._require_rows(found)
+        return Decision(kept, refused, reason)
 
     def _require_rows(self, found: int) -> None:
         if found == kernel.ASTRAY:
@@ -185,8 +203,9 @@ class Twin:
     def _serve(self, lanes: Lanes) -> Falls:
         """Fill what is written of lanes: the falls."""
         lookup, count = lookup_of(self.world.quality), len(lanes.row)
-        room = most = count * min(self.facts.limit_bytes.shape[1], len(self.facts.order) + 1)
-        room = min(count, most)
+        most = count * min(self.facts.limit_bytes.shape[1], len(self.facts.order) + 1)
+        # Few lanes have room for all that may fall; of many, few do.
+        room = most if most <= FEW_FALLS else min(count, most)
         falls = falls_of(room, self.world.blocks)
         while True:
             entries = lookup.entries

@@ -278,3 +278,14 @@ def test_no_lanes_are_served_too() -> None:
     strict = np.zeros(0, dtype=bool)
     wanted = simulator.step(world, state, proposal, none, strict)
     assert_equal(Twin(world).step(state, proposal, none, strict), wanted)
+
+
+@given(trials(most_lanes=6), st.data())
+@settings(max_examples=150)
+def test_the_shield_of_the_twin_is_that_of_a_row(trial: Trial, data: st.DataObject) -> None:
+    world, state, twin = trial.world, trial.state, Twin(trial.world)
+    whose = st.sampled_from([Reason.POLICY, Reason.FALLBACK, Reason.WATCHDOG, Reason.OVERRIDE])
+    source = np.array([data.draw(whose) for _ in range(state.lanes)], dtype=np.int64)
+    for proposal in trial.proposals:
+        wanted = simulator.Row(world, state, proposal, source, trial.strict).decision
+        assert raw(twin.shield(state, proposal, source, trial.strict)) == raw(wanted)

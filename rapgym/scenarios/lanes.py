@@ -17,7 +17,7 @@ from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding, pace, simulator
 from rapgym.world.encoding import Layout, Visible
 from rapgym.world.records import Demand, Outcome, State, World
-from rapgym.world.shield import Reason
+from rapgym.world.shield import Decision, Reason
 from rapgym.world.simulator import Step
 
 if TYPE_CHECKING:
@@ -117,12 +117,14 @@ class Lanes:
         *,
         small_steps: bool = False,
         step: Step = simulator.step,
+        compiled: bool = False,
     ) -> None:
         """Stand `count` lanes at the split's first row.
 
         Args:
             small_steps: observations say what a row's small steps have dropped so far.
             step: what serves a row; the simulated world unless stated.
+            compiled: use compiled code from the first row on, where it knows what quality is made of.
         """
         self.story, self.split, self.count, self.step = story, split, count, step
         self.world = worlds.world(story, split)
@@ -136,6 +138,8 @@ class Lanes:
         self._served = 0  # rows, of all lanes together
         self._twin: Twin | None = None
         self._turn()
+        if compiled and pace.is_compiled(self.world, pace.REFERENCE_ROWS):
+            self._load()
 
     def _turn(self) -> None:
         """Forget what is known of rows that were to be decided: some lanes stand elsewhere now."""
@@ -169,10 +173,36 @@ class Lanes:
     def twin(self) -> "Twin | None":
         """The compiled twin of step and observation, once many rows are served; None before."""
         if self._twin is None and pace.is_compiled(self.world, self._served):
-            from rapgym.world.twin import Twin
-
-            self._twin = Twin(self.world)
+            self._load()
         return self._twin
+
+    def _load(self) -> None:
+        from rapgym.world import twin
+
+        self._twin = twin.twin_of(self.world)
+
+    def warm(self) -> None:
+        """Have all compiled code at hand now, so that no row waits until it is compiled or read."""
+        if not pace.is_compiled(self.world, pace.REFERENCE_ROWS):
+            return
+        self._load()
+        twin, state, dense = self.twin, self.state, np.ones((self.count, self.world.blocks), bool)
+        assert twin is not None
+        policys, repaired = np.full(self.count, Reason.POLICY), np.zeros(self.count, dtype=bool)
+        twin.observe(self.layout, state, self.age)
+        twin.shield(state, dense, policys, repaired)
+        twin.step(state, dense, policys, repaired)
+
+    def shield(self, proposal: BoolArray, source: IntArray, strict: BoolArray) -> Decision:
+        """What the shield makes of proposals for the next row; nothing is served.
+
+        Args:
+            proposal: bool [B, N]; source: whose it is (`shield.Reason`), [B].
+            strict: lanes whose policy is refused rather than repaired, [B].
+        """
+        if self.twin is not None:
+            return self.twin.shield(self.state, proposal, source, strict)
+        return simulator.Row(self.world, self.state, proposal, source, strict).decision
 
     @property
     def seen(self) -> Visible:

@@ -1,5 +1,7 @@
 """Which of two equal steps serves rows sooner: the reference, or its compiled twin once that is loaded."""
 
+import sys
+
 from rapgym.quality.columns import QualityColumns
 from rapgym.world import simulator
 from rapgym.world.records import World
@@ -15,6 +17,24 @@ def is_compiled(world: World, rows: int) -> bool:
     It reads the columns of a table themselves: what answers in another way is asked by the reference.
     """
     return rows >= REFERENCE_ROWS and type(world.quality) is QualityColumns
+
+
+_rows = 0  # of all runs in this process, see `is_worth`
+
+
+def is_loaded() -> bool:
+    """Whether compiled code is at hand, so that its use costs nothing beforehand."""
+    return "rapgym.world.twin" in sys.modules
+
+
+def is_worth(world: World, rows: int) -> bool:
+    """`is_compiled` for a run of so many rows that is one of several in this process.
+
+    They are counted together, and once the twin is loaded it serves every run.
+    """
+    global _rows
+    _rows += rows
+    return is_compiled(world, REFERENCE_ROWS if is_loaded() else _rows)
 
 
 def step_for(world: World, rows: int) -> Step:

@@ -149,10 +149,11 @@ class Twin:
             age: rows that each lane has served in this episode, [B].
         """
         known = self._sight
-        # Mostly the very same layout: comparing two takes as long as all the rest.
-        if known is None or (known[0] is not where and known[0] != where):
-            size = where.slice_of("headroom_loaded").stop
-            known = self._sight = where, sight_of(self.world, where), size
+        if known is None or known[0] is not where:  # comparing two takes as long as all the rest
+            if known is None or known[0] != where:
+                size = where.slice_of("headroom_loaded").stop
+                known = where, sight_of(self.world, where), size
+            known = self._sight = where, *known[1:]
         _, sight, size = known
         count = state.lanes
         seen = np.empty((count, size), dtype=np.float32)

@@ -36,6 +36,7 @@ from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
 from rapgym.world import pace, stall
 from rapgym.world.encoding import HISTORY, Reading
+from rapgym.world.once import once_a_world
 from rapgym.world.records import World
 from rapgym.world.reward import token_loss
 
@@ -176,6 +177,17 @@ class Remains:
         return used + footprint.margin_bytes
 
 
+@once_a_world
+def _remains(world: World) -> Remains:
+    """Of the frontier's sets."""
+    return Remains.of(world, frontier(world.quality))
+
+
+@once_a_world
+def _all_futures(world: World) -> Futures:
+    return Futures.of(world)
+
+
 def expected_change(
     world: World,
     used_bytes: IntArray,
@@ -241,14 +253,14 @@ class Forecast:
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing, self._world = briefing, briefing.train
         self._frontier = frontier(briefing.quality)
-        self._remains = Remains.of(self._world, self._frontier)
+        self._remains = _remains(self._world)
         self._futures = self._all_futures()
         self._quick: _Quick | None = None
         lanes = (np.broadcast_to(values, batch).tolist() for values in self._settings)
         self._lanes = [*zip(*lanes, strict=True)]
 
     def _all_futures(self) -> Futures:
-        return Futures.of(self._world)
+        return _all_futures(self._world)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         seen = self._briefing.read(observation)

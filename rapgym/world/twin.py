@@ -238,7 +238,7 @@ def given(array: Any, dtype: Any) -> Any:
     """An array as compiled code takes it: in C order, and of a type that may be written to."""
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
         return array
-    return np.require(array, dtype, ("C", "W"))
+    return np.array(array, dtype, order="C")
 
 
 _last: list[Twin] = []  # of the worlds served last, the latest first

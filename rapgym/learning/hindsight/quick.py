@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.files.compiled import compiled
+from rapgym.world.twin import given
 
 # Nats: sets whose costs differ by less are not told apart here. The two ways differ by a tenth of it at most.
 NEAR = 2e-5
@@ -192,10 +193,10 @@ class Quick:
     def chosen(self, observation: FloatArray) -> IntArray:
         """float32 [B, O] -> the set with the least cost, [B]; -1 where the reference has to tell."""
         found = np.empty(len(observation), dtype=np.int64)
-        choose(self._net, np.require(observation, np.float32, "CW"), self._scratch, found)
+        choose(self._net, given(observation, np.float32), self._scratch, found)
         return found
 
     def costs(self, seen: FloatArray) -> FloatArray:
         """float32 [O] -> what each set costs, infinite where it does not fit, [K]; for this moment."""
-        costs(self._net, np.require(seen, np.float32, "CW"), self._scratch)
+        costs(self._net, given(seen, np.float32), self._scratch)
         return self._scratch.cost

@@ -15,7 +15,6 @@ from rapgym.baselines.forecast import Plain
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
 
-
 NEAR = 2e-5  # nats: what compiled code does not tell apart, see `learning.hindsight.quick`
 
 

@@ -8,13 +8,18 @@ what its drops cost the row after. On its own trajectory each pays for its own s
 """
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rapgym.arrays import BoolArray
 from rapgym.guard.watchdog import Costs
-from rapgym.world import reward, shield, simulator, stall
+from rapgym.world import pace, reward, shield, simulator, stall
 from rapgym.world.records import State, World
+from rapgym.world.shield import Reason
+
+if TYPE_CHECKING:
+    from rapgym.world.twin import Twin
 
 SPARE = 0.1  # of the dense weights: memory is ample where so much is left beside dense
 
@@ -26,6 +31,18 @@ class Shadows:
         """Both trajectories begin where the served one does."""
         self._world = world
         self.policy = self.reference = start
+        self._twin: Twin | None = None
+
+    @property
+    def twin(self) -> "Twin | None":
+        """The compiled twin, where it is loaded."""
+        if self._twin is None and pace.is_loaded():
+            if not pace.is_compiled(self._world, pace.REFERENCE_ROWS):
+                return None
+            from rapgym.world import twin
+
+            self._twin = twin.twin_of(self._world)
+        return self._twin
 
     def foreseen(self, proposal: BoolArray, instead: BoolArray, strict: BoolArray) -> Costs:
         """What both decisions cost a token should memory stay as it is in the row's first second.
@@ -35,6 +52,11 @@ class Shadows:
             strict: lanes whose policy is refused rather than repaired, [B].
         """
         world, state = self._world, self.reference
+        if self.twin is not None:
+            loaded = np.concatenate([self.policy.loaded, state.loaded])
+            both = np.concatenate([proposal, instead])
+            own = np.concatenate([strict, np.zeros_like(strict)])
+            return Costs(*self.twin.foreseen(state, loaded, both, own).reshape(2, -1))
         asked = world.demand(state)
         costs = world.footprint.block_bytes(asked.tokens)
         taken = world.footprint.overhead_bytes(asked.prompt_tokens) + world.footprint.margin_bytes
@@ -59,13 +81,13 @@ class Shadows:
     def serve(self, proposal: BoolArray, instead: BoolArray, strict: BoolArray) -> Costs:
         """Serve the row on both trajectories; arguments as `foreseen` has them."""
         both = self.policy.beside(self.reference)
-        following, outcome = simulator.step(
-            self._world,
-            both,
-            np.concatenate([proposal, instead]),
-            None,
-            np.concatenate([strict, np.zeros_like(strict)]),
-        )
+        proposals = np.concatenate([proposal, instead])
+        own = np.concatenate([strict, np.zeros_like(strict)])
+        if self.twin is None:
+            following, outcome = simulator.step(self._world, both, proposals, None, own)
+        else:
+            source = np.full(both.lanes, Reason.POLICY, dtype=np.int64)
+            following, outcome = self.twin.step(both, proposals, source, own)
         lanes = len(proposal)
         self._before, self._kept_end = self.reference, outcome.kept_end[:lanes]
         self.policy = following.at(slice(lanes))

@@ -127,6 +127,7 @@ class Lanes:
             compiled: use compiled code from the first row on, where it knows what quality is made of.
         """
         self.story, self.split, self.count, self.step = story, split, count, step
+        self._small_steps = small_steps
         self.world = worlds.world(story, split)
         self.layout: Layout = encoding.layout(
             self.world, card_bytes=card_bytes(story), small_steps=small_steps
@@ -145,6 +146,7 @@ class Lanes:
         """Forget what is known of rows that were to be decided: some lanes stand elsewhere now."""
         self._seen: Visible | None = None
         self._asked: Demand | None = None
+        self._asked_columns: IntArray | None = None  # its fields, [4, B]
         # The part of an observation that stays until a row is served, where rows take several steps.
         self._of_row: FloatArray | None = None
 
@@ -215,7 +217,8 @@ class Lanes:
     def asked(self) -> Demand:
         """What the next row of each lane asks for."""
         if self._asked is None:
-            self._asked = self.world.demand(self.state)
+            columns = self._asked_columns
+            self._asked = self.world.demand(self.state) if columns is None else Demand(*columns)
         return self._asked
 
     def observe(self, so_far: BoolArray | None = None) -> FloatArray:
@@ -226,7 +229,7 @@ class Lanes:
                 of_row = encoding.observe_row(self.world, self.layout, self.seen)
                 self._asked = self.seen.demand
             else:
-                of_row, self._asked = self.twin.observe(self.layout, self.state, self.age)
+                of_row, self._asked_columns = self.twin.seen(self.layout, self.state, self.age)
         if so_far is None:
             return of_row
         self._of_row = of_row
@@ -234,6 +237,13 @@ class Lanes:
         return encoding.with_steps(
             self.world, self.layout, self.asked, limits, of_row, so_far, known
         )
+
+    def observe_with(self, loaded: BoolArray) -> FloatArray:
+        """What a policy would see if these blocks were in memory, bool [B, N] -> float32 [B, O]."""
+        if self.twin is not None and not self._small_steps:
+            state = replace(self.state, loaded=loaded)
+            return self.twin.seen(self.layout, state, self.age)[0]
+        return encoding.observe(self.world, self.layout, replace(self.seen, loaded=loaded))
 
     def serve(
         self,

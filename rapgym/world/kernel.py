@@ -17,8 +17,9 @@ from rapgym.files.compiled import compiled
 WORD = 64  # blocks in one word of a key
 FULL = -1  # no room: `Lookup.make_room`, and ask again
 POLICY, REPAIRED, REFUSED = 0, 1, 6  # as `shield.Reason` has them: a test compares
-# How `decide` ends: well, without room for an entry or a fall, or in a row that does not exist.
-DONE, NO_ENTRY, NO_FALL, ASTRAY = range(4)
+# How a pass ends: well, without room for an entry or a fall, in a row that does not exist, or with sets
+# that wait for their predictions.
+DONE, NO_ENTRY, NO_FALL, ASTRAY, UNKNOWN = range(5)
 LAYERS, ATTENTION, FFN, MODEL_KV, FIXED, MARGIN = range(6)  # places in `Facts.sizes`
 ACTIVATION, CEILING, RESTORE, MEAN_OUTPUT, PAUSE = range(5)  # in `Facts.rates`
 # Columns of `Lanes.whole`.
@@ -329,6 +330,66 @@ def shield(
             f, kept, lane, attention_cost, room, source[lane], strict[lane], scratch
         )
     return DONE
+
+
+@compiled
+def foresee(
+    f: Facts,
+    row: IntArray,
+    limit_row: IntArray,
+    token_scale: FloatArray,
+    loaded: BoolArray,
+    proposal: BoolArray,
+    strict: BoolArray,
+    kept: BoolArray,
+    share: FloatArray,
+    entries: Entries,
+    scratch: Scratch,
+) -> int:
+    """What proposals cost a token should memory stay as it is: `DONE`, or what there is not.
+
+    Args:
+        row, limit_row, token_scale: of B rows, as `Lanes` has them.
+        loaded, proposal, strict: of M times as many lanes, all rows in turn: [M * B, ...].
+        kept: scratch, [M * B, N]; share: written, in units of C, [M * B].
+    """
+    rows, seconds = f.limit_bytes.shape
+    key, other, missing = scratch.key, scratch.other, False
+    for lane in range(len(share)):
+        at = lane % len(row)
+        now, first = row[at], limit_row[at]
+        if now < 0 or now >= rows or first < 0 or first >= rows:
+            return ASTRAY
+        prompt, reserved, _ = _token_counts(f, now, token_scale[at])
+        room = f.limit_bytes[first, 0] - (_overhead(f, prompt) + f.sizes[MARGIN])
+        for block in range(len(f.floor)):
+            kept[lane, block] = proposal[lane, block] | f.floor[block]
+        _, refused, _ = _shielded(
+            f, kept, lane, _attention_cost(f, prompt + reserved), room, POLICY, strict[lane], scratch
+        )
+        share[lane] = 1.0
+        if refused:
+            continue
+        place = place_of(entries, key)
+        if place == FULL:
+            return NO_ENTRY
+        nll = entries.nll[place]
+        missing |= np.isnan(nll)
+        pack(loaded, lane, other)
+        for word in range(len(key)):
+            other[word] = key[word] & ~other[word]
+        attention, ffn = _counts(other)
+        returning = attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN]
+        stalled = min(returning / f.rates[RESTORE] / seconds, 1.0)
+        lost = min(nll, f.rates[CEILING]) / f.rates[CEILING]
+        share[lane] = lost + stalled * (1.0 - lost)
+    return UNKNOWN if missing else DONE
+
+
+@compiled
+def unknown(entries: Entries) -> IntArray:
+    """The places of all sets that wait for their predictions."""
+    return np.flatnonzero(entries.taken & np.isnan(entries.nll))
 
 
 @compiled

@@ -142,7 +142,12 @@ class Twin:
         return following, outcome
 
     def observe(self, where: Layout, state: State, age: IntArray) -> tuple[FloatArray, Demand]:
-        """As `encoding.observe_row`, and what each row asks for; both the caller's own.
+        """As `encoding.observe_row`, and what each row asks for; both the caller's own."""
+        seen, asked = self.seen(where, state, age)
+        return seen, Demand(*asked)
+
+    def seen(self, where: Layout, state: State, age: IntArray) -> tuple[FloatArray, IntArray]:
+        """As `encoding.observe_row`, and the fields of each row's `Demand`, [4, B]; the caller's own.
 
         Args:
             where: of which only the units are read; it must be the world's.
@@ -164,7 +169,7 @@ class Twin:
             given(age, np.int64), asked, seen, self._scratch.key,
         )  # fmt: skip
         self._require_rows(found)
-        return seen, Demand(*asked)
+        return seen, asked
 
     def shield(
         self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray
@@ -179,6 +184,36 @@ class Twin:
         )  # fmt: skip
         self._require_rows(found)
         return Decision(kept, refused, reason)
+
+    def foreseen(
+        self, state: State, loaded: BoolArray, proposal: BoolArray, strict: BoolArray
+    ) -> FloatArray:
+        """What proposals cost a token should memory stay as it is in the row's first second, units of C.
+
+        Args:
+            state: of B lanes; what is loaded there is not read.
+            loaded, proposal, strict: of M decisions in each, lane after lane: [M * B, ...].
+
+        Returns:
+            float64 [M * B].
+        """
+        lookup = lookup_of(self.world.quality)
+        kept, share = np.empty(proposal.shape, dtype=bool), np.empty(len(proposal))
+        while True:
+            entries = lookup.entries
+            found = kernel.foresee(
+                self.facts, given(state.row, np.int64), given(state.limit_row, np.int64),
+                given(state.token_scale, np.float64), given(loaded, np.bool_),
+                given(proposal, np.bool_), given(strict, np.bool_), kept, share, entries,
+                self._scratch,
+            )  # fmt: skip
+            self._require_rows(found)
+            if found == kernel.DONE:
+                return share
+            if found == kernel.UNKNOWN:
+                lookup.predict(self.world.quality, entries, kernel.unknown(entries))
+            else:
+                lookup.make_room(len(proposal))
 
     def _require_rows(self, found: int) -> None:
         if found == kernel.ASTRAY:

@@ -326,16 +326,15 @@ class _Quick:
 
         self.futures, self._code, foot = futures, quick_futures, world.footprint
         bounds = [futures.lowest, futures.highest, STEPS, FARTHEST, NEIGHBOURS]
-        self._stretches = quick_futures.Stretches(
-            *map(fixed, (futures.past, futures.unit, futures.level, futures.ahead, np.array(bounds)))
-        )
+        parts = (futures.past.astype(np.float64), futures.unit, futures.level, futures.ahead)
+        self._stretches = quick_futures.Stretches(*map(fixed, (*parts, np.array(bounds))))
         sizes = [foot.layers, foot.attention_bytes, foot.ffn_bytes, foot.model_kv_token_bytes,
                  foot.fixed_bytes, foot.margin_bytes, world.window_s, _known_s(world)]  # fmt: skip
         rates = [foot.activation_bytes_per_token, world.ceiling, stall.link_bytes_per_s(world),
                  stall.pause_s(world)]  # fmt: skip
-        parts = (front.kept, remains.attention, remains.ffn, remains.loss, remains.back)
+        left = (front.kept, remains.attention, remains.ffn, remains.loss, remains.back)
         numbers = np.array(sizes, dtype=np.int64), np.array(rates, dtype=np.float64)
-        self._sets = quick_futures.Sets(*map(fixed, (*parts, *numbers)))
+        self._sets = quick_futures.Sets(*map(fixed, (*left, *numbers)))
         self._scratch = quick_futures.scratch_of(self._stretches, self._sets)
 
     def outlook(

@@ -148,6 +148,9 @@ class Guarding:
 
     watchdog: Rules | None = None
     deadline_ms: float | None = None  # a later answer is replaced, for all lanes that were asked
+    # Load all compiled code, compiling it where that was never done, as the guard is made: seconds then,
+    # and none in traffic. Without it, code is loaded once many rows were served.
+    warm: bool = False
 
     def __post_init__(self) -> None:
         if self.deadline_ms is not None and not self.deadline_ms > 0:
@@ -199,13 +202,28 @@ class Guard:
         self._reference.reset(lanes.count, briefing)
         self.strict = refuses_misfit(policy)
         self._own = np.full(lanes.count, Reason.POLICY, dtype=np.int64)
-        self._own.flags.writeable = False  # rows share it
+        self._strict = np.full(lanes.count, self.strict)
+        for shared in (self._own, self._strict):
+            shared.flags.writeable = False  # rows share it
         self._pinned: BoolArray | None = None
         self._pins = np.ones((lanes.count, lanes.world.blocks), dtype=bool)
         self.watchdog: WatchdogState | None = None
         if self._rules is not None:
             self.watchdog = WatchdogState.start(self._rules, lanes.count)
             self._shadows = Shadows(lanes.world, lanes.state)
+        if guarding.warm:
+            self._warm(briefing)
+
+    def _warm(self, briefing: Briefing) -> None:
+        """Have everything that a decision calls at hand; the policy is asked once, and reset again."""
+        self._lanes.warm()
+        observation, rng = self.observe(), np.random.default_rng(0)
+        blocks = self._lanes.world.blocks
+        asked, _ = ask(self._policy, observation, rng, blocks)
+        instead = self._reference.propose(observation, rng)
+        if self._rules is not None:
+            self._shadows.foreseen(asked, instead, self._strict)
+        begin(self._policy, self._lanes.count, briefing)
 
     def pin(self, kept: object, lanes: BoolArray | None = None) -> None:
         """From the next row on an operator's set is proposed, in all lanes or in those named [B].
@@ -255,14 +273,13 @@ class Guard:
             )  # fmt: skip
         instead = self._reference.propose(observation, rng)
         usable = readable & (not late)
-        foreseen = None
+        all_usable, foreseen = _all(usable), None
         if self._rules is not None and self.watchdog is not None:
-            judged = np.where(usable[:, None], asked, instead)
-            strict = np.full(len(asked), self.strict)
-            foreseen = self._shadows.foreseen(judged, instead, strict)
+            judged = asked if all_usable else np.where(usable[:, None], asked, instead)
+            foreseen = self._shadows.foreseen(judged, instead, self._strict)
             self.watchdog = watchdog.foresee(self._rules, self.watchdog, foreseen)
         in_charge = self.watchdog is None or _all(self.watchdog.policy_decides)
-        if in_charge and self._pinned is None and _all(usable):  # what `ruled` says of the usual row
+        if in_charge and all_usable and self._pinned is None:  # what `ruled` says of the usual row
             return Decided(
                 observation, asked, readable, late, spent_us, self.watchdog, foreseen, instead,
                 None, asked, self._own,
@@ -293,8 +310,7 @@ class Guard:
             return Served(decided, outcome, None, None)
         usable = decided.readable & (not decided.late)
         judged = np.where(usable[:, None], decided.asked, decided.instead)
-        strict = np.full(len(judged), self.strict)
-        costs = self._shadows.serve(judged, decided.instead, strict)
+        costs = self._shadows.serve(judged, decided.instead, self._strict)
         wasted = self._shadows.wasted(costs)
         self.watchdog = watchdog.advance(self._rules, self.watchdog, costs, wasted)
         # Where the reference stands in for an answer, the policy is still in charge, and pays for it.

@@ -52,11 +52,16 @@ class Shadows:
             strict: lanes whose policy is refused rather than repaired, [B].
         """
         world, state = self._world, self.reference
-        if self.twin is not None:
-            loaded = np.concatenate([self.policy.loaded, state.loaded])
-            both = np.concatenate([proposal, instead])
-            own = np.concatenate([strict, np.zeros_like(strict)])
-            return Costs(*self.twin.foreseen(state, loaded, both, own).reshape(2, -1))
+        twin, lanes = self.twin, state.lanes
+        if twin is not None:
+            # Written to one array, and nothing put together: this stands before every row.
+            sets = np.empty((2, 2 * lanes, world.blocks), dtype=bool)
+            sets[0, :lanes], sets[0, lanes:] = self.policy.loaded, state.loaded
+            sets[1, :lanes], sets[1, lanes:] = proposal, instead
+            own = np.zeros(2 * lanes, dtype=bool)
+            own[:lanes] = strict
+            share = twin.foreseen(state, sets[0], sets[1], own)
+            return Costs(share[:lanes], share[lanes:])
         asked = world.demand(state)
         costs = world.footprint.block_bytes(asked.tokens)
         taken = world.footprint.overhead_bytes(asked.prompt_tokens) + world.footprint.margin_bytes

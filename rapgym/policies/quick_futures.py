@@ -20,7 +20,7 @@ ACTIVATION, CEILING, LINK, PAUSE = range(4)  # in `Sets.rates`
 class Stretches(NamedTuple):
     """`forecast.Futures` with its constants, read-only."""
 
-    past: IntArray  # [6, P]
+    past: FloatArray  # whole numbers, [6, P]
     unit: IntArray  # [6]
     level: IntArray  # [P]
     ahead: IntArray  # [P, S]
@@ -42,7 +42,7 @@ class Sets(NamedTuple):
 class Scratch(NamedTuple):
     """Room that is written to and forgotten."""
 
-    keys: IntArray  # [P]
+    apart: FloatArray  # [P]
     nearest: IntArray  # [n]
     gone: IntArray  # [K]
     first_bytes: IntArray  # [K]
@@ -53,7 +53,7 @@ def scratch_of(stretches: Stretches, sets: Sets) -> Scratch:
     count = len(stretches.level)
     near = min(int(stretches.bounds[NEIGHBOURS]), count)
     places = np.empty((2, len(sets.kept)), dtype=np.int64)
-    return Scratch(np.empty(count, np.int64), np.empty(near, np.int64), places[0], places[1])
+    return Scratch(np.empty(count), np.empty(near, np.int64), places[0], places[1])
 
 
 @compiled
@@ -86,27 +86,30 @@ def _sift(heap: IntArray, size: int) -> None:
 
 
 @compiled
-def near(s: Stretches, past: IntArray, keys: IntArray, nearest: IntArray) -> None:
+def near(s: Stretches, past: IntArray, apart: FloatArray, nearest: IntArray) -> None:
     """Write the keys of the nearest pasts, ascending: distance times their number, plus the place."""
     now = np.empty(FEATURES, np.int64)
     _features(past, now)
-    count, size, farthest = len(s.level), len(nearest), s.bounds[FARTHEST]
-    for place in range(count):
-        keys[place] = place
+    count, size, farthest = len(s.level), len(nearest), np.float64(s.bounds[FARTHEST])
+    # Distances are whole numbers below 2^47, which doubles hold, and multiply several at a time.
+    apart[:] = 0.0
     for feature in range(FEATURES):
-        own = now[feature] * s.bounds[STEPS] // s.unit[feature]
+        own = np.float64(now[feature] * s.bounds[STEPS] // s.unit[feature])
         for place in range(count):
-            apart = min(max(s.past[feature, place] - own, -farthest), farthest)
-            keys[place] += apart * apart * count
+            step = min(max(s.past[feature, place] - own, -farthest), farthest)
+            apart[place] += step * step
     # The least so far in a heap whose first is the largest of them.
-    nearest[:] = keys[:size]
+    for place in range(size):
+        nearest[size - 1 - place] = np.int64(apart[place]) * count + place
     nearest.sort()
     for low in range(size // 2):
         nearest[low], nearest[size - 1 - low] = nearest[size - 1 - low], nearest[low]
+    most = np.float64(nearest[0] // count)
     for place in range(size, count):
-        if keys[place] < nearest[0]:
-            nearest[0] = keys[place]
+        if apart[place] < most:  # of equals the earlier one is nearer
+            nearest[0] = np.int64(apart[place]) * count + place
             _sift(nearest, size)
+            most = np.float64(nearest[0] // count)
     nearest.sort()
 
 
@@ -157,13 +160,11 @@ def outlook(
     base = sizes[FIXED] + np.int64(np.ceil(rates[ACTIVATION] * prompt)) + sizes[MARGIN]
     seconds = len(past)
     first_bytes, gone = scratch.first_bytes, scratch.gone
-    count = _worth_trying(
-        sets, base, attention_cost, past[seconds - known_s], chosen, first_bytes
-    )
+    count = _worth_trying(sets, base, attention_cost, past[seconds - known_s], chosen, first_bytes)
     for index in range(count):
         found[0, index], found[1, index] = sets.loss[chosen[index], 0], sets.back[chosen[index], 0]
         found[2, index] = found[3, index] = 0.0
-    near(s, past, scratch.keys, scratch.nearest)
+    near(s, past, scratch.apart, scratch.nearest)
     stretches, states = len(s.level), sets.loss.shape[1]
     farthest, total = scratch.nearest[len(scratch.nearest) - 1] // stretches, 0
     for key in scratch.nearest:

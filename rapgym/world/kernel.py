@@ -365,7 +365,14 @@ def foresee(
         for block in range(len(f.floor)):
             kept[lane, block] = proposal[lane, block] | f.floor[block]
         _, refused, _ = _shielded(
-            f, kept, lane, _attention_cost(f, prompt + reserved), room, POLICY, strict[lane], scratch
+            f,
+            kept,
+            lane,
+            _attention_cost(f, prompt + reserved),
+            room,
+            POLICY,
+            strict[lane],
+            scratch,
         )
         share[lane] = 1.0
         if refused:

@@ -104,7 +104,7 @@ class Twin:
     """Serves rows of one world."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.facts = world, facts_of(world)
+        self.world, self.facts, self._lookup = world, facts_of(world), lookup_of(world.quality)
         words = -(-world.blocks // 64)
         self._sight: tuple[Layout, Sight, int] | None = None
         self._scratch = Scratch(
@@ -197,7 +197,7 @@ class Twin:
         Returns:
             float64 [M * B].
         """
-        lookup = lookup_of(self.world.quality)
+        lookup = self._lookup
         kept, share = np.empty(proposal.shape, dtype=bool), np.empty(len(proposal))
         while True:
             entries = lookup.entries
@@ -238,7 +238,7 @@ class Twin:
 
     def _serve(self, lanes: Lanes) -> Falls:
         """Fill what is written of lanes: the falls."""
-        lookup, count = lookup_of(self.world.quality), len(lanes.row)
+        lookup, count = self._lookup, len(lanes.row)
         most = count * min(self.facts.limit_bytes.shape[1], len(self.facts.order) + 1)
         # Few lanes have room for all that may fall; of many, few do.
         room = most if most <= FEW_FALLS else min(count, most)

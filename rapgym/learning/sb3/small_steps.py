@@ -82,7 +82,14 @@ class SmallSteps:
 
         net = quick.Net(*map(fixed, (self._row, self._row_bias, self._second, self._second_bias,
                                      self._last, self._last_bias)))  # fmt: skip
-        parts = (self._of_importance, self._headroom, self._drop, self._barred, self._block, self._pair)
+        parts = (
+            self._of_importance,
+            self._headroom,
+            self._drop,
+            self._barred,
+            self._block,
+            self._pair,
+        )
         numbers = (self._demand, [self._footprint.model_kv_token_bytes, self._footprint.layers])
         units = np.array([self._token_unit, self._card, self._ceiling], dtype=np.float64)
         steps = quick.Steps(

@@ -37,11 +37,7 @@ class Shadows:
     def twin(self) -> "Twin | None":
         """The compiled twin, where it is loaded."""
         if self._twin is None and pace.is_loaded():
-            if not pace.is_compiled(self._world, pace.REFERENCE_ROWS):
-                return None
-            from rapgym.world import twin
-
-            self._twin = twin.twin_of(self._world)
+            self._twin = pace.twin_for(self._world, pace.REFERENCE_ROWS)
         return self._twin
 
     def foreseen(self, proposal: BoolArray, instead: BoolArray, strict: BoolArray) -> Costs:

@@ -548,6 +548,57 @@ def serve(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scrat
     return found
 
 
+@compiled
+def _keys(sets: BoolArray, words: int) -> NDArray[np.uint64]:
+    """The keys of kept sets: bool [K, N] -> uint64 [K, words]."""
+    keys = np.empty((len(sets), words), np.uint64)
+    for index in range(len(sets)):
+        pack(sets, index, keys[index])
+    return keys
+
+
+@compiled
+def onward(
+    f: Facts,
+    loaded: BoolArray,
+    kept: BoolArray,
+    able_s: FloatArray,
+    cost: FloatArray,
+    ahead: FloatArray,
+    least: FloatArray,
+    choice: IntArray,
+) -> None:
+    """From each of M loaded sets the choice that costs least, as `plan.best_plan` weighs them, in B lanes.
+
+    Args:
+        loaded: [B, M, N]; kept: executed at the row's start, of K choices, [B, K, N].
+        able_s, cost: of the row's S stretches, [S, B, K]; ahead: cost of a choice without its stall, [B, K].
+        least, choice: written, [B, M].
+    """
+    words = (len(f.floor) + WORD - 1) // WORD
+    left_s, total = np.empty(kept.shape[1]), np.empty(kept.shape[1])
+    for lane in range(len(kept)):
+        before, wanted = _keys(loaded[lane], words), _keys(kept[lane], words)
+        other = np.empty(words, np.uint64)
+        for index in range(len(before)):
+            for place in range(len(wanted)):
+                for word in range(words):
+                    other[word] = wanted[place, word] & ~before[index, word]
+                attention, ffn = _counts(other)
+                returning = attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN]
+                left_s[place], total[place] = returning / f.rates[RESTORE], ahead[lane, place]
+            for stretch in range(len(able_s)):
+                for place in range(len(wanted)):
+                    waited = min(left_s[place], able_s[stretch, lane, place])
+                    total[place] += waited * cost[stretch, lane, place]
+                    left_s[place] -= waited
+            best = 0
+            for place in range(1, len(wanted)):
+                if total[place] < total[best]:
+                    best = place
+            least[lane, index], choice[lane, index] = total[best], best
+
+
 class Sight(NamedTuple):
     """What does not change while rows are observed, read-only; see `encoding.layout`."""
 

@@ -215,6 +215,17 @@ class Twin:
             else:
                 lookup.make_room(len(proposal))
 
+    def onward(
+        self, loaded: BoolArray, kept: BoolArray, able_s: FloatArray, cost: FloatArray,
+        ahead: FloatArray,
+    ) -> tuple[FloatArray, IntArray]:  # fmt: skip
+        """The least cost from each loaded set and the choice that has it, [B, M] each; see `plan`."""
+        least = np.empty(loaded.shape[:2])
+        choice = np.empty(loaded.shape[:2], dtype=np.int64)
+        kernel.onward(self.facts, given(loaded, np.bool_), given(kept, np.bool_), able_s, cost,
+                      given(ahead, np.float64), least, choice)  # fmt: skip
+        return least, choice
+
     def _require_rows(self, found: int) -> None:
         if found == kernel.ASTRAY:
             raise IndexError(f"a lane stands outside the {len(self.world.rows)} rows of its world")

@@ -19,7 +19,7 @@ from rapgym.scenarios import worlds
 from rapgym.scenarios.catalogue import story_of
 from rapgym.testing import strategies
 from rapgym.testing import worlds as made
-from rapgym.world import encoding, kernel, lookup, simulator
+from rapgym.world import encoding, kernel, lookup, pace, plan, simulator
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Reason
 from rapgym.world.twin import Twin
@@ -289,3 +289,16 @@ def test_the_shield_of_the_twin_is_that_of_a_row(trial: Trial, data: st.DataObje
     for proposal in trial.proposals:
         wanted = simulator.Row(world, state, proposal, source, trial.strict).decision
         assert raw(twin.shield(state, proposal, source, trial.strict)) == raw(wanted)
+
+
+@given(trials(most_lanes=4), st.integers(0, 2**32))
+@settings(max_examples=60)
+def test_the_plan_is_that_of_the_reference(trial: Trial, seed: int) -> None:
+    world, rng = trial.world, np.random.default_rng(seed)
+    candidates = np.unique((rng.random((9, world.blocks)) < 0.7) | world.floor, axis=0)
+    found = list[Any]()
+    for least in (0, 10**9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pace, "REFERENCE_ROWS", least)
+            found.append(plan.best_plan(world, candidates, trial.state, 4).tolist())
+    assert found[0] == found[1]

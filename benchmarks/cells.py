@@ -1,6 +1,6 @@
 """CPU seconds of a bench's cells, method by method: where a bench spends them, and what is left of one.
 
-    python benchmarks/cells.py [--scenario laptop] [--out rapgym/bench/cell_times.json]
+    python benchmarks/cells.py [--scenario chat-bursty-8bit] [--out rapgym/bench/cell_times.json]
 
 The cells of one scenario run one after the other in this process, in a bench's order. What is kept of
 them is microseconds a row by method, over its seeds, and by kind: `rapgym bench` counts its cells by
@@ -19,7 +19,7 @@ from rapgym.bench.run import Task
 from rapgym.files import provenance, writing
 from rapgym.scenarios import catalogue, worlds
 
-SCENARIO = "laptop"
+SCENARIO = "chat-bursty-8bit"  # one on which every method runs
 
 
 def measured(scenario: str) -> list[tuple[Task, float]]:

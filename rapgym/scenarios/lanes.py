@@ -267,7 +267,10 @@ class Lanes:
         else:
             part, proposal = self.state.at(lanes), proposal[lanes]
             source = None if source is None else source[lanes]
-        strict = np.full(part.lanes, refuses_misfit, dtype=bool)
+        if isinstance(refuses_misfit, np.ndarray):
+            strict: BoolArray = refuses_misfit
+        else:
+            strict = np.full(part.lanes, refuses_misfit, dtype=bool)
         source = np.full(part.lanes, Reason.POLICY, dtype=np.int64) if source is None else source
         if self.step is simulator.step and self.twin is not None:
             following, outcome = self.twin.step(part, proposal, source, strict)
@@ -275,7 +278,12 @@ class Lanes:
             following, outcome = self.step(self.world, part, proposal, source, strict)
         if lanes is None:
             # The outcome holds what is loaded, too: nobody who writes there moves a lane.
-            self.state = replace(following, loaded=following.loaded.copy())
+            self.state = State(
+                following.row,
+                following.limit_row,
+                following.token_scale,
+                following.loaded.copy(),
+            )
             self.age += 1
         else:
             self.state = self.state.put(lanes, following)

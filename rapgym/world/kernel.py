@@ -333,6 +333,44 @@ def shield(
 
 
 @compiled
+def account(
+    f: Facts,
+    row: IntArray,
+    limit_row: IntArray,
+    token_scale: FloatArray,
+    loss_s: FloatArray,
+    stall_s: FloatArray,
+    emergency_s: FloatArray,
+    refused_s: FloatArray,
+    asked: IntArray,
+    budget: IntArray,
+    cost: FloatArray,
+) -> int:
+    """What a log says of rows that were served, in B lanes: `DONE` or `ASTRAY`.
+
+    Args:
+        loss_s, stall_s, emergency_s, refused_s: as `reward.Seconds` has them, [B].
+        asked: written, the fields of each row's `Demand`, [4, B].
+        budget: written, bytes for blocks in its first second, [B].
+        cost: written, its four terms, nats an output token, [B, 4].
+    """
+    rows, seconds = f.limit_bytes.shape
+    for lane in range(len(row)):
+        now, first = row[lane], limit_row[lane]
+        if now < 0 or now >= rows or first < 0 or first >= rows:
+            return ASTRAY
+        prompt, reserved, longest = _token_counts(f, now, token_scale[lane])
+        asked[0, lane], asked[1, lane] = f.batch[now], prompt
+        asked[2, lane], asked[3, lane] = reserved, longest
+        budget[lane] = f.limit_bytes[first, 0] - (_overhead(f, prompt) + f.sizes[MARGIN])
+        cost[lane, 0] = loss_s[lane] / seconds
+        cost[lane, 1] = f.rates[CEILING] * stall_s[lane] / seconds
+        cost[lane, 2] = f.rates[CEILING] * emergency_s[lane] / seconds
+        cost[lane, 3] = f.rates[CEILING] * refused_s[lane] / seconds
+    return DONE
+
+
+@compiled
 def foresee(
     f: Facts,
     row: IntArray,

@@ -215,6 +215,23 @@ class Twin:
             else:
                 lookup.make_room(len(proposal))
 
+    def account(self, state: State, seconds: Seconds) -> tuple[Demand, IntArray, FloatArray]:
+        """What rows asked for, bytes for blocks in their first second, [B], and their terms of cost, [B, 4].
+
+        Args:
+            state: before the rows were served; seconds: how they were spent.
+        """
+        lanes = state.lanes
+        whole, cost = np.empty((5, lanes), dtype=np.int64), np.empty((lanes, 4))
+        found = kernel.account(
+            self.facts, given(state.row, np.int64), given(state.limit_row, np.int64),
+            given(state.token_scale, np.float64), given(seconds.loss, np.float64),
+            given(seconds.stall, np.float64), given(seconds.emergency, np.float64),
+            given(seconds.refused, np.float64), whole[:4], whole[4], cost,
+        )  # fmt: skip
+        self._require_rows(found)
+        return Demand(*whole[:4]), whole[4], cost
+
     def onward(
         self, loaded: BoolArray, kept: BoolArray, able_s: FloatArray, cost: FloatArray,
         ahead: FloatArray,

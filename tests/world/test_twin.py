@@ -302,3 +302,19 @@ def test_the_plan_is_that_of_the_reference(trial: Trial, seed: int) -> None:
             patch.setattr(pace, "REFERENCE_ROWS", least)
             found.append(plan.best_plan(world, candidates, trial.state, 4).tolist())
     assert found[0] == found[1]
+
+
+@given(trials(most_lanes=4))
+def test_the_account_of_a_row_is_what_the_world_says(trial: Trial) -> None:
+    world, state, twin = trial.world, trial.state, Twin(trial.world)
+    for proposal in trial.proposals:
+        row = simulator.Row(world, state, proposal)
+        following, outcome = simulator.step(world, state, proposal)
+        asked, budget, cost = twin.account(state, outcome.seconds)
+        assert raw(asked) == raw(row.demand)
+        assert budget.tolist() == row.budgets[:, 0].tolist()
+        seconds = outcome.seconds
+        lost = [world.ceiling * part for part in (seconds.stall, seconds.emergency, seconds.refused)]
+        wanted = np.column_stack([seconds.loss, *lost]) / world.window_s
+        assert cost.tolist() == wanted.tolist()
+        state = following

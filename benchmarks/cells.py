@@ -27,8 +27,9 @@ def measured(scenario: str) -> list[tuple[Task, float]]:
     story = catalogue.scenario(scenario)
     names, _ = bench_run.runnable([story], None)
     worlds.world(story, "test")
-    found = []
-    for task in bench_run.tasks([story], names, (0,)):
+    tasks, found = bench_run.tasks([story], names, (0,)), []
+    tasks[0].run()  # what is loaded once counts nowhere
+    for task in tasks:
         begun_s = time.process_time()
         task.run()
         found.append((task, time.process_time() - begun_s))

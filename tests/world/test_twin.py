@@ -314,7 +314,9 @@ def test_the_account_of_a_row_is_what_the_world_says(trial: Trial) -> None:
         assert raw(asked) == raw(row.demand)
         assert budget.tolist() == row.budgets[:, 0].tolist()
         seconds = outcome.seconds
-        lost = [world.ceiling * part for part in (seconds.stall, seconds.emergency, seconds.refused)]
+        lost = [
+            world.ceiling * part for part in (seconds.stall, seconds.emergency, seconds.refused)
+        ]
         wanted = np.column_stack([seconds.loss, *lost]) / world.window_s
         assert cost.tolist() == wanted.tolist()
         state = following

@@ -5,11 +5,13 @@ and by the row. As a run goes on, its own cells correct that: all of them its pa
 what that method takes beside the others.
 """
 
+import heapq
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from statistics import median
 from typing import Any, TypeVar
 
@@ -66,38 +68,56 @@ class Expected:
         cells: each one's method, and its seconds by the kept measurement, above 0.
         jobs: how many run side by side; None where that is not known.
         """
-        self._cells, self._jobs = cells, jobs or 1
-        self._left = dict.fromkeys(range(len(cells)))  # in their order
+        self._cells, self._jobs = cells, jobs
+        self._waiting = dict.fromkeys(range(len(cells)))  # in their order
+        self._begun_s = dict[int, float]()  # of those that are under way
+        self._elapsed_s = 0.0
+        self._begin()
         self._memory = MEMORY * sum(prior for _, prior in cells)
         # Of cells that ended, by method: kept seconds, and what they were in this run.
         self._prior, self._took = dict[str, float](), dict[str, float]()
-        # Of the last ones: what they counted, took, and took by the clock, which says how many run at
-        # a time and what is done between them; and how much of the first second is remembered.
+        # Of the last ones: what they counted, what they took, and how long that was by the clock.
         self._counted = self._spent = self._clock_s = 0.0
-        self._ended_s, self._first = 0.0, 1.0
 
     def ended(self, cell: int, seconds: float, elapsed_s: float) -> None:
         """A cell has ended that took so many seconds, so long after the first one began."""
         method, prior = self._cells[cell]
-        del self._left[cell]
+        self._waiting.pop(cell, None)
+        self._begun_s.pop(cell, None)
         stays = max(0.0, 1.0 - prior / self._memory)
         self._counted = stays * self._counted + self._count(cell)
         self._spent = stays * self._spent + seconds
-        self._clock_s = stays * self._clock_s + elapsed_s - self._ended_s
-        self._ended_s, self._first = elapsed_s, stays * self._first
+        self._clock_s = stays * self._clock_s + elapsed_s - self._elapsed_s
+        self._elapsed_s = elapsed_s
+        self._begin()
         self._prior[method] = self._prior.get(method, 0.0) + prior
         took = seconds * self._counted / max(self._spent, LEAST_S)
         self._took[method] = self._took.get(method, 0.0) + took
+
+    def _begin(self) -> None:
+        """Of those that wait, the first begin as soon as there is room."""
+        room = (self._jobs or 1) - len(self._begun_s)
+        for cell in [*islice(self._waiting, room)]:
+            del self._waiting[cell]
+            self._begun_s[cell] = self._elapsed_s
 
     @property
     def left_s(self) -> float:
         """Seconds by the clock until all have ended; NaN before the first one has."""
         if not self._counted:
             return float("nan")
-        left = [self._count(cell) for cell in self._left]
-        # Those that are under way: half of each is done, for all that is known.
-        under_way = 0.5 * sum(left[: self._jobs - 1])
-        return self._clock_s * (sum(left) - under_way) / (self._counted + self._first * under_way)
+        pace = self._spent / self._counted
+        jobs = self._jobs or max(1, round(self._spent / max(self._clock_s, LEAST_S)))
+        free = [
+            max(0.0, pace * self._count(cell) - (self._elapsed_s - begun_s))
+            for cell, begun_s in self._begun_s.items()
+        ]
+        free = sorted([*free, *[0.0] * (jobs - len(free))])
+        for cell in self._waiting:  # each begins where one is free first
+            heapq.heapreplace(free, free[0] + pace * self._count(cell))
+        # One after the other, what is done between cells takes its time too.
+        between = max(1.0, self._clock_s / max(self._spent, LEAST_S)) if jobs == 1 else 1.0
+        return max(free) * between
 
     def _count(self, cell: int) -> float:
         """What a cell counts: by its method's own cells, as far as there are any."""

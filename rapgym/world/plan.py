@@ -116,7 +116,7 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
         return total.min(axis=2), total.argmin(axis=2)
 
     ahead = [np.zeros((lanes, count))] * rows  # of row t's choice and all rows after it
-    later = np.zeros((lanes, count))
+    later: FloatArray = np.zeros((lanes, count))
     for t in range(rows - 1, -1, -1):
         ahead[t] = own[t] + later
         if t:

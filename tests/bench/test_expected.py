@@ -37,7 +37,8 @@ def test_the_time_left_of_a_recorded_run_is_right_after_its_first_tenth(
 ) -> None:
     """Three scenarios, of which none is the one that the kept measurement is of."""
     run = json.loads(RECORDED.read_text())
-    assert run["scenarios"] and run["of"] not in run["scenarios"]
+    assert run["scenarios"]
+    assert run["of"] not in run["scenarios"]
     cells = [(name, prior_s(name, kind, rows)) for name, kind, rows, _ in run["cells"]]
     seconds = [slower * cell[-1] for cell in run["cells"]]
     found = [share for over, share in said(Expected(cells, jobs), seconds, jobs) if over > 0.1]
@@ -56,7 +57,7 @@ def test_counting_cells_alike_would_not_do() -> None:
 def test_a_run_corrects_what_was_measured_elsewhere(jobs: int) -> None:
     """Of each method it learns how far that was off; and how quick the machine is at present."""
     rng = np.random.default_rng(0)
-    off = {name: factor for name, factor in zip("abcdefgh", rng.uniform(0.3, 3.0, 8), strict=True)}
+    off = dict(zip("abcdefgh", rng.uniform(0.3, 3.0, 8), strict=True))
     cells = [(name, rows * 2.0) for rows in np.linspace(3.0, 1.0, 12) for name in off]
     seconds = [4.0 * off[name] * prior for name, prior in cells]
     found = said(Expected(cells, jobs), seconds, jobs)

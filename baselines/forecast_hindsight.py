@@ -42,6 +42,7 @@ class Mean:
             choice = None if quick is None else self._choice(sets, cost, quick, near=NEAR)
             if choice is None:
                 choice = self._choice(sets, cost, self._hindsight.costs(own)[0])
+            assert choice is not None
             chosen[lane] = choice
         return self._kept[chosen]
 

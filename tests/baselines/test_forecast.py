@@ -23,7 +23,7 @@ from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series
-from rapgym.world import encoding, simulator
+from rapgym.world import encoding, pace, simulator
 from rapgym.world.records import Outcome, World
 
 RNG = np.random.default_rng(0)
@@ -342,7 +342,7 @@ def test_compiled_outlooks_are_those_of_the_reference(
         observation = encoding.observe(world, told.layout, seen)
         found = list[list[tuple[IntArray, FloatArray]]]()
         for is_loaded in (False, True):
-            monkeypatch.setattr(forecast.pace, "is_loaded", lambda is_loaded=is_loaded: is_loaded)
+            monkeypatch.setattr(pace, "is_loaded", lambda is_loaded=is_loaded: is_loaded)
             policy = Forecast(**{name: np.array(each) for name, each in settings.items()})
             policy.reset(lanes, told)
             read = told.read(observation)

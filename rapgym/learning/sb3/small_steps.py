@@ -82,20 +82,21 @@ class SmallSteps:
 
         net = quick.Net(*map(fixed, (self._row, self._row_bias, self._second, self._second_bias,
                                      self._last, self._last_bias)))  # fmt: skip
-        parts = (
-            self._of_importance,
-            self._headroom,
-            self._drop,
-            self._barred,
-            self._block,
-            self._pair,
-        )
-        numbers = (self._demand, [self._footprint.model_kv_token_bytes, self._footprint.layers])
-        units = np.array([self._token_unit, self._card, self._ceiling], dtype=np.float64)
+        kv_bytes = [self._footprint.model_kv_token_bytes, self._footprint.layers]
+        units = [self._token_unit, self._card, self._ceiling]
         steps = quick.Steps(
-            net, *map(fixed, (*parts, self._floor)),
-            *(fixed(np.array(each, dtype=np.int64)) for each in numbers), fixed(units),
-        )  # fmt: skip
+            net=net,
+            of_importance=fixed(self._of_importance),
+            headroom=fixed(self._headroom),
+            drop=fixed(self._drop),
+            barred=fixed(self._barred),
+            block=fixed(self._block),
+            pair=fixed(self._pair),
+            floor=fixed(self._floor),
+            demand=fixed(np.array(self._demand, dtype=np.int64)),
+            sizes=fixed(np.array(kv_bytes, dtype=np.int64)),
+            units=fixed(np.array(units, dtype=np.float64)),
+        )
         scratch = quick.scratch_of(net, len(self._drop))
 
         def dropped(observation: FloatArray) -> tuple[BoolArray, BoolArray]:

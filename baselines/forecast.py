@@ -34,8 +34,9 @@ from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import Frontier, frontier
 from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
-from rapgym.world import stall
+from rapgym.world import pace, stall
 from rapgym.world.encoding import HISTORY, Reading
+from rapgym.world.once import once_a_world
 from rapgym.world.records import World
 from rapgym.world.reward import token_loss
 
@@ -176,6 +177,17 @@ class Remains:
         return used + footprint.margin_bytes
 
 
+@once_a_world
+def _remains(world: World) -> Remains:
+    """Of the frontier's sets."""
+    return Remains.of(world, frontier(world.quality))
+
+
+@once_a_world
+def _all_futures(world: World) -> Futures:
+    return Futures.of(world)
+
+
 def expected_change(
     world: World,
     used_bytes: IntArray,
@@ -241,13 +253,14 @@ class Forecast:
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing, self._world = briefing, briefing.train
         self._frontier = frontier(briefing.quality)
-        self._remains = Remains.of(self._world, self._frontier)
+        self._remains = _remains(self._world)
         self._futures = self._all_futures()
+        self._quick: _Quick | None = None
         lanes = (np.broadcast_to(values, batch).tolist() for values in self._settings)
         self._lanes = [*zip(*lanes, strict=True)]
 
     def _all_futures(self) -> Futures:
-        return Futures.of(self._world)
+        return _all_futures(self._world)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         seen = self._briefing.read(observation)
@@ -271,7 +284,10 @@ class Forecast:
         key = (past.tobytes(), demand, shift)
         if key not in known:
             known[key] = self._outlook(past, *demand, shift)
-        sets, (loss, back, worse, more_back) = known[key]
+        sets, change = known[key]
+        if self._quick is not None:
+            return sets, self._quick.judged(seen.loaded[lane], sets, change, caution, later)
+        loss, back, worse, more_back = change
         world, wanted = self._world, self._frontier.kept[sets]
         returning = stall.returning_bytes(world.footprint, seen.loaded[lane], wanted)
         wait = (world.ceiling - loss) * stall.row_share(world, returning)
@@ -287,6 +303,10 @@ class Forecast:
         self, past: IntArray, tokens: int, prompt_tokens: int, shift: float
     ) -> tuple[IntArray, FloatArray]:
         """The sets worth trying, [K]; their loss, back, E[worse] and E[more_back], [4, K]."""
+        if pace.is_loaded():
+            if self._quick is None or self._quick.futures is not self._futures:
+                self._quick = _Quick(self._world, self._frontier, self._remains, self._futures)
+            return self._quick.outlook(past, tokens, prompt_tokens, shift)
         known = past[-_known_s(self._world) :]
         used = self._remains.used_bytes(self._world, tokens, prompt_tokens)
         sets = worth_trying(used[:, 0], known[0])
@@ -295,6 +315,47 @@ class Forecast:
         limits = np.concatenate([np.tile(known, (len(ahead), 1)), ahead], axis=1)
         change = expected_change(self._world, used[sets], loss, back, limits, weight)
         return sets, np.stack([loss[:, 0], back[:, 0], *change])
+
+
+class _Quick:
+    """The same by compiled code."""
+
+    def __init__(self, world: World, front: Frontier, remains: Remains, futures: Futures) -> None:
+        from rapgym.policies import quick_futures
+        from rapgym.world.twin import fixed
+
+        self.futures, self._code, foot = futures, quick_futures, world.footprint
+        bounds = [futures.lowest, futures.highest, STEPS, FARTHEST, NEIGHBOURS]
+        parts = (futures.past.astype(np.float64), futures.unit, futures.level, futures.ahead)
+        self._stretches = quick_futures.Stretches(*map(fixed, (*parts, np.array(bounds))))
+        sizes = [foot.layers, foot.attention_bytes, foot.ffn_bytes, foot.model_kv_token_bytes,
+                 foot.fixed_bytes, foot.margin_bytes, world.window_s, _known_s(world)]  # fmt: skip
+        rates = [foot.activation_bytes_per_token, world.ceiling, stall.link_bytes_per_s(world),
+                 stall.pause_s(world)]  # fmt: skip
+        left = (front.kept, remains.attention, remains.ffn, remains.loss, remains.back)
+        numbers = np.array(sizes, dtype=np.int64), np.array(rates, dtype=np.float64)
+        self._sets = quick_futures.Sets(*map(fixed, (*left, *numbers)))
+        self._scratch = quick_futures.scratch_of(self._stretches, self._sets)
+
+    def outlook(
+        self, past: IntArray, tokens: int, prompt_tokens: int, shift: float
+    ) -> tuple[IntArray, FloatArray]:
+        """As `Forecast._outlook`."""
+        most = len(self._sets.kept)
+        chosen, found = np.empty(most, dtype=np.int64), np.empty((4, most))
+        count = self._code.outlook(
+            self._stretches, self._sets, past, int(tokens), int(prompt_tokens), float(shift),
+            chosen, found, self._scratch,
+        )  # fmt: skip
+        return chosen[:count], np.ascontiguousarray(found[:, :count])
+
+    def judged(
+        self, loaded: BoolArray, sets: IntArray, change: FloatArray, caution: float, later: float
+    ) -> FloatArray:
+        """J of each set, [K]."""
+        cost = np.empty(len(sets))
+        self._code.judged(self._sets, loaded, sets, change, float(caution), float(later), cost)
+        return cost
 
 
 class Plain(Forecast):

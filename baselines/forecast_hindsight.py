@@ -15,6 +15,8 @@ from rapgym.baselines.forecast import Plain
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
 
+NEAR = 2e-5  # nats: what compiled code does not tell apart, see `learning.hindsight.quick`
+
 
 class Mean:
     """At each row the set of the frontier with the least mean of both estimates."""
@@ -36,11 +38,18 @@ class Mean:
         chosen = np.empty(len(observation), dtype=np.int64)
         for lane, own in enumerate(observation):
             sets, cost = self._forecast.costs(seen, lane, {})
-            chosen[lane] = self._choice(sets, cost, self._hindsight.costs(own)[0])
+            quick = self._hindsight.quick_costs(own)
+            choice = None if quick is None else self._choice(sets, cost, quick, near=NEAR)
+            if choice is None:
+                choice = self._choice(sets, cost, self._hindsight.costs(own)[0])
+            assert choice is not None
+            chosen[lane] = choice
         return self._kept[chosen]
 
-    def _choice(self, sets: IntArray, cost: FloatArray, other: FloatArray) -> int:
-        """Of the frontier.
+    def _choice(
+        self, sets: IntArray, cost: FloatArray, other: FloatArray, near: float = 0.0
+    ) -> int | None:
+        """Of the frontier; None where another is nearer to it than `near` nats.
 
         Args:
             sets, cost: those that one has an opinion on, and what they cost, [K].
@@ -51,4 +60,6 @@ class Mean:
         mean = np.where(np.isfinite(second), (cost + second) / 2, np.inf)
         if not np.isfinite(mean).any():
             mean = cost
+        if near and np.count_nonzero(mean <= mean.min() + near) > 1:
+            return None
         return int(sets[first_of_least(mean)])

@@ -32,9 +32,13 @@ from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import frontier
 from rapgym.policies.trained import TrainedPolicy
 from rapgym.scenarios.lanes import TOKEN_SCALES
-from rapgym.world import stall
+from rapgym.world import pace, stall
+from rapgym.world.encoding import HISTORY
+from rapgym.world.once import once_a_world
+from rapgym.world.records import World
 
 if TYPE_CHECKING:
+    from rapgym.learning.hindsight.quick import Quick
     from rapgym.learning.training import Training
 
 DEMANDS = (16, 128)  # of the record, at least and at most
@@ -78,17 +82,24 @@ def kept_sets(briefing: Briefing) -> tuple[BoolArray, FloatArray]:
 
 def useful_sets(briefing: Briefing) -> IntArray:
     """Which of the frontier are the best that fits at some limit, for a demand of the briefing, [K]."""
-    front, rows = frontier(briefing.quality), briefing.rows
+    return _useful_sets(briefing.train)
+
+
+@once_a_world
+def _useful_sets(world: World) -> IntArray:
+    front, rows = frontier(world.quality), world.rows
     some = slice(None, None, -(-len(rows) // MOST_ROWS))
     scale = np.array([TOKEN_SCALES[0], 1.0, TOKEN_SCALES[1]])[:, None]
     prompt, reserved = (
         np.rint(scale * column[some]).astype(np.int64).ravel()
         for column in (rows.prompt_tokens, rows.reserved_tokens)
     )
-    used = front.used_bytes(briefing.footprint, prompt + reserved, prompt)
+    used = front.used_bytes(world.footprint, prompt + reserved, prompt)
     smallest = np.minimum.accumulate(used, axis=1)
     useful = (used[:, 1:] < smallest[:, :-1]).any(axis=0)
-    return np.flatnonzero(np.append(True, useful))
+    found = np.flatnonzero(np.append(True, useful))
+    found.setflags(write=False)
+    return found
 
 
 class Agent:
@@ -132,11 +143,14 @@ class Agent:
         self._row_bytes = self._row_share.sum(axis=1)
         self._to_lose = world.ceiling - self._loss
         self._card, self._bytes = float(where.card_bytes), footprint
-        self._read, self._limit = Inputs(where).reader(), where.slice_of("limit")
+        self._inputs = Inputs(where)
+        self._read, self._limit = self._inputs.reader(), where.slice_of("limit")
         self._loaded = where.slice_of("loaded")
         self._prompt = where.slice_of("prompt_tokens").start
         self._reserved = where.slice_of("reserved_tokens").start
-        self._fold(self._policy.arrays, Inputs(where).linear)
+        self._where = where
+        self._quick: Quick | None = None
+        self._fold(self._policy.arrays, self._inputs.linear)
 
     def _fold(self, arrays: dict[str, np.ndarray], linear: FloatArray) -> None:
         """Members side by side, the scaling of features within the first layer's weights."""
@@ -154,10 +168,46 @@ class Agent:
         )
         self._layers = [tuple(np.ascontiguousarray(x, np.float32) for x in each) for each in layers]
         self._near, self._level = a["near"], a["level"]
+        self._members, self._width = len(a["w1"]), width
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        chosen = [self._choose(seen) for seen in observation]
+        if self._quick is None and pace.is_loaded():
+            self._quick = self._compiled()
+        if self._quick is None:
+            return self._kept[[self._choose(seen) for seen in observation]]
+        chosen = self._quick.chosen(observation)
+        if chosen.min() < 0:  # two sets cost nearly the same: the reference tells
+            for lane in np.flatnonzero(chosen < 0):
+                chosen[lane] = self._choose(observation[lane])
         return self._kept[chosen]
+
+    def quick_costs(self, seen: FloatArray) -> FloatArray | None:
+        """`costs` of one observation, but for `quick.NEAR`, by compiled code; None before that is loaded."""
+        if self._quick is None and pace.is_loaded():
+            self._quick = self._compiled()
+        return None if self._quick is None else self._quick.costs(seen)
+
+    def _compiled(self) -> "Quick":
+        from rapgym.learning.hindsight import quick
+        from rapgym.world.twin import fixed
+
+        (first, first_bias), (second, second_bias), (third, third_bias) = self._layers
+        width, foot, where = self._width, self._bytes, self._where
+        parts = [slice(m * width, (m + 1) * width) for m in range(self._members)]
+        start, now, recent, rest = self._inputs.places
+        places = [start, now, recent, HISTORY, where.window_s, self._prompt, self._reserved,
+                  self._limit.start, self._limit.stop - self._limit.start, self._loaded.start]  # fmt: skip
+        sizes = [foot.layers, foot.attention_bytes, foot.model_kv_token_bytes, self._fixed_bytes]
+        units = [self._unit, self._card, self._activation_bytes]
+        net = quick.Net(
+            fixed(np.array(places, dtype=np.int64)), fixed(rest.astype(np.int64)),
+            fixed(first), fixed(first_bias), fixed(np.stack([second[p, p] for p in parts])),
+            fixed(second_bias), fixed(third), fixed(third_bias), fixed(self._near),
+            fixed(self._level), fixed(self._row_share.T), fixed(self._to_lose), fixed(self._loss),
+            fixed(self._attention), fixed(self._ffn_share),
+            fixed(np.array(sizes, dtype=np.int64)), fixed(np.array(units, dtype=np.float64)),
+        )  # fmt: skip
+        return quick.Quick(net)
 
     def _choose(self, seen: FloatArray) -> int:
         cost, used = self.costs(seen)

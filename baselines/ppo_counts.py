@@ -6,15 +6,17 @@ the shield then cuts. What is shipped is the most probable pair of counts, witho
 Command of the published runs: rapgym train ppo_counts --seeds 5 --publish
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from rapgym.arrays import BoolArray, FloatArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.policies import trained
 from rapgym.policies.policy import Briefing
 from rapgym.policies.trained import TrainedPolicy
+from rapgym.world import pace
 
 if TYPE_CHECKING:
     from rapgym.learning.training import Training
@@ -68,9 +70,37 @@ class Agent:
         """
         self._policy.check_layout(briefing.layout)
         self._grid = briefing.quality.grid_kept  # [A + 1, F + 1, N]
+        self._quick: Callable[[FloatArray], IntArray] | None = None
 
-    def counts(self, observation: FloatArray) -> tuple[np.ndarray, np.ndarray]:
+    def counts(self, observation: FloatArray) -> tuple[IntArray, IntArray]:
         """Attention and FFN blocks to drop, int64 [B] each."""
+        if self._quick is None and pace.is_loaded():
+            self._quick = self._compiled()
+        if self._quick is not None:
+            found = self._quick(observation)
+            if found.min() >= 0:
+                return found[0], found[1]
+        return self.reference(observation)
+
+    def _compiled(self) -> Callable[[FloatArray], IntArray]:
+        """From observations to both counts, [2, B]; -1 where two are nearly as likely."""
+        from rapgym.learning.sb3 import quick
+        from rapgym.world.twin import fixed, given
+
+        (second, second_bias), (last, last_bias) = self._rest
+        parts = (self._first, self._bias, second, second_bias, last, last_bias)
+        net, split = quick.Net(*map(fixed, parts)), self._grid.shape[0]
+        scratch = quick.scratch_of(net, 0)
+
+        def chosen(observation: FloatArray) -> IntArray:
+            found = np.empty((2, len(observation)), dtype=np.int64)
+            quick.counts(net, given(observation, np.float32), split, found, scratch)
+            return found
+
+        return chosen
+
+    def reference(self, observation: FloatArray) -> tuple[IntArray, IntArray]:
+        """`counts` by NumPy."""
         hidden = np.maximum(observation @ self._first + self._bias, 0)
         (weight, bias), (last, last_bias) = self._rest
         logits = np.maximum(hidden @ weight + bias, 0) @ last + last_bias

@@ -32,8 +32,8 @@ from rapgym.rollout import rollout
 from rapgym.scenarios import tables, worlds
 from rapgym.scenarios.lanes import Lanes
 from rapgym.scenarios.story import Scenario, Split
-from rapgym.world import encoding, simulator
-from rapgym.world.records import Fall, Outcome, State, World
+from rapgym.world import encoding, pace, simulator
+from rapgym.world.records import Demand, Fall, Outcome, State, World
 from rapgym.world.shield import Decision, Reason
 from rapgym.world.simulator import Step
 
@@ -98,13 +98,11 @@ def _decisions(
     strict: BoolArray,
 ) -> Decisions:
     """What a served row says of the decision at its start."""
-    demand, seconds = world.demand(state), outcome.seconds
-    unserved = np.stack([seconds.stall, seconds.emergency, seconds.refused], axis=1)
-    cost = np.column_stack([seconds.loss, world.ceiling * unserved]) / world.window_s
+    demand, budget, cost = _account(context, world, state, outcome)
     return Decisions(
         demand=demand,
         limit_bytes=outcome.limit_bytes,
-        budget_bytes=context.budget_bytes(outcome.limit_bytes, demand.prompt_tokens),
+        budget_bytes=budget,
         proposal=outcome.proposal,
         source=source,
         refuses_misfit=strict,
@@ -118,6 +116,22 @@ def _decisions(
         output_tokens=outcome.output_tokens,
         cost=cost,
     )
+
+
+def _account(
+    context: AuditContext, world: World, state: State, outcome: Outcome
+) -> tuple[Demand, IntArray, FloatArray]:
+    """What rows asked for, what blocks could take, [B], and the four terms of cost, [B, 4]."""
+    seconds, twin = outcome.seconds, None
+    # On a device the limit is as it was measured.
+    if pace.is_loaded() and outcome.limit_bytes.tolist() == world.limits(state)[:, 0].tolist():
+        twin = pace.twin_for(world, pace.REFERENCE_ROWS)
+    if twin is not None:
+        return twin.account(state, seconds)
+    demand = world.demand(state)
+    unserved = np.stack([seconds.stall, seconds.emergency, seconds.refused], axis=1)
+    cost = np.column_stack([seconds.loss, world.ceiling * unserved]) / world.window_s
+    return demand, context.budget_bytes(outcome.limit_bytes, demand.prompt_tokens), cost
 
 
 def _of_fall(

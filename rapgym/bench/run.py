@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rapgym.bench import entrants, results, scoreboard, suitability
 from rapgym.bench.cells import BOUND
 from rapgym.bench.entrants import Entrant, PolicyEntrant
+from rapgym.bench.expected import Expected, Timed, prior_s
 from rapgym.bench.origin import code_sha256, origin, surroundings
 from rapgym.bench.results import Cell, Results
 from rapgym.bench.users import UserEntrant
@@ -46,6 +48,16 @@ class Task:
     @property
     def name(self) -> str:
         return self.entrant.label(self.seed)
+
+    @property
+    def rows(self) -> int:
+        """Rows of its scenario, in all pairings together."""
+        return len(worlds.workload(self.story)) * self.story.offsets
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds that it takes by a measurement that is kept."""
+        return prior_s(self.entrant.name, self.entrant.kind, self.rows)
 
     def run(self) -> Cell:
         return self.entrant.run(self.story, self.seed)
@@ -196,12 +208,14 @@ def run(
     work = tasks(stories, names, seeds, terms)
     paths = [parts / f"{part_name(task.story.id)}.{part_name(task.name)}.csv.gz" for task in work]
     done, failed = dict[int, Cell](), dict[str, str]()
-    with Progress("bench", len(work), quiet=quiet) as progress:
+    # By what cells are known to take: they differ a hundredfold.
+    weights = [task.expected_s for task in work]
+    with Progress("bench", sum(weights), quiet=quiet) as progress:
         for i, (task, path) in enumerate(zip(work, paths, strict=True)):
             kept = _finished(path, origin_here, task)
             if kept is not None:
                 done[i] = kept
-                progress.advance(skipped=True)
+                progress.advance(weights[i], skipped=True)
         if done and not quiet:
             print(
                 f"goes on with {len(done)} cells that a stopped run left in {parts}",
@@ -209,17 +223,25 @@ def run(
             )
         left = [i for i in range(len(work)) if i not in done]
         # The longest first, so that no process is left alone with one at the end.
-        left.sort(key=lambda i: -len(worlds.workload(work[i].story)) * work[i].story.offsets)
-        calls = [work[i].tried for i in left]
-        for place, cell in parallel.results(calls, jobs, ray=ray, same=code_sha256):
+        left.sort(key=lambda i: -work[i].rows)
+        calls = [Timed(work[i].tried) for i in left]
+        at_a_time = parallel.at_a_time(jobs, len(calls)) if ray is None else None
+        expected = Expected([(work[i].entrant.name, weights[i]) for i in left], at_a_time)
+        begun_s = time.monotonic()
+        for place, (cell, seconds) in parallel.results(calls, jobs, ray=ray, same=code_sha256):
             i = left[place]
+            expected.ended(place, seconds, time.monotonic() - begun_s)
             if isinstance(cell, Failed):
                 failed.setdefault(work[i].entrant.name, cell.fault)
             else:
                 basis = _basis(work[i])
                 results.write(paths[i], Results({**origin_here, "basis": basis}, (cell,)))
                 done[i] = cell
-            progress.advance(note=f"{work[i].name} on {work[i].story.name}")
+            progress.advance(
+                weights[i],
+                note=f"{work[i].name} on {work[i].story.name}",
+                left_s=expected.left_s,
+            )
     below = _below_bound([*done.values()])
     out_of_it = failed.keys() | below.keys()
     if ends := out_of_it & {*entrants.ALWAYS}:

@@ -8,13 +8,18 @@ what its drops cost the row after. On its own trajectory each pays for its own s
 """
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rapgym.arrays import BoolArray
 from rapgym.guard.watchdog import Costs
-from rapgym.world import reward, shield, simulator, stall
+from rapgym.world import pace, reward, shield, simulator, stall
 from rapgym.world.records import State, World
+from rapgym.world.shield import Reason
+
+if TYPE_CHECKING:
+    from rapgym.world.twin import Twin
 
 SPARE = 0.1  # of the dense weights: memory is ample where so much is left beside dense
 
@@ -26,6 +31,14 @@ class Shadows:
         """Both trajectories begin where the served one does."""
         self._world = world
         self.policy = self.reference = start
+        self._twin: Twin | None = None
+
+    @property
+    def twin(self) -> "Twin | None":
+        """The compiled twin, where it is loaded."""
+        if self._twin is None and pace.is_loaded():
+            self._twin = pace.twin_for(self._world, pace.REFERENCE_ROWS)
+        return self._twin
 
     def foreseen(self, proposal: BoolArray, instead: BoolArray, strict: BoolArray) -> Costs:
         """What both decisions cost a token should memory stay as it is in the row's first second.
@@ -35,6 +48,16 @@ class Shadows:
             strict: lanes whose policy is refused rather than repaired, [B].
         """
         world, state = self._world, self.reference
+        twin, lanes = self.twin, state.lanes
+        if twin is not None:
+            # Written to one array, and nothing put together: this stands before every row.
+            sets = np.empty((2, 2 * lanes, world.blocks), dtype=bool)
+            sets[0, :lanes], sets[0, lanes:] = self.policy.loaded, state.loaded
+            sets[1, :lanes], sets[1, lanes:] = proposal, instead
+            own = np.zeros(2 * lanes, dtype=bool)
+            own[:lanes] = strict
+            share = twin.foreseen(state, sets[0], sets[1], own)
+            return Costs(share[:lanes], share[lanes:])
         asked = world.demand(state)
         costs = world.footprint.block_bytes(asked.tokens)
         taken = world.footprint.overhead_bytes(asked.prompt_tokens) + world.footprint.margin_bytes
@@ -59,13 +82,13 @@ class Shadows:
     def serve(self, proposal: BoolArray, instead: BoolArray, strict: BoolArray) -> Costs:
         """Serve the row on both trajectories; arguments as `foreseen` has them."""
         both = self.policy.beside(self.reference)
-        following, outcome = simulator.step(
-            self._world,
-            both,
-            np.concatenate([proposal, instead]),
-            None,
-            np.concatenate([strict, np.zeros_like(strict)]),
-        )
+        proposals = np.concatenate([proposal, instead])
+        own = np.concatenate([strict, np.zeros_like(strict)])
+        if self.twin is None:
+            following, outcome = simulator.step(self._world, both, proposals, None, own)
+        else:
+            source = np.full(both.lanes, Reason.POLICY, dtype=np.int64)
+            following, outcome = self.twin.step(both, proposals, source, own)
         lanes = len(proposal)
         self._before, self._kept_end = self.reference, outcome.kept_end[:lanes]
         self.policy = following.at(slice(lanes))

@@ -26,6 +26,11 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
+def at_a_time(jobs: int | None, calls: int) -> int:
+    """How many of so many calls `results` runs side by side on this machine."""
+    return max(1, min(processors() if jobs is None else jobs, calls))
+
+
 def results(
     calls: Sequence[Callable[[], Answer]],
     jobs: int | None,
@@ -53,14 +58,14 @@ def results(
                 calls, ray, jobs=most, variables=one_thread, path=sys.path, same=same
             )
         return
-    jobs = processors() if jobs is None else jobs
-    if jobs == 1 or len(calls) < 2:
+    jobs = at_a_time(jobs, len(calls))
+    if jobs == 1:
         yield from ((i, call()) for i, call in enumerate(calls))
         return
     with environment(dict.fromkeys(_ONE_THREAD, "1")):  # read when a new process imports numpy
         # Not forked: the parent's threads may hold locks.
         pool = ProcessPoolExecutor(
-            min(jobs, len(calls)),
+            jobs,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_begin,
             initargs=(list(sys.path),),

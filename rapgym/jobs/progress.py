@@ -16,19 +16,32 @@ class Progress:
         self._next_s = 0.0
         self._every_s = 0.2 if sys.stderr.isatty() else 30.0
 
-    def advance(self, weight: float = 1.0, *, skipped: bool = False, note: str = "") -> None:
-        """Count `weight` more; `skipped` work was done by an earlier run and says nothing of speed."""
+    def advance(
+        self,
+        weight: float = 1.0,
+        *,
+        skipped: bool = False,
+        note: str = "",
+        left_s: float | None = None,
+    ) -> None:
+        """Count `weight` more; `skipped` work was done by an earlier run and says nothing of speed.
+
+        Args:
+            left_s: seconds that are left, where somebody knows better than by the share that is done.
+        """
         self.done += weight
         if skipped:
             self.skipped += weight
         now_s = time.monotonic() - self.start_s
         if not self.quiet and now_s >= self._next_s:
             self._next_s = now_s + self._every_s
-            self._print(now_s, note)
+            self._print(now_s, note, self._by_share(now_s) if left_s is None else left_s)
 
-    def _print(self, now_s: float, note: str) -> None:
+    def _by_share(self, now_s: float) -> float:
         worked = self.done - self.skipped
-        left = (self.total - self.done) * now_s / worked if worked > 0 else float("nan")
+        return (self.total - self.done) * now_s / worked if worked > 0 else float("nan")
+
+    def _print(self, now_s: float, note: str, left: float) -> None:
         text = f"{self.label} {min(self.done / self.total, 1):6.1%}  left {_duration(left)}  {note}"
         end = "" if sys.stderr.isatty() else "\n"
         print(("\r\x1b[K" if not end else "") + text, end=end, file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from rapgym.scenarios import worlds
 from rapgym.scenarios.card import card_bytes
 from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.story import Scenario, Split
-from rapgym.world import encoding
+from rapgym.world import encoding, pace
 from rapgym.world.encoding import Layout, Reading
 from rapgym.world.records import Rows, World
 
@@ -70,6 +70,10 @@ class Briefing:
 
     def read(self, observation: FloatArray) -> Reading:
         """An observation in tokens and bytes."""
+        if pace.is_loaded() and getattr(observation, "dtype", None) == np.float32:
+            from rapgym.world import reading
+
+            return reading.reader_of(self.layout).read(observation)
         return encoding.read(self.layout, observation)
 
 

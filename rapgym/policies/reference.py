@@ -1,5 +1,6 @@
 """The frontier lookup: the reference policy, which stands in wherever a policy's answer cannot."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,6 +10,7 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.model.memory import Footprint
 from rapgym.policies.policy import Briefing
 from rapgym.quality.columns import QualityColumns
+from rapgym.world import pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,37 @@ class FrontierLookup:
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing = briefing
         self._frontier = frontier(briefing.quality)
+        self._quick: Callable[[FloatArray], IntArray] | None = None
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
+        if self._quick is None and pace.is_loaded():
+            self._quick = quick(self._briefing, self._frontier)
+        if self._quick is not None:
+            return self._frontier.kept[self._quick(observation)]
         seen = self._briefing.read(observation)
         used = self._frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
         return self._frontier.kept[self._frontier.best_fitting(used, seen.limit_bytes)]
+
+
+def quick(briefing: Briefing, front: Frontier) -> Callable[[FloatArray], IntArray]:
+    """From observations to the lookup's choice of a frontier, float32 [B, O] -> [B], by compiled code."""
+    from rapgym.policies import quick_lookup
+    from rapgym.world.twin import fixed, given
+
+    foot, where = briefing.footprint, briefing.layout
+    sizes = [foot.layers, foot.attention_bytes, foot.ffn_bytes, foot.model_kv_token_bytes,
+             foot.fixed_bytes, foot.margin_bytes]  # fmt: skip
+    places = [where.slice_of(name).start for name in ("prompt_tokens", "reserved_tokens", "limit")]
+    units = [where.token_unit, where.card_bytes, foot.activation_bytes_per_token]
+    sets = quick_lookup.Sets(
+        fixed(front.attention.astype(np.int64)), fixed(front.ffn.astype(np.int64)),
+        fixed(np.array(sizes, dtype=np.int64)), fixed(np.array(places, dtype=np.int64)),
+        fixed(np.array(units, dtype=np.float64)),
+    )  # fmt: skip
+
+    def chosen(observation: FloatArray) -> IntArray:
+        found = np.empty(len(observation), dtype=np.int64)
+        quick_lookup.best_fitting(sets, given(observation, np.float32), found)
+        return found
+
+    return chosen

@@ -103,36 +103,47 @@ class LogWriter:
     """Collects outcomes row by row."""
 
     def __init__(self) -> None:
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[tuple[IntArray, IntArray, IntArray, Outcome]] = []
+        self._world: World | None = None
 
     def add(
         self, world: World, row: IntArray, limit_row: IntArray, source: IntArray, outcome: Outcome
     ) -> None:
-        per_second = world.ceiling / world.window_s
-        self._rows.append(
-            {
-                "row": row,
-                "limit_row": limit_row,
-                "proposal": outcome.proposal,
-                "source": source,
-                "kept": outcome.kept,
-                "kept_end": outcome.kept_end,
-                "reason": outcome.reason,
-                "limit_bytes": outcome.limit_bytes,
-                "used_bytes": outcome.used_bytes,
-                "nll": outcome.nll,
-                "measured": outcome.measured,
-                "output_tokens": outcome.output_tokens,
-                "quality": outcome.seconds.loss / world.window_s,
-                "stall": outcome.seconds.stall * per_second,
-                "emergency": outcome.seconds.emergency * per_second,
-                "refused": outcome.seconds.refused * per_second,
-            }
-        )
+        """Add a row of a world, which is the same for all."""
+        self._world = world
+        self._rows.append((row, limit_row, source, outcome))
 
     def finish(self) -> EpisodeLog:
-        names = [field.name for field in fields(EpisodeLog)]
-        return EpisodeLog(**{name: np.stack([row[name] for row in self._rows]) for name in names})
+        """All rows, in their order."""
+        assert self._world is not None, "a log has rows"
+        rows, limit_rows, sources, outcomes = zip(*self._rows, strict=True)
+        window_s = self._world.window_s
+        per_second = self._world.ceiling / window_s
+
+        def of_outcome(name: str) -> Any:
+            return np.stack([getattr(outcome, name) for outcome in outcomes])
+
+        def seconds(name: str) -> FloatArray:
+            return np.stack([getattr(outcome.seconds, name) for outcome in outcomes])
+
+        return EpisodeLog(
+            row=np.stack(rows),
+            limit_row=np.stack(limit_rows),
+            proposal=of_outcome("proposal"),
+            source=np.stack(sources),
+            kept=of_outcome("kept"),
+            kept_end=of_outcome("kept_end"),
+            reason=of_outcome("reason"),
+            limit_bytes=of_outcome("limit_bytes"),
+            used_bytes=of_outcome("used_bytes"),
+            nll=of_outcome("nll"),
+            measured=of_outcome("measured"),
+            output_tokens=of_outcome("output_tokens"),
+            quality=seconds("loss") / window_s,
+            stall=seconds("stall") * per_second,
+            emergency=seconds("emergency") * per_second,
+            refused=seconds("refused") * per_second,
+        )
 
 
 LEAST_SHARE = 1e-9  # of all output tokens; less is rounding, of rows in which nothing was served

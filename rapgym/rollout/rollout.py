@@ -26,7 +26,7 @@ from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario, Split
 from rapgym.workload import series
-from rapgym.world import simulator
+from rapgym.world import pace, simulator
 from rapgym.world.records import State, World
 from rapgym.world.shield import Reason
 
@@ -109,10 +109,13 @@ def run(
         InvalidPolicy: its `reset` raises, or `on_misfit` is declared wrongly.
     """
     world = worlds.world(story, split)
+    starts = whole_split(world, story.offsets)
+    compiled = pace.is_worth(world, sum(start.rows for start in starts) * copies)
+    held = (Lanes(story, split, copies, compiled=compiled) for _ in starts)
     return joined(
         [
-            episode(make(), Lanes(story, split, copies), start, briefing, [seed, k], guarding)
-            for k, start in enumerate(whole_split(world, story.offsets))
+            episode(make(), lanes, start, briefing, [seed, k], guarding)
+            for k, (lanes, start) in enumerate(zip(held, starts, strict=True))
         ]
     )
 
@@ -161,7 +164,7 @@ def first_fault(make: Callable[[], Policy], story: Scenario, briefing: Briefing)
 
 def decision_us(policy: Policy, story: Scenario, briefing: Briefing, rows: int = 256) -> FloatArray:
     """Microseconds of single decisions on the briefing's rows, one lane, the first ten not counted."""
-    lanes = Lanes(story, briefing.split, 1)
+    lanes = Lanes(story, briefing.split, 1, compiled=pace.is_loaded())
     count = min(rows + 10, len(lanes.world.rows))
     lanes.restart(0, Start(0, 0, 1.0, count))
     begin(policy, 1, briefing)
@@ -191,9 +194,10 @@ def proposed(
     state, writer = start, LogWriter()
     if sources is None:
         sources = np.full(proposals.shape[:2], Reason.POLICY, dtype=np.int64)
+    step = pace.step_for(world, sources.size)
     for proposal, source in zip(proposals, sources, strict=True):
         before, strict = state, strict_lanes(refuses_misfit, source)
-        state, outcome = simulator.step(world, state, proposal, source, strict)
+        state, outcome = step(world, state, proposal, source, strict)
         writer.add(world, before.row, before.limit_row, source, outcome)
     return writer.finish()
 

@@ -17,7 +17,7 @@ from rapgym.scenarios.story import Scenario, Split
 from rapgym.world import encoding, pace, simulator
 from rapgym.world.encoding import Layout, Visible
 from rapgym.world.records import Demand, Outcome, State, World
-from rapgym.world.shield import Reason
+from rapgym.world.shield import Decision, Reason
 from rapgym.world.simulator import Step
 
 if TYPE_CHECKING:
@@ -117,14 +117,17 @@ class Lanes:
         *,
         small_steps: bool = False,
         step: Step = simulator.step,
+        compiled: bool = False,
     ) -> None:
         """Stand `count` lanes at the split's first row.
 
         Args:
             small_steps: observations say what a row's small steps have dropped so far.
             step: what serves a row; the simulated world unless stated.
+            compiled: use compiled code from the first row on, where it knows what quality is made of.
         """
         self.story, self.split, self.count, self.step = story, split, count, step
+        self._small_steps = small_steps
         self.world = worlds.world(story, split)
         self.layout: Layout = encoding.layout(
             self.world, card_bytes=card_bytes(story), small_steps=small_steps
@@ -136,11 +139,14 @@ class Lanes:
         self._served = 0  # rows, of all lanes together
         self._twin: Twin | None = None
         self._turn()
+        if compiled and pace.is_compiled(self.world, pace.REFERENCE_ROWS):
+            self._load()
 
     def _turn(self) -> None:
         """Forget what is known of rows that were to be decided: some lanes stand elsewhere now."""
         self._seen: Visible | None = None
         self._asked: Demand | None = None
+        self._asked_columns: IntArray | None = None  # its fields, [4, B]
         # The part of an observation that stays until a row is served, where rows take several steps.
         self._of_row: FloatArray | None = None
 
@@ -169,10 +175,36 @@ class Lanes:
     def twin(self) -> "Twin | None":
         """The compiled twin of step and observation, once many rows are served; None before."""
         if self._twin is None and pace.is_compiled(self.world, self._served):
-            from rapgym.world.twin import Twin
-
-            self._twin = Twin(self.world)
+            self._load()
         return self._twin
+
+    def _load(self) -> None:
+        from rapgym.world import twin
+
+        self._twin = twin.twin_of(self.world)
+
+    def warm(self) -> None:
+        """Have all compiled code at hand now, so that no row waits until it is compiled or read."""
+        if not pace.is_compiled(self.world, pace.REFERENCE_ROWS):
+            return
+        self._load()
+        twin, state, dense = self.twin, self.state, np.ones((self.count, self.world.blocks), bool)
+        assert twin is not None
+        policys, repaired = np.full(self.count, Reason.POLICY), np.zeros(self.count, dtype=bool)
+        twin.observe(self.layout, state, self.age)
+        twin.shield(state, dense, policys, repaired)
+        twin.step(state, dense, policys, repaired)
+
+    def shield(self, proposal: BoolArray, source: IntArray, strict: BoolArray) -> Decision:
+        """What the shield makes of proposals for the next row; nothing is served.
+
+        Args:
+            proposal: bool [B, N]; source: whose it is (`shield.Reason`), [B].
+            strict: lanes whose policy is refused rather than repaired, [B].
+        """
+        if self.twin is not None:
+            return self.twin.shield(self.state, proposal, source, strict)
+        return simulator.Row(self.world, self.state, proposal, source, strict).decision
 
     @property
     def seen(self) -> Visible:
@@ -185,7 +217,8 @@ class Lanes:
     def asked(self) -> Demand:
         """What the next row of each lane asks for."""
         if self._asked is None:
-            self._asked = self.world.demand(self.state)
+            columns = self._asked_columns
+            self._asked = self.world.demand(self.state) if columns is None else Demand(*columns)
         return self._asked
 
     def observe(self, so_far: BoolArray | None = None) -> FloatArray:
@@ -196,7 +229,7 @@ class Lanes:
                 of_row = encoding.observe_row(self.world, self.layout, self.seen)
                 self._asked = self.seen.demand
             else:
-                of_row, self._asked = self.twin.observe(self.layout, self.state, self.age)
+                of_row, self._asked_columns = self.twin.seen(self.layout, self.state, self.age)
         if so_far is None:
             return of_row
         self._of_row = of_row
@@ -204,6 +237,13 @@ class Lanes:
         return encoding.with_steps(
             self.world, self.layout, self.asked, limits, of_row, so_far, known
         )
+
+    def observe_with(self, loaded: BoolArray) -> FloatArray:
+        """What a policy would see if these blocks were in memory, bool [B, N] -> float32 [B, O]."""
+        if self.twin is not None and not self._small_steps:
+            state = replace(self.state, loaded=loaded)
+            return self.twin.seen(self.layout, state, self.age)[0]
+        return encoding.observe(self.world, self.layout, replace(self.seen, loaded=loaded))
 
     def serve(
         self,
@@ -227,7 +267,10 @@ class Lanes:
         else:
             part, proposal = self.state.at(lanes), proposal[lanes]
             source = None if source is None else source[lanes]
-        strict = np.full(part.lanes, refuses_misfit, dtype=bool)
+        if isinstance(refuses_misfit, np.ndarray):
+            strict: BoolArray = refuses_misfit
+        else:
+            strict = np.full(part.lanes, refuses_misfit, dtype=bool)
         source = np.full(part.lanes, Reason.POLICY, dtype=np.int64) if source is None else source
         if self.step is simulator.step and self.twin is not None:
             following, outcome = self.twin.step(part, proposal, source, strict)
@@ -235,7 +278,12 @@ class Lanes:
             following, outcome = self.step(self.world, part, proposal, source, strict)
         if lanes is None:
             # The outcome holds what is loaded, too: nobody who writes there moves a lane.
-            self.state = replace(following, loaded=following.loaded.copy())
+            self.state = State(
+                following.row,
+                following.limit_row,
+                following.token_scale,
+                following.loaded.copy(),
+            )
             self.age += 1
         else:
             self.state = self.state.put(lanes, following)

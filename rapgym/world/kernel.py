@@ -17,8 +17,9 @@ from rapgym.files.compiled import compiled
 WORD = 64  # blocks in one word of a key
 FULL = -1  # no room: `Lookup.make_room`, and ask again
 POLICY, REPAIRED, REFUSED = 0, 1, 6  # as `shield.Reason` has them: a test compares
-# How `decide` ends: well, without room for an entry or a fall, or in a row that does not exist.
-DONE, NO_ENTRY, NO_FALL, ASTRAY = range(4)
+# How a pass ends: well, without room for an entry or a fall, in a row that does not exist, or with sets
+# that wait for their predictions.
+DONE, NO_ENTRY, NO_FALL, ASTRAY, UNKNOWN = range(5)
 LAYERS, ATTENTION, FFN, MODEL_KV, FIXED, MARGIN = range(6)  # places in `Facts.sizes`
 ACTIVATION, CEILING, RESTORE, MEAN_OUTPUT, PAUSE = range(5)  # in `Facts.rates`
 # Columns of `Lanes.whole`.
@@ -261,6 +262,182 @@ def _overhead(f: Facts, prompt: int) -> int:
 
 
 @compiled
+def _shielded(
+    f: Facts, sets: BoolArray, lane: int, attention_cost: int, room: int, source: int,
+    strict: bool, scratch: Scratch,
+) -> tuple[int, bool, int]:  # fmt: skip
+    """What the shield makes of a lane's proposal, in place and the floor in it, as `shield.decide`.
+
+    Args:
+        sets: of all lanes, [B, N].
+        room: bytes for blocks.
+
+    Returns:
+        Its reason, whether the row is refused, and the bytes of blocks that are kept. The key of what is
+        kept stands in `scratch.key`.
+    """
+    key, ffn_cost = scratch.key, f.sizes[FFN]
+    pack(sets, lane, key)
+    attention, ffn = _counts(key)
+    held = attention * attention_cost + ffn * ffn_cost
+    if held <= room:
+        return source, False, held
+    excess = held - room
+    excess = _fit(sets, lane, attention_cost, ffn_cost, excess, f.order, scratch.went)
+    pack(sets, lane, key)
+    cut_attention, cut_ffn = _counts(key)
+    repaired = cut_attention != attention or cut_ffn != ffn
+    held = excess + room
+    if excess > 0 or (repaired and strict):
+        for block in range(len(f.floor)):
+            sets[lane, block] = f.floor[block]
+        pack(sets, lane, key)
+        return REFUSED, True, held
+    return REPAIRED if repaired and source == POLICY else source, False, held
+
+
+@compiled
+def shield(
+    f: Facts,
+    row: IntArray,
+    limit_row: IntArray,
+    token_scale: FloatArray,
+    proposal: BoolArray,
+    source: IntArray,
+    strict: BoolArray,
+    kept: BoolArray,
+    refused: BoolArray,
+    reason: IntArray,
+    scratch: Scratch,
+) -> int:
+    """Count bytes and let the shield decide in every lane, and serve nothing: `DONE` or `ASTRAY`.
+
+    Args:
+        row, limit_row, token_scale, proposal, source, strict: as `Lanes` has them.
+        kept, refused, reason: written, as `shield.Decision` has them.
+    """
+    rows = len(f.batch)
+    for lane in range(len(row)):
+        now, first = row[lane], limit_row[lane]
+        if now < 0 or now >= rows or first < 0 or first >= rows:
+            return ASTRAY
+        prompt, reserved, _ = _token_counts(f, now, token_scale[lane])
+        attention_cost = _attention_cost(f, prompt + reserved)
+        room = f.limit_bytes[first, 0] - (_overhead(f, prompt) + f.sizes[MARGIN])
+        for block in range(len(f.floor)):
+            kept[lane, block] = proposal[lane, block] | f.floor[block]
+        reason[lane], refused[lane], _ = _shielded(
+            f, kept, lane, attention_cost, room, source[lane], strict[lane], scratch
+        )
+    return DONE
+
+
+@compiled
+def account(
+    f: Facts,
+    row: IntArray,
+    limit_row: IntArray,
+    token_scale: FloatArray,
+    loss_s: FloatArray,
+    stall_s: FloatArray,
+    emergency_s: FloatArray,
+    refused_s: FloatArray,
+    asked: IntArray,
+    budget: IntArray,
+    cost: FloatArray,
+) -> int:
+    """What a log says of rows that were served, in B lanes: `DONE` or `ASTRAY`.
+
+    Args:
+        loss_s, stall_s, emergency_s, refused_s: as `reward.Seconds` has them, [B].
+        asked: written, the fields of each row's `Demand`, [4, B].
+        budget: written, bytes for blocks in its first second, [B].
+        cost: written, its four terms, nats an output token, [B, 4].
+    """
+    rows, seconds = f.limit_bytes.shape
+    for lane in range(len(row)):
+        now, first = row[lane], limit_row[lane]
+        if now < 0 or now >= rows or first < 0 or first >= rows:
+            return ASTRAY
+        prompt, reserved, longest = _token_counts(f, now, token_scale[lane])
+        asked[0, lane], asked[1, lane] = f.batch[now], prompt
+        asked[2, lane], asked[3, lane] = reserved, longest
+        budget[lane] = f.limit_bytes[first, 0] - (_overhead(f, prompt) + f.sizes[MARGIN])
+        cost[lane, 0] = loss_s[lane] / seconds
+        cost[lane, 1] = f.rates[CEILING] * stall_s[lane] / seconds
+        cost[lane, 2] = f.rates[CEILING] * emergency_s[lane] / seconds
+        cost[lane, 3] = f.rates[CEILING] * refused_s[lane] / seconds
+    return DONE
+
+
+@compiled
+def foresee(
+    f: Facts,
+    row: IntArray,
+    limit_row: IntArray,
+    token_scale: FloatArray,
+    loaded: BoolArray,
+    proposal: BoolArray,
+    strict: BoolArray,
+    kept: BoolArray,
+    share: FloatArray,
+    entries: Entries,
+    scratch: Scratch,
+) -> int:
+    """What proposals cost a token should memory stay as it is: `DONE`, or what there is not.
+
+    Args:
+        row, limit_row, token_scale: of B rows, as `Lanes` has them.
+        loaded, proposal, strict: of M times as many lanes, all rows in turn: [M * B, ...].
+        kept: scratch, [M * B, N]; share: written, in units of C, [M * B].
+    """
+    rows, seconds = f.limit_bytes.shape
+    key, other, missing = scratch.key, scratch.other, False
+    for lane in range(len(share)):
+        at = lane % len(row)
+        now, first = row[at], limit_row[at]
+        if now < 0 or now >= rows or first < 0 or first >= rows:
+            return ASTRAY
+        prompt, reserved, _ = _token_counts(f, now, token_scale[at])
+        room = f.limit_bytes[first, 0] - (_overhead(f, prompt) + f.sizes[MARGIN])
+        for block in range(len(f.floor)):
+            kept[lane, block] = proposal[lane, block] | f.floor[block]
+        _, refused, _ = _shielded(
+            f,
+            kept,
+            lane,
+            _attention_cost(f, prompt + reserved),
+            room,
+            POLICY,
+            strict[lane],
+            scratch,
+        )
+        share[lane] = 1.0
+        if refused:
+            continue
+        place = place_of(entries, key)
+        if place == FULL:
+            return NO_ENTRY
+        nll = entries.nll[place]
+        missing |= np.isnan(nll)
+        pack(loaded, lane, other)
+        for word in range(len(key)):
+            other[word] = key[word] & ~other[word]
+        attention, ffn = _counts(other)
+        returning = attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN]
+        stalled = min(returning / f.rates[RESTORE] / seconds, 1.0)
+        lost = min(nll, f.rates[CEILING]) / f.rates[CEILING]
+        share[lane] = lost + stalled * (1.0 - lost)
+    return UNKNOWN if missing else DONE
+
+
+@compiled
+def unknown(entries: Entries) -> IntArray:
+    """The places of all sets that wait for their predictions."""
+    return np.flatnonzero(entries.taken & np.isnan(entries.nll))
+
+
+@compiled
 def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scratch) -> int:
     """Let the shield decide and the row's limits pass, in every lane: `DONE`, or what there is not."""
     falls.made[0], missing = 0, 0
@@ -276,25 +453,10 @@ def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scra
         taken, limit = overhead + f.sizes[MARGIN], f.limit_bytes[limit_row, 0]
         for block in range(blocks):
             lanes.kept[lane, block] = lanes.proposal[lane, block] | f.floor[block]
-        pack(lanes.kept, lane, key)
-        attention, ffn = _counts(key)
-        held = attention * attention_cost + ffn * ffn_cost
-        reason, refused = lanes.source[lane], False
-        if held > limit - taken:
-            excess = held - (limit - taken)
-            excess = _fit(lanes.kept, lane, attention_cost, ffn_cost, excess, f.order, scratch.went)
-            pack(lanes.kept, lane, key)
-            cut_attention, cut_ffn = _counts(key)
-            repaired = cut_attention != attention or cut_ffn != ffn
-            attention, ffn, held = cut_attention, cut_ffn, excess + (limit - taken)
-            refused = excess > 0 or (repaired and lanes.strict[lane])
-            if refused:
-                for block in range(blocks):
-                    lanes.kept[lane, block] = f.floor[block]
-                pack(lanes.kept, lane, key)
-                reason = REFUSED
-            elif repaired and reason == POLICY:
-                reason = REPAIRED
+        reason, refused, held = _shielded(
+            f, lanes.kept, lane, attention_cost, limit - taken, lanes.source[lane],
+            lanes.strict[lane], scratch,
+        )  # fmt: skip
         for block in range(blocks):
             lanes.kept_end[lane, block] = lanes.kept[lane, block]
         place = place_of(entries, key)
@@ -422,6 +584,57 @@ def serve(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scrat
     if found == DONE and len(lanes.row) and not lanes.whole[MISSING, 0]:
         charge(f, lanes, falls, entries)
     return found
+
+
+@compiled
+def _keys(sets: BoolArray, words: int) -> NDArray[np.uint64]:
+    """The keys of kept sets: bool [K, N] -> uint64 [K, words]."""
+    keys = np.empty((len(sets), words), np.uint64)
+    for index in range(len(sets)):
+        pack(sets, index, keys[index])
+    return keys
+
+
+@compiled
+def onward(
+    f: Facts,
+    loaded: BoolArray,
+    kept: BoolArray,
+    able_s: FloatArray,
+    cost: FloatArray,
+    ahead: FloatArray,
+    least: FloatArray,
+    choice: IntArray,
+) -> None:
+    """From each of M loaded sets the choice that costs least, as `plan.best_plan` weighs them, in B lanes.
+
+    Args:
+        loaded: [B, M, N]; kept: executed at the row's start, of K choices, [B, K, N].
+        able_s, cost: of the row's S stretches, [S, B, K]; ahead: cost of a choice without its stall, [B, K].
+        least, choice: written, [B, M].
+    """
+    words = (len(f.floor) + WORD - 1) // WORD
+    left_s, total = np.empty(kept.shape[1]), np.empty(kept.shape[1])
+    for lane in range(len(kept)):
+        before, wanted = _keys(loaded[lane], words), _keys(kept[lane], words)
+        other = np.empty(words, np.uint64)
+        for index in range(len(before)):
+            for place in range(len(wanted)):
+                for word in range(words):
+                    other[word] = wanted[place, word] & ~before[index, word]
+                attention, ffn = _counts(other)
+                returning = attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN]
+                left_s[place], total[place] = returning / f.rates[RESTORE], ahead[lane, place]
+            for stretch in range(len(able_s)):
+                for place in range(len(wanted)):
+                    waited = min(left_s[place], able_s[stretch, lane, place])
+                    total[place] += waited * cost[stretch, lane, place]
+                    left_s[place] -= waited
+            best = 0
+            for place in range(1, len(wanted)):
+                if total[place] < total[best]:
+                    best = place
+            least[lane, index], choice[lane, index] = total[best], best
 
 
 class Sight(NamedTuple):

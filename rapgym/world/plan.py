@@ -4,14 +4,14 @@ It knows all rows and the columns that score. Dynamic programming chooses among 
 it chooses is then served by the simulator itself, so its cost is one that was reached.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from rapgym.arrays import BoolArray, FloatArray
-from rapgym.world import stall
-from rapgym.world.pace import step_for
+from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.world import pace, stall
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.reward import token_loss
 
@@ -46,6 +46,28 @@ def _stretches(world: World, outcome: Outcome, shape: tuple[int, int]) -> list[_
     return found
 
 
+def _onward(
+    world: World, loaded: BoolArray, kept: BoolArray, waits: Sequence[_Stretch], ahead: FloatArray
+) -> FloatArray:
+    """Cost of each choice of a row from each loaded set, and of all that follows.
+
+    Args:
+        loaded: [B, M, N]; kept: executed at the row's start, [B, K, N].
+        ahead: without the stall of the row, [B, K].
+
+    Returns:
+        float64 [B, M, K].
+    """
+    returning = stall.returning_between(world.footprint, loaded, kept)
+    left_s = stall.stall_s(world, returning)
+    total: FloatArray = np.broadcast_to(ahead[:, None], left_s.shape).copy()
+    for stretch in waits:
+        waited = stall.in_second(left_s, stretch.able_s[:, None])
+        total += waited * stretch.cost[:, None]
+        left_s = left_s - waited
+    return total
+
+
 def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> BoolArray:
     """Proposals of the best plan found over `candidates`.
 
@@ -63,7 +85,7 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
     kept = np.empty((rows, lanes, count, world.blocks), dtype=bool)  # executed at a row's start
     waits: list[list[_Stretch]] = []
     own, ends = [], []
-    step = step_for(world, rows * len(tiled))
+    step, twin = pace.step_for(world, rows * len(tiled)), pace.twin_for(world, rows * len(tiled))
     for t in range(rows):
         state = world.state(
             np.repeat((start.row + t) % len(world.rows), count),
@@ -77,27 +99,32 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
         own.append(outcome.terms.total.reshape(lanes, count))
         ends.append(outcome.kept_end.reshape(lanes, count, -1))
 
-    def onward(t: int, loaded: BoolArray, ahead: FloatArray) -> FloatArray:
-        """Cost of each choice at row t from each loaded set: [B, M, N] -> [B, M, K]."""
-        returning = stall.returning_between(world.footprint, loaded, kept[t])
-        left_s = stall.stall_s(world, returning)
-        total: FloatArray = np.broadcast_to(ahead[:, None], left_s.shape).copy()
-        for stretch in waits[t]:
-            waited = stall.in_second(left_s, stretch.able_s[:, None])
-            total += waited * stretch.cost[:, None]
-            left_s = left_s - waited
-        return total
+    def onward(t: int, loaded: BoolArray, ahead: FloatArray) -> tuple[FloatArray, IntArray]:
+        """The least cost at row t from each loaded set, and the choice that has it.
+
+        Args:
+            loaded: [B, M, N]; ahead: cost of each choice and of all that follows, [B, K].
+
+        Returns:
+            float64 [B, M] and int64 [B, M].
+        """
+        if twin is not None:
+            able_s = np.stack([stretch.able_s for stretch in waits[t]])
+            cost = np.stack([stretch.cost for stretch in waits[t]])
+            return twin.onward(loaded, kept[t], able_s, cost, ahead)
+        total = _onward(world, loaded, kept[t], waits[t], ahead)
+        return total.min(axis=2), total.argmin(axis=2)
 
     ahead = [np.zeros((lanes, count))] * rows  # of row t's choice and all rows after it
-    later = np.zeros((lanes, count))
+    later: FloatArray = np.zeros((lanes, count))
     for t in range(rows - 1, -1, -1):
         ahead[t] = own[t] + later
         if t:
-            later = onward(t, ends[t - 1], ahead[t]).min(axis=2)
+            later, _ = onward(t, ends[t - 1], ahead[t])
     proposals = np.empty((rows, lanes, world.blocks), dtype=bool)
     state = start
     for t in range(rows):
-        choice = onward(t, state.loaded[:, None], ahead[t])[:, 0].argmin(axis=1)
-        proposals[t] = candidates[choice]
+        _, choice = onward(t, state.loaded[:, None], ahead[t])
+        proposals[t] = candidates[choice[:, 0]]
         state, _ = step(world, state, proposals[t])
     return proposals

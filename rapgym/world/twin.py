@@ -18,7 +18,9 @@ from rapgym.world.kernel import Facts, Falls, Lanes, Scratch, Sight
 from rapgym.world.lookup import lookup_of
 from rapgym.world.records import Demand, Fall, Outcome, State, World
 from rapgym.world.reward import Seconds, Terms
-from rapgym.world.shield import Reason
+from rapgym.world.shield import Decision, Reason
+
+FEW_FALLS = 64  # for which room is made at once
 
 
 def facts_of(world: World) -> Facts:
@@ -102,9 +104,9 @@ class Twin:
     """Serves rows of one world."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.facts = world, facts_of(world)
+        self.world, self.facts, self._lookup = world, facts_of(world), lookup_of(world.quality)
         words = -(-world.blocks // 64)
-        self._sight: tuple[Layout, Sight] | None = None
+        self._sight: tuple[Layout, Sight, int] | None = None
         self._scratch = Scratch(
             np.empty(world.blocks, np.int64), np.empty(words, np.uint64), np.empty(words, np.uint64)
         )
@@ -140,17 +142,25 @@ class Twin:
         return following, outcome
 
     def observe(self, where: Layout, state: State, age: IntArray) -> tuple[FloatArray, Demand]:
-        """As `encoding.observe_row`, and what each row asks for; both the caller's own.
+        """As `encoding.observe_row`, and what each row asks for; both the caller's own."""
+        seen, asked = self.seen(where, state, age)
+        return seen, Demand(*asked)
+
+    def seen(self, where: Layout, state: State, age: IntArray) -> tuple[FloatArray, IntArray]:
+        """As `encoding.observe_row`, and the fields of each row's `Demand`, [4, B]; the caller's own.
 
         Args:
             where: of which only the units are read; it must be the world's.
             age: rows that each lane has served in this episode, [B].
         """
-        if self._sight is None or self._sight[0] != where:
-            self._sight = where, sight_of(self.world, where)
-        sight = self._sight[1]
+        known = self._sight
+        if known is None or known[0] is not where:  # comparing two takes as long as all the rest
+            if known is None or known[0] != where:
+                size = where.slice_of("headroom_loaded").stop
+                known = where, sight_of(self.world, where), size
+            known = self._sight = where, *known[1:]
+        _, sight, size = known
         count = state.lanes
-        size = where.slice_of("headroom_loaded").stop
         seen = np.empty((count, size), dtype=np.float32)
         asked = np.empty((4, count), dtype=np.int64)
         found = kernel.observe(
@@ -159,7 +169,79 @@ class Twin:
             given(age, np.int64), asked, seen, self._scratch.key,
         )  # fmt: skip
         self._require_rows(found)
-        return seen, Demand(*asked)
+        return seen, asked
+
+    def shield(
+        self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray
+    ) -> Decision:
+        """Bytes and shield alone, as `simulator.Row.decision`; nothing is served."""
+        kept, count = np.empty(proposal.shape, dtype=bool), state.lanes
+        refused, reason = np.empty(count, dtype=bool), np.empty(count, dtype=np.int64)
+        found = kernel.shield(
+            self.facts, given(state.row, np.int64), given(state.limit_row, np.int64),
+            given(state.token_scale, np.float64), given(proposal, np.bool_),
+            given(source, np.int64), given(strict, np.bool_), kept, refused, reason, self._scratch,
+        )  # fmt: skip
+        self._require_rows(found)
+        return Decision(kept, refused, reason)
+
+    def foreseen(
+        self, state: State, loaded: BoolArray, proposal: BoolArray, strict: BoolArray
+    ) -> FloatArray:
+        """What proposals cost a token should memory stay as it is in the row's first second, units of C.
+
+        Args:
+            state: of B lanes; what is loaded there is not read.
+            loaded, proposal, strict: of M decisions in each, lane after lane: [M * B, ...].
+
+        Returns:
+            float64 [M * B].
+        """
+        lookup = self._lookup
+        kept, share = np.empty(proposal.shape, dtype=bool), np.empty(len(proposal))
+        while True:
+            entries = lookup.entries
+            found = kernel.foresee(
+                self.facts, given(state.row, np.int64), given(state.limit_row, np.int64),
+                given(state.token_scale, np.float64), given(loaded, np.bool_),
+                given(proposal, np.bool_), given(strict, np.bool_), kept, share, entries,
+                self._scratch,
+            )  # fmt: skip
+            self._require_rows(found)
+            if found == kernel.DONE:
+                return share
+            if found == kernel.UNKNOWN:
+                lookup.predict(self.world.quality, entries, kernel.unknown(entries))
+            else:
+                lookup.make_room(len(proposal))
+
+    def account(self, state: State, seconds: Seconds) -> tuple[Demand, IntArray, FloatArray]:
+        """What rows asked for, bytes for blocks in their first second, [B], and their terms of cost, [B, 4].
+
+        Args:
+            state: before the rows were served; seconds: how they were spent.
+        """
+        lanes = state.lanes
+        whole, cost = np.empty((5, lanes), dtype=np.int64), np.empty((lanes, 4))
+        found = kernel.account(
+            self.facts, given(state.row, np.int64), given(state.limit_row, np.int64),
+            given(state.token_scale, np.float64), given(seconds.loss, np.float64),
+            given(seconds.stall, np.float64), given(seconds.emergency, np.float64),
+            given(seconds.refused, np.float64), whole[:4], whole[4], cost,
+        )  # fmt: skip
+        self._require_rows(found)
+        return Demand(*whole[:4]), whole[4], cost
+
+    def onward(
+        self, loaded: BoolArray, kept: BoolArray, able_s: FloatArray, cost: FloatArray,
+        ahead: FloatArray,
+    ) -> tuple[FloatArray, IntArray]:  # fmt: skip
+        """The least cost from each loaded set and the choice that has it, [B, M] each; see `plan`."""
+        least = np.empty(loaded.shape[:2])
+        choice = np.empty(loaded.shape[:2], dtype=np.int64)
+        kernel.onward(self.facts, given(loaded, np.bool_), given(kept, np.bool_), able_s, cost,
+                      given(ahead, np.float64), least, choice)  # fmt: skip
+        return least, choice
 
     def _require_rows(self, found: int) -> None:
         if found == kernel.ASTRAY:
@@ -184,9 +266,10 @@ class Twin:
 
     def _serve(self, lanes: Lanes) -> Falls:
         """Fill what is written of lanes: the falls."""
-        lookup, count = lookup_of(self.world.quality), len(lanes.row)
-        room = most = count * min(self.facts.limit_bytes.shape[1], len(self.facts.order) + 1)
-        room = min(count, most)
+        lookup, count = self._lookup, len(lanes.row)
+        most = count * min(self.facts.limit_bytes.shape[1], len(self.facts.order) + 1)
+        # Few lanes have room for all that may fall; of many, few do.
+        room = most if most <= FEW_FALLS else min(count, most)
         falls = falls_of(room, self.world.blocks)
         while True:
             entries = lookup.entries
@@ -218,7 +301,7 @@ def given(array: Any, dtype: Any) -> Any:
     """An array as compiled code takes it: in C order, and of a type that may be written to."""
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
         return array
-    return np.require(array, dtype, ("C", "W"))
+    return np.array(array, dtype, order="C")
 
 
 _last: list[Twin] = []  # of the worlds served last, the latest first

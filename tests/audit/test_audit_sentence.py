@@ -14,6 +14,7 @@ from rapgym.arrays import BoolArray
 from rapgym.audit import entry as audit_entry
 from rapgym.audit import sentence as audit_sentence
 from rapgym.audit import step as audit_step
+from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
 from rapgym.audit.record import Record
@@ -184,7 +185,9 @@ def test_every_decision_of_a_scenario_has_its_sentence(toy_story: Scenario, tmp_
     decided = records(path)
     assert len(decided) > 30
     for record in decided:
-        told = audit_sentence.explained(contexts[record.context], record)
+        context = contexts[record.context]
+        assert isinstance(context, AuditContext)
+        told = audit_sentence.explained(context, record)
         assert told.sentence.startswith(f"Decision {record.decision} (")
         assert told.nats is not None
         # The reference policy does the best that fits: nothing executed on the grid beats it.

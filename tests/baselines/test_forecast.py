@@ -23,7 +23,7 @@ from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
 from rapgym.workload import series
-from rapgym.world import encoding, simulator
+from rapgym.world import encoding, pace, simulator
 from rapgym.world.records import Outcome, World
 
 RNG = np.random.default_rng(0)
@@ -316,3 +316,37 @@ def test_tuning_finds_that_a_fall_in_every_row_can_be_foreseen(
     assert lookup.emergency.sum() > 0
     assert forecasting.emergency.sum() == 0
     assert forecasting.mean_cost < lookup.mean_cost
+
+
+@pytest.mark.parametrize(("notice_s", "rows"), [(0, 3), (0, 40), (1, 200), (9, 60)])
+def test_compiled_outlooks_are_those_of_the_reference(
+    notice_s: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(rows)
+    # Limits that repeat and stay, for ties among pasts; now and then not even the floor fits.
+    limits = np.repeat(rng.integers(10, 49, (rows, 2)) * 10, 2, axis=1)
+    demand = rng.integers(0, 9, rows).tolist()
+    world = toy_world.toy_world(
+        toy_world.toy_rows(demand, limits.tolist()),
+        quality=COLUMNS, restore_bytes_per_s=90.0, notice_s=notice_s, reaction_s=0.3,
+    )  # fmt: skip
+    told, lanes = told_of(world), 3
+    settings: dict[str, Any] = {
+        "shift": [0.0, 1.0, 0.5], "caution": [1.0, 0.7, 0.0], "later": [0.0, 1.0, 0.5]
+    }  # fmt: skip
+    row = rng.integers(0, rows, 24)
+    for at in row.reshape(-1, lanes):
+        state = toy_world.lanes_at(world, at.tolist())
+        state = replace(state, loaded=rng.random((lanes, world.blocks)) < 0.6)
+        seen = encoding.visible(world, state, rng.integers(0, 12, lanes))
+        observation = encoding.observe(world, told.layout, seen)
+        found = list[list[tuple[IntArray, FloatArray]]]()
+        for is_loaded in (False, True):
+            monkeypatch.setattr(pace, "is_loaded", lambda is_loaded=is_loaded: is_loaded)
+            policy = Forecast(**{name: np.array(each) for name, each in settings.items()})
+            policy.reset(lanes, told)
+            read = told.read(observation)
+            found.append([policy.costs(read, lane, {}) for lane in range(lanes)])
+        for (sets, cost), (quick_sets, quick_cost) in zip(*found, strict=True):
+            assert quick_sets.tolist() == sets.tolist()
+            assert quick_cost == pytest.approx(cost, rel=1e-12, abs=1e-13)

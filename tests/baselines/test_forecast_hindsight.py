@@ -127,4 +127,4 @@ def test_it_is_built_from_the_run_of_hindsight(toy_story: Scenario, file: str) -
         registry.settings(entries[0], told, seed=1)
     plain = registry.entry("forecast-plain")
     assert registry.settings(plain, told) == {}
-    assert registry.build(plain, {})._settings == (1.0, 1.0, 1.0)  # type: ignore[attr-defined]
+    assert registry.build(plain, {})._settings == (1.0, 1.0, 1.0)

@@ -19,7 +19,7 @@ from rapgym.scenarios import worlds
 from rapgym.scenarios.catalogue import story_of
 from rapgym.testing import strategies
 from rapgym.testing import worlds as made
-from rapgym.world import encoding, kernel, lookup, simulator
+from rapgym.world import encoding, kernel, lookup, pace, plan, simulator
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Reason
 from rapgym.world.twin import Twin
@@ -278,3 +278,45 @@ def test_no_lanes_are_served_too() -> None:
     strict = np.zeros(0, dtype=bool)
     wanted = simulator.step(world, state, proposal, none, strict)
     assert_equal(Twin(world).step(state, proposal, none, strict), wanted)
+
+
+@given(trials(most_lanes=6), st.data())
+@settings(max_examples=150)
+def test_the_shield_of_the_twin_is_that_of_a_row(trial: Trial, data: st.DataObject) -> None:
+    world, state, twin = trial.world, trial.state, Twin(trial.world)
+    whose = st.sampled_from([Reason.POLICY, Reason.FALLBACK, Reason.WATCHDOG, Reason.OVERRIDE])
+    source = np.array([data.draw(whose) for _ in range(state.lanes)], dtype=np.int64)
+    for proposal in trial.proposals:
+        wanted = simulator.Row(world, state, proposal, source, trial.strict).decision
+        assert raw(twin.shield(state, proposal, source, trial.strict)) == raw(wanted)
+
+
+@given(trials(most_lanes=4), st.integers(0, 2**32))
+@settings(max_examples=60)
+def test_the_plan_is_that_of_the_reference(trial: Trial, seed: int) -> None:
+    world, rng = trial.world, np.random.default_rng(seed)
+    candidates = np.unique((rng.random((9, world.blocks)) < 0.7) | world.floor, axis=0)
+    found = list[Any]()
+    for least in (0, 10**9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pace, "REFERENCE_ROWS", least)
+            found.append(plan.best_plan(world, candidates, trial.state, 4).tolist())
+    assert found[0] == found[1]
+
+
+@given(trials(most_lanes=4))
+def test_the_account_of_a_row_is_what_the_world_says(trial: Trial) -> None:
+    world, state, twin = trial.world, trial.state, Twin(trial.world)
+    for proposal in trial.proposals:
+        row = simulator.Row(world, state, proposal)
+        following, outcome = simulator.step(world, state, proposal)
+        asked, budget, cost = twin.account(state, outcome.seconds)
+        assert raw(asked) == raw(row.demand)
+        assert budget.tolist() == row.budgets[:, 0].tolist()
+        seconds = outcome.seconds
+        lost = [
+            world.ceiling * part for part in (seconds.stall, seconds.emergency, seconds.refused)
+        ]
+        wanted = np.column_stack([seconds.loss, *lost]) / world.window_s
+        assert cost.tolist() == wanted.tolist()
+        state = following

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rapgym.arrays import FloatArray
+from rapgym.arrays import FloatArray, IntArray
 from rapgym.world.encoding import HISTORY, Layout
 
 RECENT_S = 16  # seconds before the last known one that are seen one by one
@@ -57,6 +57,11 @@ class Inputs:
         """float32 [B, O] -> [B, F]."""
         found: FloatArray = self.raw(observation) @ self.linear.T
         return found
+
+    @property
+    def places(self) -> tuple[int, int, int, IntArray]:
+        """For compiled code: the first second, now, the first of recent rows, and the other entries."""
+        return self._seconds.start, self._now, self._seconds.start + self._rows.start, self._rest
 
     def reader(self) -> Callable[[FloatArray], FloatArray]:
         """`raw` of one observation [O], fast: it fills and returns the same array each time."""

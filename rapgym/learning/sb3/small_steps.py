@@ -5,14 +5,14 @@ first layer is computed once a decision, corrected by one column for each block 
 product with importance is added at each step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
 from rapgym.scenarios.lanes import importance_of
-from rapgym.world import encoding
+from rapgym.world import encoding, pace
 from rapgym.world.encoding import Layout
 
 
@@ -62,9 +62,53 @@ class SmallSteps:
         self._drop = (freed[:, None] * self._headroom - self._first[so_far]).astype(np.float32)
         barred = np.where(briefing.train.floor, -np.inf, 0.0)
         self._barred = np.append(barred, 0.0).astype(np.float32)  # 0: legal; the last is STOP
+        self._quick: Callable[[FloatArray], tuple[BoolArray, BoolArray]] | None = None
 
     def propose(self, observation: FloatArray) -> BoolArray:
         """What is kept once the network stops: float32 [B, O] without small steps -> bool [B, N]."""
+        if self._quick is None and pace.is_loaded():
+            self._quick = self._compiled()
+        if self._quick is None:
+            return self.reference(observation)
+        kept, told = self._quick(observation)
+        if not told.all():  # two steps are worth nearly the same
+            kept[~told] = self.reference(observation[~told])
+        return kept
+
+    def _compiled(self) -> Callable[[FloatArray], tuple[BoolArray, BoolArray]]:
+        """What is kept, and which lanes it could tell."""
+        from rapgym.learning.sb3 import quick
+        from rapgym.world.twin import fixed, given
+
+        net = quick.Net(*map(fixed, (self._row, self._row_bias, self._second, self._second_bias,
+                                     self._last, self._last_bias)))  # fmt: skip
+        kv_bytes = [self._footprint.model_kv_token_bytes, self._footprint.layers]
+        units = [self._token_unit, self._card, self._ceiling]
+        steps = quick.Steps(
+            net=net,
+            of_importance=fixed(self._of_importance),
+            headroom=fixed(self._headroom),
+            drop=fixed(self._drop),
+            barred=fixed(self._barred),
+            block=fixed(self._block),
+            pair=fixed(self._pair),
+            floor=fixed(self._floor),
+            demand=fixed(np.array(self._demand, dtype=np.int64)),
+            sizes=fixed(np.array(kv_bytes, dtype=np.int64)),
+            units=fixed(np.array(units, dtype=np.float64)),
+        )
+        scratch = quick.scratch_of(net, len(self._drop))
+
+        def dropped(observation: FloatArray) -> tuple[BoolArray, BoolArray]:
+            lanes = len(observation)
+            kept, told = np.empty((lanes, len(self._drop)), bool), np.empty(lanes, bool)
+            quick.drop(steps, given(observation, np.float32), kept, told, scratch)
+            return kept, told
+
+        return dropped
+
+    def reference(self, observation: FloatArray) -> BoolArray:
+        """`propose` by NumPy."""
         rows = observation @ self._row + self._row_bias
         tokens = np.rint(observation[:, self._demand].astype(np.float64) * self._token_unit)
         held = self._footprint.kv_bytes(tokens.sum(axis=1).astype(np.int64))

@@ -1,0 +1,27 @@
+"""What follows from a world alone, computed once: a bench begins many episodes in the same few worlds."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
+
+from rapgym.world.records import World
+
+Made = TypeVar("Made")
+
+MOST_WORLDS = 8  # told of train and of each third's rest, on two scenarios
+
+
+def once_a_world(make: Callable[[World], Made]) -> Callable[[World], Made]:
+    """Remember what was made of the worlds asked for last, by object; who is given it must not change it."""
+    made: list[tuple[World, Made]] = []
+
+    @wraps(make)
+    def found(world: World) -> Made:
+        for held, each in made:
+            if held is world:
+                return each
+        new = make(world)
+        made[:] = [(world, new), *made[: MOST_WORLDS - 1]]
+        return new
+
+    return found

@@ -35,7 +35,7 @@ from rapgym.scenarios.story import Scenario
 from rapgym.workload import series
 
 # Days of traffic would take days of tuning: scenarios of an hour alone.
-SCENARIOS = ("chat-beside-code", "chat-gqa")
+SCENARIOS = ("chat", "chat-gqa-8bit")
 METHODS = ("static-best", "keep-all", "gsi", LOOKUP, "frontier-margin", "forecast")
 FORESEEING = ("frontier-margin", "forecast")  # the ones whose settings are also carried over
 # Pairings on which settings are tuned, of a scenario's 16: all would take three times as long.

@@ -1,5 +1,6 @@
 """The serving study's tables: costs, verdicts, and the point that was taken."""
 
+from rapgym.quality.history import Share
 from rapgym.studies.pages import serving
 
 RULE = {
@@ -29,6 +30,45 @@ def test_rules_stand_by_cost_with_a_verdict_beside_the_lookup() -> None:
     assert rows[2][2].endswith("not told apart")
     assert rows[1][5:9] == ["90.0%", "1.25", "32.5", "3.0 / 1.5"]
     assert serving.verdict({"low": 0.01, "high": 0.02}) == "more"
+
+
+def test_a_scenario_has_a_line_and_verdicts_are_counted_where_there_are_intervals() -> None:
+    more, less = (
+        {"value": sign * 0.1, "low": sign * 0.1 - 0.05, "high": sign * 0.1 + 0.05}
+        for sign in (1, -1)
+    )
+    rules = dict.fromkeys(("engine", "keep-all-drop", "fixed", "lookup", "hurry", "futures"), RULE)
+    rules["hurry"] = RULE | {"cost": 0.1234}
+    against = {"engine": more, "keep-all-drop": more, "fixed": less, "hurry": less, "futures": more}
+    stretches = {
+        "rules": {"lookup": RULE},
+        "searches": {"a": RULE, "b": RULE | {"cost": 0.07}},
+        "parts": [],
+    }
+    entry = {"scenario": "s-v0", "rules": rules, "against_lookup": against, "stretches": stretches}
+    none = {"value": 0.1, "low": None, "high": None}
+    alone = entry | {
+        "scenario": "hour-v0",
+        "rules": {name: rule | {"low": None, "high": None} for name, rule in rules.items()},
+        "against_lookup": dict.fromkeys(against, none),
+    }
+    text = serving.brief({"scenarios": [entry, alone]})
+    row = cells(text.splitlines()[2])
+    assert row == [
+        "`s-v0`", "0.2000, more", "0.2000, more", "0.2000, less", "0.2000", "`hurry` 0.1234, less", "0.2000", "0.0700",
+    ]  # fmt: skip
+    assert (
+        "The engine of today costs: beside the lookup 1 more, 0 less, 0 not told apart, of 1"
+        in text
+    )
+    assert "The best counts for good cost: beside the lookup 0 more, 1 less" in text
+    assert "- `hour-v0`: a case study" in text
+    assert "0.1234, undecided: one part" in text.splitlines()[3]
+
+
+def test_what_stays_of_a_drop_stands_with_its_error() -> None:
+    text = serving.shares([Share("ffn", 4, 0.45, 0.06, 0.38, 0.1333, 0.0181)])
+    assert cells(text.splitlines()[-1]) == ["ffn", "4", "0.450", "0.060", "0.380", "0.13 (0.02)"]
 
 
 def test_searches_stand_beside_rules_on_the_same_stretches() -> None:

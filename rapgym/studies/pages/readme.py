@@ -16,6 +16,7 @@ from rapgym.bench import results, suitability
 from rapgym.bench.results import Results
 from rapgym.files import places
 from rapgym.policies import registry, serve_rules
+from rapgym.quality import history
 from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
 from rapgym.scenarios.catalogue import by_default, shipped
@@ -23,6 +24,7 @@ from rapgym.studies import maps as maps_study
 from rapgym.studies.pages import cards, figure, front, inputs, marks, questions, site
 from rapgym.studies.pages import maps as maps_page
 from rapgym.studies.pages import results as results_page
+from rapgym.studies.pages import serving as serving_page
 
 ROOT = places.PACKAGE.parent
 RESULTS = places.RESULTS / "bench.csv.xz"
@@ -145,6 +147,10 @@ def parts(found: Results) -> dict[str, str]:
         "fidelity": recorded_runs(),
         "inputs": inputs.page(),
         "serving-rules": serving_rules(),
+        "serving-found": results_page.section(
+            RESULTS.parent, "serving.json", serving_page.brief, "python -m rapgym.studies.serving"
+        ),
+        "history": serving_page.shares(history.read(history.path_of("smollm2-135m"))),
         **site.parts(),
     }
 

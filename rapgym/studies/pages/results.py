@@ -40,7 +40,7 @@ def _made(folder: Path, name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _section(folder: Path, name: str, write: Callable[[dict[str, Any]], str], command: str) -> str:
+def section(folder: Path, name: str, write: Callable[[dict[str, Any]], str], command: str) -> str:
     """A section from a results file, or how to make the file."""
     found = _made(folder, name)
     if found is None:
@@ -154,14 +154,14 @@ def whole(found: Results, folder: Path) -> str:
         bench_report.markdown(entries).strip(),
         "## Learning",
         learning_page.champions(entries),
-        _section(
+        section(
             folder,
             "learning.json",
             learning_page.section,
             "python -m rapgym.studies.learning ablations transfer finetune",
         ),
         "## How much can be known",
-        _section(
+        section(
             folder, "causal.json", causal_page.section, "python -m rapgym.studies.causal.study"
         ),
         "## Rivals",
@@ -170,37 +170,37 @@ def whole(found: Results, folder: Path) -> str:
         ceilings(found.header["rankings"]),
         "## Sensitivity",
         "Made by `python -m rapgym.studies.sensitivity`. One number of a scenario changes at a time.",
-        _section(
+        section(
             folder,
             "sensitivity.json",
             lambda told: sensitivity_report.markdown(told).strip(),
             "make sensitivity",
         ),
         "## Which card a scenario gets",
-        _section(folder, "choice.json", cards_chosen, "python -m rapgym.studies.choice"),
+        section(folder, "choice.json", cards_chosen, "python -m rapgym.studies.choice"),
         "## Where requests wait",
         "The serving engine, RAP-Serve-v0: nats an output token of every request that arrived. Rules "
         "are tuned on stretches of train, with as many settings as any method may try. Intervals are of "
         "95 %, by hours.",
-        _section(folder, "serving.json", serving_page.findings, "python -m rapgym.studies.serving"),
+        section(folder, "serving.json", serving_page.findings, "python -m rapgym.studies.serving"),
         "## Which card and load a serving scenario gets",
-        _section(
+        section(
             folder,
             "serving_choice.json",
             serving_page.chosen,
             "python -m rapgym.studies.serving_choice",
         ),
         "## Quality beyond perplexity",
-        _section(folder, "quality.json", beyond, "python -m rapgym.studies.quality"),
+        section(folder, "quality.json", beyond, "python -m rapgym.studies.quality"),
         "## On a machine",
-        _section(
+        section(
             folder,
             "validate-cpu.json",
             machine,
             "rapgym validate --out baselines/results/validate-cpu.json",
         ),
         "## Predictors",
-        _section(
+        section(
             folder,
             "predictors.json",
             predictor_page.section,

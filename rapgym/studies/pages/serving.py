@@ -1,10 +1,24 @@
 """What the serving study found, in tables."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from rapgym.quality.history import Share
+from rapgym.report.bench import listed
 from rapgym.report.markdown import table
 
 Entry = dict[str, Any]
+PLAIN = (
+    "engine",
+    "keep-all-drop",
+    "fixed",
+    "lookup",
+)  # what a line of the brief table always names
+SAID = {
+    "engine": "The engine of today costs",
+    "keep-all-drop": "Keeping all blocks and dropping them in emergencies costs",
+    "fixed": "The best counts for good cost",
+}
 
 
 def chosen(found: Entry) -> str:
@@ -33,6 +47,75 @@ def chosen(found: Entry) -> str:
         "",
     )
     return found["rule"] + "\n\n" + table(heads, rows)
+
+
+def brief(found: Entry) -> str:
+    """A line a scenario: the engine of today, what beats it, and what knowing the future would save."""
+    rows = [_brief(entry) for entry in found["scenarios"]]
+    heads = (
+        "scenario", "engine of today", "keep-all, drop", "best counts for good", "lookup", "best other rule",
+        "of the stretches: lookup", "best search",
+    )  # fmt: skip
+    return table(heads, rows) + "\n\n" + "\n".join(f"- {line}" for line in said(found["scenarios"]))
+
+
+def _brief(entry: Entry) -> list[str]:
+    rules, against = entry["rules"], entry["against_lookup"]
+    others = [name for name in rules if name not in PLAIN]
+    other = min(others, key=lambda name: rules[name]["cost"])
+    searched = ["-", "-"]
+    if "stretches" in entry:
+        stretches = entry["stretches"]
+        least = min(each["cost"] for each in stretches["searches"].values())
+        searched = [f"{stretches['rules']['lookup']['cost']:.4f}", f"{least:.4f}"]
+    return [
+        f"`{entry['scenario']}`",
+        *(_beside(rules[name], against.get(name)) for name in PLAIN),
+        f"`{other}` {_beside(rules[other], against[other])}",
+        *searched,
+    ]
+
+
+def _beside(rule: Entry, beside: Entry | None) -> str:
+    return f"{rule['cost']:.4f}" + ("" if beside is None else f", {verdict(beside)}")
+
+
+def said(entries: Sequence[Entry]) -> list[str]:
+    """What follows, in sentences: how often each plain rule costs more than the lookup."""
+    judged = [entry for entry in entries if entry["rules"]["lookup"]["low"] is not None]
+    lines = []
+    for name, words in SAID.items():
+        words_of = [verdict(entry["against_lookup"][name]) for entry in judged]
+        counted = [f"{words_of.count(word)} {word}" for word in ("more", "less", "not told apart")]
+        lines.append(
+            f"{words}: beside the lookup {', '.join(counted)}, of {len(judged)} scenarios with intervals."
+        )
+    single = [f"`{entry['scenario']}`" for entry in entries if entry not in judged]
+    if single:
+        lines.append(
+            f"{listed(single)}: a case study, whose test is one part, so that nothing is claimed."
+        )
+    return lines
+
+
+def shares(found: Sequence[Share]) -> str:
+    """What stays of a drop's damage in what was computed under it, as it was measured."""
+    rows = [
+        [
+            each.kind, f"{each.count}", f"{each.throughout:.3f}", f"{each.context:.3f}", f"{each.answer:.3f}",
+            f"{each.share:.2f} ({each.share_se:.2f})",
+        ]
+        for each in found
+    ]  # fmt: skip
+    heads = (
+        "blocks",
+        "dropped",
+        "throughout, nats",
+        "in the context",
+        "in the answer",
+        "share that stays (error)",
+    )
+    return table(heads, rows)
 
 
 def findings(found: Entry) -> str:

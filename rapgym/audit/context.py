@@ -15,6 +15,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray, freeze
 from rapgym.errors import InvalidResult, InvalidSpec
+from rapgym.files import json_text
 from rapgym.model import blocks
 from rapgym.model.memory import Footprint
 from rapgym.quality.columns import QualityColumns
@@ -171,43 +172,34 @@ def of_json(found: dict[str, Any]) -> AuditContext:
     """
     try:
         told = dict(found["footprint"])
-        per_token = _number(told.pop("activation_bytes_per_token"))
-        sizes = {name: _whole(value) for name, value in told.items()}
+        per_token = json_text.number(told.pop("activation_bytes_per_token"))
+        sizes = {name: json_text.whole(value) for name, value in told.items()}
         footprint = Footprint(activation_bytes_per_token=per_token, **sizes)
         n = 2 * footprint.layers if footprint.layers <= LARGEST["layers"] else 0
         if n < 2:
             raise InvalidSpec(f"a model has 1 to {LARGEST['layers']} layers")
-        grid = [(blocks.kept_of(_text(key), n), _number(nll)) for key, nll in found["grid"]]
+        grid = [
+            (blocks.kept_of(json_text.words(key), n), json_text.number(nll))
+            for key, nll in found["grid"]
+        ]
         return AuditContext(
-            **{name: _text(found[name]) for name in ("scenario", "policy", "split", "table")},
-            table_sha256=_text(found["table_sha256"]),
+            **{
+                name: json_text.words(found[name])
+                for name in ("scenario", "policy", "split", "table")
+            },
+            table_sha256=json_text.words(found["table_sha256"]),
             footprint=footprint,
-            order=np.array([_whole(block) for block in found["order"]], dtype=np.int64),
-            ceiling=_number(found["ceiling"]),
-            window_s=_whole(found["window_s"]),
+            order=np.array([json_text.whole(block) for block in found["order"]], dtype=np.int64),
+            ceiling=json_text.number(found["ceiling"]),
+            window_s=json_text.whole(found["window_s"]),
             grid_kept=np.array([kept for kept, _ in grid], dtype=bool).reshape(len(grid), n),
             grid_nll=np.array([nll for _, nll in grid], dtype=np.float64),
-            observation=tuple((_text(name), _whole(size)) for name, size in found["observation"]),
-            card_bytes=_whole(found["card_bytes"]),
-            token_unit=_whole(found["token_unit"]),
+            observation=tuple(
+                (json_text.words(name), json_text.whole(size))
+                for name, size in found["observation"]
+            ),
+            card_bytes=json_text.whole(found["card_bytes"]),
+            token_unit=json_text.whole(found["token_unit"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InvalidResult(f"it describes no context ({type(error).__name__}: {error})") from error
-
-
-def _whole(value: object) -> int:
-    if type(value) is not int or abs(value) >= 1 << 62:
-        raise ValueError("a whole number is missing")
-    return value
-
-
-def _number(value: object) -> float:
-    if type(value) not in (int, float):
-        raise ValueError("a number is missing")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a text is missing")
-    return value

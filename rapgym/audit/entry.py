@@ -4,7 +4,6 @@ Numbers have ranges in which no arithmetic overflows.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from rapgym.audit import context as audit_context
 from rapgym.audit.context import AuditContext
@@ -24,15 +23,7 @@ def record_of(found: Line) -> Record:
     Raises:
         InvalidResult: it lacks something, or a number is out of its range.
     """
-    told, values = found.fields, dict[str, Any]()
-    for field in FIELDS:
-        if field.name not in told:
-            raise InvalidResult(f"line {found.head.seq} has no {field.name}")
-        value = told[field.name]
-        if not field.holds(value):
-            raise InvalidResult(f"line {found.head.seq} holds what no decision has: {field.name}")
-        values[field.name] = None if value is None else field.kind.read(value)
-    return Record(**values)
+    return Record(**found.stated(FIELDS))
 
 
 def context_of(found: Line) -> tuple[str, AuditContext | ServeContext]:

@@ -4,14 +4,14 @@ A log may come from anybody: it is read line by line, as JSON, with a limit on t
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from rapgym.audit.chain import FIRST, FORMAT, START, Head, link_of
-from rapgym.audit.record import LATEST_US
+from rapgym.audit.record import LATEST_US, Field
 from rapgym.errors import DataUnavailable, InvalidResult
 from rapgym.files import incoming, limits
 
@@ -27,6 +27,24 @@ class Line:
     previous: str
     kind: str
     fields: dict[str, Any]
+
+    def stated(self, fields: Iterable[Field]) -> dict[str, Any]:
+        """What the line says of each of some fields, by name.
+
+        Raises:
+            InvalidResult: it lacks one, or one is out of its range.
+        """
+        values = dict[str, Any]()
+        for field in fields:
+            if field.name not in self.fields:
+                raise InvalidResult(f"line {self.head.seq} has no {field.name}")
+            value = self.fields[field.name]
+            if not field.holds(value):
+                raise InvalidResult(
+                    f"line {self.head.seq} holds what no decision has: {field.name}"
+                )
+            values[field.name] = None if value is None else field.kind.read(value)
+        return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,15 +163,24 @@ def read(path: Path) -> Results:
     Raises:
         InvalidResult: the file is not there, damaged, or no results file.
     """
+    return parsed(content_of(path, "rapgym bench"), str(path))
+
+
+def content_of(path: Path, command: str) -> bytes:
+    """The bytes of a results file.
+
+    Args:
+        command: that makes it, without --out.
+
+    Raises:
+        InvalidResult: it is not there, too large, or cannot be read.
+    """
     try:
-        content = incoming.bounded(path, limits.PACKED)
+        return incoming.bounded(path, limits.PACKED)
     except FileNotFoundError:
-        raise InvalidResult(
-            f"{path} is not there; make it with: rapgym bench --out {path}"
-        ) from None
+        raise InvalidResult(f"{path} is not there; make it with: {command} --out {path}") from None
     except (OSError, ValueError) as error:
         raise InvalidResult(f"{path} is no results file that can be read: {error}") from error
-    return parsed(content, str(path))
 
 
 def parsed(content: bytes, name: str) -> Results:

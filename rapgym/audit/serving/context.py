@@ -16,6 +16,7 @@ import numpy as np
 from rapgym.arrays import IntArray
 from rapgym.audit.context import LARGEST, LONGEST_NAME
 from rapgym.errors import InvalidResult, InvalidSpec, RapgymError
+from rapgym.files import json_text
 from rapgym.model.memory import Footprint
 from rapgym.scenarios import tables
 from rapgym.scenarios.serving import ServeScenario
@@ -162,27 +163,31 @@ def of_json(found: dict[str, Any]) -> ServeContext:
             footprint=Footprint(**footprint),
             limit_bytes=np.ones(1, dtype=np.int64),
             goes_next=goes_next,
-            link_bytes_per_s=_number(found["link_bytes_per_s"]),
-            reaction_s=_number(found["reaction_s"]),
+            link_bytes_per_s=json_text.number(found["link_bytes_per_s"]),
+            reaction_s=json_text.number(found["reaction_s"]),
             step_tokens=int(profile["step_tokens"]),
         )
         shed_s = found["shed_s"]
         world = ServeWorld(
             spans=(_nothing(),),
             card=card,
-            card_bytes=_whole(found["card_bytes"]),
+            card_bytes=json_text.whole(found["card_bytes"]),
             profile=ServingProfile(**profile),
-            harm=Harm(nll, np.array(found["history_share"], np.float64), _number(found["ceiling"])),
+            harm=Harm(
+                nll,
+                np.array(found["history_share"], np.float64),
+                json_text.number(found["ceiling"]),
+            ),
             deadlines=Deadlines(**_numbers(found["deadlines"], Deadlines)),
-            shed_s=math.inf if shed_s is None else _number(shed_s),
+            shed_s=math.inf if shed_s is None else json_text.number(shed_s),
             means=Means(**_numbers(found["means"], Means)),
         )
         return ServeContext(
-            scenario=_text(found["scenario"]),
-            policy=_text(found["policy"]),
-            split=_text(found["split"]),
-            table=_text(found["table"]),
-            table_sha256=_text(found["table_sha256"]),
+            scenario=json_text.words(found["scenario"]),
+            policy=json_text.words(found["policy"]),
+            split=json_text.words(found["split"]),
+            table=json_text.words(found["table"]),
+            table_sha256=json_text.words(found["table_sha256"]),
             world=world,
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, RapgymError) as error:
@@ -196,27 +201,9 @@ def _numbers(told: Any, kind: type) -> dict[str, Any]:
         raise ValueError(f"it is no {kind.__name__}")
     for name, value in told.items():
         if name == "name":
-            _text(value)
+            json_text.words(value)
         elif type(value) not in (int, float, bool) or not math.isfinite(value):
             raise ValueError(f"{name} is no number")
         elif name in MOST_OF_STEP or (kind is Footprint and name != "activation_bytes_per_token"):
-            _whole(value)
+            json_text.whole(value)
     return told
-
-
-def _whole(value: object) -> int:
-    if type(value) is not int or abs(value) >= 1 << 62:
-        raise ValueError("a whole number is missing")
-    return value
-
-
-def _number(value: object) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise ValueError("a number is missing")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a text is missing")
-    return value

@@ -10,7 +10,7 @@ from rapgym.audit.read import Line
 from rapgym.audit.serving import context as audit_context
 from rapgym.audit.serving.context import WORLD, ServeContext
 from rapgym.audit.serving.record import FIELDS, WRITTEN, ServeRecord
-from rapgym.errors import InvalidResult, InvalidSpec
+from rapgym.errors import InvalidSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +56,7 @@ def record_of(found: Line) -> ServeRecord:
     Raises:
         InvalidResult: it lacks something, or a number is out of its range.
     """
-    told, values = found.fields, dict[str, Any]()
-    for field in FIELDS:
-        if field.name not in told:
-            raise InvalidResult(f"line {found.head.seq} has no {field.name}")
-        value = told[field.name]
-        if not field.holds(value):
-            raise InvalidResult(f"line {found.head.seq} holds what no decision has: {field.name}")
-        values[field.name] = None if value is None else field.kind.read(value)
-    return ServeRecord(**values)
+    return ServeRecord(**found.stated(FIELDS))
 
 
 def context_of(found: Line) -> ServeContext:

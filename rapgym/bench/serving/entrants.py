@@ -59,15 +59,10 @@ class ServeEntrant(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RuleEntrant:
-    """A rule of the package, which draws nothing at random."""
+class _Package:
+    """What is the package's own, and draws nothing at random."""
 
-    name: str
-
-    @property
-    def kind(self) -> Kind:
-        return cells.KINDS[self.name]
+    __slots__ = ()
 
     @property
     def is_own(self) -> bool:
@@ -79,6 +74,17 @@ class RuleEntrant:
     def basis(self) -> dict[str, Any]:
         return {}
 
+
+@dataclass(frozen=True, slots=True)
+class RuleEntrant(_Package):
+    """A rule."""
+
+    name: str
+
+    @property
+    def kind(self) -> Kind:
+        return cells.KINDS[self.name]
+
     def run(
         self, story: ServeScenario, seed: int, lookup: ServeAbout | None, *, searches: bool
     ) -> ServeCell:
@@ -86,7 +92,7 @@ class RuleEntrant:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchEntrant:
+class SearchEntrant(_Package):
     """A search that knows the future, on stretches alone."""
 
     search: Search
@@ -98,16 +104,6 @@ class SearchEntrant:
     @property
     def kind(self) -> Kind:
         return ORACLE
-
-    @property
-    def is_own(self) -> bool:
-        return False
-
-    def seeds(self, asked: Sequence[int]) -> Sequence[int]:
-        return (0,)
-
-    def basis(self) -> dict[str, Any]:
-        return {}
 
     def run(
         self, story: ServeScenario, seed: int, lookup: ServeAbout | None, *, searches: bool

@@ -15,7 +15,7 @@ import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
 from rapgym.bench import result_columns
-from rapgym.bench.results import DECIMALS, LONGEST_NAME, SERVING
+from rapgym.bench.results import DECIMALS, LONGEST_NAME, SERVING, content_of
 from rapgym.bench.serving.cells import ServeCell
 from rapgym.bench.serving.records import ServeAbout, ServeScore
 from rapgym.errors import InvalidResult, RapgymError
@@ -108,15 +108,7 @@ def read(path: Path) -> ServeResults:
     Raises:
         InvalidResult: the file is not there, damaged, or no results file of the serving world.
     """
-    try:
-        content = incoming.bounded(path, limits.PACKED)
-    except FileNotFoundError:
-        raise InvalidResult(
-            f"{path} is not there; make it with: rapgym bench --scenario serve-chat-gqa --out {path}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InvalidResult(f"{path} is no results file that can be read: {error}") from error
-    return parsed(content, str(path))
+    return parsed(content_of(path, "rapgym bench --scenario serve-chat-gqa"), str(path))
 
 
 def parsed(content: bytes, name: str) -> ServeResults:

@@ -18,9 +18,7 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit.context import AuditContext
 from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
-from rapgym.audit.serving import step as serving_step
 from rapgym.envs.play import close_step
-from rapgym.envs.serve_play import ServePlay
 from rapgym.errors import InvalidSpec
 from rapgym.guard import foreign
 from rapgym.guard.foreign import Terms
@@ -220,12 +218,15 @@ def audit_env(env: Env[Any, Any] | VectorEnv[Any, Any, Any], log: AuditLog, *, p
         >>> (folder / "decisions.jsonl").read_text().count('"reason"') > 0
         True
     """
-    play = getattr(env.unwrapped, "_play", None)
-    if isinstance(play, ServePlay):
-        serving_step.audit(play, log, policy=policy)
-        return
     lanes = getattr(env.unwrapped, "lanes", None)
     if not isinstance(lanes, Lanes):
+        from rapgym.audit.serving import step as serving_step
+        from rapgym.envs.serve_play import ServePlay  # as that: loads numba
+
+        play = getattr(env.unwrapped, "_play", None)
+        if isinstance(play, ServePlay):
+            serving_step.audit(play, log, policy=policy)
+            return
         raise InvalidSpec(
             f"{env.unwrapped!r} is no environment of rapgym; several in one are made by "
             "gymnasium.make_vec without vectorization_mode"

@@ -2,17 +2,19 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray, freeze
 from rapgym.errors import InvalidSpec
-from rapgym.serving import kernel
 from rapgym.serving.card import Card
 from rapgym.serving.cost import Deadlines, Harm
 from rapgym.serving.profile import ServingProfile
 from rapgym.serving.requests import Requests
+
+if TYPE_CHECKING:
+    from rapgym.serving import kernel
 
 US = 1_000_000  # microseconds in a second
 PIECE_S = 3600
@@ -139,8 +141,10 @@ class ServeWorld:
         found: IntArray = np.asarray(span.limit_bytes[seconds], dtype=np.int64)
         return found
 
-    def served(self, part: Part) -> tuple[kernel.World, kernel.Lane]:
+    def served(self, part: Part) -> "tuple[kernel.World, kernel.Lane]":
         """A part as the compiled engine has it, and a lane at its start."""
+        from rapgym.serving import kernel  # loads numba
+
         made = kernel.world_of(
             self.requests(part), self.card_of(part), self.profile, self.harm, self.deadlines
         )

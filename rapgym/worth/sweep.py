@@ -25,7 +25,6 @@ from rapgym.worth.axes import Axis, Place, Story, Value
 from rapgym.worth.point import Point
 
 MOST_POINTS = 400
-_LINES_APART = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +136,17 @@ def turns(columns: int, lines: int) -> list[int]:
     A small card takes ten times a large one. Each run of so many places as there are columns holds one
     of every column, and its lines lie apart: what is left is then told from what was.
     """
-    step = next(
-        k for k in range(max(columns * 3 // 8, 1), 2 * columns) if math.gcd(k, columns) == 1
-    )
-    across = [place * step % columns for place in range(columns)]
+    across = [place * _apart(columns) % columns for place in range(columns)]
     return [
-        (column * _LINES_APART + turn) % lines * columns + column
+        (column * _apart(lines) + turn) % lines * columns + column
         for turn in range(lines)
         for column in across
     ]
+
+
+def _apart(count: int) -> int:
+    """How far apart of so many places two are that follow each other, so that each has its turn."""
+    return next(k for k in range(max(count * 3 // 8, 1), 2 * count) if math.gcd(k, count) == 1)
 
 
 def _found(

@@ -15,7 +15,9 @@ def test_nothing_but_the_entry_imports_the_command_line() -> None:
     found = set()
     for path in OUTSIDE:
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in getattr(node, "names", [])]
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            names = [alias.name for alias in node.names]
             if isinstance(node, ast.ImportFrom):
                 names = [f"{node.module}.{name}" for name in names]
             if any(f"{name}.".startswith("rapgym.cli.") for name in names):

@@ -119,8 +119,8 @@ def _asked_of(found: Results, folder: Path) -> tuple[list[Asked], list[str]]:
             "The questions of the field are asked of the headline, and no scenario here is of it."
         ]
     try:
-        runs = beside.read(folder, "fidelity.json")
-        return questions.all_asked(found, runs), []
+        runs, served = (beside.read(folder, name) for name in ("fidelity.json", "serving.json"))
+        return questions.all_asked(found, runs, served), []
     except (RapgymError, LookupError, ValueError, TypeError, AttributeError) as error:
         return [], [f"The questions of the field cannot be asked of this file here: {error}."]
 

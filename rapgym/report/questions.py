@@ -40,7 +40,7 @@ for the number of questions. Calibration text orders sets as test text does wher
 of their costs, over the whole grid, is at least {SAME_ORDER:g}. Calibration pays for itself where the text
 that it read is earned back, beside dropping blocks at random, by the output tokens of one day like the
 test rows. Simulator and machine agree where the means of a recorded run are met within 1 % (first
-token, token by token) and 0.5 % (end to end)."""
+token, token by token) and 0.5 % (end to end). Where requests wait, intervals are by hours of test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,17 @@ QUESTIONS = (
 )
 MACHINE = "Does the simulator agree with the machine?"
 AGREE = "The serving engine, fitted on half of a recorded run, meets the whole"
+# Of RAP-Serve-v0: beside which rule the lookup is asked what.
+WAITING = {
+    "engine": (
+        "Does it pay where requests wait?",
+        "The lookup costs less than the engine of today, which sheds and preempts",
+    ),
+    "keep-all-drop": (
+        "Where requests wait, does deciding ahead pay?",
+        "The lookup costs less than keeping all blocks until memory falls",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +191,15 @@ class Asked:
         return overall([each.verdict for _, each in self.answers if each])
 
 
-def all_asked(found: Results, runs: Sequence[dict[str, Any]] | None) -> list[Asked]:
+def all_asked(
+    found: Results, runs: Sequence[dict[str, Any]] | None, served: dict[str, Any] | None = None
+) -> list[Asked]:
     """Every question with its answers over the headline's scenarios.
 
     Args:
         runs: recorded runs beside their simulation, as fidelity.json has them; None: they are not here,
             and nothing is asked of the machine.
+        served: the study of the serving engine, as serving.json has it; None: nothing is asked of it.
     """
     headline = [
         group for group in bench_report.by_scenario(found.scores).values() if group[0].headline
@@ -202,7 +216,30 @@ def all_asked(found: Results, runs: Sequence[dict[str, Any]] | None) -> list[Ask
         )
         for question in QUESTIONS
     ]
+    if served is not None:
+        asked += [
+            Asked(question, hypothesis, waiting(served, rule))
+            for rule, (question, hypothesis) in WAITING.items()
+        ]
     return asked if runs is None else [*asked, Asked(MACHINE, AGREE, recorded(runs))]
+
+
+def waiting(served: dict[str, Any], rule: str) -> list[tuple[str, Answer | None]]:
+    """What each serving scenario says of the lookup beside a rule; a single part of test decides nothing."""
+    found: list[tuple[str, Answer | None]] = []
+    for entry in served["scenarios"]:
+        more = entry["against_lookup"][rule]  # cost of the rule, less the lookup's
+        told = f"{-more['value']:+.4f} nats a token"
+        verdict: Verdict = "undecided"
+        if more["low"] is None:
+            told += ", one part"
+        else:
+            told += f" {bench_report.interval_of(-more['high'], -more['low'])}"
+            verdict = (
+                "confirmed" if more["low"] > 0 else "refuted" if more["high"] < 0 else "undecided"
+            )
+        found.append((bench_report.plain(entry["scenario"]), Answer(verdict, told)))
+    return found
 
 
 def recorded(runs: Sequence[dict[str, Any]]) -> list[tuple[str, Answer | None]]:

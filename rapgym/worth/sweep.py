@@ -146,7 +146,9 @@ def turns(columns: int, lines: int) -> list[int]:
 
 def _apart(count: int) -> int:
     """How far apart of so many places two are that follow each other, so that each has its turn."""
-    return next(k for k in range(max(round(count * 3 / 8), 1), 2 * count) if math.gcd(k, count) == 1)
+    return next(
+        k for k in range(max(round(count * 3 / 8), 1), 2 * count) if math.gcd(k, count) == 1
+    )
 
 
 def _found(

@@ -119,6 +119,24 @@ def test_a_recorded_run_is_met_within_what_was_said() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("more", "verdict", "number"),
+    [
+        ({"value": 0.2, "low": 0.1, "high": 0.3}, "confirmed", "-0.2000 nats a token [-0.3000, -0.1000]"),
+        ({"value": -0.2, "low": -0.3, "high": -0.1}, "refuted", "+0.2000 nats a token [+0.1000, +0.3000]"),
+        ({"value": 0.2, "low": -0.1, "high": 0.5}, "undecided", "-0.2000 nats a token [-0.5000, +0.1000]"),
+        ({"value": 0.2, "low": None, "high": None}, "undecided", "-0.2000 nats a token, one part"),
+    ],
+)  # fmt: skip
+def test_where_requests_wait_the_interval_decides(
+    more: dict[str, float | None], verdict: str, number: str
+) -> None:
+    served = {"scenarios": [{"scenario": "serve-toy-v0", "against_lookup": {"engine": more}}]}
+    ((name, answer),) = questions.waiting(served, "engine")
+    assert answer == questions.Answer(verdict, number)  # type: ignore[arg-type]
+    assert name == "serve-toy"
+
+
 def test_a_report_shows_questions_with_verdicts_and_what_these_mean(benched: Results) -> None:
     told = questions.Answer("confirmed", "`a` less `b`: -0.1")
     asked = [questions.Asked("Is it?", "It is", [("one", told), ("two", None)])]

@@ -1,10 +1,9 @@
 """The questions that rapgym was made for, with their verdicts, in Markdown."""
 
-import json
 from pathlib import Path
 
 from rapgym.bench.results import Results
-from rapgym.report import questions
+from rapgym.report import beside, questions
 from rapgym.report.markdown import table
 
 
@@ -14,7 +13,8 @@ def page(found: Results, folder: Path) -> str:
     Args:
         folder: of the other results.
     """
-    asked = questions.all_asked(found, json.loads((folder / "fidelity.json").read_text()))
+    runs, served = (beside.read(folder, name) for name in ("fidelity.json", "serving.json"))
+    asked = questions.all_asked(found, runs, served)
     rows = [[each.asked, each.hypothesis, each.verdict] for each in asked]
     details = [
         [each.asked, f"`{name}`", answer.verdict, answer.number]

@@ -15,9 +15,9 @@ PLAIN = (
     "lookup",
 )  # what a line of the brief table always names
 SAID = {
-    "engine": "The engine of today costs",
-    "keep-all-drop": "Keeping all blocks and dropping them in emergencies costs",
-    "fixed": "The best counts for good cost",
+    "engine": "The engine of today",
+    "keep-all-drop": "Keeping all blocks until memory falls",
+    "fixed": "One pair of counts for good, the best on train,",
 }
 
 
@@ -77,7 +77,8 @@ def _brief(entry: Entry) -> list[str]:
 
 
 def _beside(rule: Entry, beside: Entry | None) -> str:
-    return f"{rule['cost']:.4f}" + ("" if beside is None else f", {verdict(beside)}")
+    judged = beside is not None and beside["low"] is not None
+    return f"{rule['cost']:.4f}" + (f", {verdict(beside)}" if beside and judged else "")
 
 
 def said(entries: Sequence[Entry]) -> list[str]:
@@ -86,9 +87,9 @@ def said(entries: Sequence[Entry]) -> list[str]:
     lines = []
     for name, words in SAID.items():
         words_of = [verdict(entry["against_lookup"][name]) for entry in judged]
-        counted = [f"{words_of.count(word)} {word}" for word in ("more", "less", "not told apart")]
         lines.append(
-            f"{words}: beside the lookup {', '.join(counted)}, of {len(judged)} scenarios with intervals."
+            f"{words} costs more than the lookup on {words_of.count('more')} of {len(judged)} scenarios with "
+            f"intervals, less on {words_of.count('less')}."
         )
     single = [f"`{entry['scenario']}`" for entry in entries if entry not in judged]
     if single:

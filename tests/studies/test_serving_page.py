@@ -62,6 +62,16 @@ def test_a_scenario_has_a_line_and_verdicts_are_counted_where_there_are_interval
         "- One pair of counts for good, the best on train, costs more than the lookup on 0" in text
     )
     assert "- `hour-v0`: a case study" in text
+    said = serving.sentence({"scenarios": [entry, alone]})
+    assert (
+        "the lookup costs 100% of what today's engine costs and 0.100 [0.050, 0.150] nats less"
+        in said
+    )
+    assert "on `s`." in said
+    assert "hour" not in said.replace("by hours", "")
+    assert "There deciding ahead pays" in said
+    unsure = entry | {"against_lookup": against | {"keep-all-drop": less}}
+    assert "pays" not in serving.sentence({"scenarios": [entry, unsure]})
     assert cells(text.splitlines()[3])[5] == "`hurry` 0.1234"
 
 

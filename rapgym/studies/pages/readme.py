@@ -92,6 +92,12 @@ def serving_rules() -> str:
     return table(("rule", "what it does"), rows, left=2)
 
 
+def waiting() -> str:
+    """What the study of the serving engine adds to what was found; nothing where it was not made."""
+    path = RESULTS.parent / "serving.json"
+    return f"\n- {serving_page.sentence(json.loads(path.read_text()))}" if path.exists() else ""
+
+
 def policies() -> str:
     """The methods that are compared."""
     rows = [[f"`{e.name}`", e.kind, e.summary] for e in registry.POLICIES]
@@ -131,7 +137,7 @@ def parts(found: Results) -> dict[str, str]:
         "maps": f"{maps_page.image(maps, f'figures/{MAPS.name}')}\n\n{maps_page.rows(maps)}",
         "figure": front.image(entries, FIGURE.relative_to(ROOT).as_posix()),
         "decide": front.decide(entries),
-        "brief": front.brief(entries),
+        "brief": front.brief(entries) + waiting(),
         "table": front.costs(entries),
         "commands": commands(),
         "scenarios": scenarios(),

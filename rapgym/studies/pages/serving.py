@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rapgym.quality.history import Share
+from rapgym.report import bench as bench_report
 from rapgym.report.bench import listed
 from rapgym.report.markdown import table
 
@@ -97,6 +98,26 @@ def said(entries: Sequence[Entry]) -> list[str]:
             f"{listed(single)}: a case study, whose test is one part, so that nothing is claimed."
         )
     return lines
+
+
+def sentence(found: Entry) -> str:
+    """What the scenarios with intervals say, for a page that says more."""
+    told, words = list[str](), set[str]()
+    for entry in found["scenarios"]:
+        beside, rules = entry["against_lookup"]["keep-all-drop"], entry["rules"]
+        if beside["low"] is None:
+            continue
+        words.add(verdict(beside))
+        less = f"{beside['value']:.3f} [{beside['low']:.3f}, {beside['high']:.3f}] nats less"
+        told.append(
+            f"{rules['lookup']['cost'] / rules['engine']['cost']:.0%} of what today's engine costs and {less} than "
+            f"dropping as memory falls on `{bench_report.plain(entry['scenario'])}`"
+        )
+    pays = " There deciding ahead pays." if words == {"more"} else ""
+    return (
+        f"**Where requests wait** (`RAP-Serve-v0`, days of synthetic traffic): the lookup costs {listed(told)}."
+        f"{pays} Intervals of 95 %, by hours."
+    )
 
 
 def shares(found: Sequence[Share]) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 
 from rapgym.bench.cells import BOUND, LOOKUP
 from rapgym.bench.sensitivity import FORESEEING, METHODS, Entry
+from rapgym.errors import InvalidSpec
+from rapgym.scenarios import catalogue
 
 LABELS = {
     "": "as stated",
@@ -37,6 +39,16 @@ def label(entry: Entry) -> str:
     """What is changed, in words."""
     value = entry["value"]
     return LABELS[entry["field"]].format(f"{value:g}" if isinstance(value, float) else value)
+
+
+def short_label(entry: Entry) -> str:
+    """`label`, but a card by how much it is larger than the scenario's own, where that is known."""
+    if entry["field"] != "card_gib":
+        return label(entry)
+    try:
+        return f"card {entry['value'] - catalogue.scenario(entry['scenario']).card_gib:+g} GiB"
+    except InvalidSpec:
+        return label(entry)
 
 
 def columns(found: Sequence[Entry]) -> list[list[str]]:

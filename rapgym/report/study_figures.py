@@ -121,7 +121,10 @@ def sensitivity(found: Mapping[str, Any]) -> "go.Figure":
     """
     go = drawing.graph_objects()
     groups = sensitivity_report.by_scenario(found)
-    names = list(dict.fromkeys(sensitivity_report.label(e) for g in groups.values() for e in g))
+    # A line means the same in all scenarios: their cards differ, and what is added to them does not.
+    names = list(
+        dict.fromkeys(sensitivity_report.short_label(e) for g in groups.values() for e in g)
+    )
     traces = []
     for scenario, group in groups.items():
         for kind, policy in enumerate(FORESEEING):
@@ -137,7 +140,7 @@ def sensitivity(found: Mapping[str, Any]) -> "go.Figure":
                     visible=scenario == next(iter(groups)),
                     mode="markers",
                     x=x,
-                    y=[names.index(sensitivity_report.label(e)) + shift for e, _ in own],
+                    y=[names.index(sensitivity_report.short_label(e)) + shift for e, _ in own],
                     error_x={
                         "type": "data",
                         "symmetric": False,

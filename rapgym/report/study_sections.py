@@ -265,7 +265,7 @@ def _serving(found: Any) -> Section:
                 "figure-serving",
                 study_figures.serving_costs(found),
                 f"Cost of each rule with its interval, one of {len(found['scenarios'])} scenarios at a time; {NUMBERS}",
-                "Left is better. Intervals are of 95 %.",
+                "Left is better. Intervals are of 95 %, by hours of test; none where it is a single part.",
                 choices=_choices([entry["scenario"] for entry in found["scenarios"]]),
             )
         ],

@@ -13,6 +13,7 @@ from report_pages import studies, write_studies
 from rapgym.files import places
 from rapgym.quality import harm
 from rapgym.report import beside, calibration, study_figures, study_sections
+from rapgym.report import sensitivity as sensitivity_report
 from rapgym.scenarios import tables
 from rapgym.scenarios.story import Scenario
 
@@ -93,6 +94,21 @@ def test_sensitivity_is_the_difference_from_the_lookup() -> None:
     assert [*forecast.error_x.array] == pytest.approx([0.04, 0.04])
     assert [*forecast.error_x.arrayminus] == pytest.approx([0.03, 0.03])
     assert margin.hovertext[1].startswith("restore_s = 8<br>")
+
+
+def test_a_card_is_shown_by_what_is_added_to_the_scenarios_own() -> None:
+    entry = {"scenario": "chat-v0", "field": "card_gib", "value": 36}
+    assert sensitivity_report.short_label(entry) == "card -4 GiB"
+    assert sensitivity_report.short_label(entry | {"scenario": "mine-v0"}) == "card = 36 GiB"
+    assert sensitivity_report.short_label(entry | {"field": "window_s", "value": 5}) == "W = 5 s"
+
+
+def test_a_single_part_has_no_bar() -> None:
+    found = studies("toy-v0")["serving.json"]
+    for rule in found["scenarios"][0]["rules"].values():
+        rule["low"] = rule["high"] = None
+    (rules,) = study_figures.serving_costs(found).data
+    assert [*rules.error_x.array] == [*rules.error_x.arrayminus] == [0, 0]
 
 
 def test_machine_and_serving_show_their_studies() -> None:

@@ -27,7 +27,7 @@ def test_rules_stand_by_cost_with_a_verdict_beside_the_lookup() -> None:
     assert [row[0] for row in rows] == ["`hurry`", "`lookup`", "`engine`"]
     assert rows[0][2] == "-0.0500 [-0.0800, -0.0100] less"
     assert rows[1][2] == ""
-    assert rows[2][2].endswith("not told apart")
+    assert rows[2][2].endswith("undecided")
     assert rows[1][5:9] == ["90.0%", "1.25", "32.5", "3.0 / 1.5"]
     assert serving.verdict({"low": 0.01, "high": 0.02}) == "more"
 

@@ -203,4 +203,4 @@ def verdict(beside: Entry) -> str:
         return "undecided: one part"
     if beside["high"] < 0:
         return "less"
-    return "more" if beside["low"] > 0 else "not told apart"
+    return "more" if beside["low"] > 0 else "undecided"

@@ -21,7 +21,7 @@ from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
 from rapgym.scenarios.catalogue import by_default, shipped
 from rapgym.studies import maps as maps_study
-from rapgym.studies.pages import cards, figure, front, inputs, marks, questions, site
+from rapgym.studies.pages import cards, discount, figure, front, inputs, marks, questions, site
 from rapgym.studies.pages import maps as maps_page
 from rapgym.studies.pages import results as results_page
 from rapgym.studies.pages import serving as serving_page
@@ -155,6 +155,9 @@ def parts(found: Results) -> dict[str, str]:
         "serving-rules": serving_rules(),
         "serving-found": results_page.section(
             RESULTS.parent, "serving.json", serving_page.brief, "python -m rapgym.studies.serving"
+        ),
+        "discount": results_page.section(
+            RESULTS.parent, "discount.json", discount.page, "python -m rapgym.studies.discount"
         ),
         "history": serving_page.shares(history.read(history.path_of("smollm2-135m"))),
         **site.parts(),

@@ -8,8 +8,9 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -36,6 +37,37 @@ LONGEST_NAME = 400  # characters: a scenario on a user's own traces names their 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+class Named(Protocol):
+    """What every context says of where its decisions were taken."""
+
+    @property
+    def scenario(self) -> str: ...
+    @property
+    def policy(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def table(self) -> str: ...
+    @property
+    def table_sha256(self) -> str: ...
+
+
+def check_names(context: Named) -> None:
+    """Raises InvalidSpec where a name of a context is none that a log may hold."""
+    for name in ("scenario", "policy", "split", "table"):
+        text = getattr(context, name)
+        if not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
+            raise InvalidSpec(f"{name} needs 1 to {LONGEST_NAME} printable characters")
+    if not _SHA256.fullmatch(context.table_sha256):
+        raise InvalidSpec("table_sha256 is 64 hexadecimal digits")
+
+
+def id_of(told: Mapping[str, Any]) -> str:
+    """What decisions call a context: it follows from the content, so the same in every log."""
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditContext:
     """Where decisions were taken, and all that the shield was given but for the row's own numbers."""
@@ -56,12 +88,7 @@ class AuditContext:
     token_unit: int = 0  # unit of tokens in observations
 
     def __post_init__(self) -> None:
-        for name in ("scenario", "policy", "split", "table"):
-            text = getattr(self, name)
-            if not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
-                raise InvalidSpec(f"{name} needs 1 to {LONGEST_NAME} printable characters")
-        if not _SHA256.fullmatch(self.table_sha256):
-            raise InvalidSpec("table_sha256 is 64 hexadecimal digits")
+        check_names(self)
         for field in fields(Footprint):
             value = getattr(self.footprint, field.name)
             if not 0 <= value <= LARGEST[field.name]:
@@ -119,8 +146,7 @@ class AuditContext:
     @property
     def id(self) -> str:
         """What decisions call it: it follows from the content, so the same in every log."""
-        told = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        return id_of(self.as_json())
 
     @property
     def blocks(self) -> int:

@@ -86,10 +86,10 @@ def _names(text: str) -> list[str]:
 
 def _two(text: str) -> list[str]:
     """An argparse type: two different axes."""
-    names, known = _names(text), ("card", "load", "restore", "format")
-    if len(names) != 2 or names[0] == names[1] or {*names} - {*known}:
+    names = _names(text)
+    if len(names) != 2 or names[0] == names[1] or {*names} - {*VALUES}:
         raise argparse.ArgumentTypeError(
-            f"{text!r} names no two different of {', '.join(known)}, such as card,restore"
+            f"{text!r} names no two different of {', '.join(VALUES)}, such as card,restore"
         )
     return names
 
@@ -121,7 +121,7 @@ def _story(arguments: argparse.Namespace) -> "Story":
     from rapgym.errors import InvalidSpec
     from rapgym.scenarios import catalogue, serving
 
-    if arguments.scenario and serving.is_one(arguments.scenario):
+    if arguments.scenario and serving.is_named(arguments.scenario):
         if own_traces.told(arguments):
             raise InvalidSpec(
                 f"{arguments.scenario} is a serving scenario: state what is other in a file with base = a scenario "

@@ -153,7 +153,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from rapgym.scenarios.changed import name_of
 
     name = arguments.name
-    if serving.is_one(name):
+    if serving.is_named(name):
         if arguments.served is not None:
             raise InvalidSpec("--served changes scenarios of windows; state another base in a file")
         each = serving.story_of(name)

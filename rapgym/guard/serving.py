@@ -206,11 +206,7 @@ class _Shadows:
     """
 
     def __init__(self, worlds: Sequence[ServeWorld], parts: Sequence[Part]) -> None:
-        self.policy, self.reference = Batch([*worlds]), Batch([*worlds])
-        for lanes in (self.policy, self.reference):
-            for lane, part in enumerate(parts):
-                lanes.begin(lane, part)
-            lanes.look(np.ones(len(parts), dtype=bool))
+        self.policy, self.reference = batch.begun(worlds, parts), batch.begun(worlds, parts)
         # What a mean second of train costs whose tokens are all lost.
         self._unit = np.array([world.harm.ceiling * world.means.output_tokens for world in worlds])
 

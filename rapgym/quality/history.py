@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,9 @@ def path_of(table: str) -> Path:
 
 def write(path: Path, shares: Sequence[Share], provenance: Mapping[str, Any]) -> None:
     """Write shares, complete or not at all."""
-    rows = [{name: getattr(share, name) for name in Share.__slots__} for share in shares]
     rows = [
-        {
-            name: round(value, 6) if isinstance(value, float) else value
-            for name, value in row.items()
-        }
-        for row in rows
+        {name: round(v, 6) if isinstance(v, float) else v for name, v in asdict(share).items()}
+        for share in shares
     ]
     held = {"schema": SCHEMA, "shares": rows, "provenance": dict(provenance)}
     with writing.written_aside(path) as file:

@@ -64,9 +64,9 @@ def interval(value: float | None, low: float | None, high: float | None) -> str:
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def interval_of(low: float | None, high: float | None) -> str:
-    """The interval of a difference of costs, nats: "[-0.0120, +0.0030]"."""
-    return "-" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
+def interval_of(low: float | None, high: float | None, sign: str = "+") -> str:
+    """The interval of a difference of costs, nats: "[-0.0120, +0.0030]"; of a cost without a sign."""
+    return "-" if low is None or high is None else f"[{low:{sign}.4f}, {high:{sign}.4f}]"
 
 
 def shown_p(value: float) -> str:

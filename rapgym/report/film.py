@@ -279,21 +279,26 @@ def drawn(shown: Film) -> "go.Figure":
     )
 
 
-def _memory(go: Any, shown: Film, end: int) -> list[Any]:
-    x = [*shown.start_s.tolist(), end]
-    areas = [
+def stacked(go: Any, x: Sequence[float], heights: Sequence[Sequence[float]]) -> list[Any]:
+    """Areas of `KINDS` on top of each other, GiB over seconds."""
+    return [
         go.Scatter(
             name=name,
             x=x,
-            y=_closed(shown.by_kind[:, kind] / GIB),
+            y=height,
             mode="lines",
             line={"width": 0, "shape": "hv", "color": colour},
             fillcolor=colour,
             stackgroup="used",
             hoverinfo="skip",
         )
-        for kind, (name, colour) in enumerate(zip(KINDS, COLOURS, strict=True))
+        for name, colour, height in zip(KINDS, COLOURS, heights, strict=True)
     ]
+
+
+def _memory(go: Any, shown: Film, end: int) -> list[Any]:
+    x = [*shown.start_s.tolist(), end]
+    areas = stacked(go, x, [_closed(shown.by_kind[:, kind] / GIB) for kind in range(len(KINDS))])
     limit = shown.limit_bytes.ravel()
     turns = np.flatnonzero(np.append(True, limit[1:] != limit[:-1]))
     limits = go.Scatter(

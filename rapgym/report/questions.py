@@ -15,6 +15,7 @@ from rapgym.bench.results import Results
 from rapgym.quality.predictor_tuning import spearman
 from rapgym.report import bench as bench_report
 from rapgym.report import roles
+from rapgym.report import serving as serving_report
 from rapgym.scenarios import tables
 
 Verdict = Literal["confirmed", "refuted", "undecided"]
@@ -30,6 +31,8 @@ FOUND: dict[str, Verdict] = {
     "equal": "refuted",
     "undecided": "undecided",
 }
+# What costs more than the lookup confirms that the lookup costs less.
+SERVED: dict[str, Verdict] = {"more": "confirmed", "less": "refuted", "undecided": "undecided"}
 
 RULES = f"""\
 A difference of costs is *confirmed* where its 95 % interval lies below zero, beyond what matters;
@@ -230,15 +233,12 @@ def waiting(served: dict[str, Any], rule: str) -> list[tuple[str, Answer | None]
     for entry in served["scenarios"]:
         more = entry["against_lookup"][rule]  # cost of the rule, less the lookup's
         told = f"{-more['value']:+.4f} nats a token"
-        verdict: Verdict = "undecided"
         if more["low"] is None:
             told += ", one part"
         else:
             told += f" {bench_report.interval_of(-more['high'], -more['low'])}"
-            verdict = (
-                "confirmed" if more["low"] > 0 else "refuted" if more["high"] < 0 else "undecided"
-            )
-        found.append((bench_report.plain(entry["scenario"]), Answer(verdict, told)))
+        answer = Answer(SERVED[serving_report.judged(more)], told)
+        found.append((bench_report.plain(entry["scenario"]), answer))
     return found
 
 

@@ -12,7 +12,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.policies import serve_rules
 from rapgym.policies.serving import ServeBriefing, serve_briefing
 from rapgym.report import drawing
-from rapgym.report.film import COLOURS, KINDS
+from rapgym.report.film import KINDS, stacked
 from rapgym.rollout.serving import best_settings, by_second
 from rapgym.scenarios import serving, serving_worlds
 from rapgym.scenarios.story import GIB
@@ -184,19 +184,8 @@ def _starts(shown: ServeFilm) -> IntArray:
 def _memory(go: Any, shown: ServeFilm) -> list[Any]:
     starts, kinds = _starts(shown), shown.by_kind()
     most = kinds[[*starts]] if len(starts) == shown.seconds else _most(kinds, starts)
-    areas = [
-        go.Scatter(
-            name=name,
-            x=starts.tolist(),
-            y=drawing.short(most[:, kind] / GIB),
-            mode="lines",
-            line={"width": 0, "shape": "hv", "color": colour},
-            fillcolor=colour,
-            stackgroup="used",
-            hoverinfo="skip",
-        )
-        for kind, (name, colour) in enumerate(zip(KINDS, COLOURS, strict=True))
-    ]
+    heights = [drawing.short(most[:, kind] / GIB) for kind in range(len(KINDS))]
+    areas = stacked(go, starts.tolist(), heights)
     limit = np.minimum.reduceat(shown.record[: shown.seconds, batch.LIMIT], starts)
     limits = go.Scatter(
         name="limit that the tenant leaves",

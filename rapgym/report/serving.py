@@ -1,10 +1,12 @@
-"""Scores of the serving world as text: the table of `rapgym bench`."""
+"""Scores of the serving world as text: the table of `rapgym bench`, and what a study's intervals say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from rapgym.bench.serving.records import ServeScore
 from rapgym.bench.verdicts import CONDITIONAL
 from rapgym.files.shown import shown
+from rapgym.report.bench import interval_of
 
 COLUMNS = ("policy", "cost", "[95 %]", "gain", "foresight", "shed", "TTFT s", "TPOT ms", "goodput",
            "verdict", "from lookup [95 %]")  # fmt: skip
@@ -44,7 +46,7 @@ def _cells(score: ServeScore) -> tuple[str, ...]:
     return (
         " ".join([shown(score.policy), *_marks(score)]),
         "-" if cost is None else f"{cost:.4f}",
-        _interval(score.cost_low, score.cost_high),
+        interval_of(score.cost_low, score.cost_high, ""),
         "-" if score.gain is None else f"{score.gain:.1f}",
         "-" if score.foresight is None else f"{score.foresight:.1f}",
         f"{score.shed:.1%}",
@@ -52,7 +54,7 @@ def _cells(score: ServeScore) -> tuple[str, ...]:
         f"{1000 * score.tpot_s:.1f}",
         f"{score.goodput:.1%}",
         score.verdict or "-",
-        _interval(score.low, score.high, sign="+"),
+        interval_of(score.low, score.high),
     )
 
 
@@ -61,10 +63,6 @@ def _marks(score: ServeScore) -> list[str]:
     stood_in = "!" if score.fallback or score.watchdog else ""
     plan = "(stretches)" if score.cost is None else ""
     return [mark for mark in (stood_in, apart, plan) if mark]
-
-
-def _interval(low: float | None, high: float | None, sign: str = "") -> str:
-    return "-" if low is None or high is None else f"[{low:{sign}.4f}, {high:{sign}.4f}]"
 
 
 def _notes(scores: Sequence[ServeScore]) -> list[str]:
@@ -85,3 +83,21 @@ def _notes(scores: Sequence[ServeScore]) -> list[str]:
         if score.watchdog:
             notes.append(f"! the watchdog let the lookup decide for {who} in {score.watchdog:.1%}")
     return notes
+
+
+def judged(beside: Mapping[str, Any]) -> Literal["more", "less", "undecided"]:
+    """Whether a rule of serving.json costs more or less than the lookup; its interval decides.
+
+    Args:
+        beside: cost less the lookup's, with `low` and `high`, None where test is a single part.
+    """
+    if beside["low"] is None:
+        return "undecided"
+    if beside["high"] < 0:
+        return "less"
+    return "more" if beside["low"] > 0 else "undecided"
+
+
+def bounds(found: Mapping[str, Any], sign: str = "") -> str:
+    """The interval behind a cost of serving.json; nothing where test is a single part."""
+    return "" if found["low"] is None else f" {interval_of(found['low'], found['high'], sign)}"

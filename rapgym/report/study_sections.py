@@ -12,6 +12,7 @@ from rapgym.report import beside, drawing, questions, study_figures
 from rapgym.report import fidelity as fidelity_report
 from rapgym.report import sensitivity as sensitivity_report
 from rapgym.report.page import Choice, Picture, Section, Table
+from rapgym.report.serving import bounds
 from rapgym.scenarios import catalogue, tables
 
 NUMBERS = "the table below holds every number."
@@ -225,11 +226,6 @@ def serving_section(folder: Path) -> Section | None:
     return beside.section(folder, "serving.json", "serving", "Where requests wait", _serving)
 
 
-def _bounds(found: Any, sign: str = "") -> str:
-    """Nothing where test is a single part."""
-    return "" if found["low"] is None else f" [{found['low']:{sign}.4f}, {found['high']:{sign}.4f}]"
-
-
 def _serving(found: Any) -> Section:
     if not found["scenarios"]:
         raise ValueError("it holds no scenario")
@@ -241,8 +237,8 @@ def _serving(found: Any) -> Section:
                 [
                     name,
                     bench_report.plain(entry["scenario"]),
-                    f"{rule['cost']:.4f}{_bounds(rule)}",
-                    "-" if less is None else f"{less['value']:+.4f}{_bounds(less, '+')}",
+                    f"{rule['cost']:.4f}{bounds(rule)}",
+                    "-" if less is None else f"{less['value']:+.4f}{bounds(less, '+')}",
                     f"{rule['nats']:.4f}",
                     f"{rule['undelivered']:.1%}",
                     f"{rule['goodput']:.1%}",

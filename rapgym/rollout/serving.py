@@ -14,7 +14,6 @@ from rapgym.guard.serving import ServeGuard, answered, highest
 from rapgym.policies.serving import ServeBriefing, ServePolicy
 from rapgym.rollout.tuning import tried
 from rapgym.serving import batch
-from rapgym.serving.batch import Batch
 from rapgym.serving.world import Part, ServeWorld
 
 LANES = 64  # of one batch
@@ -96,7 +95,7 @@ def _seconds(
 ) -> Iterator[tuple[FloatArray, BoolArray]]:  # fmt: skip
     """Each second's record of all lanes [P, K], to be read at once, and which of them it served [P]."""
     count, rng = len(parts), np.random.default_rng(seed)
-    lanes = begun(world, parts)
+    lanes = batch.begun([world] * len(parts), parts)
     policy.reset(count, told)
     seconds = np.array([part.seconds for part in parts])
     for second in range(int(seconds.max())):
@@ -162,7 +161,7 @@ def guarded(
     total, courses, fault = list[FloatArray](), list[Course](), None
     for first in range(0, len(parts), LANES):
         here = parts[first : first + LANES]
-        lanes, rng = begun(world, here), np.random.default_rng([seed, first])
+        lanes, rng = batch.begun([world] * len(here), here), np.random.default_rng([seed, first])
         guard = ServeGuard(make(), reference(), lanes, told, guarding)
         seconds = np.array([part.seconds for part in here])
         decisions = np.zeros((int(seconds.max()), len(here), 3), dtype=np.int64)
@@ -182,15 +181,6 @@ def guarded(
     return Run(Served(tuple(parts), np.concatenate(total)), tuple(courses), fault)
 
 
-def begun(world: ServeWorld, parts: Sequence[Part]) -> Batch:
-    """A lane at the start of each part, whose first observations are there."""
-    lanes = Batch([world] * len(parts))
-    for lane, part in enumerate(parts):
-        lanes.begin(lane, part)
-    lanes.look(np.ones(len(parts), dtype=bool))
-    return lanes
-
-
 def replayed(
     world: ServeWorld,
     parts: Sequence[Part],
@@ -208,7 +198,10 @@ def replayed(
     for first in range(0, len(parts), LANES):
         here = parts[first : first + LANES]
         decided = [course.by_second()[0] for course in courses[first : first + LANES]]
-        lanes, seconds = begun(world, here), np.array([part.seconds for part in here])
+        lanes, seconds = (
+            batch.begun([world] * len(here), here),
+            np.array([part.seconds for part in here]),
+        )
         record = np.zeros((len(here), len(batch.COLUMNS)))
         actions = np.zeros((len(here), 3), dtype=np.int64)
         for second in range(int(seconds.max())):
@@ -228,7 +221,7 @@ def decision_us(
 ) -> FloatArray:
     """Microseconds of single decisions on what a policy is told of, the first ten not counted."""
     (part, *_) = told.train.pieces
-    lanes, rng = begun(told.train, [part]), np.random.default_rng(seed)
+    lanes, rng = batch.begun([told.train], [part]), np.random.default_rng(seed)
     most, acting = highest(told.train), np.ones(1, dtype=bool)
     begin(policy, 1, told)
     spent = []

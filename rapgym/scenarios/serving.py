@@ -211,17 +211,6 @@ def shipped() -> tuple[ServeScenario, ...]:
     return tuple(read(path, f"{BEFORE}{path.stem}") for path in paths)
 
 
-def is_one(name: str) -> bool:
-    """Whether a scenario of the serving engine is meant: its name says so, or its file has a base.
-
-    Raises:
-        DataUnavailable, InvalidSpec: a file of this name cannot be read.
-    """
-    if path := file.path_in(name):
-        return "base" in file.parsed(path)
-    return name.startswith(BEFORE)
-
-
 def story_of(named: str | ServeScenario | Mapping[str, Any]) -> ServeScenario:
     """A serving scenario by its name (with or without its version), its file, itself or its fields.
 

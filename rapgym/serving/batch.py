@@ -4,7 +4,7 @@ A lane is a world, an engine's state and a book: what has been charged so far. L
 scenarios, as long as they have as many blocks to drop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -287,6 +287,15 @@ def _loop(source: int) -> Callable[..., None]:
 
 _SOURCE = places.PACKAGE / "serving" / "kernel.py"
 _advance = _loop(int(checked.sha256_of(_SOURCE)[:12], 16))
+
+
+def begun(worlds: Sequence[ServeWorld], parts: Sequence[Part]) -> "Batch":
+    """A lane at the start of each part, of its world, whose first observations are there."""
+    lanes = Batch([*worlds])
+    for lane, part in enumerate(parts):
+        lanes.begin(lane, part)
+    lanes.look(np.ones(len(parts), dtype=bool))
+    return lanes
 
 
 class Batch:

@@ -14,24 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from rapgym.bench.serving import cells, score
+from rapgym.bench.serving.cells import ServeCell
 from rapgym.files import places, writing
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
 from rapgym.policies import serve_rules
-from rapgym.policies.serving import serve_briefing
 from rapgym.rollout import serve_search
-from rapgym.rollout.serving import Served, play
-from rapgym.scenarios import serving, serving_worlds
+from rapgym.scenarios import serving
 from rapgym.scenarios.serving import ServeScenario
-from rapgym.serving.world import Part
 
 OUT = places.RESULTS / "serving.json"
 Entry = dict[str, Any]
 
 
-def rule(story: ServeScenario, name: str) -> tuple[Entry, Served]:
-    """One rule, tuned on train, on the whole of test."""
-    begun_s, cell = time.process_time(), cells.rule_cell(story, name, searches=False)
+def rule(story: ServeScenario, name: str, *, searches: bool = False) -> tuple[Entry, ServeCell]:
+    """One rule, tuned on train, on the whole of test, and its cell."""
+    begun_s, cell = time.process_time(), cells.rule_cell(story, name, searches=searches)
     assert cell.whole is not None
     assert cell.about.train_cost is not None
     entry = score.told(cell.whole) | {
@@ -39,7 +37,7 @@ def rule(story: ServeScenario, name: str) -> tuple[Entry, Served]:
         "train_cost": round(cell.about.train_cost, score.DECIMALS),
         "cpu_s": round(time.process_time() - begun_s),
     }
-    return entry, cell.whole
+    return entry, cell
 
 
 def searched(story: ServeScenario, search: serve_search.Search) -> Entry:
@@ -49,35 +47,29 @@ def searched(story: ServeScenario, search: serve_search.Search) -> Entry:
     return score.told(cell.stretches) | {"cpu_s": round(time.process_time() - begun_s)}
 
 
-def beside(story: ServeScenario, settings: dict[str, Any], name: str, parts: list[Part]) -> Entry:
-    """What a tuned rule comes to on the same stretches."""
-    world = serving_worlds.scoring_world(story)
-    make = partial(serve_rules.RULES[name].make, **settings)
-    return score.told(play(make, world, parts, serve_briefing(story)))
-
-
 def studied(story: ServeScenario, *, searches: bool) -> Entry:
     """Everything of one scenario."""
-    rules = {name: rule(story, name) for name in serve_rules.RULES}
+    rules = {name: rule(story, name, searches=searches) for name in serve_rules.RULES}
+    lookup = rules[cells.LOOKUP][1].whole
     entry: Entry = {
         "scenario": story.id,
         "rules": {name: found for name, (found, _) in rules.items()},
         "against_lookup": {
             name: {
                 field: score.number(value)
-                for field, value in asdict(score.estimate(served, rules[cells.LOOKUP][1])).items()
+                for field, value in asdict(score.estimate(cell.whole, lookup)).items()
             }
-            for name, (_, served) in rules.items()
-            if name != cells.LOOKUP
+            for name, (_, cell) in rules.items()
+            if name != cells.LOOKUP and cell.whole is not None
         },
     }
     if searches:
-        parts = cells.stretches(story)
         entry["stretches"] = {
-            "parts": [asdict(part) for part in parts],
+            "parts": [asdict(part) for part in cells.stretches(story)],
             "rules": {
-                name: beside(story, found["settings"], name, parts)
-                for name, (found, _) in rules.items()
+                name: score.told(cell.stretches)
+                for name, (_, cell) in rules.items()
+                if cell.stretches is not None
             },
             "searches": {search.name: searched(story, search) for search in serve_search.SEARCHES},
         }

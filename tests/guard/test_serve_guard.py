@@ -22,6 +22,7 @@ from rapgym.rollout import serving as rollout
 from rapgym.rollout.serving import Run, play
 from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.serving import ServeScenario
+from rapgym.serving import batch
 from rapgym.serving.world import Part, ServeWorld
 from rapgym.world.shield import Reason
 
@@ -280,7 +281,7 @@ def test_it_leaves_a_policy_alone_that_does_as_well(
 def test_a_policys_shadow_is_the_served_engine_while_it_decides(
     world: ServeWorld, told: ServeBriefing
 ) -> None:
-    lanes = rollout.begun(world, LONG)
+    lanes = batch.begun([world] * len(LONG), LONG)
     guard = ServeGuard(Worst(150), FEWEST(), lanes, told, WATCHED)
     rng, acting, back = np.random.default_rng(0), np.ones(1, dtype=bool), 0
     for _ in range(400):

@@ -4,17 +4,14 @@ A log states it once; with the requests and limits that stand in its lines the e
 the log alone. Calibration columns only.
 """
 
-import hashlib
-import json
 import math
-import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
 
 from rapgym.arrays import IntArray
-from rapgym.audit.context import LARGEST, LONGEST_NAME
+from rapgym.audit.context import LARGEST, check_names, id_of
 from rapgym.errors import InvalidResult, InvalidSpec, RapgymError
 from rapgym.files import json_text
 from rapgym.model.memory import Footprint
@@ -31,7 +28,6 @@ LEAST_STEP_S = 1e-4  # a step that takes no time would be replayed for ever
 MOST_OF_STEP = {"step_tokens": 1 << 20, "max_sequences": 1 << 14, "page_tokens": 1 << 16,
                 "reserved_pages": 1 << 20, "lookahead": 16}  # fmt: skip
 MOST_BLOCKS = 512  # of a kind, that may be dropped
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,12 +43,7 @@ class ServeContext:
     _id: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name in ("scenario", "policy", "split", "table"):
-            text = getattr(self, name)
-            if not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
-                raise InvalidSpec(f"{name} needs 1 to {LONGEST_NAME} printable characters")
-        if not _SHA256.fullmatch(self.table_sha256):
-            raise InvalidSpec("table_sha256 is 64 hexadecimal digits")
+        check_names(self)
         _check(self.world)
 
     @classmethod
@@ -67,8 +58,7 @@ class ServeContext:
     def id(self) -> str:
         """What decisions call it: it follows from the content, so the same in every log."""
         if not self._id:
-            told = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"))
-            self._id.append(hashlib.sha256(told.encode()).hexdigest()[:16])
+            self._id.append(id_of(self.as_json()))
         return self._id[0]
 
     def used_bytes(self, attention: int, ffn: int, loading: int, pages: int) -> int:

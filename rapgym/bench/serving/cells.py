@@ -230,8 +230,10 @@ def _runs(
 ) -> list[Run]:
     """The pieces of the split, and the stretches where searches are run."""
     told = serve_briefing(story)
-    every = [list(world.pieces), *([stretches(story)] if searches else [])]
-    return [rollout.guarded(make, reference, world, parts, told, seed, guarding) for parts in every]
+    return [
+        rollout.guarded(make, reference, world, parts, told, seed, guarding)
+        for parts in parts_of(story, searches=searches)
+    ]
 
 
 def _timed(

@@ -17,6 +17,7 @@ from rapgym.bench.results import Results
 from rapgym.files import places
 from rapgym.policies import registry, serve_rules
 from rapgym.quality import history
+from rapgym.report import beside
 from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
 from rapgym.scenarios.catalogue import by_default, shipped
@@ -94,8 +95,8 @@ def serving_rules() -> str:
 
 def waiting() -> str:
     """What the study of the serving engine adds to what was found; nothing where it was not made."""
-    path = RESULTS.parent / "serving.json"
-    return f"\n- {serving_page.sentence(json.loads(path.read_text()))}" if path.exists() else ""
+    found = beside.read(RESULTS.parent, "serving.json")
+    return f"\n- {serving_page.sentence(found)}" if found else ""
 
 
 def policies() -> str:

@@ -1,6 +1,5 @@
 """The results as Markdown: what docs/results.md says, and the whole of RESULTS.md."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rapgym.bench.suitability import Load, load
 from rapgym.quality import header as table_header
 from rapgym.quality.table import QualityTable
 from rapgym.report import bench as bench_report
-from rapgym.report import findings, validation
+from rapgym.report import beside, findings, validation
 from rapgym.report import learning as learning_findings
 from rapgym.report import sensitivity as sensitivity_report
 from rapgym.report.markdown import table
@@ -25,7 +24,7 @@ from rapgym.studies.predictors import page as predictor_page
 
 def said(found: Results, folder: Path) -> str:
     """What was found over all scenarios, a paragraph each; `folder` holds the other results."""
-    known, carried = _made(folder, "causal.json"), _made(folder, "learning.json")
+    known, carried = beside.read(folder, "causal.json"), beside.read(folder, "learning.json")
     told = [
         *findings.overall(found.scores),
         *([causal_page.sentence(known)] if known else []),
@@ -34,15 +33,9 @@ def said(found: Results, folder: Path) -> str:
     return "\n".join(f"- {text}" for text in told)
 
 
-def _made(folder: Path, name: str) -> dict[str, Any] | None:
-    """A results file beside the bench's; None where it was not made for these worlds yet."""
-    path = folder / name
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 def section(folder: Path, name: str, write: Callable[[dict[str, Any]], str], command: str) -> str:
     """A section from a results file, or how to make the file."""
-    found = _made(folder, name)
+    found = beside.read(folder, name)
     if found is None:
         return f"Not made for these worlds yet: `{command}` makes it."
     return write(found)

@@ -7,6 +7,7 @@ from rapgym.quality.history import Share
 from rapgym.report import bench as bench_report
 from rapgym.report.bench import listed
 from rapgym.report.markdown import table
+from rapgym.report.serving import bounds, judged
 
 Entry = dict[str, Any]
 PLAIN = (
@@ -78,21 +79,21 @@ def _brief(entry: Entry) -> list[str]:
 
 
 def _beside(rule: Entry, beside: Entry | None) -> str:
-    judged = beside is not None and beside["low"] is not None
-    return f"{rule['cost']:.4f}" + (f", {verdict(beside)}" if beside and judged else "")
+    known = beside is not None and beside["low"] is not None
+    return f"{rule['cost']:.4f}" + (f", {judged(beside)}" if beside and known else "")
 
 
 def said(entries: Sequence[Entry]) -> list[str]:
     """What follows, in sentences: how often each plain rule costs more than the lookup."""
-    judged = [entry for entry in entries if entry["rules"]["lookup"]["low"] is not None]
+    known = [entry for entry in entries if entry["rules"]["lookup"]["low"] is not None]
     lines = []
     for name, words in SAID.items():
-        words_of = [verdict(entry["against_lookup"][name]) for entry in judged]
+        words_of = [judged(entry["against_lookup"][name]) for entry in known]
         lines.append(
-            f"{words} costs more than the lookup on {words_of.count('more')} of {len(judged)} scenarios with "
+            f"{words} costs more than the lookup on {words_of.count('more')} of {len(known)} scenarios with "
             f"intervals, less on {words_of.count('less')}."
         )
-    single = [f"`{entry['scenario']}`" for entry in entries if entry not in judged]
+    single = [f"`{entry['scenario']}`" for entry in entries if entry not in known]
     if single:
         lines.append(
             f"{listed(single)}: a case study, whose test is one part, so that nothing is claimed."
@@ -107,7 +108,7 @@ def sentence(found: Entry) -> str:
         beside, rules = entry["against_lookup"]["keep-all-drop"], entry["rules"]
         if beside["low"] is None:
             continue
-        words.add(verdict(beside))
+        words.add(judged(beside))
         less = f"{beside['value']:.3f} [{beside['low']:.3f}, {beside['high']:.3f}] nats less"
         told.append(
             f"{rules['lookup']['cost'] / rules['engine']['cost']:.0%} of what today's engine costs and {less} than "
@@ -152,12 +153,12 @@ def _costs(entry: Entry) -> str:
         beside = against.get(name)
         told = (
             "" if beside is None
-            else f"{beside['value']:+.4f}{_interval(beside, '+')} {verdict(beside)}"
+            else f"{beside['value']:+.4f}{bounds(beside, '+')} {verdict(beside)}"
         )  # fmt: skip
         rows.append(
             [
                 f"`{name}`",
-                f"{rule['cost']:.4f}{_interval(rule)}",
+                f"{rule['cost']:.4f}{bounds(rule)}",
                 told,
                 f"{rule['nats']:.4f}",
                 f"{rule['undelivered']:.1%}",
@@ -192,15 +193,6 @@ def _stretches(found: Entry) -> str:
     return told + "\n\n" + table(("rule", "cost", "nats of what came", "undelivered"), rows)
 
 
-def _interval(found: Entry, sign: str = "") -> str:
-    """Nothing where test is a single part: how the next would differ is not known then."""
-    return "" if found["low"] is None else f" [{found['low']:{sign}.4f}, {found['high']:{sign}.4f}]"
-
-
 def verdict(beside: Entry) -> str:
-    """In a word, whether a rule costs less than the lookup; its interval decides."""
-    if beside["low"] is None:
-        return "undecided: one part"
-    if beside["high"] < 0:
-        return "less"
-    return "more" if beside["low"] > 0 else "undecided"
+    """`judged`, and why where that is so from the start."""
+    return judged(beside) + (": one part" if beside["low"] is None else "")

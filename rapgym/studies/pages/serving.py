@@ -7,9 +7,13 @@ from rapgym.quality.history import Share
 from rapgym.report import bench as bench_report
 from rapgym.report.bench import listed
 from rapgym.report.markdown import table
-from rapgym.report.serving import bounds, judged
+from rapgym.report.serving import LATENCY_HEADS, bounds, judged, latency_cells
 
 Entry = dict[str, Any]
+LATENCY = (
+    "Percentiles are over the requests that finished and carry no interval; shares are of all that arrived. What is "
+    "shed or lost misses every level:"
+)
 PLAIN = (
     "engine",
     "keep-all-drop",
@@ -174,6 +178,13 @@ def _costs(entry: Entry) -> str:
         "TPOT, ms", "attention / FFN dropped", "settings from train",
     )  # fmt: skip
     said = [f"**`{entry['scenario']}`**", table(heads, rows)]
+    latency = [
+        [f"`{name}`", *cells]
+        for name, rule in sorted(entry["rules"].items(), key=lambda item: float(item[1]["cost"]))
+        if (cells := latency_cells(rule)) is not None
+    ]
+    if latency:
+        said += [LATENCY, table(("rule", *LATENCY_HEADS), latency)]
     if "stretches" in entry:
         said.append(_stretches(entry["stretches"]))
     return "\n\n".join(said)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rapgym.bench.serving import results
+from rapgym.files import places
 from rapgym.quality.history import Share
 from rapgym.report import bench as bench_report
 from rapgym.report.bench import listed
@@ -13,6 +15,11 @@ Entry = dict[str, Any]
 LATENCY = (
     "Percentiles are over the requests that finished and carry no interval; shares are of all that arrived. What is "
     "shed or lost misses every level:"
+)
+BENCH = places.RESULTS / "serving-bench.csv.xz"
+BENCHED = (
+    "rapgym bench --scenario serve-chat-bursty --scenario serve-chat-gqa --out "
+    f"baselines/results/{BENCH.name}"
 )
 PLAIN = (
     "engine",
@@ -143,6 +150,21 @@ def shares(found: Sequence[Share]) -> str:
         "share that stays (error)",
     )
     return table(heads, rows)
+
+
+def latency() -> str:
+    """What requests waited for under each policy of the published bench, or how to make that."""
+    if not BENCH.is_file():
+        return f"Not made for these worlds yet: `{BENCHED}` makes it."
+    found = results.read(BENCH)
+    told = [
+        f"Made by `{BENCHED}` on {found.header['date'][:10]}; `rapgym verify` of that file serves every second again."
+    ]
+    for name in dict.fromkeys(score.scenario for score in found.scores):
+        played = [s for s in found.scores if s.scenario == name and s.cost is not None]
+        rows = [[f"`{each.policy}`", *(latency_cells(each.as_json()) or [])] for each in played]
+        told += [f"**`{name}`**, the least cost first", table(("policy", *LATENCY_HEADS), rows)]
+    return "\n\n".join(told)
 
 
 def findings(found: Entry) -> str:

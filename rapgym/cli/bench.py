@@ -69,7 +69,8 @@ def add(subparsers: Subparsers) -> None:
     command.add_argument(
         "--wide",
         action="store_true",
-        help="print every column and the rankings at other values of C",
+        help="print every column and the rankings at other values of C; of serving scenarios percentiles of TTFT, "
+        "TPOT and end to end, and service levels",
     )
     command.add_argument(
         "--top", type=at_least(1), metavar="N", help="print the N of each scenario that cost least"

@@ -122,7 +122,7 @@ def bench(arguments: argparse.Namespace, out: Path) -> int:
     if arguments.json:
         print(json.dumps([score.as_json() for score in found.scores], indent=2))
     else:
-        print(report.table(found.scores))
+        print(report.table(found.scores, wide=arguments.wide))
         print(f"\nwrote {out}; check it with: rapgym verify {out}")
     bench_run.check(found)
     return 0
@@ -150,8 +150,8 @@ def verify(arguments: argparse.Namespace) -> int:
         decided = ", what rules and searches decide again" if arguments.again else ""
         print(
             f"{seconds} seconds in {len(found.cells)} cells replay, scores hold\n"
-            "checked: parts of the split, tokens, preemptions, sheds and costs to the last digit, the "
-            f"lookup's decisions where it stands in, what describes cells, scores{decided}"
+            "checked: parts of the split, tokens, preemptions, sheds, costs and percentiles to the last "
+            f"digit, the lookup's decisions where it stands in, what describes cells, scores{decided}"
         )
         print(shown_lines("\n".join(f"not checked: {each}" for each in left)))
     return 1 if differing else 0

@@ -7,23 +7,45 @@ from rapgym.bench.serving.records import ServeScore
 from rapgym.bench.verdicts import CONDITIONAL
 from rapgym.files.shown import shown
 from rapgym.report.bench import interval_of
+from rapgym.serving.latency import QUANTILES
 
-COLUMNS = ("policy", "cost", "[95 %]", "gain", "foresight", "shed", "TTFT s", "TPOT ms", "goodput",
+COLUMNS = ("policy", "cost", "[95 %]", "gain", "foresight", "shed", "TTFT s", "p99", "TPOT ms", "goodput",
            "verdict", "from lookup [95 %]")  # fmt: skip
+# Of a second table, for who runs a server.
+LATENCY = ("policy", "TTFT s p50", "p95", "p99", "p99 from lookup", "TPOT ms p50", "p95", "p99",
+           "end to end s p50", "p95", "p99", "goodput", "from lookup [95 %]", "TTFT met", "TPOT met", "late",
+           "shed", "lost", "preempted", "tokens/s")  # fmt: skip
+LATENCY_NOTE = """\
+Percentiles are over all requests that finished, and carry no interval: an hour or two can hold all of the slowest
+hundredth. Shed and lost requests (neither finished nor shed) are in none; they miss goodput (every token on time)
+and both levels: the first token by its deadline, and the pace of the other tokens. Late: finished, with a token
+past its deadline. Shares are of the requests that arrived."""
+MS = 1000
 
 
-def table(scores: Sequence[ServeScore]) -> str:
-    """What each policy cost on each scenario, beside the lookup, and what a server would ask."""
+def table(scores: Sequence[ServeScore], *, wide: bool = False) -> str:
+    """What each policy cost on each scenario, beside the lookup, and what a server would ask.
+
+    Args:
+        wide: a second table of each scenario, with percentiles and service levels.
+    """
     names = dict.fromkeys(score.scenario for score in scores)
-    return "\n\n".join(_scenario([s for s in scores if s.scenario == name]) for name in names)
+    parts = [_scenario([s for s in scores if s.scenario == name], wide=wide) for name in names]
+    return "\n\n".join([*parts, LATENCY_NOTE] if wide else parts)
 
 
-def _scenario(scores: Sequence[ServeScore]) -> str:
-    rows = [COLUMNS, *(_cells(score) for score in scores)]
+def _scenario(scores: Sequence[ServeScore], *, wide: bool) -> str:
+    lines = [*_aligned(COLUMNS, [_cells(score) for score in scores]), *_notes(scores)]
+    if wide:
+        lines += ["", *_aligned(LATENCY, [_latency(score) for score in scores])]
+    return "\n".join([_heading(scores), *lines])
+
+
+def _aligned(head: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    rows = [head, *cells]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(row, widths) for row in rows]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join([_heading(scores), *lines, *_notes(scores)])
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -44,18 +66,52 @@ def _heading(scores: Sequence[ServeScore]) -> str:
 def _cells(score: ServeScore) -> tuple[str, ...]:
     cost = score.stretch_cost if score.cost is None else score.cost
     return (
-        " ".join([shown(score.policy), *_marks(score)]),
+        _name(score),
         "-" if cost is None else f"{cost:.4f}",
         interval_of(score.cost_low, score.cost_high, ""),
         "-" if score.gain is None else f"{score.gain:.1f}",
         "-" if score.foresight is None else f"{score.foresight:.1f}",
         f"{score.shed:.1%}",
         f"{score.ttft_s:.2f}",
-        f"{1000 * score.tpot_s:.1f}",
+        _seconds(score.ttft_p99_s),
+        f"{MS * score.tpot_s:.1f}",
         f"{score.goodput:.1%}",
         score.verdict or "-",
         interval_of(score.low, score.high),
     )
+
+
+def _latency(score: ServeScore) -> tuple[str, ...]:
+    """The cells of `LATENCY`."""
+    less, low, high = score.ttft_p99_less_s, score.goodput_low, score.goodput_high
+    return (
+        _name(score),
+        *map(_seconds, (score.ttft_p50_s, score.ttft_p95_s, score.ttft_p99_s)),
+        "-" if less is None else f"{less:+.2f}",
+        *map(_milliseconds, (score.tpot_p50_s, score.tpot_p95_s, score.tpot_p99_s)),
+        *map(_seconds, (score.e2e_p50_s, score.e2e_p95_s, score.e2e_p99_s)),
+        f"{score.goodput:.1%}",
+        "-" if low is None or high is None else f"[{low:+.1%}, {high:+.1%}]",
+        *(
+            f"{share:.1%}"
+            for share in (
+                score.ttft_met, score.tpot_met, score.late, score.shed, score.lost, score.preempted,
+            )
+        ),
+        f"{score.throughput:.0f}",
+    )  # fmt: skip
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{MS * value:.1f}"
+
+
+def _name(score: ServeScore) -> str:
+    return " ".join([shown(score.policy), *_marks(score)])
 
 
 def _marks(score: ServeScore) -> list[str]:
@@ -83,6 +139,28 @@ def _notes(scores: Sequence[ServeScore]) -> list[str]:
         if score.watchdog:
             notes.append(f"! the watchdog let the lookup decide for {who} in {score.watchdog:.1%}")
     return notes
+
+
+# What a rule of serving.json says of latency, and what of requests, with heads of a table.
+PERCENTILES = (
+    ("TTFT p50 / p95 / p99, s", "ttft", 1, 2),
+    ("TPOT p50 / p95 / p99, ms", "tpot", MS, 1),
+    ("end to end p50 / p95 / p99, s", "e2e", 1, 2),
+)
+LEVELS = (("in time", "goodput"), ("TTFT met", "ttft_met"), ("TPOT met", "tpot_met"), ("late", "late"),
+          ("shed", "shed"), ("lost", "lost"), ("preempted", "preempted"))  # fmt: skip
+LATENCY_HEADS = (*(head for head, *_ in PERCENTILES), *(head for head, _ in LEVELS))
+
+
+def latency_cells(rule: Mapping[str, Any]) -> list[str] | None:
+    """The cells of `LATENCY_HEADS` of a rule of serving.json; None where it was made without them."""
+    if "ttft_p99_s" not in rule:
+        return None
+    times = []
+    for _, name, unit, digits in PERCENTILES:
+        values = [rule[f"{name}_p{share}_s"] for share in QUANTILES]
+        times.append(" / ".join("-" if v is None else f"{unit * v:.{digits}f}" for v in values))
+    return [*times, *(f"{rule[name]:.1%}" for _, name in LEVELS)]
 
 
 def judged(beside: Mapping[str, Any]) -> Literal["more", "less", "undecided"]:

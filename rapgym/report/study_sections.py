@@ -12,7 +12,7 @@ from rapgym.report import beside, drawing, questions, study_figures
 from rapgym.report import fidelity as fidelity_report
 from rapgym.report import sensitivity as sensitivity_report
 from rapgym.report.page import Choice, Picture, Section, Table
-from rapgym.report.serving import bounds
+from rapgym.report.serving import LATENCY_HEADS, bounds, latency_cells
 from rapgym.scenarios import catalogue, tables
 
 NUMBERS = "the table below holds every number."
@@ -249,6 +249,16 @@ def _serving(found: Any) -> Section:
             )  # fmt: skip
     head = ["rule", "scenario", "cost [95 %], nats", "less the lookup's [95 %]", "nats of dropping", "never delivered",
             "in time", "first token, s", "a token, ms", "preemptions a request"]  # fmt: skip
+    latency = [
+        [name, bench_report.plain(entry["scenario"]), *cells]
+        for entry in found["scenarios"]
+        for name, rule in sorted(entry["rules"].items(), key=lambda item: float(item[1]["cost"]))
+        if (cells := latency_cells(rule)) is not None
+    ]
+    tables = [Table("The numbers", head, rows)]
+    if latency:
+        heads = ["rule", "scenario", *LATENCY_HEADS]
+        tables += [Table("Latency by percentiles, and what became of requests", heads, latency)]
     return Section(
         "serving",
         "Where requests wait",
@@ -265,5 +275,5 @@ def _serving(found: Any) -> Section:
                 choices=_choices([entry["scenario"] for entry in found["scenarios"]]),
             )
         ],
-        tables=[Table("The numbers", head, rows)],
+        tables=tables,
     )

@@ -14,6 +14,7 @@ from rapgym.guard.serving import ServeGuard, answered, highest
 from rapgym.policies.serving import ServeBriefing, ServePolicy
 from rapgym.rollout.tuning import tried
 from rapgym.serving import batch
+from rapgym.serving.latency import Gathered, Waits
 from rapgym.serving.world import Part, ServeWorld
 
 LANES = 64  # of one batch
@@ -27,6 +28,7 @@ class Served:
 
     parts: tuple[Part, ...]
     record: FloatArray  # columns of `batch.COLUMNS`, summed over the seconds of each part, [P, K]
+    waits: Waits | None = None  # of its requests; None where nobody asked
 
     @property
     def counts(self) -> FloatArray:
@@ -158,7 +160,7 @@ def guarded(
     Raises:
         InvalidPolicy: the policy's `reset` raises.
     """
-    total, courses, fault = list[FloatArray](), list[Course](), None
+    total, courses, fault, waits = list[FloatArray](), list[Course](), None, Gathered()
     for first in range(0, len(parts), LANES):
         here = parts[first : first + LANES]
         lanes, rng = batch.begun([world] * len(here), here), np.random.default_rng([seed, first])
@@ -176,9 +178,17 @@ def guarded(
             record[acting] += lanes.record[acting]
         fault = fault or guard.fault
         total.append(record)
+        _gather(waits, lanes)
         for lane, count in enumerate(seconds.tolist()):
             courses.append(Course.of(decisions[:count, lane], source[:count, lane]))
-    return Run(Served(tuple(parts), np.concatenate(total)), tuple(courses), fault)
+    served = Served(tuple(parts), np.concatenate(total), waits.waits())
+    return Run(served, tuple(courses), fault)
+
+
+def _gather(waits: Gathered, lanes: batch.Batch) -> None:
+    """Take what became of the requests of parts that have been served."""
+    for world, lane, _ in lanes.entries:
+        waits.add(world, lane)
 
 
 def replayed(
@@ -194,7 +204,7 @@ def replayed(
         see: is told, before each second, the number of the first lane's part, the second, what lanes
             see, [B, O], and which of them act, [B].
     """
-    total = list[FloatArray]()
+    total, waits = list[FloatArray](), Gathered()
     for first in range(0, len(parts), LANES):
         here = parts[first : first + LANES]
         decided = [course.by_second()[0] for course in courses[first : first + LANES]]
@@ -213,7 +223,8 @@ def replayed(
             lanes.advance(actions, acting)
             record[acting] += lanes.record[acting]
         total.append(record)
-    return Served(tuple(parts), np.concatenate(total))
+        _gather(waits, lanes)
+    return Served(tuple(parts), np.concatenate(total), waits.waits())
 
 
 def decision_us(

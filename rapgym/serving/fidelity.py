@@ -7,13 +7,12 @@ import numpy as np
 
 from rapgym.arrays import FloatArray
 from rapgym.model.memory import Footprint
-from rapgym.serving import kernel
+from rapgym.serving import kernel, latency
 from rapgym.serving.card import Card
 from rapgym.serving.cost import Deadlines, Harm
 from rapgym.serving.profile import ServingProfile
 from rapgym.serving.recorded import Run
 
-QUANTILES = (50, 95, 99)
 # A model whose shape nobody states: profiles fitted with it can replay its runs, and no other.
 NOMINAL = Footprint(
     layers=1,
@@ -94,18 +93,13 @@ def replayed(run: Run, profile: ServingProfile, footprint: Footprint = NOMINAL) 
 
 def measures(run: Run, first_s: FloatArray, last_s: FloatArray) -> dict[str, float]:
     """What people ask of a run: TTFT, TPOT and end to end, makespan, output tokens a second."""
-    arrival_s, output = run.requests.arrival_s, run.requests.output_tokens
-    several = output > 1
-    found: dict[str, float] = {}
-    for name, values in (
-        ("ttft", first_s - arrival_s),
-        ("tpot", ((last_s - first_s) / np.maximum(output - 1, 1))[several]),
-        ("e2e", last_s - arrival_s),
-    ):
+    output, found = run.requests.output_tokens, dict[str, float]()
+    every = latency.times(run.requests.arrival_s, first_s, last_s, output)
+    for name, values in zip(latency.TIMES, every, strict=True):
         if len(values):
             found[f"{name}_mean_s"] = float(values.mean())
-            for share in QUANTILES:
-                found[f"{name}_p{share}_s"] = float(np.percentile(values, share))
+            for share, value in zip(latency.QUANTILES, latency.percentiles(values), strict=True):
+                found[f"{name}_p{share}_s"] = value
     found["makespan_s"] = float(last_s.max())
     found["output_tokens_per_s"] = float(output.sum() / last_s.max())
     return found

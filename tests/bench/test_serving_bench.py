@@ -28,12 +28,16 @@ from rapgym.errors import InvalidPolicy, InvalidResult
 from rapgym.guard.foreign import Terms
 from rapgym.policies.serve_rules import Fixed
 from rapgym.policies.serving import serve_briefing
+from rapgym.report import serving as report
 from rapgym.rollout import serving as rollout
 from rapgym.rollout.serving import Course, Served, play
 from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.serving import ServeScenario
-from rapgym.serving import batch
-from rapgym.serving.engine import Decision, Engine
+from rapgym.serving import batch, latency
+from rapgym.serving.engine import Decision, Engine, Token
+from rapgym.serving.latency import Waits
+from rapgym.serving.requests import Requests
+from rapgym.serving.world import ServeWorld
 from rapgym.world.shield import Reason
 
 
@@ -88,6 +92,70 @@ def test_scores_follow_from_costs_on_the_same_parts(
     )
 
 
+def test_what_a_server_asks_is_of_all_pieces_together(
+    found: ServeResults, serving_story: ServeScenario
+) -> None:
+    """Percentiles and levels of the engine, from the readable one's requests; then beside the lookup."""
+    world, scores = serving_worlds.scoring_world(serving_story), {s.policy: s for s in found.scores}
+    waits, paces = list[float](), list[float]()
+    late = arrived = preempted = 0
+    for part in world.pieces:
+        requests = world.requests(part)
+        engine = Engine(requests, world.card_of(part), world.profile, world.shed_s)
+        engine.run(part.seconds + batch.DRAIN_S)
+        over = {
+            token.request for token in engine.tokens if token.at_s > _due_s(world, requests, token)
+        }
+        for k, each in enumerate(engine.served):
+            arrived, preempted = arrived + 1, preempted + (each.preemptions > 0)
+            if each.last_s == each.last_s:
+                late += k in over
+                waits.append(each.first_s - float(requests.arrival_s[k]))
+                if (more := int(requests.output_tokens[k]) - 1) > 0:
+                    paces.append((each.last_s - each.first_s) / more)
+    told = scores["engine"]
+    assert (told.ttft_p50_s, told.ttft_p95_s, told.ttft_p99_s) == pytest.approx(
+        [*np.percentile(waits, (50, 95, 99))], abs=2e-6)  # fmt: skip
+    assert told.tpot_p95_s == pytest.approx(np.percentile(paces, 95), abs=2e-6)
+    assert told.late == pytest.approx(late / arrived, abs=1e-6)
+    assert told.preempted == pytest.approx(preempted / arrived, abs=1e-6)
+    assert late
+    assert preempted
+    for each in found.scores:
+        assert each.goodput + each.late + each.shed + each.lost == pytest.approx(1, abs=3e-6)
+    lookup = scores["lookup"]
+    assert lookup.ttft_p99_less_s is lookup.goodput_low is None
+    assert lookup.ttft_p99_s is not None
+    assert told.ttft_p99_s is not None
+    less_s = told.ttft_p99_s - lookup.ttft_p99_s
+    assert told.ttft_p99_less_s == pytest.approx(less_s, abs=2e-6)
+    assert less_s
+    assert told.goodput_low is not None
+    assert told.goodput_high is not None
+    assert told.goodput_low < told.goodput - lookup.goodput < told.goodput_high
+
+
+def _due_s(world: ServeWorld, requests: Requests, token: Token) -> float:
+    k = token.request
+    arrival_s, prompt = float(requests.arrival_s[k]), int(requests.prompt_tokens[k])
+    return world.deadlines.due_s(arrival_s, prompt, token.index)
+
+
+def test_the_table_has_percentiles_where_it_is_wide(found: ServeResults) -> None:
+    narrow, wide = report.table(found.scores), report.table(found.scores, wide=True)
+    assert wide.startswith(narrow)
+    assert "TTFT met" not in narrow
+    (engine,) = (score for score in found.scores if score.policy == "engine")
+    (_, row) = (line.split() for line in wide.splitlines() if line.startswith("engine "))
+    assert row[1:5] == [f"{engine.ttft_p50_s:.2f}", f"{engine.ttft_p95_s:.2f}",
+                        f"{engine.ttft_p99_s:.2f}", f"{engine.ttft_p99_less_s:+.2f}"]  # fmt: skip
+    assert row[-1] == f"{engine.throughput:.0f}"
+    assert row[-2] == f"{engine.preempted:.1%}"
+    assert "carry no interval" in wide
+    nothing = [dataclasses.replace(engine, ttft_p99_s=None, tpot_p50_s=None)]
+    assert "None" not in report.table(nothing, wide=True)
+
+
 def test_the_time_to_shedding_is_tuned_on_train(
     found: ServeResults, serving_story: ServeScenario
 ) -> None:
@@ -128,6 +196,10 @@ def test_results_are_read_as_they_were_written(found: ServeResults, folder: Path
         for here, there in zip(one.served, other.served, strict=True):
             assert here.parts == there.parts
             assert np.array_equal(results.rounded(here.record), results.rounded(there.record))
+            assert here.waits is not None
+            assert there.waits is not None
+            assert np.array_equal(here.waits.counts, there.waits.counts)
+            assert np.array_equal(here.waits.percentiles, there.waits.percentiles, equal_nan=True)
         for mine, its in zip(one.courses, other.courses, strict=True):
             assert all(map(np.array_equal, mine.by_second(), its.by_second()))
     assert not (folder / "b.csv.gz.parts").exists()
@@ -201,7 +273,26 @@ def _record(told: ServeCell, column: int, by: float) -> ServeCell:
     assert told.whole is not None
     record = told.whole.record.copy()
     record[-1, column] += by
-    return dataclasses.replace(told, whole=Served(told.whole.parts, record))
+    return dataclasses.replace(told, whole=dataclasses.replace(told.whole, record=record))
+
+
+def without_first(served: Served | None) -> Served:
+    """The pieces without the first."""
+    assert served is not None
+    assert served.waits is not None
+    waits = dataclasses.replace(served.waits, counts=served.waits.counts[1:])
+    return Served(served.parts[1:], served.record[1:], waits)
+
+
+def _waits(told: ServeCell, *, percentile: float = 0.0, count: int = 0) -> ServeCell:
+    """With another p99 of TTFT, and another number of preempted requests."""
+    assert told.whole is not None
+    waits = told.whole.waits
+    assert waits is not None
+    other = Waits(waits.counts.copy(), waits.percentiles.copy())
+    other.percentiles[latency.PERCENTILES.index("ttft_p99_s")] += percentile
+    other.counts[0, latency.PREEMPTED] += count
+    return dataclasses.replace(told, whole=dataclasses.replace(told.whole, waits=other))
 
 
 def _course(told: ServeCell, change: Callable[[Any, Any], None]) -> ServeCell:
@@ -247,7 +338,12 @@ TAMPERED: dict[str, Callable[[ServeResults], ServeResults]] = {
         f.header, tuple(c for c in f.cells if c.about.policy != "fixed"), f.scores),
     "a cell twice": lambda f: ServeResults(f.header, (*f.cells, f.cells[-1]), f.scores),
     "a piece that is gone": lambda f: changed(f, "lookup", lambda c: dataclasses.replace(
-        c, whole=Served(c.whole.parts[1:], c.whole.record[1:]), courses=c.courses[1:])),  # type: ignore[union-attr]
+        c, whole=without_first(c.whole), courses=c.courses[1:])),
+    "a percentile a billionth lower": lambda f: changed(f, "lookup", lambda c: _waits(c, percentile=-3e-9)),
+    "a percentile that is none": lambda f: changed(f, "fixed", lambda c: _waits(c, percentile=np.nan)),
+    "a preempted request less": lambda f: changed(f, "engine", lambda c: _waits(c, count=-1)),
+    "a better p99": lambda f: ServeResults(
+        f.header, f.cells, (dataclasses.replace(f.scores[0], ttft_p99_s=0.001), *f.scores[1:])),
     "a better score": lambda f: ServeResults(
         f.header, f.cells, (dataclasses.replace(f.scores[0], gain=99.0), *f.scores[1:])),
     "settings of another kind": lambda f: changed(
@@ -271,13 +367,16 @@ def test_results_of_another_world_are_refused(name: str, found: ServeResults) ->
 
 
 @pytest.mark.parametrize(
-    "line", ["run_seconds", "run_part", "run_source", "run_ffn", "seconds", "cell", "cost", "span"]
-)
+    "line",
+    ["run_seconds", "run_part", "run_source", "run_ffn", "seconds", "cell", "cost", "span",
+     "waits_cell", "waits_stretch", "ttft_p99_s", "preempted"],
+)  # fmt: skip
 def test_damaged_columns_are_told(line: str, found: ServeResults, folder: Path) -> None:
     text = gzip.decompress((folder / "b.csv.gz").read_bytes()).decode().split("\n")
     place = next(i for i, each in enumerate(text) if each.startswith(f"{line},"))
     # Any finite number can be a cost, any stretch one of a split: that is for verify to find.
-    few = {"cost": ("nan", ""), "span": ("-1", "nan", "")}
+    few = {"cost": ("nan", ""), "span": ("-1", "nan", ""), "ttft_p99_s": ("-1", "inf", ""),
+           "preempted": ("nan", "")}  # fmt: skip
     for cell_now in few.get(line, ("-1", "99999999999", "nan", "")):
         name, _, *rest = text[place].split(",")
         other = [*text[:place], ",".join([name, cell_now, *rest]), *text[place + 1 :]]
@@ -377,10 +476,12 @@ def test_the_command_line_runs_and_checks_a_serving_bench(
         "engine",
         "--no-search",
         "--quiet",
+        "--wide",
     ]
     assert cli.main([*asked, "--jobs", "1", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "goodput" in printed
+    assert "TTFT met" in printed
     assert "engine-tuned" in printed
     assert cli.main([*asked, "--out", str(out)]) == 2, "nothing is overwritten"
     assert "--force" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from plain_records import score_of
-from report_pages import studies, write_studies
+from report_pages import LATENCY, LATENCY_CELLS, studies, write_studies
 
 from rapgym.files import places
 from rapgym.quality import harm
@@ -120,6 +120,22 @@ def test_machine_and_serving_show_their_studies() -> None:
     (rules,) = study_figures.serving_costs(studies("toy-v0")["serving.json"]).data
     assert [*rules.x] == [0.4, 0.2]
     assert [*rules.error_x.array] == pytest.approx([0.2, 0.05])
+
+
+def test_serving_shows_percentiles_of_rules_that_have_them(tmp_path: Path) -> None:
+    found = studies("toy-v0")
+    write_studies(tmp_path, found)
+    section = study_sections.serving_section(tmp_path)
+    assert section
+    _, latency = section.tables
+    assert [*map(list, latency.rows)] == [["lookup", "toy", *LATENCY_CELLS]]
+    rules = found["serving.json"]["scenarios"][0]["rules"]
+    for name in LATENCY:
+        rules["lookup"].pop(name)
+    write_studies(tmp_path, found)
+    section = study_sections.serving_section(tmp_path)
+    assert section
+    assert len(section.tables) == 1
 
 
 SECTIONS = {

@@ -1,5 +1,7 @@
 """The serving study's tables: costs, verdicts, and the point that was taken."""
 
+from report_pages import LATENCY, LATENCY_CELLS
+
 from rapgym.quality.history import Share
 from rapgym.studies.pages import serving
 
@@ -30,6 +32,19 @@ def test_rules_stand_by_cost_with_a_verdict_beside_the_lookup() -> None:
     assert rows[2][2].endswith("undecided")
     assert rows[1][5:9] == ["90.0%", "1.25", "32.5", "3.0 / 1.5"]
     assert serving.verdict({"low": 0.01, "high": 0.02}) == "more"
+
+
+def test_percentiles_stand_below_where_the_study_has_them() -> None:
+    entry = {
+        "scenario": "s-v0",
+        "rules": {"lookup": RULE | LATENCY, "engine": RULE},
+        "against_lookup": {},
+    }
+    *_, row = serving.findings({"scenarios": [entry]}).splitlines()
+    # Goodput is this rule's own, 90 %.
+    assert cells(row) == ["`lookup`", *LATENCY_CELLS[:3], "90.0%", *LATENCY_CELLS[4:]]
+    without = entry | {"rules": {"engine": RULE}}
+    assert "Percentiles" not in serving.findings({"scenarios": [without]})
 
 
 def test_a_scenario_has_a_line_and_verdicts_are_counted_where_there_are_intervals() -> None:

@@ -53,6 +53,8 @@ def test_a_scenario_is_studied_as_its_parts_say(
     assert rules["engine"]["shed"] == pytest.approx(
         engine.record[:, batch.SHED].sum() / engine.record[:, batch.ARRIVED].sum(), abs=1e-6
     )
+    waits = [rules["engine"][f"ttft_p{share}_s"] for share in (50, 95, 99)]
+    assert 0 < waits[0] < waits[1] < waits[2]
     against = entry["against_lookup"]["engine"]["value"]
     assert against == pytest.approx(rules["engine"]["cost"] - rules["lookup"]["cost"], abs=2e-6)
     assert rules["lookup"]["cost"] < rules["engine"]["cost"], "pruning is worth it in the toy world"

@@ -90,12 +90,35 @@ class ServeScore:
     # What a server would ask, on the whole split (of searches on the stretches).
     nats: float  # of a token that was delivered
     undelivered: float  # share of tokens
-    goodput: float  # share of requests with every token on time
-    shed: float  # share of requests
+    goodput: float  # share of requests that arrived with every token on time
+    # Goodput less the lookup's.
+    goodput_low: float | None
+    goodput_high: float | None
+    # Shares of requests that arrived: finished, with a token too late; shed; neither finished nor shed;
+    # preempted at least once; with a first token by its deadline; finished, at the pace of `tpot_s`.
+    late: float
+    shed: float
+    lost: float
+    preempted: float
+    ttft_met: float
+    tpot_met: float
     preemptions: float  # a request
+    throughput: float  # output tokens a second of these parts
     ttft_s: float  # means
     tpot_s: float
     e2e_s: float
+    # Percentiles over the requests that finished, see `serving.latency`; the mean over seeds. They carry
+    # no interval. None where no request has such a time.
+    ttft_p50_s: float | None
+    ttft_p95_s: float | None
+    ttft_p99_s: float | None
+    ttft_p99_less_s: float | None  # less the lookup's
+    tpot_p50_s: float | None
+    tpot_p95_s: float | None
+    tpot_p99_s: float | None
+    e2e_p50_s: float | None
+    e2e_p95_s: float | None
+    e2e_p99_s: float | None
     attention: float  # blocks dropped, mean over seconds
     ffn: float
     train_cost: float | None

@@ -1,8 +1,9 @@
 """Results of the serving world on disk: one file that can be run again, as `bench.results` has of windows.
 
-Its header says `"world": "serving"`. What follows are columns of two tables: a row for each part of each
-cell, with what its seconds came to, summed, by test columns; and a row for each run of seconds under one
-decision, from which all of that follows.
+Its header says `"world": "serving"`. What follows are columns of three tables: a row for each part of each
+cell, with what its seconds came to, summed, by test columns; a row for the pieces of each cell and one for its
+stretches, with percentiles over their requests; and a row for each run of seconds under one decision, from
+which all of that follows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,13 +22,15 @@ from rapgym.bench.serving.records import ServeAbout, ServeScore
 from rapgym.errors import InvalidResult, RapgymError
 from rapgym.files import headed, incoming, limits, writing
 from rapgym.rollout.serving import Course, Served
-from rapgym.serving import batch
+from rapgym.serving import batch, latency
+from rapgym.serving.latency import Waits
 from rapgym.serving.world import Part
 from rapgym.world.shield import Reason
 
-SCHEMA = 1
+SCHEMA = 2
 PLACES = ("cell", "stretch", "span", "start_s", "seconds")  # which part of which cell
-PARTS = (*PLACES, *batch.COLUMNS)
+PARTS = (*PLACES, *batch.COLUMNS, *latency.COUNTED)
+WAITS = ("waits_cell", "waits_stretch", *latency.PERCENTILES)  # which of the two of which cell
 RUNS = ("run_part", "run_seconds", "run_attention", "run_ffn", "run_on_fall", "run_source")
 MOST_SECONDS = 1 << 26  # of all parts together: decisions of each are held while it is replayed
 MOST_COUNT = 1 << 12  # blocks of a kind
@@ -70,13 +73,17 @@ def write(path: Path, results: ServeResults) -> None:
 
 
 def _lines(cells: Sequence[ServeCell]) -> Iterator[str]:
-    """Both tables, a line a column."""
+    """All three tables, a line a column."""
     places, records = list[tuple[int, ...]](), list[FloatArray]()
+    waits, of_whole = list[Waits](), list[tuple[int, int]]()
     for number, cell in enumerate(cells):
         for served in cell.served:
             stretch = int(served is cell.stretches)
             places += [(number, stretch, p.span, p.start_s, p.seconds) for p in served.parts]
             records.append(served.record)
+            assert served.waits is not None
+            waits.append(served.waits)
+            of_whole.append((number, stretch))
     where, record = np.array(places), np.concatenate(records)
     for column, name in enumerate(PLACES):
         yield f"{name},{','.join(map(str, where[:, column].tolist()))}"
@@ -84,6 +91,14 @@ def _lines(cells: Sequence[ServeCell]) -> Iterator[str]:
         values = rounded(record[:, column])
         told = values.astype(np.int64).tolist() if name in batch.WHOLE else values.tolist()
         yield f"{name},{','.join(map(repr, told))}"
+    counts = np.concatenate([each.counts for each in waits]).astype(np.int64)
+    for column, name in enumerate(latency.COUNTED):
+        yield f"{name},{','.join(map(str, counts[:, column].tolist()))}"
+    for column, name in enumerate(WAITS[:2]):
+        yield f"{name},{','.join(str(place[column]) for place in of_whole)}"
+    percentiles = rounded(np.stack([each.percentiles for each in waits]))
+    for column, name in enumerate(latency.PERCENTILES):
+        yield f"{name},{','.join(map(repr, percentiles[:, column].tolist()))}"
     courses = [course for cell in cells for course in cell.courses]
     of_part = np.repeat(np.arange(len(courses)), [len(each.lengths) for each in courses])
     runs = np.column_stack([
@@ -124,8 +139,9 @@ def parsed(content: bytes, name: str) -> ServeResults:
         for about in abouts:
             _check_names(about)
         measures = result_columns.Table(PARTS, batch.MEASURES)
-        parts, runs = result_columns.read(pieces, measures, result_columns.Table(RUNS))
-        return ServeResults(header, tuple(_cells(abouts, parts, runs)), scores)
+        waits = result_columns.Table(WAITS, latency.PERCENTILES)
+        tables = result_columns.read(pieces, measures, waits, result_columns.Table(RUNS))
+        return ServeResults(header, tuple(_cells(abouts, *tables)), scores)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RapgymError) as error:
         raise InvalidResult(f"{name} is no results file that can be read: {error}") from error
 
@@ -148,7 +164,7 @@ def _check_names(about: ServeAbout) -> None:
 
 
 def _cells(
-    abouts: Sequence[ServeAbout], parts: dict[str, IntArray], runs: dict[str, IntArray]
+    abouts: Sequence[ServeAbout], parts: dict[str, Any], waits: dict[str, Any], runs: dict[str, Any]
 ) -> Iterator[ServeCell]:
     whose, stretch, seconds = parts["cell"], parts["stretch"], parts["seconds"]
     if not len(abouts) or not np.array_equal(np.unique(whose), np.arange(len(abouts))):
@@ -162,22 +178,36 @@ def _cells(
     for name in batch.MEASURES:
         if not np.isfinite(parts[name]).all():
             raise ValueError(f"{name} of a part is no number")
-    courses = _courses(runs, seconds)
-    record = np.column_stack([np.asarray(parts[name], np.float64) for name in batch.COLUMNS])
+    courses, percentiles = _courses(runs, seconds), _percentiles(waits, whose, stretch)
+    record, counts = (
+        np.column_stack([np.asarray(parts[name], np.float64) for name in names])
+        for names in (batch.COLUMNS, latency.COUNTED)
+    )
     for number, about in enumerate(abouts):
-        served = [
-            _served(parts, record, np.flatnonzero((whose == number) & (stretch == kind)))
-            for kind in (0, 1)
-        ]
+        served = list[Served | None]()
+        for kind in (0, 1):
+            rows = np.flatnonzero((whose == number) & (stretch == kind))
+            if not len(rows):
+                served.append(None)
+                continue
+            where = zip(*(parts[name][rows].tolist() for name in PLACES[2:]), strict=True)
+            told = Waits(counts[rows], percentiles[number, kind])
+            served.append(Served(tuple(Part(*place) for place in where), record[rows], told))
         mine = np.flatnonzero(whose == number).tolist()
         yield ServeCell(about, served[0], served[1], tuple(courses[row] for row in mine))
 
 
-def _served(parts: dict[str, IntArray], record: FloatArray, rows: IntArray) -> Served | None:
-    if not len(rows):
-        return None
-    places = zip(*(parts[name][rows].tolist() for name in PLACES[2:]), strict=True)
-    return Served(tuple(Part(*place) for place in places), record[rows])
+def _percentiles(
+    waits: dict[str, Any], whose: IntArray, stretch: IntArray
+) -> dict[tuple[int, int], FloatArray]:
+    """Of the pieces and of the stretches of each cell that has them."""
+    told = list(zip(waits["waits_cell"].tolist(), waits["waits_stretch"].tolist(), strict=True))
+    if told != sorted({*zip(whose.tolist(), stretch.tolist(), strict=True)}):
+        raise ValueError("its percentiles are of other cells than its parts")
+    values = np.column_stack([waits[name] for name in latency.PERCENTILES])
+    if np.isinf(values).any() or (values < 0).any():
+        raise ValueError("a percentile of it is no time")
+    return dict(zip(told, values, strict=True))
 
 
 def _courses(runs: dict[str, IntArray], seconds: IntArray) -> list[Course]:

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from rapgym.arrays import FloatArray
 from rapgym.bench import score, verdicts
 from rapgym.bench.pieces import Pieces
 from rapgym.bench.score import NOTHING, Estimate, Summed
@@ -13,16 +15,22 @@ from rapgym.bench.serving.cells import LOOKUP, TUNED, ServeCell
 from rapgym.bench.serving.records import ServeScore
 from rapgym.rollout.serving import Served
 from rapgym.scenarios.serving import ServeScenario
-from rapgym.serving import batch
+from rapgym.serving import batch, latency
 
 DECIMALS = 6  # of a score
+P99 = "ttft_p99_s"
 LEAST_PARTS = 2  # with fewer a resample can draw nothing else
 
 
 def told(served: Served) -> dict[str, float | None]:
-    """What a policy came to: cost with its interval over parts, and what a server would ask."""
+    """What a policy came to: cost with its interval over parts, and what a server would ask.
+
+    Percentiles too, where the requests were looked at.
+    """
     cost = estimate(served)
     found = {"cost": cost.value, "low": cost.low, "high": cost.high} | asked_by_a_server(served)
+    if served.waits is not None:
+        found |= levels(served) | percentiles(served)
     return {name: number(value) for name, value in found.items()}
 
 
@@ -43,9 +51,29 @@ def asked_by_a_server(served: Served) -> dict[str, float]:
         "ttft_s": per(total[batch.TTFT], batch.FIRST),
         "tpot_s": per(total[batch.TPOT], batch.PACED),
         "e2e_s": per(total[batch.E2E], batch.FINISHED),
+        "throughput": float(total[batch.TOKENS]) / max(1, sum(p.seconds for p in served.parts)),
         "attention": float(served.counts[:, 0].mean()),
         "ffn": float(served.counts[:, 1].mean()),
     }
+
+
+def levels(served: Served) -> dict[str, float]:
+    """Shares of the requests that arrived: late, never finished, preempted, within each service level."""
+    assert served.waits is not None
+    total, counts = served.record.sum(axis=0), served.waits.counts.sum(axis=0)
+    finished = total[batch.FINISHED]
+    told = {
+        "late": finished - total[batch.GOOD],
+        "lost": total[batch.ARRIVED] - finished - total[batch.SHED],
+        **dict(zip(latency.COUNTED, counts, strict=True)),
+    }
+    return {name: float(each) / max(1.0, total[batch.ARRIVED]) for name, each in told.items()}
+
+
+def percentiles(served: Served) -> dict[str, float]:
+    """Seconds, over requests that finished."""
+    assert served.waits is not None
+    return dict(zip(latency.PERCENTILES, served.waits.percentiles.tolist(), strict=True))
 
 
 def estimate(one: Served, other: Served | None = None) -> Estimate:
@@ -72,25 +100,40 @@ def pieces_of(served: Served) -> Pieces:
 
 def summed(one: Served, *others: Served | None) -> list[Summed]:
     """Costs of each, zero of None, then tokens of the first: sums as they are, and of each resample."""
-    count, pieces = len(one.parts), pieces_of(one)
     costs = [
-        np.zeros(count) if each is None else each.record[:, batch.COST] for each in (one, *others)
+        np.zeros(len(one.parts)) if each is None else each.record[:, batch.COST]
+        for each in (one, *others)
     ]
-    drawn = score.resamples(pieces, np.zeros(1, dtype=np.int64))
-    columns = [each[:, None] for each in (*costs, one.tokens)]
-    return drawn.summed(columns, np.ones((count, 1), dtype=np.int64))
+    return _drawn(one, [*costs, one.tokens])
+
+
+def _drawn(served: Served, columns: Sequence[FloatArray]) -> list[Summed]:
+    """Sums of columns over parts, [P] each: as they are, and of each resample, which all columns share."""
+    drawn = score.resamples(pieces_of(served), np.zeros(1, dtype=np.int64))
+    ones = np.ones((len(served.parts), 1), dtype=np.int64)
+    return drawn.summed([each[:, None] for each in columns], ones)
+
+
+def goodput_beside(one: Served, other: Served) -> Estimate:
+    """Goodput of one less that of another on the same requests, with its interval."""
+    pieces = pieces_of(one)
+    shares = [each.record[:, batch.GOOD] for each in (one, other)]
+    here, there, arrived = _drawn(one, [*shares, one.record[:, batch.ARRIVED]])
+    return _honest(score.difference(here, there, arrived, pieces), pieces)
 
 
 def mean_of(served: Sequence[Served]) -> Served:
     """The mean over seeds, part by part."""
-    return replace(served[0], record=np.mean([each.record for each in served], axis=0))
+    waits = [each.waits for each in served if each.waits is not None]
+    record = np.mean([each.record for each in served], axis=0)
+    return replace(served[0], record=record, waits=latency.mean_of(waits) if waits else None)
 
 
 def best_plan(searches: Sequence[Served]) -> Served:
     """Of each stretch the plan that costs least."""
     costs = np.array([each.record[:, batch.COST] for each in searches])
     rows = [searches[i].record[part] for part, i in enumerate(costs.argmin(axis=0).tolist())]
-    return replace(searches[0], record=np.array(rows))
+    return replace(searches[0], record=np.array(rows), waits=None)
 
 
 def scores(story: ServeScenario, cells: Sequence[ServeCell]) -> list[ServeScore]:
@@ -166,6 +209,13 @@ def _score(story: ServeScenario, cells: Sequence[ServeCell], ends: _Ends) -> Ser
         return float(np.mean(known)) if known else None
 
     decides = whole is not None and about.policy != LOOKUP
+    good = NOTHING if whole is None or not decides else goodput_beside(whole, ends.lookup)
+    waited, reference = percentiles(shown), percentiles(ends.lookup)
+    told: dict[str, Any] = {
+        name: round(value, DECIMALS)
+        for name, value in (asked_by_a_server(shown) | levels(shown)).items()
+    }
+    told |= {name: number(value) for name, value in waited.items()}
     return ServeScore(
         scenario=story.id,
         traffic=story.base.trace,
@@ -188,7 +238,10 @@ def _score(story: ServeScenario, cells: Sequence[ServeCell], ends: _Ends) -> Ser
         gain_low=number(gain.low),
         gain_high=number(gain.high),
         foresight=number(foresight.value),
-        **{name: round(value, DECIMALS) for name, value in asked_by_a_server(shown).items()},
+        goodput_low=number(good.low),
+        goodput_high=number(good.high),
+        **told,
+        ttft_p99_less_s=number(waited[P99] - reference[P99]) if decides else None,
         train_cost=about.train_cost,
         fallback=float(np.mean([each.fallback for each in seeds])),
         watchdog=float(np.mean([each.watchdog for each in seeds])),

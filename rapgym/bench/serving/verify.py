@@ -22,7 +22,7 @@ from rapgym.jobs import parallel
 from rapgym.rollout.serving import Served
 from rapgym.scenarios import serving, serving_worlds, tables
 from rapgym.scenarios.serving import ServeScenario
-from rapgym.serving import batch
+from rapgym.serving import batch, latency
 from rapgym.world.shield import Reason
 
 LAST_DIGIT = 10.0**-DECIMALS
@@ -173,6 +173,7 @@ def _cell_differences(found: ServeResults, cell: ServeCell, story: ServeScenario
     yield from _described_differently(cell.about, now.about, who)
     for recorded, here in zip(cell.served, now.served, strict=True):
         yield from _rows_differ(recorded, here, who)
+        yield from _waits_differ(recorded, here, who)
 
 
 def _strange(cell: ServeCell, story: ServeScenario, who: str) -> Iterator[str]:
@@ -218,6 +219,26 @@ def _rows_differ(recorded: Served, here: Served, who: str) -> Iterator[str]:
             yield (
                 f"column {name} of {who}, span {part.span} from {part.start_s} s for {part.seconds} s, "
                 f"does not replay ({int(differs.sum())} of {len(differs)} parts differ in it)"
+            )
+
+
+def _waits_differ(recorded: Served, here: Served, who: str) -> Iterator[str]:
+    """A sentence a count of requests, and a percentile, that the replay does not give."""
+    assert recorded.waits is not None
+    assert here.waits is not None
+    for place, name in enumerate(latency.COUNTED):
+        differs = recorded.waits.counts[:, place] != here.waits.counts[:, place]
+        if differs.any():
+            yield (
+                f"column {name} of {who} does not replay ({int(differs.sum())} of {len(differs)} parts "
+                "differ in it)"
+            )
+    each = zip(recorded.waits.percentiles, here.waits.percentiles, strict=True)
+    for name, (told_s, now_s) in zip(latency.PERCENTILES, each, strict=True):
+        if not np.isclose(told_s, now_s, rtol=0, atol=1.5 * LAST_DIGIT, equal_nan=True):
+            yield (
+                f"{name} of {who} is {told_s:.9f} over {len(recorded.parts)} parts, but their requests give "
+                f"{now_s:.9f}"
             )
 
 

@@ -157,6 +157,7 @@ def parts(found: Results) -> dict[str, str]:
         "serving-found": results_page.section(
             RESULTS.parent, "serving.json", serving_page.brief, "python -m rapgym.studies.serving"
         ),
+        "serving-latency": serving_page.latency(),
         "discount": results_page.section(
             RESULTS.parent, "discount.json", discount.page, "python -m rapgym.studies.discount"
         ),

@@ -3,13 +3,24 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rapgym.bench.serving import results
+from rapgym.files import places
 from rapgym.quality.history import Share
 from rapgym.report import bench as bench_report
 from rapgym.report.bench import listed
 from rapgym.report.markdown import table
-from rapgym.report.serving import bounds, judged
+from rapgym.report.serving import LATENCY_HEADS, bounds, judged, latency_cells
 
 Entry = dict[str, Any]
+LATENCY = (
+    "Percentiles are over the requests that finished and carry no interval; shares are of all that arrived. What is "
+    "shed or lost misses every level:"
+)
+BENCH = places.RESULTS / "serving-bench.csv.xz"
+BENCHED = (
+    "rapgym bench --scenario serve-chat-bursty --scenario serve-chat-gqa --out "
+    f"baselines/results/{BENCH.name}"
+)
 PLAIN = (
     "engine",
     "keep-all-drop",
@@ -141,6 +152,21 @@ def shares(found: Sequence[Share]) -> str:
     return table(heads, rows)
 
 
+def latency() -> str:
+    """What requests waited for under each policy of the published bench, or how to make that."""
+    if not BENCH.is_file():
+        return f"Not made for these worlds yet: `{BENCHED}` makes it."
+    found = results.read(BENCH)
+    told = [
+        f"Made by `{BENCHED}` on {found.header['date'][:10]}; `rapgym verify` of that file serves every second again."
+    ]
+    for name in dict.fromkeys(score.scenario for score in found.scores):
+        played = [s for s in found.scores if s.scenario == name and s.cost is not None]
+        rows = [[f"`{each.policy}`", *(latency_cells(each.as_json()) or [])] for each in played]
+        told += [f"**`{name}`**, the least cost first", table(("policy", *LATENCY_HEADS), rows)]
+    return "\n\n".join(told)
+
+
 def findings(found: Entry) -> str:
     """What each rule cost on test, beside the tuned lookup, and what searches that know the future reach."""
     return "\n\n".join(_costs(entry) for entry in found["scenarios"])
@@ -174,6 +200,13 @@ def _costs(entry: Entry) -> str:
         "TPOT, ms", "attention / FFN dropped", "settings from train",
     )  # fmt: skip
     said = [f"**`{entry['scenario']}`**", table(heads, rows)]
+    latency = [
+        [f"`{name}`", *cells]
+        for name, rule in sorted(entry["rules"].items(), key=lambda item: float(item[1]["cost"]))
+        if (cells := latency_cells(rule)) is not None
+    ]
+    if latency:
+        said += [LATENCY, table(("rule", *LATENCY_HEADS), latency)]
     if "stretches" in entry:
         said.append(_stretches(entry["stretches"]))
     return "\n\n".join(said)

@@ -12,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check format lint types readme docs links leaderboard sensitivity maps slow packaging ray clients fuzz mutations clean
+.PHONY: bench test check format lint types readme docs links leaderboard sensitivity maps slow packaging ray clients versions fuzz mutations clean
 .NOTPARALLEL:
 
 bench: $(VENV)/.core
@@ -79,11 +79,19 @@ ray: $(VENV)/.dev
 clients: .clients/.ready
 	$(ONE_THREAD) .clients/bin/pytest -q -m clients tests/clients
 
+# The environments under each Gymnasium from our floor on, each in a virtual environment of its own.
+GYMNASIUMS := 1.2.2 1.3.0 1.4.0
+
+versions: $(GYMNASIUMS:%=.gymnasium/%/.ready)
+	for version in $(GYMNASIUMS); do \
+		$(ONE_THREAD) .gymnasium/$$version/bin/pytest -q tests/envs || exit 1; \
+	done
+
 packaging: $(VENV)/.dev
 	$(BIN)/pytest -q -m packaging
 
 clean:
-	rm -rf $(VENV) .clients build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .clients .gymnasium build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The core alone: seconds, no torch.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -101,4 +109,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .clients
 	.clients/bin/pip install --quiet --disable-pip-version-check -e '.[clients,testing]' 'pytest>=8.4'
 	.clients/bin/pip install --quiet --disable-pip-version-check --no-deps 'tianshou>=2' 'rliable==1.2.0'
+	@touch $@
+
+.gymnasium/%/.ready: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -e '.[render,testing]' 'pytest>=8.4' 'gymnasium==$*'
 	@touch $@

@@ -22,6 +22,9 @@ class VectorForm(VectorEnv[Any, Any, Any]):
     A form makes its lanes and calls `_stand`.
     """
 
+    # Older Gymnasium closes what is collected, even a form that was refused before it stood.
+    closed = True
+
     def _stand(
         self,
         num_envs: int,
@@ -47,6 +50,7 @@ class VectorForm(VectorEnv[Any, Any, Any]):
         self.rngs = [rng for rng, _ in drawn]  # one a lane
         self.seeds = [seed for _, seed in drawn]
         self._spec: EnvSpec | None = None
+        self.closed = False
 
     @property
     def spec(self) -> EnvSpec | None:

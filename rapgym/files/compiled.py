@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from numba import njit
+from numba.core.cpu import CPUTargetOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -16,10 +17,23 @@ def compiled(function: Function) -> Function:
     and no other: compiled functions call only those of their own file, and take constants of elsewhere
     as arguments.
     """
+    return _kept(function, {})
+
+
+def uncounted(function: Function) -> Function:
+    """The same for a function that allocates nothing: who holds its arrays is not counted meanwhile.
+
+    Numba counts each array that is handed on, which costs more than a step of the serving engine does.
+    Its caller holds the arrays until it returns. A numba that does not know how counts on.
+    """
+    return _kept(function, {"_nrt": False} if hasattr(CPUTargetOptions, "_nrt") else {})
+
+
+def _kept(function: Function, options: dict[str, Any]) -> Function:
     found: Any
     try:
-        found = njit(cache=True)(function)
+        found = njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to keep it
-        found = njit(function)
+        found = njit(**options)(function)
     compiled_function: Function = found
     return compiled_function

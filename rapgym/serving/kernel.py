@@ -7,9 +7,9 @@ one `Lane`; nothing is allocated while it runs.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.files.compiled import uncounted
 from rapgym.serving.card import ATTENTION, FFN, Card
 from rapgym.serving.cost import Deadlines, Harm
 from rapgym.serving.engine import DROP
@@ -23,6 +23,7 @@ NOW_S, READY_S, SHED_S, SHEDS_NEXT_S = range(4)
  FORMED_FIRST, PAGES_USED, PAGES_FREE, PAGES_MADE, FREE_FIRST, FREE_LAST, SPARE, STEPS,
  STEP_TOKENS, PREEMPTIONS, SHED, DELIVERED) = range(20)  # fmt: skip
 COUNTS = 20
+MOST_TOGETHER = 128  # steps that run together
 
 
 class World(NamedTuple):
@@ -77,6 +78,10 @@ class Lane(NamedTuple):
     # max_sequences, 6]; sizes.
     batch: IntArray
     batch_size: IntArray
+    # Notes of steps that run together: when each ended, [MOST_TOGETHER]; how many sequences need a page in
+    # each, [page_tokens].
+    ended_s: FloatArray
+    crossing: IntArray
     # With a prefix cache: the page under each key of a request, what each page holds, free pages.
     held: IntArray
     page_of: IntArray
@@ -89,34 +94,34 @@ class Lane(NamedTuple):
 # Memory and blocks
 
 
-@njit(cache=True)
+@uncounted
 def _token_bytes(w: World, attention: int) -> int:
     return (w.sizes[4] - attention) * w.sizes[2]
 
 
-@njit(cache=True)
+@uncounted
 def _weight_bytes(w: World, attention: int, ffn: int) -> int:
     return (w.sizes[4] - attention) * w.sizes[0] + (w.sizes[4] - ffn) * w.sizes[1]
 
 
-@njit(cache=True)
+@uncounted
 def _used_bytes(w: World, attention: int, ffn: int, tokens: int) -> int:
     weights = _weight_bytes(w, attention, ffn)
     return w.sizes[3] + weights + tokens * _token_bytes(w, attention)
 
 
-@njit(cache=True)
+@uncounted
 def _limit(w: World, now_s: float) -> int:
     return w.limit_bytes[min(int(now_s), len(w.limit_bytes) - 1)]
 
 
-@njit(cache=True)
+@uncounted
 def _fits(w: World, lane: Lane, attention: int, ffn: int) -> bool:
     taken = (lane.counts[PAGES_USED] + w.rules[3]) * w.rules[2]
     return _used_bytes(w, attention, ffn, taken) <= _limit(w, lane.number[NOW_S])
 
 
-@njit(cache=True)
+@uncounted
 def _held(lane: Lane) -> tuple[int, int]:
     loading = lane.counts[LOADING]
     return (
@@ -125,7 +130,7 @@ def _held(lane: Lane) -> tuple[int, int]:
     )
 
 
-@njit(cache=True)
+@uncounted
 def _preempt_until_it_fits(w: World, lane: Lane) -> None:
     count = lane.counts
     while count[RUNNING] and not _fits(w, lane, count[ATTENTION_DROPPED], count[FFN_DROPPED]):
@@ -133,7 +138,7 @@ def _preempt_until_it_fits(w: World, lane: Lane) -> None:
         _preempt(w, lane)
 
 
-@njit(cache=True)
+@uncounted
 def _drop_until_it_fits(w: World, lane: Lane) -> None:
     count, (attentions, ffns) = lane.counts, w.goes_next.shape
     while not _fits(w, lane, count[ATTENTION_DROPPED], count[FFN_DROPPED]):
@@ -146,7 +151,7 @@ def _drop_until_it_fits(w: World, lane: Lane) -> None:
             count[FFN_DROPPED] += 1
 
 
-@njit(cache=True)
+@uncounted
 def _answer_fall(w: World, lane: Lane, on_fall: int) -> None:
     count, (attentions, ffns) = lane.counts, w.goes_next.shape
     if _fits(w, lane, *_held(lane)):
@@ -162,7 +167,7 @@ def _answer_fall(w: World, lane: Lane, on_fall: int) -> None:
         _drop_until_it_fits(w, lane)
 
 
-@njit(cache=True)
+@uncounted
 def _begin_loading(w: World, lane: Lane, kind: int) -> bool:
     count = lane.counts
     attention = count[ATTENTION_DROPPED] - (kind == ATTENTION)
@@ -175,7 +180,7 @@ def _begin_loading(w: World, lane: Lane, kind: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@uncounted
 def _move_blocks(w: World, lane: Lane, attention: int, ffn: int) -> None:
     count = lane.counts
     if count[LOADING] != NEVER and lane.number[READY_S] <= lane.number[NOW_S]:
@@ -203,7 +208,7 @@ def _move_blocks(w: World, lane: Lane, attention: int, ffn: int) -> None:
 # Pages
 
 
-@njit(cache=True)
+@uncounted
 def _forget(lane: Lane, page: int) -> None:
     key = lane.key_of[page]
     if key != NEVER:
@@ -212,7 +217,7 @@ def _forget(lane: Lane, page: int) -> None:
             lane.page_of[key] = NEVER
 
 
-@njit(cache=True)
+@uncounted
 def _unlink(lane: Lane, page: int) -> None:
     count, before, after = lane.counts, lane.before[page], lane.after[page]
     if before == NEVER:
@@ -226,7 +231,7 @@ def _unlink(lane: Lane, page: int) -> None:
     count[PAGES_FREE] -= 1
 
 
-@njit(cache=True)
+@uncounted
 def _link_first(lane: Lane, page: int) -> None:
     count = lane.counts
     lane.before[page], lane.after[page] = NEVER, count[FREE_FIRST]
@@ -238,7 +243,7 @@ def _link_first(lane: Lane, page: int) -> None:
     count[PAGES_FREE] += 1
 
 
-@njit(cache=True)
+@uncounted
 def _link_last(lane: Lane, page: int) -> None:
     count = lane.counts
     lane.before[page], lane.after[page] = count[FREE_LAST], NEVER
@@ -250,7 +255,7 @@ def _link_last(lane: Lane, page: int) -> None:
     count[PAGES_FREE] += 1
 
 
-@njit(cache=True)
+@uncounted
 def _resize(w: World, lane: Lane, pages: int) -> None:
     count = lane.counts
     if not w.rules[5]:
@@ -271,7 +276,7 @@ def _resize(w: World, lane: Lane, pages: int) -> None:
         lane.after[page], count[SPARE] = count[SPARE], page
 
 
-@njit(cache=True)
+@uncounted
 def _take(w: World, lane: Lane, request: int, pages: int) -> None:
     """Give a request so many pages more."""
     count = lane.counts
@@ -289,7 +294,7 @@ def _take(w: World, lane: Lane, request: int, pages: int) -> None:
         lane.pages[request] += 1
 
 
-@njit(cache=True)
+@uncounted
 def _release(w: World, lane: Lane, request: int) -> None:
     """Take all its pages from a request."""
     count = lane.counts
@@ -306,14 +311,14 @@ def _release(w: World, lane: Lane, request: int) -> None:
     lane.pages[request] = 0
 
 
-@njit(cache=True)
+@uncounted
 def _key(w: World, request: int, index: int) -> int:
     while index < w.shared_pages[request]:
         request = w.begins_like[request]
     return w.first_key[request] + index
 
 
-@njit(cache=True)
+@uncounted
 def _hold_known(w: World, lane: Lane, request: int, known: int) -> None:
     """Let a request hold the first `known` of its pages, which others have computed."""
     for index in range(known):
@@ -329,7 +334,7 @@ def _hold_known(w: World, lane: Lane, request: int, known: int) -> None:
 # Requests
 
 
-@njit(cache=True)
+@uncounted
 def _arrive(w: World, lane: Lane) -> None:
     count = lane.counts
     while count[ARRIVED] < len(w.arrival_s) and w.arrival_s[count[ARRIVED]] <= lane.number[NOW_S]:
@@ -342,7 +347,7 @@ def _arrive(w: World, lane: Lane) -> None:
         count[ARRIVED] += 1
 
 
-@njit(cache=True)
+@uncounted
 def _leave(w: World, lane: Lane, place: int) -> None:
     count, request = lane.counts, lane.running[place]
     for later in range(place, count[RUNNING] - 1):
@@ -353,7 +358,7 @@ def _leave(w: World, lane: Lane, place: int) -> None:
     _release(w, lane, request)
 
 
-@njit(cache=True)
+@uncounted
 def _cancel(lane: Lane, request: int) -> None:
     count = lane.counts
     for ahead in range(count[FORMED]):
@@ -363,12 +368,13 @@ def _cancel(lane: Lane, request: int) -> None:
                 lane.promised[request] -= lane.batch[slot, place, 5]
                 lane.number[SHEDS_NEXT_S] = -np.inf  # it may be without a token again
             else:
-                lane.batch[slot, kept] = lane.batch[slot, place]
+                for each in range(lane.batch.shape[2]):
+                    lane.batch[slot, kept, each] = lane.batch[slot, place, each]
                 kept += 1
         lane.batch_size[slot] = kept
 
 
-@njit(cache=True)
+@uncounted
 def _preempt(w: World, lane: Lane) -> None:
     count = lane.counts
     request = lane.running[count[RUNNING] - 1]
@@ -382,7 +388,7 @@ def _preempt(w: World, lane: Lane) -> None:
     lane.preemptions[request] += 1
 
 
-@njit(cache=True)
+@uncounted
 def _shed(w: World, lane: Lane) -> None:
     """Give up what is late. Nothing is before `SHEDS_NEXT_S`, which spares the look at every request."""
     count, number, size = lane.counts, lane.number, len(lane.waiting)
@@ -415,7 +421,7 @@ def _shed(w: World, lane: Lane) -> None:
     number[SHEDS_NEXT_S] = next_s
 
 
-@njit(cache=True)
+@uncounted
 def _give_up(w: World, lane: Lane, request: int) -> None:
     lane.shed_s[request] = lane.number[NOW_S]
     lane.cost[request] += w.output[request] * w.rates[2]
@@ -425,12 +431,12 @@ def _give_up(w: World, lane: Lane, request: int) -> None:
 # Scheduling
 
 
-@njit(cache=True)
+@uncounted
 def _pages_for(rules: IntArray, tokens: int) -> int:
     return -(-tokens // rules[2])
 
 
-@njit(cache=True)
+@uncounted
 def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
     size, before = w.rules[2], lane.planned[request]
     planned = before + tokens
@@ -448,7 +454,7 @@ def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
                     lane.page_of[key] = page
 
 
-@njit(cache=True)
+@uncounted
 def _plan(
     target: IntArray, planned: IntArray, promised: IntArray, starts: IntArray, batch: IntArray,
     batch_size: IntArray, slot: int, request: int, tokens: int,
@@ -466,7 +472,7 @@ def _plan(
     batch_size[slot] = place + 1
 
 
-@njit(cache=True)
+@uncounted
 def _admit(w: World, lane: Lane, budget: int) -> int:
     count = lane.counts
     request, size = lane.waiting[count[WAITING_FIRST]], w.rules[2]
@@ -495,7 +501,7 @@ def _admit(w: World, lane: Lane, budget: int) -> int:
     return min(lane.target[request] - lane.planned[request], budget)
 
 
-@njit(cache=True)
+@uncounted
 def _form(w: World, lane: Lane, slot: int) -> bool:
     """Form a step in a slot; whether there is anything in it."""
     count, (attention, ffn) = lane.counts, _held(lane)
@@ -539,7 +545,7 @@ def _form(w: World, lane: Lane, slot: int) -> bool:
     return lane.batch_size[slot] > 0
 
 
-@njit(cache=True)
+@uncounted
 def _form_ahead(w: World, lane: Lane) -> None:
     if not _fits(w, lane, *_held(lane)):
         return
@@ -554,7 +560,7 @@ def _form_ahead(w: World, lane: Lane) -> None:
 # Steps
 
 
-@njit(cache=True)
+@uncounted
 def _execute(w: World, lane: Lane) -> None:
     count, number = lane.counts, lane.number
     slot = count[FORMED_FIRST]
@@ -578,6 +584,7 @@ def _execute(w: World, lane: Lane) -> None:
     reading = read * _token_bytes(w, attention) / p[3]
     prefill = pairs * (1 - attention / w.sizes[4]) * p[4]
     number[NOW_S] += p[0] + linear + reading + prefill + sequences * p[5]
+    lane.ended_s[0] = number[NOW_S]
     starts, lost_attention, lost_ffn = lane.starts, lane.attention, lane.ffn
     made, output = lane.made, w.output
     for place in range(sequences):
@@ -587,7 +594,7 @@ def _execute(w: World, lane: Lane) -> None:
             lost_ffn[request] = max(lost_ffn[request], ffn)
         if batch[slot, place, 5]:
             _charge(w.nll, w.history_share, w.rates, w.arrival_s, w.prompt, lost_attention, lost_ffn,
-                    made, lane.nats, lane.cost, lane.on_time, request, ffn, number[NOW_S])  # fmt: skip
+                    made, lane.nats, lane.cost, lane.on_time, request, ffn, lane.ended_s, 1)  # fmt: skip
             count[DELIVERED] += 1
             if made[request] == 1:
                 lane.first_s[request] = number[NOW_S]
@@ -597,25 +604,30 @@ def _execute(w: World, lane: Lane) -> None:
     count[STEP_TOKENS] += tokens
 
 
-@njit(cache=True)
+@uncounted
 def _charge(
     nll: FloatArray, history_share: FloatArray, rates: FloatArray, arrival_s: FloatArray,
     prompt: IntArray, lost_attention: IntArray, lost_ffn: IntArray, made: IntArray,
-    nats: FloatArray, cost: FloatArray, on_time: IntArray, request: int, ffn: int, now_s: float,
+    nats: FloatArray, cost: FloatArray, on_time: IntArray, request: int, ffn: int,
+    ended_s: FloatArray, steps: int,
 ) -> None:  # fmt: skip
-    """Make an output token of a request now, with so many FFN blocks dropped."""
-    attention, lost = lost_attention[request], lost_ffn[request]
-    now, then, index = nll[attention, ffn], nll[attention, lost], made[request]
-    harm = min(now + history_share[lost] * (then - now), rates[2])
-    due_s = arrival_s[request] + rates[3] + rates[4] * prompt[request] + index * rates[5]
-    late = min(1.0, max(0.0, now_s - due_s) / rates[6])
-    nats[request] += harm
-    cost[request] += harm + (rates[2] - harm) * late
-    on_time[request] += now_s <= due_s
-    made[request] = index + 1
+    """Make an output token of a request as each of so many steps ends, with so many FFN blocks dropped."""
+    attention, lost, index = lost_attention[request], lost_ffn[request], made[request]
+    now, then, ceiling = nll[attention, ffn], nll[attention, lost], rates[2]
+    harm = min(now + history_share[lost] * (then - now), ceiling)
+    first_s = arrival_s[request] + rates[3] + rates[4] * prompt[request]
+    nats_now, cost_now, timely = nats[request], cost[request], on_time[request]
+    for step in range(steps):
+        due_s = first_s + (index + step) * rates[5]
+        late = min(1.0, max(0.0, ended_s[step] - due_s) / rates[6])
+        nats_now += harm
+        cost_now += harm + (ceiling - harm) * late
+        timely += ended_s[step] <= due_s
+    nats[request], cost[request], on_time[request] = nats_now, cost_now, timely
+    made[request] = index + steps
 
 
-@njit(cache=True)
+@uncounted
 def _end(w: World, lane: Lane, request: int) -> None:
     """Let a request go whose last token is made."""
     lane.last_s[request] = lane.number[NOW_S]
@@ -628,7 +640,7 @@ def _end(w: World, lane: Lane, request: int) -> None:
         _forget_waiting(lane, request)
 
 
-@njit(cache=True)
+@uncounted
 def _forget_waiting(lane: Lane, request: int) -> None:
     """Take a request out of the queue: it was preempted while its last token was on its way."""
     count, size, kept = lane.counts, len(lane.waiting), 0
@@ -640,7 +652,7 @@ def _forget_waiting(lane: Lane, request: int) -> None:
     count[WAITING] = kept
 
 
-@njit(cache=True)
+@uncounted
 def _next_event_s(w: World, lane: Lane) -> float:
     now_s = lane.number[NOW_S]
     event_s = float(int(now_s) + 1)
@@ -652,18 +664,167 @@ def _next_event_s(w: World, lane: Lane) -> float:
     return event_s
 
 
-@njit(cache=True)
+# Many steps together
+
+
+@uncounted
+def _run_together(w: World, lane: Lane, until_s: float, attention: int, ffn: int) -> None:
+    """Run the next steps for as long as each decodes all running sequences and nothing else happens.
+
+    It gives what `run` gives step by step, to the bit. What a step has to look for beside its tokens is
+    looked for once, up to the moment from which it may be otherwise; tokens are charged sequence by sequence.
+    """
+    count, number, sequences = lane.counts, lane.number, lane.counts[RUNNING]
+    if not sequences or count[FORMED] != w.rules[4] or sequences > w.rules[0] or w.rules[5]:
+        return
+    now_s, stop_s = number[NOW_S], _unchanged_until_s(w, lane, until_s)
+    if now_s >= stop_s:
+        return
+    free = _most_pages(w, lane) - count[PAGES_USED]
+    if free < 0 or _may_admit(w, lane, free) or _moves(w, lane, attention, ffn):
+        return
+    most = _alike(w, lane)
+    p, gone, gone_ffn = w.profile, count[ATTENTION_DROPPED], count[FFN_DROPPED]
+    weights, token_bytes = _weight_bytes(w, gone, gone_ffn), _token_bytes(w, gone)
+    linear = max(weights / p[1], sequences * (weights / _weight_bytes(w, 0, 0)) / p[2])
+    begun, each_s, ended_s, crossing = p[0] + linear, sequences * p[5], lane.ended_s, lane.crossing
+    read, steps = -sequences * w.rules[4], 0
+    for place in range(sequences):
+        read += lane.planned[lane.running[place]]
+    while steps < most and now_s < stop_s and crossing[steps % len(crossing)] <= free:
+        free -= crossing[steps % len(crossing)]
+        read += sequences
+        now_s += begun + read * token_bytes / p[3] + each_s
+        ended_s[steps] = now_s
+        steps += 1
+    if steps:
+        count[PAGES_USED], count[PAGES_FREE] = _most_pages(w, lane) - free, free
+        count[DELIVERED] += sequences * steps
+        count[STEPS] += steps
+        count[STEP_TOKENS] += sequences * steps
+        number[NOW_S] = now_s
+        _decode(w, lane, steps)
+
+
+@uncounted
+def _unchanged_until_s(w: World, lane: Lane, until_s: float) -> float:
+    """Before when nothing arrives, comes late or has loaded, and the limit stays."""
+    count, number = lane.counts, lane.number
+    stop_s = min(until_s, number[SHEDS_NEXT_S], float(int(number[NOW_S]) + 1))
+    if count[ARRIVED] < len(w.arrival_s):
+        stop_s = min(stop_s, w.arrival_s[count[ARRIVED]])
+    if count[LOADING] != NEVER:
+        stop_s = min(stop_s, number[READY_S])
+    return stop_s
+
+
+@uncounted
+def _most_pages(w: World, lane: Lane) -> int:
+    """Pages that may be used now; below 0 where not even the kept blocks fit."""
+    attention, ffn = _held(lane)
+    room = _limit(w, lane.number[NOW_S]) - _used_bytes(w, attention, ffn, 0)
+    return room // _token_bytes(w, attention) // w.rules[2] - w.rules[3] if room >= 0 else NEVER
+
+
+@uncounted
+def _may_admit(w: World, lane: Lane, free: int) -> bool:
+    """Whether the head of the queue may find a place beside those that run, with so many pages free."""
+    count = lane.counts
+    if not count[WAITING] or count[RUNNING] >= w.rules[1] or count[RUNNING] >= w.rules[0]:
+        return False
+    return _pages_for(w.rules, lane.target[lane.waiting[count[WAITING_FIRST]]]) <= free
+
+
+@uncounted
+def _moves(w: World, lane: Lane, attention: int, ffn: int) -> bool:
+    """Whether `_move_blocks` would do something under this decision, nothing having loaded."""
+    count, (held_attention, held_ffn) = lane.counts, _held(lane)
+    gone, gone_ffn = count[ATTENTION_DROPPED], count[FFN_DROPPED]
+    if gone < attention or gone_ffn < ffn:
+        return True
+    if count[LOADING] != NEVER:
+        return held_attention < attention if count[LOADING] == ATTENTION else held_ffn < ffn
+    return (gone > attention and _fits(w, lane, gone - 1, gone_ffn)) or (
+        gone_ffn > ffn and _fits(w, lane, gone, gone_ffn - 1)
+    )
+
+
+@uncounted
+def _alike(w: World, lane: Lane) -> int:
+    """How many steps may follow that decode all running sequences, as those do that are formed.
+
+    None of them ends a sequence, but the last may make its last token a promise. `crossing` counts the
+    sequences that need a page in each of them, round and round.
+    """
+    count, batch, batch_size, crossing = lane.counts, lane.batch, lane.batch_size, lane.crossing
+    running, planned, target, promised = lane.running, lane.planned, lane.target, lane.promised
+    starts, pages, output, ahead, size = lane.starts, lane.pages, w.output, w.rules[4], w.rules[2]
+    crossing[:] = 0
+    most = len(lane.ended_s)
+    for each in range(ahead):
+        if batch_size[(count[FORMED_FIRST] + each) % len(batch)] != count[RUNNING]:
+            return 0
+    for place in range(count[RUNNING]):
+        request = running[place]
+        # Without steps ahead the step that promises a token makes it, and `_execute` sees the last.
+        most = min(most, output[request] - promised[request] - (ahead == 0))
+        if planned[request] < target[request] or most <= 0:
+            return 0
+        for each in range(ahead):
+            slot = (count[FORMED_FIRST] + each) % len(batch)
+            if (
+                batch[slot, place, 0] != request
+                or batch[slot, place, 1] != starts[request]
+                or not batch[slot, place, 4]
+            ):
+                return 0
+        crossing[size * pages[request] - planned[request]] += 1
+    return most
+
+
+@uncounted
+def _decode(w: World, lane: Lane, steps: int) -> None:
+    """Give each running sequence a token as each of so many steps ends; those ahead move on with it."""
+    count, batch, running, planned = lane.counts, lane.batch, lane.running, lane.planned
+    starts, promised, pages, ahead = lane.starts, lane.promised, lane.pages, w.rules[4]
+    lost_attention, lost_ffn, attention, ffn = (
+        lane.attention, lane.ffn, count[ATTENTION_DROPPED], count[FFN_DROPPED],
+    )  # fmt: skip
+    count[FORMED_FIRST] = (count[FORMED_FIRST] + steps) % len(batch)
+    for each in range(ahead):
+        lane.batch_size[(count[FORMED_FIRST] + each) % len(batch)] = count[RUNNING]
+    for place in range(count[RUNNING]):
+        request = running[place]
+        planned[request] += steps
+        promised[request] += steps
+        pages[request] = _pages_for(w.rules, planned[request])
+        lost_attention[request] = max(lost_attention[request], attention)
+        lost_ffn[request] = max(lost_ffn[request], ffn)
+        _charge(w.nll, w.history_share, w.rates, w.arrival_s, w.prompt, lost_attention, lost_ffn,
+                lane.made, lane.nats, lane.cost, lane.on_time, request, ffn, lane.ended_s, steps)  # fmt: skip
+        for each in range(ahead):
+            slot = (count[FORMED_FIRST] + each) % len(batch)
+            batch[slot, place, 0] = request
+            batch[slot, place, 1] = starts[request]
+            batch[slot, place, 2] = batch[slot, place, 4] = batch[slot, place, 5] = 1
+            batch[slot, place, 3] = planned[request] - ahead + 1 + each
+
+
+@uncounted
 def is_idle(w: World, lane: Lane) -> bool:
     """Whether every request that there is has left."""
     count = lane.counts
     return count[ARRIVED] == len(w.arrival_s) and not count[WAITING] and not count[RUNNING]
 
 
-@njit(cache=True)
+@uncounted
 def run(w: World, lane: Lane, until_s: float, attention: int, ffn: int, on_fall: int) -> None:
     """Go on until then under a decision; a step that has begun by then ends."""
     number = lane.number
     while number[NOW_S] < until_s and not is_idle(w, lane):
+        _run_together(w, lane, until_s, attention, ffn)
+        if number[NOW_S] >= until_s:
+            return
         _arrive(w, lane)
         _answer_fall(w, lane, on_fall)
         _move_blocks(w, lane, attention, ffn)
@@ -759,6 +920,7 @@ def lane_of(world: World, shed_s: float = np.inf) -> Lane:
         shed_s=numbers(np.nan), cost=numbers(0.0), nats=numbers(0.0), on_time=integers(),
         batch=np.zeros((ahead + 2, most, 6), dtype=np.int64),
         batch_size=np.zeros(ahead + 2, dtype=np.int64),
+        ended_s=np.zeros(MOST_TOGETHER), crossing=np.zeros(size, dtype=np.int64),
         held=never[0], page_of=never[1], key_of=never[2],
         holders=np.zeros(pages, dtype=np.int64), after=np.zeros(pages, dtype=np.int64),
         before=np.zeros(pages, dtype=np.int64),

@@ -4,8 +4,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from numba.core import caching, config
+from numba.core.errors import NumbaError
+
+from rapgym.files.compiled import uncounted
 
 SOURCE = """
 from rapgym.files.compiled import compiled
@@ -67,3 +71,30 @@ def test_where_nothing_can_be_written_it_is_compiled_anew(
         monkeypatch.setattr(locator, "ensure_cache_path", read_only)
     assert module_of(installed).twice(3) == 6
     assert not kept_in(installed.parent)
+
+
+def added(numbers: Any) -> Any:
+    total = 0
+    for each in numbers:
+        total += each
+    return total
+
+
+def added_aside(numbers: Any) -> Any:
+    return numbers.copy().sum()
+
+
+def added_beside(numbers: Any) -> Any:
+    """Of its own: by what numba keeps the two ways cannot be told apart."""
+    return numbers.copy().sum()
+
+
+def test_what_allocates_nothing_need_not_count_who_holds_its_arrays() -> None:
+    assert uncounted(added)(np.arange(4)) == 6
+    with pytest.raises(NumbaError, match="NRT required"):
+        uncounted(added_aside)(np.arange(4))
+
+
+def test_a_numba_that_knows_no_other_way_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rapgym.files.compiled.CPUTargetOptions", object)
+    assert uncounted(added_beside)(np.arange(4)) == 6

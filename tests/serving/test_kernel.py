@@ -118,3 +118,14 @@ def test_a_request_whose_first_token_was_cancelled_is_given_up() -> None:
     assert engine.served[0].preemptions == 1
     lane = compiled(requests, where, ahead, [], 1.5, DEADLINES, 120.0)
     assert lane.shed_s[0] == 3.0
+
+
+def test_steps_that_only_decode_run_together() -> None:
+    """Steps of 1/16 s: the first of a second looks at all there is, the other 15 go together."""
+    requests, quick = asked((0.0, 4, 40), (0.0, 7, 40)), replace(SECOND, base_s=1 / 16, lookahead=1)
+    lane = compiled(requests, card(40), quick, [], np.inf, DEADLINES, 120.0)
+    engine = played(requests, card(40), quick)
+    assert lane.last_s.tolist() == [each.last_s for each in engine.served]
+    assert lane.counts[kernel.STEPS] == len(engine.steps)
+    together = np.flatnonzero(lane.ended_s) + 1
+    assert together.max() == 15

@@ -87,7 +87,7 @@ def _latency(score: ServeScore) -> tuple[str, ...]:
     return (
         _name(score),
         *map(_seconds, (score.ttft_p50_s, score.ttft_p95_s, score.ttft_p99_s)),
-        "-" if less is None else f"{less:+.2f}",
+        "-" if less is None else f"{less:+.3f}",
         *map(_milliseconds, (score.tpot_p50_s, score.tpot_p95_s, score.tpot_p99_s)),
         *map(_seconds, (score.e2e_p50_s, score.e2e_p95_s, score.e2e_p99_s)),
         f"{score.goodput:.1%}",

@@ -152,7 +152,7 @@ def test_the_table_has_percentiles_where_it_is_wide(found: ServeResults) -> None
     (engine,) = (score for score in found.scores if score.policy == "engine")
     (_, row) = (line.split() for line in wide.splitlines() if line.startswith("engine "))
     assert row[1:5] == [f"{engine.ttft_p50_s:.2f}", f"{engine.ttft_p95_s:.2f}",
-                        f"{engine.ttft_p99_s:.2f}", f"{engine.ttft_p99_less_s:+.2f}"]  # fmt: skip
+                        f"{engine.ttft_p99_s:.2f}", f"{engine.ttft_p99_less_s:+.3f}"]  # fmt: skip
     assert row[-1] == f"{engine.throughput:.0f}"
     assert row[-2] == f"{engine.preempted:.1%}"
     assert "carry no interval" in wide

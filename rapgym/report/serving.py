@@ -153,7 +153,7 @@ PERCENTILES = (
     ("TPOT p50 / p95 / p99, ms", "tpot", MS, 1),
     ("end to end p50 / p95 / p99, s", "e2e", 1, 2),
 )
-LEVELS = (("in time", "goodput"), ("TTFT met", "ttft_met"), ("TPOT met", "tpot_met"), ("late", "late"),
+LEVELS = (("goodput", "goodput"), ("TTFT met", "ttft_met"), ("TPOT met", "tpot_met"), ("late", "late"),
           ("shed", "shed"), ("lost", "lost"), ("preempted", "preempted"))  # fmt: skip
 LATENCY_HEADS = (*(head for head, *_ in PERCENTILES), *(head for head, _ in LEVELS))
 

@@ -24,9 +24,22 @@ def uncounted(function: Function) -> Function:
     """The same for a function that allocates nothing: who holds its arrays is not counted meanwhile.
 
     Numba counts each array that is handed on, which costs more than a step of the serving engine does.
-    Its caller holds the arrays until it returns. A numba that does not know how counts on.
+    Its caller holds the arrays until it returns.
     """
-    return _kept(function, {"_nrt": False} if hasattr(CPUTargetOptions, "_nrt") else {})
+    return _kept(function, _known(_nrt=False))
+
+
+def inlined(function: Function) -> Function:
+    """The same, copied into each of its callers: a record of fifty arrays is not handed on.
+
+    For what is called often and from few places: a caller takes longer to compile with each copy.
+    """
+    return _kept(function, _known(_nrt=False, forceinline=True))
+
+
+def _known(**options: bool) -> dict[str, bool]:
+    """Those that this numba knows: none changes what a function gives."""
+    return {name: value for name, value in options.items() if hasattr(CPUTargetOptions, name)}
 
 
 def _kept(function: Function, options: dict[str, Any]) -> Function:

@@ -13,7 +13,7 @@ COLUMNS = ("policy", "cost", "[95 %]", "gain", "foresight", "shed", "TTFT s", "p
            "verdict", "from lookup [95 %]")  # fmt: skip
 # Of a second table, for who runs a server.
 LATENCY = ("policy", "TTFT s p50", "p95", "p99", "p99 from lookup", "TPOT ms p50", "p95", "p99",
-           "end to end s p50", "p95", "p99", "goodput", "from lookup [95 %]", "TTFT met", "TPOT met", "late",
+           "end to end s p50", "p95", "p99", "goodput", "from lookup [95 %]", "TTFT met", "from lookup [95 %]", "TPOT met", "late",
            "shed", "lost", "preempted", "tokens/s")  # fmt: skip
 LATENCY_NOTE = """\
 Percentiles are over all requests that finished, and carry no interval: an hour or two can hold all of the slowest
@@ -83,19 +83,21 @@ def _cells(score: ServeScore) -> tuple[str, ...]:
 
 def _latency(score: ServeScore) -> tuple[str, ...]:
     """The cells of `LATENCY`."""
-    less, low, high = score.ttft_p99_less_s, score.goodput_low, score.goodput_high
+    less = score.ttft_p99_less_s
     return (
         _name(score),
         *map(_seconds, (score.ttft_p50_s, score.ttft_p95_s, score.ttft_p99_s)),
-        "-" if less is None else f"{less:+.2f}",
+        "-" if less is None else f"{less:+.3f}",
         *map(_milliseconds, (score.tpot_p50_s, score.tpot_p95_s, score.tpot_p99_s)),
         *map(_seconds, (score.e2e_p50_s, score.e2e_p95_s, score.e2e_p99_s)),
         f"{score.goodput:.1%}",
-        "-" if low is None or high is None else f"[{low:+.1%}, {high:+.1%}]",
+        _points(score.goodput_low, score.goodput_high),
+        f"{score.ttft_met:.1%}",
+        _points(score.ttft_met_low, score.ttft_met_high),
         *(
             f"{share:.1%}"
             for share in (
-                score.ttft_met, score.tpot_met, score.late, score.shed, score.lost, score.preempted,
+                score.tpot_met, score.late, score.shed, score.lost, score.preempted,
             )
         ),
         f"{score.throughput:.0f}",
@@ -108,6 +110,10 @@ def _seconds(value: float | None) -> str:
 
 def _milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{MS * value:.1f}"
+
+
+def _points(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"[{low:+.1%}, {high:+.1%}]"
 
 
 def _name(score: ServeScore) -> str:
@@ -147,7 +153,7 @@ PERCENTILES = (
     ("TPOT p50 / p95 / p99, ms", "tpot", MS, 1),
     ("end to end p50 / p95 / p99, s", "e2e", 1, 2),
 )
-LEVELS = (("in time", "goodput"), ("TTFT met", "ttft_met"), ("TPOT met", "tpot_met"), ("late", "late"),
+LEVELS = (("goodput", "goodput"), ("TTFT met", "ttft_met"), ("TPOT met", "tpot_met"), ("late", "late"),
           ("shed", "shed"), ("lost", "lost"), ("preempted", "preempted"))  # fmt: skip
 LATENCY_HEADS = (*(head for head, *_ in PERCENTILES), *(head for head, _ in LEVELS))
 

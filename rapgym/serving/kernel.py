@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.files.compiled import uncounted
+from rapgym.files.compiled import inlined, uncounted
 from rapgym.serving.card import ATTENTION, FFN, Card
 from rapgym.serving.cost import Deadlines, Harm
 from rapgym.serving.engine import DROP
@@ -94,34 +94,34 @@ class Lane(NamedTuple):
 # Memory and blocks
 
 
-@uncounted
+@inlined
 def _token_bytes(w: World, attention: int) -> int:
     return (w.sizes[4] - attention) * w.sizes[2]
 
 
-@uncounted
+@inlined
 def _weight_bytes(w: World, attention: int, ffn: int) -> int:
     return (w.sizes[4] - attention) * w.sizes[0] + (w.sizes[4] - ffn) * w.sizes[1]
 
 
-@uncounted
+@inlined
 def _used_bytes(w: World, attention: int, ffn: int, tokens: int) -> int:
     weights = _weight_bytes(w, attention, ffn)
     return w.sizes[3] + weights + tokens * _token_bytes(w, attention)
 
 
-@uncounted
+@inlined
 def _limit(w: World, now_s: float) -> int:
     return w.limit_bytes[min(int(now_s), len(w.limit_bytes) - 1)]
 
 
-@uncounted
+@inlined
 def _fits(w: World, lane: Lane, attention: int, ffn: int) -> bool:
     taken = (lane.counts[PAGES_USED] + w.rules[3]) * w.rules[2]
     return _used_bytes(w, attention, ffn, taken) <= _limit(w, lane.number[NOW_S])
 
 
-@uncounted
+@inlined
 def _held(lane: Lane) -> tuple[int, int]:
     loading = lane.counts[LOADING]
     return (
@@ -151,7 +151,7 @@ def _drop_until_it_fits(w: World, lane: Lane) -> None:
             count[FFN_DROPPED] += 1
 
 
-@uncounted
+@inlined
 def _answer_fall(w: World, lane: Lane, on_fall: int) -> None:
     count, (attentions, ffns) = lane.counts, w.goes_next.shape
     if _fits(w, lane, *_held(lane)):
@@ -180,7 +180,7 @@ def _begin_loading(w: World, lane: Lane, kind: int) -> bool:
     return True
 
 
-@uncounted
+@inlined
 def _move_blocks(w: World, lane: Lane, attention: int, ffn: int) -> None:
     count = lane.counts
     if count[LOADING] != NEVER and lane.number[READY_S] <= lane.number[NOW_S]:
@@ -255,7 +255,7 @@ def _link_last(lane: Lane, page: int) -> None:
     count[PAGES_FREE] += 1
 
 
-@uncounted
+@inlined
 def _resize(w: World, lane: Lane, pages: int) -> None:
     count = lane.counts
     if not w.rules[5]:
@@ -276,7 +276,7 @@ def _resize(w: World, lane: Lane, pages: int) -> None:
         lane.after[page], count[SPARE] = count[SPARE], page
 
 
-@uncounted
+@inlined
 def _take(w: World, lane: Lane, request: int, pages: int) -> None:
     """Give a request so many pages more."""
     count = lane.counts
@@ -294,7 +294,7 @@ def _take(w: World, lane: Lane, request: int, pages: int) -> None:
         lane.pages[request] += 1
 
 
-@uncounted
+@inlined
 def _release(w: World, lane: Lane, request: int) -> None:
     """Take all its pages from a request."""
     count = lane.counts
@@ -334,7 +334,7 @@ def _hold_known(w: World, lane: Lane, request: int, known: int) -> None:
 # Requests
 
 
-@uncounted
+@inlined
 def _arrive(w: World, lane: Lane) -> None:
     count = lane.counts
     while count[ARRIVED] < len(w.arrival_s) and w.arrival_s[count[ARRIVED]] <= lane.number[NOW_S]:
@@ -347,7 +347,7 @@ def _arrive(w: World, lane: Lane) -> None:
         count[ARRIVED] += 1
 
 
-@uncounted
+@inlined
 def _leave(w: World, lane: Lane, place: int) -> None:
     count, request = lane.counts, lane.running[place]
     for later in range(place, count[RUNNING] - 1):
@@ -388,7 +388,7 @@ def _preempt(w: World, lane: Lane) -> None:
     lane.preemptions[request] += 1
 
 
-@uncounted
+@inlined
 def _shed(w: World, lane: Lane) -> None:
     """Give up what is late. Nothing is before `SHEDS_NEXT_S`, which spares the look at every request."""
     count, number, size = lane.counts, lane.number, len(lane.waiting)
@@ -431,20 +431,19 @@ def _give_up(w: World, lane: Lane, request: int) -> None:
 # Scheduling
 
 
-@uncounted
+@inlined
 def _pages_for(rules: IntArray, tokens: int) -> int:
     return -(-tokens // rules[2])
 
 
-@uncounted
+@inlined
 def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
     size, before = w.rules[2], lane.planned[request]
     planned = before + tokens
     new_pages = _pages_for(w.rules, planned) - lane.pages[request]
     if new_pages > 0:
         _take(w, lane, request, new_pages)
-    _plan(lane.target, lane.planned, lane.promised, lane.starts, lane.batch, lane.batch_size,
-          slot, request, tokens)  # fmt: skip
+    _plan(lane, slot, request, tokens)
     if w.rules[5]:
         for index in range(before // size, planned // size):
             page, key = lane.held[w.first_key[request] + index], _key(w, request, index)
@@ -454,25 +453,23 @@ def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
                     lane.page_of[key] = page
 
 
-@uncounted
-def _plan(
-    target: IntArray, planned: IntArray, promised: IntArray, starts: IntArray, batch: IntArray,
-    batch_size: IntArray, slot: int, request: int, tokens: int,
-) -> None:  # fmt: skip
+@inlined
+def _plan(lane: Lane, slot: int, request: int, tokens: int) -> None:
     """Let a formed step compute so many tokens of a request, whose pages are there."""
-    after, wanted, place = planned[request] + tokens, target[request], batch_size[slot]
-    planned[request] = after
-    promised[request] += after >= wanted
+    batch, place = lane.batch, lane.batch_size[slot]
+    after, wanted = lane.planned[request] + tokens, lane.target[request]
+    lane.planned[request] = after
+    lane.promised[request] += after >= wanted
     batch[slot, place, 0] = request
-    batch[slot, place, 1] = starts[request]
+    batch[slot, place, 1] = lane.starts[request]
     batch[slot, place, 2] = tokens
     batch[slot, place, 3] = after
     batch[slot, place, 4] = after > wanted
     batch[slot, place, 5] = after >= wanted
-    batch_size[slot] = place + 1
+    lane.batch_size[slot] = place + 1
 
 
-@uncounted
+@inlined
 def _admit(w: World, lane: Lane, budget: int) -> int:
     count = lane.counts
     request, size = lane.waiting[count[WAITING_FIRST]], w.rules[2]
@@ -501,7 +498,7 @@ def _admit(w: World, lane: Lane, budget: int) -> int:
     return min(lane.target[request] - lane.planned[request], budget)
 
 
-@uncounted
+@inlined
 def _form(w: World, lane: Lane, slot: int) -> bool:
     """Form a step in a slot; whether there is anything in it."""
     count, (attention, ffn) = lane.counts, _held(lane)
@@ -509,26 +506,22 @@ def _form(w: World, lane: Lane, slot: int) -> bool:
     tokens = max(0, room) // _token_bytes(w, attention)
     _resize(w, lane, tokens // w.rules[2] - w.rules[3])
     lane.batch_size[slot] = 0
-    budget, preempted, place = w.rules[0], False, 0
-    # Most sequences decode on a page that they have: that goes without passing the lane on.
-    running, target, planned, promised = lane.running, lane.target, lane.planned, lane.promised
-    starts, pages, batch, batch_size = lane.starts, lane.pages, lane.batch, lane.batch_size
-    output, size, remembers = w.output, w.rules[2], w.rules[5]
+    budget, preempted, place, size = w.rules[0], False, 0, w.rules[2]
     while place < count[RUNNING] and budget:
-        request = running[place]
+        request = lane.running[place]
         place += 1
-        left = target[request] - planned[request]
+        left = lane.target[request] - lane.planned[request]
         if left <= 0:
-            left = int(promised[request] < output[request])
+            left = int(lane.promised[request] < w.output[request])
         new = min(left, budget)
         if not new:
             continue
-        after = planned[request] + new
-        if new == 1 and after <= size * pages[request] and not (remembers and after % size == 0):
-            _plan(target, planned, promised, starts, batch, batch_size, slot, request, new)
+        after, room = lane.planned[request] + new, size * lane.pages[request]
+        if new == 1 and after <= room and not (w.rules[5] and after % size == 0):
+            _plan(lane, slot, request, new)  # as most do: on a page that is there and not full yet
             budget -= new
             continue
-        needed = _pages_for(w.rules, after) - pages[request]
+        needed = _pages_for(w.rules, after) - lane.pages[request]
         while needed > count[PAGES_FREE] and lane.is_running[request]:
             _preempt(w, lane)
             preempted = True
@@ -545,7 +538,7 @@ def _form(w: World, lane: Lane, slot: int) -> bool:
     return lane.batch_size[slot] > 0
 
 
-@uncounted
+@inlined
 def _form_ahead(w: World, lane: Lane) -> None:
     if not _fits(w, lane, *_held(lane)):
         return
@@ -560,7 +553,7 @@ def _form_ahead(w: World, lane: Lane) -> None:
 # Steps
 
 
-@uncounted
+@inlined
 def _execute(w: World, lane: Lane) -> None:
     count, number = lane.counts, lane.number
     slot = count[FORMED_FIRST]
@@ -585,49 +578,49 @@ def _execute(w: World, lane: Lane) -> None:
     prefill = pairs * (1 - attention / w.sizes[4]) * p[4]
     number[NOW_S] += p[0] + linear + reading + prefill + sequences * p[5]
     lane.ended_s[0] = number[NOW_S]
-    starts, lost_attention, lost_ffn = lane.starts, lane.attention, lane.ffn
-    made, output = lane.made, w.output
     for place in range(sequences):
         request = batch[slot, place, 0]
-        if starts[request] == batch[slot, place, 1]:
-            lost_attention[request] = max(lost_attention[request], attention)
-            lost_ffn[request] = max(lost_ffn[request], ffn)
+        if lane.starts[request] == batch[slot, place, 1]:
+            _compute_under(lane, request)
         if batch[slot, place, 5]:
-            _charge(w.nll, w.history_share, w.rates, w.arrival_s, w.prompt, lost_attention, lost_ffn,
-                    made, lane.nats, lane.cost, lane.on_time, request, ffn, lane.ended_s, 1)  # fmt: skip
+            _charge(w, lane, request, 1)
             count[DELIVERED] += 1
-            if made[request] == 1:
+            if lane.made[request] == 1:
                 lane.first_s[request] = number[NOW_S]
-            if made[request] == output[request]:
+            if lane.made[request] == w.output[request]:
                 _end(w, lane, request)
     count[STEPS] += 1
     count[STEP_TOKENS] += tokens
 
 
-@uncounted
-def _charge(
-    nll: FloatArray, history_share: FloatArray, rates: FloatArray, arrival_s: FloatArray,
-    prompt: IntArray, lost_attention: IntArray, lost_ffn: IntArray, made: IntArray,
-    nats: FloatArray, cost: FloatArray, on_time: IntArray, request: int, ffn: int,
-    ended_s: FloatArray, steps: int,
-) -> None:  # fmt: skip
-    """Make an output token of a request as each of so many steps ends, with so many FFN blocks dropped."""
-    attention, lost, index = lost_attention[request], lost_ffn[request], made[request]
-    now, then, ceiling = nll[attention, ffn], nll[attention, lost], rates[2]
-    harm = min(now + history_share[lost] * (then - now), ceiling)
-    first_s = arrival_s[request] + rates[3] + rates[4] * prompt[request]
-    nats_now, cost_now, timely = nats[request], cost[request], on_time[request]
+@inlined
+def _compute_under(lane: Lane, request: int) -> None:
+    """Keep the most blocks that were dropped while a request's KV cache was computed."""
+    count = lane.counts
+    lane.attention[request] = max(lane.attention[request], count[ATTENTION_DROPPED])
+    lane.ffn[request] = max(lane.ffn[request], count[FFN_DROPPED])
+
+
+@inlined
+def _charge(w: World, lane: Lane, request: int, steps: int) -> None:
+    """Make an output token of a request as each of so many steps ends, at `ended_s`."""
+    attention, lost, index = lane.attention[request], lane.ffn[request], lane.made[request]
+    rates, ended_s, ceiling = w.rates, lane.ended_s, w.rates[2]
+    now, then = w.nll[attention, lane.counts[FFN_DROPPED]], w.nll[attention, lost]
+    harm = min(now + w.history_share[lost] * (then - now), ceiling)
+    first_s = w.arrival_s[request] + rates[3] + rates[4] * w.prompt[request]
+    nats, cost, on_time = lane.nats[request], lane.cost[request], lane.on_time[request]
     for step in range(steps):
         due_s = first_s + (index + step) * rates[5]
         late = min(1.0, max(0.0, ended_s[step] - due_s) / rates[6])
-        nats_now += harm
-        cost_now += harm + (ceiling - harm) * late
-        timely += ended_s[step] <= due_s
-    nats[request], cost[request], on_time[request] = nats_now, cost_now, timely
-    made[request] = index + steps
+        nats += harm
+        cost += harm + (ceiling - harm) * late
+        on_time += ended_s[step] <= due_s
+    lane.nats[request], lane.cost[request], lane.on_time[request] = nats, cost, on_time
+    lane.made[request] = index + steps
 
 
-@uncounted
+@inlined
 def _end(w: World, lane: Lane, request: int) -> None:
     """Let a request go whose last token is made."""
     lane.last_s[request] = lane.number[NOW_S]
@@ -652,7 +645,7 @@ def _forget_waiting(lane: Lane, request: int) -> None:
     count[WAITING] = kept
 
 
-@uncounted
+@inlined
 def _next_event_s(w: World, lane: Lane) -> float:
     now_s = lane.number[NOW_S]
     event_s = float(int(now_s) + 1)
@@ -667,7 +660,7 @@ def _next_event_s(w: World, lane: Lane) -> float:
 # Many steps together
 
 
-@uncounted
+@inlined
 def _run_together(w: World, lane: Lane, until_s: float, attention: int, ffn: int) -> None:
     """Run the next steps for as long as each decodes all running sequences and nothing else happens.
 
@@ -706,11 +699,16 @@ def _run_together(w: World, lane: Lane, until_s: float, attention: int, ffn: int
         _decode(w, lane, steps)
 
 
-@uncounted
+@inlined
 def _unchanged_until_s(w: World, lane: Lane, until_s: float) -> float:
-    """Before when nothing arrives, comes late or has loaded, and the limit stays."""
+    """Before when nothing arrives, comes late or has loaded, and the limit stays.
+
+    What runs has its first token: what waits alone comes late.
+    """
     count, number = lane.counts, lane.number
-    stop_s = min(until_s, number[SHEDS_NEXT_S], float(int(number[NOW_S]) + 1))
+    stop_s = min(until_s, float(int(number[NOW_S]) + 1))
+    if count[WAITING]:
+        stop_s = min(stop_s, number[SHEDS_NEXT_S])
     if count[ARRIVED] < len(w.arrival_s):
         stop_s = min(stop_s, w.arrival_s[count[ARRIVED]])
     if count[LOADING] != NEVER:
@@ -718,7 +716,7 @@ def _unchanged_until_s(w: World, lane: Lane, until_s: float) -> float:
     return stop_s
 
 
-@uncounted
+@inlined
 def _most_pages(w: World, lane: Lane) -> int:
     """Pages that may be used now; below 0 where not even the kept blocks fit."""
     attention, ffn = _held(lane)
@@ -726,7 +724,7 @@ def _most_pages(w: World, lane: Lane) -> int:
     return room // _token_bytes(w, attention) // w.rules[2] - w.rules[3] if room >= 0 else NEVER
 
 
-@uncounted
+@inlined
 def _may_admit(w: World, lane: Lane, free: int) -> bool:
     """Whether the head of the queue may find a place beside those that run, with so many pages free."""
     count = lane.counts
@@ -735,7 +733,7 @@ def _may_admit(w: World, lane: Lane, free: int) -> bool:
     return _pages_for(w.rules, lane.target[lane.waiting[count[WAITING_FIRST]]]) <= free
 
 
-@uncounted
+@inlined
 def _moves(w: World, lane: Lane, attention: int, ffn: int) -> bool:
     """Whether `_move_blocks` would do something under this decision, nothing having loaded."""
     count, (held_attention, held_ffn) = lane.counts, _held(lane)
@@ -749,7 +747,7 @@ def _moves(w: World, lane: Lane, attention: int, ffn: int) -> bool:
     )
 
 
-@uncounted
+@inlined
 def _alike(w: World, lane: Lane) -> int:
     """How many steps may follow that decode all running sequences, as those do that are formed.
 
@@ -782,35 +780,29 @@ def _alike(w: World, lane: Lane) -> int:
     return most
 
 
-@uncounted
+@inlined
 def _decode(w: World, lane: Lane, steps: int) -> None:
     """Give each running sequence a token as each of so many steps ends; those ahead move on with it."""
-    count, batch, running, planned = lane.counts, lane.batch, lane.running, lane.planned
-    starts, promised, pages, ahead = lane.starts, lane.promised, lane.pages, w.rules[4]
-    lost_attention, lost_ffn, attention, ffn = (
-        lane.attention, lane.ffn, count[ATTENTION_DROPPED], count[FFN_DROPPED],
-    )  # fmt: skip
+    count, batch, ahead = lane.counts, lane.batch, w.rules[4]
     count[FORMED_FIRST] = (count[FORMED_FIRST] + steps) % len(batch)
     for each in range(ahead):
         lane.batch_size[(count[FORMED_FIRST] + each) % len(batch)] = count[RUNNING]
     for place in range(count[RUNNING]):
-        request = running[place]
-        planned[request] += steps
-        promised[request] += steps
-        pages[request] = _pages_for(w.rules, planned[request])
-        lost_attention[request] = max(lost_attention[request], attention)
-        lost_ffn[request] = max(lost_ffn[request], ffn)
-        _charge(w.nll, w.history_share, w.rates, w.arrival_s, w.prompt, lost_attention, lost_ffn,
-                lane.made, lane.nats, lane.cost, lane.on_time, request, ffn, lane.ended_s, steps)  # fmt: skip
+        request = lane.running[place]
+        lane.planned[request] += steps
+        lane.promised[request] += steps
+        lane.pages[request] = _pages_for(w.rules, lane.planned[request])
+        _compute_under(lane, request)
+        _charge(w, lane, request, steps)
         for each in range(ahead):
             slot = (count[FORMED_FIRST] + each) % len(batch)
             batch[slot, place, 0] = request
-            batch[slot, place, 1] = starts[request]
+            batch[slot, place, 1] = lane.starts[request]
             batch[slot, place, 2] = batch[slot, place, 4] = batch[slot, place, 5] = 1
-            batch[slot, place, 3] = planned[request] - ahead + 1 + each
+            batch[slot, place, 3] = lane.planned[request] - ahead + 1 + each
 
 
-@uncounted
+@inlined
 def is_idle(w: World, lane: Lane) -> bool:
     """Whether every request that there is has left."""
     count = lane.counts

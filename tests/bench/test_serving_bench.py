@@ -121,8 +121,8 @@ def test_what_a_server_asks_is_of_all_pieces_together(
     assert told.preempted == pytest.approx(preempted / arrived, abs=1e-6)
     assert late
     assert preempted
-    for each in found.scores:
-        assert each.goodput + each.late + each.shed + each.lost == pytest.approx(1, abs=3e-6)
+    for one in found.scores:
+        assert one.goodput + one.late + one.shed + one.lost == pytest.approx(1, abs=3e-6)
     lookup = scores["lookup"]
     assert lookup.ttft_p99_less_s is lookup.goodput_low is None
     assert lookup.ttft_p99_s is not None
@@ -133,6 +133,10 @@ def test_what_a_server_asks_is_of_all_pieces_together(
     assert told.goodput_low is not None
     assert told.goodput_high is not None
     assert told.goodput_low < told.goodput - lookup.goodput < told.goodput_high
+    assert told.ttft_met_low is not None
+    assert told.ttft_met_high is not None
+    assert told.ttft_met_low < told.ttft_met - lookup.ttft_met < told.ttft_met_high
+    assert told.ttft_met != told.goodput
 
 
 def _due_s(world: ServeWorld, requests: Requests, token: Token) -> float:
@@ -148,7 +152,7 @@ def test_the_table_has_percentiles_where_it_is_wide(found: ServeResults) -> None
     (engine,) = (score for score in found.scores if score.policy == "engine")
     (_, row) = (line.split() for line in wide.splitlines() if line.startswith("engine "))
     assert row[1:5] == [f"{engine.ttft_p50_s:.2f}", f"{engine.ttft_p95_s:.2f}",
-                        f"{engine.ttft_p99_s:.2f}", f"{engine.ttft_p99_less_s:+.2f}"]  # fmt: skip
+                        f"{engine.ttft_p99_s:.2f}", f"{engine.ttft_p99_less_s:+.3f}"]  # fmt: skip
     assert row[-1] == f"{engine.throughput:.0f}"
     assert row[-2] == f"{engine.preempted:.1%}"
     assert "carry no interval" in wide
@@ -383,6 +387,21 @@ def test_damaged_columns_are_told(line: str, found: ServeResults, folder: Path) 
         content = gzip.compress("\n".join(other).encode())
         with pytest.raises(InvalidResult):
             results.parsed(content, "it")
+
+
+def test_percentiles_of_a_cell_that_there_is_not_are_refused(
+    found: ServeResults, folder: Path
+) -> None:
+    text = gzip.decompress((folder / "b.csv.gz").read_bytes()).decode().split("\n")
+    more = {"waits_cell": str(len(found.cells)), "waits_stretch": "0"}
+    more |= dict.fromkeys(latency.PERCENTILES, "1.0")
+    names = [line.partition(",")[0] for line in text]
+    other = [
+        f"{line},{more[name]}" if name in more else line
+        for name, line in zip(names, text, strict=True)
+    ]
+    with pytest.raises(InvalidResult, match="of other cells"):
+        results.parsed(gzip.compress("\n".join(other).encode()), "it")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])

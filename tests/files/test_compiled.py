@@ -9,7 +9,7 @@ import pytest
 from numba.core import caching, config
 from numba.core.errors import NumbaError
 
-from rapgym.files.compiled import uncounted
+from rapgym.files.compiled import inlined, uncounted
 
 SOURCE = """
 from rapgym.files.compiled import compiled
@@ -91,8 +91,10 @@ def added_beside(numbers: Any) -> Any:
 
 def test_what_allocates_nothing_need_not_count_who_holds_its_arrays() -> None:
     assert uncounted(added)(np.arange(4)) == 6
-    with pytest.raises(NumbaError, match="NRT required"):
-        uncounted(added_aside)(np.arange(4))
+    assert inlined(added)(np.arange(4)) == 6
+    for way in (uncounted, inlined):
+        with pytest.raises(NumbaError, match="NRT required"):
+            way(added_aside)(np.arange(4))
 
 
 def test_a_numba_that_knows_no_other_way_counts(monkeypatch: pytest.MonkeyPatch) -> None:

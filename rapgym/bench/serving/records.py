@@ -101,6 +101,8 @@ class ServeScore:
     lost: float
     preempted: float
     ttft_met: float
+    ttft_met_low: float | None  # less the lookup's
+    ttft_met_high: float | None
     tpot_met: float
     preemptions: float  # a request
     throughput: float  # output tokens a second of these parts

@@ -1,7 +1,7 @@
 """From what parts came to, to costs with intervals, two scales, and verdicts beside the lookup."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -114,12 +114,28 @@ def _drawn(served: Served, columns: Sequence[FloatArray]) -> list[Summed]:
     return drawn.summed([each[:, None] for each in columns], ones)
 
 
-def goodput_beside(one: Served, other: Served) -> Estimate:
-    """Goodput of one less that of another on the same requests, with its interval."""
+def share_beside(one: Served, other: Served, count: Callable[[Served], FloatArray]) -> Estimate:
+    """A share of the requests that arrived, less that of another on the same requests, with its interval.
+
+    Args:
+        count: of such requests by part, [P].
+    """
     pieces = pieces_of(one)
-    shares = [each.record[:, batch.GOOD] for each in (one, other)]
-    here, there, arrived = _drawn(one, [*shares, one.record[:, batch.ARRIVED]])
+    here, there, arrived = _drawn(one, [count(one), count(other), one.record[:, batch.ARRIVED]])
     return _honest(score.difference(here, there, arrived, pieces), pieces)
+
+
+def good(served: Served) -> FloatArray:
+    """Requests with every token on time, by part, [P]."""
+    found: FloatArray = served.record[:, batch.GOOD]
+    return found
+
+
+def ttft_met(served: Served) -> FloatArray:
+    """Requests with a first token by its deadline, by part, [P]."""
+    assert served.waits is not None
+    found: FloatArray = served.waits.counts[:, latency.TTFT_MET]
+    return found
 
 
 def mean_of(served: Sequence[Served]) -> Served:
@@ -209,7 +225,10 @@ def _score(story: ServeScenario, cells: Sequence[ServeCell], ends: _Ends) -> Ser
         return float(np.mean(known)) if known else None
 
     decides = whole is not None and about.policy != LOOKUP
-    good = NOTHING if whole is None or not decides else goodput_beside(whole, ends.lookup)
+    in_time, begun = (
+        NOTHING if whole is None or not decides else share_beside(whole, ends.lookup, count)
+        for count in (good, ttft_met)
+    )
     waited, reference = percentiles(shown), percentiles(ends.lookup)
     told: dict[str, Any] = {
         name: round(value, DECIMALS)
@@ -238,8 +257,10 @@ def _score(story: ServeScenario, cells: Sequence[ServeCell], ends: _Ends) -> Ser
         gain_low=number(gain.low),
         gain_high=number(gain.high),
         foresight=number(foresight.value),
-        goodput_low=number(good.low),
-        goodput_high=number(good.high),
+        goodput_low=number(in_time.low),
+        goodput_high=number(in_time.high),
+        ttft_met_low=number(begun.low),
+        ttft_met_high=number(begun.high),
         **told,
         ttft_p99_less_s=number(waited[P99] - reference[P99]) if decides else None,
         train_cost=about.train_cost,

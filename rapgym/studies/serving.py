@@ -18,7 +18,6 @@ from rapgym.bench.serving.cells import ServeCell
 from rapgym.files import places, writing
 from rapgym.jobs import parallel
 from rapgym.jobs.progress import Progress
-from rapgym.policies import serve_rules
 from rapgym.rollout import serve_search
 from rapgym.scenarios import serving
 from rapgym.scenarios.serving import ServeScenario
@@ -49,7 +48,7 @@ def searched(story: ServeScenario, search: serve_search.Search) -> Entry:
 
 def studied(story: ServeScenario, *, searches: bool) -> Entry:
     """Everything of one scenario."""
-    rules = {name: rule(story, name, searches=searches) for name in serve_rules.RULES}
+    rules = {name: rule(story, name, searches=searches) for name in cells.KINDS}
     lookup = rules[cells.LOOKUP][1].whole
     entry: Entry = {
         "scenario": story.id,

@@ -19,7 +19,6 @@ from rapgym.guard.foreign import Terms
 from rapgym.guard.guard import Guarding
 from rapgym.guard.serving import RULES as WATCHDOG
 from rapgym.policies import registry, serve_rules
-from rapgym.policies.serve_rules import Fixed
 from rapgym.policies.serving import ServePolicy, serve_briefing
 from rapgym.rollout import serve_search
 from rapgym.rollout import serving as rollout
@@ -33,11 +32,14 @@ from rapgym.world.shield import Reason
 
 LOOKUP, ENGINE, TUNED = "lookup", "engine", "engine-tuned"
 KEEP_ALL = "keep-all-drop"
+# Rules that also choose on train after how long a request is given up, and what each is otherwise.
+PATIENT = {TUNED: ENGINE, "keep-all-tuned": KEEP_ALL, "lookup-tuned": LOOKUP}
 SEARCH_PARTS, SEARCH_S = 12, 600  # of test, evenly spread: a search takes minutes an hour
-SHED_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # tried for the engine of today
+SHED_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # tried for patient rules
 KINDS: dict[str, registry.Kind] = {
     "engine": "static", "keep-all-drop": "static", "fixed": "static", "lookup": "reactive",
     "hysteresis": "reactive", "hurry": "heuristic", "futures": "heuristic", TUNED: "static",
+    "keep-all-tuned": "static", "lookup-tuned": "reactive",
 }  # fmt: skip
 STANDS_IN = (Reason.FALLBACK, Reason.WATCHDOG)
 
@@ -68,8 +70,8 @@ def judged_world(story: ServeScenario, about: ServeAbout) -> ServeWorld:
 
 
 def served_by(world: ServeWorld, about: ServeAbout) -> ServeWorld:
-    """A world as a cell is served in it: the engine of today may shed at its own time."""
-    shed_s = about.settings.get("shed_s") if about.policy == TUNED else None
+    """A world as a cell is served in it: a patient rule sheds at its own time."""
+    shed_s = about.settings.get("shed_s") if about.policy in PATIENT else None
     return world if shed_s is None else replace(world, shed_s=float(shed_s))
 
 
@@ -82,29 +84,35 @@ def tuned(story: ServeScenario, name: str, judged: Split = "test") -> tuple[dict
 
 
 @lru_cache(maxsize=16)
-def tuned_shedding(story: ServeScenario, judged: Split = "test") -> tuple[dict[str, Any], float]:
-    """After how long the engine of today sheds best on the same stretches, and that cost."""
-    told = serve_briefing(story, judged)
+def tuned_patience(
+    story: ServeScenario, name: str, judged: Split = "test"
+) -> tuple[dict[str, Any], float]:
+    """The settings of a patient rule: those of the rule that it is otherwise, then the best time to shed at."""
+    told, base = serve_briefing(story, judged), PATIENT[name]
+    settings, _ = tuned(story, base, judged)
+    make = partial(serve_rules.RULES[base].make, **settings)
     parts, costs = rollout.spread(told.train), list[float]()
     for shed_s in SHED_S:
         world = replace(told.train, shed_s=shed_s)
-        costs.append(rollout.play(Fixed, world, parts, told).cost)
+        costs.append(rollout.play(make, world, parts, told).cost)
     best = int(np.argmin(costs))
-    return {"shed_s": SHED_S[best]}, costs[best]
+    return settings | {"shed_s": SHED_S[best]}, costs[best]
 
 
 def rule_facts(story: ServeScenario, name: str, judged: Split = "test") -> ServeAbout:
     """What describes the cell of a rule before it is played: its settings, found on what it is told of."""
-    settings, cost = tuned_shedding(story, judged) if name == TUNED else tuned(story, name, judged)
+    found = tuned_patience if name in PATIENT else tuned
+    settings, cost = found(story, name, judged)
     return ServeAbout(story.id, name, KINDS[name], settings=settings, train_cost=cost)
 
 
 def made_of(about: ServeAbout) -> Callable[[], ServePolicy]:
     """What gives the policy objects of a rule's cell."""
-    if about.policy == TUNED:
-        return Fixed
-    make: Callable[..., ServePolicy] = serve_rules.RULES[about.policy].make
-    return partial(make, **about.settings)
+    own = {name: value for name, value in about.settings.items() if name != "shed_s"}
+    make: Callable[..., ServePolicy] = serve_rules.RULES[
+        PATIENT.get(about.policy, about.policy)
+    ].make
+    return partial(make, **own)
 
 
 def rule_cell(story: ServeScenario, name: str, *, searches: bool = True) -> ServeCell:

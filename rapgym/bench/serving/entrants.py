@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from rapgym.bench import alone
 from rapgym.bench.records import ORACLE
 from rapgym.bench.serving import cells, results
-from rapgym.bench.serving.cells import ENGINE, KEEP_ALL, KINDS, LOOKUP, TUNED, ServeCell
+from rapgym.bench.serving.cells import ENGINE, KEEP_ALL, KINDS, LOOKUP, PATIENT, TUNED, ServeCell
 from rapgym.bench.serving.records import ServeAbout
 from rapgym.errors import InvalidPolicy
 from rapgym.guard.foreign import Terms
@@ -174,7 +174,7 @@ def _write(
 
 def rules() -> list[str]:
     """Names of the package's own, in the order in which they are explained."""
-    return [*serve_rules.RULES, TUNED]
+    return [*serve_rules.RULES, *PATIENT]
 
 
 def entrant(name: str, terms: Terms | None = None) -> ServeEntrant:

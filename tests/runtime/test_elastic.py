@@ -364,10 +364,11 @@ def test_200_cycles_end_at_the_memory_they_began_with() -> None:
         model.apply(without(count=4))
         ended = footprint(model)
         assert torch.equal(model.network(**batch).logits, wanted)
-    # Python takes memory for its objects by the MiB; the smallest block has 3.
-    assert abs(ended[0] - began[0]) < 2 * 2**20, "anonymous memory"
-    assert abs(ended[1] - began[1]) < 2 * 2**20, "address space for data"
-    assert abs(ended[2] - began[2]) <= 4, "mappings: one of a block would be seen 200 times"
+    # Python takes memory for its objects by the MiB; the smallest block has 3. What other tests held may
+    # be given back meanwhile.
+    assert ended[0] - began[0] < 2 * 2**20, "anonymous memory"
+    assert ended[1] - began[1] < 2 * 2**20, "address space for data"
+    assert ended[2] - began[2] <= 4, "mappings: one of a block would be seen 200 times"
     assert ended[3] == began[3], "open files"
 
 

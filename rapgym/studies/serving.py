@@ -8,6 +8,7 @@ that know the future plan stretches of it. It writes `baselines/results/serving.
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -46,21 +47,29 @@ def searched(story: ServeScenario, search: serve_search.Search) -> Entry:
     return score.told(cell.stretches) | {"cpu_s": round(time.process_time() - begun_s)}
 
 
+def beside(
+    rules: dict[str, tuple[Entry, ServeCell]], reference: str, names: Iterable[str]
+) -> dict[str, Entry]:
+    """The cost of each rule less that of one of them, over the same parts."""
+    known = {name: whole for name, (_, cell) in rules.items() if (whole := cell.whole) is not None}
+    return {
+        name: {
+            field: score.number(value)
+            for field, value in asdict(score.estimate(known[name], known[reference])).items()
+        }
+        for name in names
+        if name != reference
+    }
+
+
 def studied(story: ServeScenario, *, searches: bool) -> Entry:
     """Everything of one scenario."""
     rules = {name: rule(story, name, searches=searches) for name in cells.KINDS}
-    lookup = rules[cells.LOOKUP][1].whole
     entry: Entry = {
         "scenario": story.id,
         "rules": {name: found for name, (found, _) in rules.items()},
-        "against_lookup": {
-            name: {
-                field: score.number(value)
-                for field, value in asdict(score.estimate(cell.whole, lookup)).items()
-            }
-            for name, (_, cell) in rules.items()
-            if name != cells.LOOKUP and cell.whole is not None
-        },
+        "against_lookup": beside(rules, cells.LOOKUP, [*rules]),
+        "patient_against_lookup": beside(rules, cells.PATIENT_LOOKUP, [*cells.PATIENT]),
     }
     if searches:
         entry["stretches"] = {

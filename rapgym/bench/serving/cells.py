@@ -33,13 +33,14 @@ from rapgym.world.shield import Reason
 LOOKUP, ENGINE, TUNED = "lookup", "engine", "engine-tuned"
 KEEP_ALL = "keep-all-drop"
 # Rules that also choose on train after how long a request is given up, and what each is otherwise.
-PATIENT = {TUNED: ENGINE, "keep-all-tuned": KEEP_ALL, "lookup-tuned": LOOKUP}
+PATIENT_LOOKUP, PATIENT_KEEP_ALL = "lookup-tuned", "keep-all-tuned"
+PATIENT = {TUNED: ENGINE, PATIENT_KEEP_ALL: KEEP_ALL, PATIENT_LOOKUP: LOOKUP}
 SEARCH_PARTS, SEARCH_S = 12, 600  # of test, evenly spread: a search takes minutes an hour
 SHED_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # tried for patient rules
 KINDS: dict[str, registry.Kind] = {
     "engine": "static", "keep-all-drop": "static", "fixed": "static", "lookup": "reactive",
     "hysteresis": "reactive", "hurry": "heuristic", "futures": "heuristic", TUNED: "static",
-    "keep-all-tuned": "static", "lookup-tuned": "reactive",
+    PATIENT_KEEP_ALL: "static", PATIENT_LOOKUP: "reactive",
 }  # fmt: skip
 STANDS_IN = (Reason.FALLBACK, Reason.WATCHDOG)
 

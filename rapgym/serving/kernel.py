@@ -756,7 +756,7 @@ def _alike(w: World, lane: Lane) -> int:
     """
     count, batch, batch_size, crossing = lane.counts, lane.batch, lane.batch_size, lane.crossing
     running, planned, target, promised = lane.running, lane.planned, lane.target, lane.promised
-    starts, pages, output, ahead, size = lane.starts, lane.pages, w.output, w.rules[4], w.rules[2]
+    pages, output, ahead, size = lane.pages, w.output, w.rules[4], w.rules[2]
     crossing[:] = 0
     most = len(lane.ended_s)
     for each in range(ahead):
@@ -770,11 +770,7 @@ def _alike(w: World, lane: Lane) -> int:
             return 0
         for each in range(ahead):
             slot = (count[FORMED_FIRST] + each) % len(batch)
-            if (
-                batch[slot, place, 0] != request
-                or batch[slot, place, 1] != starts[request]
-                or not batch[slot, place, 4]
-            ):
+            if batch[slot, place, 0] != request or not batch[slot, place, 4]:
                 return 0
         crossing[size * pages[request] - planned[request]] += 1
     return most

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_worlds import FULL, HARM, SECOND, asked, card, compiled, played
@@ -37,10 +38,10 @@ def hostile_requests(draw: st.DrawFn) -> Requests:
 def profiles(draw: st.DrawFn) -> ServingProfile:
     return replace(
         SECOND,
-        base_s=draw(st.sampled_from([0.0625, 0.3, 1.0])),
+        base_s=draw(st.sampled_from([0.01, 0.0625, 0.3, 1.0])),
         weight_bytes_per_s=draw(st.sampled_from([1e30, 900.0])),
         tokens_per_s=draw(st.sampled_from([1e30, 30.0])),
-        kv_bytes_per_s=draw(st.sampled_from([1e30, 500.0])),
+        kv_bytes_per_s=draw(st.sampled_from([1e30, 500.0, 9000.0])),
         pair_s=draw(st.sampled_from([0.0, 0.003])),
         sequence_s=draw(st.sampled_from([0.0, 0.01])),
         step_tokens=draw(st.integers(1, 16)),
@@ -120,12 +121,40 @@ def test_a_request_whose_first_token_was_cancelled_is_given_up() -> None:
     assert lane.shed_s[0] == 3.0
 
 
+QUICK = replace(SECOND, base_s=1 / 16, lookahead=1)  # many steps in which nothing happens
+
+
 def test_steps_that_only_decode_run_together() -> None:
-    """Steps of 1/16 s: the first of a second looks at all there is, the other 15 go together."""
-    requests, quick = asked((0.0, 4, 40), (0.0, 7, 40)), replace(SECOND, base_s=1 / 16, lookahead=1)
-    lane = compiled(requests, card(40), quick, [], np.inf, DEADLINES, 120.0)
-    engine = played(requests, card(40), quick)
-    assert lane.last_s.tolist() == [each.last_s for each in engine.served]
+    """The first of a second looks at all there is, the other 15 go together."""
+    requests = asked((0.0, 4, 40), (0.0, 7, 40))
+    lane = compiled(requests, card(40), QUICK, [], np.inf, DEADLINES, 120.0)
+    assert lane.counts[kernel.STEPS] == len(played(requests, card(40), QUICK).steps)
+    assert np.flatnonzero(lane.ended_s).max() + 1 == 15
+
+
+@pytest.mark.parametrize("lookahead", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("rows", "pages", "shed_s", "changes"),
+    [
+        pytest.param([(0.0, 4, 40), (0.3, 4, 20)], 40, np.inf, {}, id="one arrives"),
+        pytest.param([(0.0, 4, 9), (0.0, 4, 40), (0.0, 4, 9)], 40, np.inf, {}, id="one waits"),
+        pytest.param([(0.0, 4, 40), (0.0, 4, 40), (0.1, 4, 9)], 40, 0.5, {}, id="one comes late"),
+        pytest.param([(0.0, 4, 40), (0.0, 6, 40)], 13, np.inf, {}, id="pages run out"),
+        pytest.param([(0.0, 4, 40), (0.0, 6, 40)], [40, 8, 40], np.inf, {}, id="memory falls"),
+        pytest.param([(0.0, 4, 60)], 40, np.inf, {"kv_bytes_per_s": 9000.0}, id="kv is read"),
+    ],
+)
+def test_steps_run_together_up_to_what_happens(
+    rows: list[tuple[float, int, int]], pages: int | list[int], shed_s: float,
+    changes: dict[str, float], lookahead: int,
+) -> None:  # fmt: skip
+    requests, where = asked(*rows), card(pages)
+    quick = replace(QUICK, lookahead=lookahead, max_sequences=2, **changes)  # type: ignore[arg-type]
+    engine = played(requests, where, quick, shed_s=shed_s)
+    lane = compiled(requests, where, quick, [], shed_s, DEADLINES, 120.0)
+    for name in ("scheduled_s", "first_s", "last_s", "shed_s"):
+        expected = [getattr(each, name) for each in engine.served]
+        assert np.array_equal(getattr(lane, name), expected, equal_nan=True), name
     assert lane.counts[kernel.STEPS] == len(engine.steps)
-    together = np.flatnonzero(lane.ended_s) + 1
-    assert together.max() == 15
+    assert lane.preemptions.tolist() == [each.preemptions for each in engine.served]
+    assert np.count_nonzero(lane.ended_s) > 3

@@ -167,15 +167,19 @@ QUESTIONS = (
 )
 MACHINE = "Does the simulator agree with the machine?"
 AGREE = "The serving engine, fitted on half of a recorded run, meets the whole"
-# Of RAP-Serve-v0: beside which rule the lookup is asked what.
+# Of RAP-Serve-v0: in which comparison of serving.json the lookup is asked what, beside which rule.
 WAITING = {
-    "engine": (
+    ("against_lookup", "engine"): (
         "Does it pay where requests wait?",
         "The lookup costs less than the engine of today, which sheds and preempts",
     ),
-    "keep-all-drop": (
+    ("against_lookup", "keep-all-drop"): (
         "Where requests wait, does deciding ahead pay?",
         "The lookup costs less than keeping all blocks until memory falls",
+    ),
+    ("patient_against_lookup", "keep-all-tuned"): (
+        "And where each rule also chooses how long a request may wait?",
+        "The lookup costs less than keeping all blocks until memory falls, both with the best patience of train",
     ),
 }
 
@@ -221,17 +225,17 @@ def all_asked(
     ]
     if served is not None:
         asked += [
-            Asked(question, hypothesis, waiting(served, rule))
-            for rule, (question, hypothesis) in WAITING.items()
+            Asked(question, hypothesis, waiting(served, beside, rule))
+            for (beside, rule), (question, hypothesis) in WAITING.items()
         ]
     return asked if runs is None else [*asked, Asked(MACHINE, AGREE, recorded(runs))]
 
 
-def waiting(served: dict[str, Any], rule: str) -> list[tuple[str, Answer | None]]:
-    """What each serving scenario says of the lookup beside a rule; a single part of test decides nothing."""
+def waiting(served: dict[str, Any], beside: str, rule: str) -> list[tuple[str, Answer | None]]:
+    """What each serving scenario says of a lookup beside a rule; a single part of test decides nothing."""
     found: list[tuple[str, Answer | None]] = []
     for entry in served["scenarios"]:
-        more = entry["against_lookup"][rule]  # cost of the rule, less the lookup's
+        more = entry[beside][rule]  # cost of the rule, less the lookup's
         told = f"{-more['value']:+.4f} nats a token"
         if more["low"] is None:
             told += ", one part"

@@ -132,7 +132,7 @@ def test_where_requests_wait_the_interval_decides(
     more: dict[str, float | None], verdict: str, number: str
 ) -> None:
     served = {"scenarios": [{"scenario": "serve-toy-v0", "against_lookup": {"engine": more}}]}
-    ((name, answer),) = questions.waiting(served, "engine")
+    ((name, answer),) = questions.waiting(served, "against_lookup", "engine")
     assert answer == questions.Answer(verdict, number)  # type: ignore[arg-type]
     assert name == "serve-toy"
 

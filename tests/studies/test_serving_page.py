@@ -60,12 +60,22 @@ def test_a_scenario_has_a_line_and_verdicts_are_counted_where_there_are_interval
         "searches": {"a": RULE, "b": RULE | {"cost": 0.07}},
         "parts": [],
     }
-    entry = {"scenario": "s-v0", "rules": rules, "against_lookup": against, "stretches": stretches}
+    patient = {"engine-tuned": more, "keep-all-tuned": more}
+    for name, waits_s in (("engine-tuned", 4.0), ("keep-all-tuned", 8.0), ("lookup-tuned", 0.5)):
+        rules[name] = RULE | {"cost": 0.11, "settings": {"shed_s": waits_s}}
+    entry = {
+        "scenario": "s-v0",
+        "rules": rules,
+        "against_lookup": against,
+        "patient_against_lookup": patient,
+        "stretches": stretches,
+    }
     none = {"value": 0.1, "low": None, "high": None}
     alone = entry | {
         "scenario": "hour-v0",
         "rules": {name: rule | {"low": None, "high": None} for name, rule in rules.items()},
         "against_lookup": dict.fromkeys(against, none),
+        "patient_against_lookup": dict.fromkeys(patient, none),
     }
     text = serving.brief({"scenarios": [entry, alone]})
     row = cells(text.splitlines()[2])
@@ -79,14 +89,17 @@ def test_a_scenario_has_a_line_and_verdicts_are_counted_where_there_are_interval
     assert "- `hour-v0`: a case study" in text
     said = serving.sentence({"scenarios": [entry, alone]})
     assert (
-        "the lookup costs 100% of what today's engine costs and 0.100 [0.050, 0.150] nats less"
-        in said
+        "the lookup costs less by 0.100 [0.050, 0.150] on `s`, 0.100 [0.050, 0.150] where" in said
     )
-    assert "on `s`." in said
+    assert "(100% of today's engine)." in said
     assert "hour" not in said.replace("by hours", "")
     assert "There deciding ahead pays" in said
     unsure = entry | {"against_lookup": against | {"keep-all-drop": less}}
     assert "pays" not in serving.sentence({"scenarios": [entry, unsure]})
+    impatient = entry | {"patient_against_lookup": patient | {"keep-all-tuned": less}}
+    assert "pays" not in serving.sentence({"scenarios": [impatient]})
+    assert "| `s-v0` | 0.1100, more (4 s) | 0.1100, more (8 s) | 0.1100 (0.5 s) |" in text
+    assert "more than the patient lookup on 1 of 1 scenarios with intervals, less on 0." in text
     assert cells(text.splitlines()[3])[5] == "`hurry` 0.1234"
 
 

@@ -14,6 +14,7 @@ from rapgym.rollout.serving import Served, play
 from rapgym.scenarios import serving_worlds
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.serving import batch
+from rapgym.serving.engine import DROP
 from rapgym.serving.world import Part
 from rapgym.studies import serving
 
@@ -57,6 +58,14 @@ def test_a_scenario_is_studied_as_its_parts_say(
     assert 0 < waits[0] < waits[1] < waits[2]
     against = entry["against_lookup"]["engine"]["value"]
     assert against == pytest.approx(rules["engine"]["cost"] - rules["lookup"]["cost"], abs=2e-6)
+    patient = rules["keep-all-tuned"]
+    waits_s = patient["settings"]["shed_s"]
+    whole = replace(world, shed_s=waits_s)
+    kept = play(lambda: Fixed(on_fall=DROP), whole, world.pieces, told)
+    assert patient["cost"] == pytest.approx(kept.cost, abs=1e-6)
+    assert entry["patient_against_lookup"]["keep-all-tuned"]["value"] == pytest.approx(
+        patient["cost"] - rules["lookup-tuned"]["cost"], abs=2e-6
+    )
     assert rules["lookup"]["cost"] < rules["engine"]["cost"], "pruning is worth it in the toy world"
     (search,) = entry["stretches"]["searches"].values()
     assert 0 <= search["undelivered"] <= 1

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rapgym.bench.serving import results
+from rapgym.bench.serving.cells import KEEP_ALL, PATIENT, PATIENT_KEEP_ALL, PATIENT_LOOKUP, TUNED
 from rapgym.files import places
 from rapgym.quality.history import Share
 from rapgym.report import bench as bench_report
@@ -69,12 +70,39 @@ def brief(found: Entry) -> str:
         "scenario", "engine of today", "keep-all, drop", "best counts for good", "lookup", "best other rule",
         "of the stretches: lookup", "best search",
     )  # fmt: skip
-    return table(heads, rows) + "\n\n" + "\n".join(f"- {line}" for line in said(found["scenarios"]))
+    said_of = "\n".join(f"- {line}" for line in said(found["scenarios"]))
+    return "\n\n".join([table(heads, rows), said_of, patient(found["scenarios"])])
+
+
+def patient(entries: Sequence[Entry]) -> str:
+    """What rules cost that also choose how long a request may wait."""
+    rows = []
+    for entry in entries:
+        rules, against = entry["rules"], entry["patient_against_lookup"]
+        cells = [
+            f"{_beside(rules[name], against.get(name))} ({rules[name]['settings']['shed_s']:g} s)"
+            for name in (TUNED, PATIENT_KEEP_ALL, PATIENT_LOOKUP)
+        ]
+        rows.append([f"`{entry['scenario']}`", *cells])
+    heads = ("scenario", "engine of today", "keep-all, drop", "lookup")
+    told = [judged(entry["patient_against_lookup"][PATIENT_KEEP_ALL]) for entry in _known(entries)]
+    return (
+        "All of these give a request up that has no token after the time that its scenario states. Patient rules "
+        "choose that time on train (in brackets); verdicts stand beside the patient lookup:\n\n"
+        f"{table(heads, rows)}\n\n"
+        f"- Patiently keeping all blocks until memory falls costs more than the patient lookup on "
+        f"{told.count('more')} of {len(told)} scenarios with intervals, less on {told.count('less')}."
+    )
+
+
+def _known(entries: Sequence[Entry]) -> list[Entry]:
+    """Those with intervals."""
+    return [entry for entry in entries if entry["rules"]["lookup"]["low"] is not None]
 
 
 def _brief(entry: Entry) -> list[str]:
     rules, against = entry["rules"], entry["against_lookup"]
-    others = [name for name in rules if name not in PLAIN]
+    others = [name for name in rules if name not in PLAIN and name not in PATIENT]
     other = min(others, key=lambda name: rules[name]["cost"])
     searched = ["-", "-"]
     if "stretches" in entry:
@@ -96,7 +124,7 @@ def _beside(rule: Entry, beside: Entry | None) -> str:
 
 def said(entries: Sequence[Entry]) -> list[str]:
     """What follows, in sentences: how often each plain rule costs more than the lookup."""
-    known = [entry for entry in entries if entry["rules"]["lookup"]["low"] is not None]
+    known = _known(entries)
     lines = []
     for name, words in SAID.items():
         words_of = [judged(entry["against_lookup"][name]) for entry in known]
@@ -115,20 +143,21 @@ def said(entries: Sequence[Entry]) -> list[str]:
 def sentence(found: Entry) -> str:
     """What the scenarios with intervals say, for a page that says more."""
     told, words = list[str](), set[str]()
-    for entry in found["scenarios"]:
-        beside, rules = entry["against_lookup"]["keep-all-drop"], entry["rules"]
-        if beside["low"] is None:
-            continue
-        words.add(judged(beside))
-        less = f"{beside['value']:.3f} [{beside['low']:.3f}, {beside['high']:.3f}] nats less"
+    for entry in _known(found["scenarios"]):
+        rules = entry["rules"]
+        both = entry["against_lookup"][KEEP_ALL], entry["patient_against_lookup"][PATIENT_KEEP_ALL]
+        words |= {judged(each) for each in both}
+        less, patient_less = (
+            f"{each['value']:.3f} [{each['low']:.3f}, {each['high']:.3f}]" for each in both
+        )
         told.append(
-            f"{rules['lookup']['cost'] / rules['engine']['cost']:.0%} of what today's engine costs and {less} than "
-            f"dropping as memory falls on `{bench_report.plain(entry['scenario'])}`"
+            f"{less} on `{bench_report.plain(entry['scenario'])}`, {patient_less} where both choose how long a "
+            f"request may wait ({rules['lookup']['cost'] / rules['engine']['cost']:.0%} of today's engine)"
         )
     pays = " There deciding ahead pays." if words == {"more"} else ""
     return (
-        f"**Where requests wait** (`RAP-Serve-v0`, days of synthetic traffic): the lookup costs {listed(told)}."
-        f"{pays} Intervals of 95 %, by hours."
+        "**Where requests wait** (`RAP-Serve-v0`, days of synthetic traffic): beside dropping as memory falls the "
+        f"lookup costs less by {'; '.join(told)}.{pays} Intervals of 95 %, by hours."
     )
 
 

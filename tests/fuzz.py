@@ -27,6 +27,7 @@ from rapgym.files import provenance, writing
 from rapgym.testing import Tally, world_machine
 from rapgym.testing.audit_machine import AuditMachine
 from rapgym.testing.env_machines import EnvMachine, GuardMachine
+from rapgym.testing.serve_machine import ServeMachine
 from rapgym.testing.shield_machine import ShieldMachine
 from rapgym.testing.world_machine import WorldMachine
 
@@ -70,7 +71,7 @@ class Guarded(GuardMachine):
 
 MACHINES: dict[type[Any], int] = {  # and how many examples one seed tries of each
     ShieldMachine: 20, Shields: 8, WorldMachine: 100, Lanes: 20, Environment: 40, Vector: 25,
-    Guarded: 30, AuditMachine: 60, DeviceMachine: 80, LiveMachine: 8,
+    Guarded: 30, AuditMachine: 60, DeviceMachine: 80, LiveMachine: 8, ServeMachine: 40,
 }  # fmt: skip
 PROFILE = settings(
     stateful_step_count=STEPS, deadline=None, database=None, suppress_health_check=[*HealthCheck],

@@ -6,8 +6,7 @@ scenario as it is stated cost there. The `rankings` of a results file answer ano
 price the same proposals at other values of C.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from rapgym.bench.suitability import fitting_share
 from rapgym.errors import InvalidSpec
 from rapgym.files import checked, provenance
 from rapgym.guard.guard import refuses_misfit
-from rapgym.jobs import parallel
+from rapgym.jobs import kept
 from rapgym.jobs.progress import Progress
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
@@ -152,9 +151,9 @@ def measured(variant: Variant, stated: Settings | None = None) -> Entry:
     for entry in entries():
         scores[entry.name]["settings"] = settings[entry.name]
         if entry.name in FORESEEING and stated is not None:
-            kept = stated[entry.name]
-            same = kept == settings[entry.name]
-            cell = served[entry.name] if same else _cell(entry, kept, told)
+            before = stated[entry.name]
+            same = before == settings[entry.name]
+            cell = served[entry.name] if same else _cell(entry, before, told)
             scores[entry.name]["stated_settings_cost"] = _cost(cell)
     world = worlds.world(story, "train")
     return _plain(
@@ -258,7 +257,6 @@ def run(
         What a file of results holds: `entries` in the order of `wanted`, `skipped` with a reason
         each, and what they depend on.
     """
-    work.parent.mkdir(parents=True, exist_ok=True)
     possible = [variant for variant in wanted if why_not(variant) is None]
     found: dict[int, Entry] = {}
     with Progress("sensitivity", len(possible), quiet=quiet) as progress:
@@ -292,27 +290,20 @@ def _measured_part(
     progress: Progress,
 ) -> dict[int, Entry]:
     """Those of `every` variants whose places are in `part`."""
-    kept = list(_kept(work))
-    basis = {i: _basis(every[i], stated.get(every[i].base)) for i in part}
-    found = {i: entry for i in part for before, entry in kept if before == basis[i]}
-    for _ in found:
-        progress.advance(skipped=True)
-    left = [i for i in part if i not in found]
-    calls = [partial(measured, every[i], stated.get(every[i].base)) for i in left]
-    for place, entry in parallel.results(calls, jobs):
-        i = left[place]
+    calls = [partial(measured, every[i], stated.get(every[i].base)) for i in part]
+    bases = [_basis(every[i], stated.get(every[i].base)) for i in part]
+    found: dict[int, Entry] = {}
+    for place, entry, before in kept.results(calls, bases, work, jobs):
+        i = part[place]
         found[i] = entry
-        with work.open("a") as file:
-            # It begins a line even after one that was cut off as it was written.
-            file.write("\n" + json.dumps({"basis": basis[i], "entry": entry}))
-        progress.advance(note=every[i].story.name)
+        progress.advance(skipped=before, note=every[i].story.name)
     return found
 
 
 def _basis(variant: Variant, stated: Settings | None) -> dict[str, Any]:
-    """All that an entry depends on, as JSON gives it back."""
+    """All that an entry depends on."""
     story = variant.story
-    basis = {
+    return {
         "code_sha256": bench_origin.code_sha256(),
         "table_sha256": tables.table(story).sha256,
         "workload_sha256": checked.sha256_of(worlds.workload_file(story)),
@@ -320,20 +311,6 @@ def _basis(variant: Variant, stated: Settings | None) -> dict[str, Any]:
         "story": asdict(story),
         "stated": stated,
     }
-    found: dict[str, Any] = json.loads(json.dumps(basis))
-    return found
-
-
-def _kept(work: Path) -> Iterator[tuple[dict[str, Any], Entry]]:
-    """What earlier runs left: basis and entry."""
-    if not work.exists():
-        return
-    for line in work.read_text().splitlines():
-        try:
-            kept = json.loads(line)
-            yield kept["basis"], kept["entry"]
-        except (ValueError, KeyError, TypeError):
-            continue  # cut off as it was written: measured again
 
 
 def origin(measured_ones: Sequence[Variant]) -> dict[str, Any]:

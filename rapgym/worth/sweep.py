@@ -3,16 +3,15 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 from rapgym.bench import origin as bench_origin
 from rapgym.errors import InvalidSpec
 from rapgym.files import checked, provenance
-from rapgym.jobs import parallel
+from rapgym.jobs import kept
 from rapgym.jobs.progress import Progress
 from rapgym.rivals import rivals
 from rapgym.scenarios import serving, worlds
@@ -167,21 +166,17 @@ def _found(
         for story, place in zip(stories, places, strict=True)
     ]
     work = checked.cache_folder() / "maps" / f"{_key(own)}.jsonl"
-    kept = dict(_kept(work))
-    found = {number: kept[key] for number, key in enumerate(keys) if key in kept}
-    left = [number for number in order if number not in found]
-    calls = [_call(stories[i], places[i], held_out=held_out) for i in left]
-    work.parent.mkdir(parents=True, exist_ok=True)
+    calls = [_call(stories[i], places[i], held_out=held_out) for i in order]
+    bases, found = [keys[i] for i in order], dict[int, Point]()
     with Progress("map", len(places), quiet=quiet) as progress:
-        progress.advance(len(found), skipped=True)
-        for number, point in parallel.results(calls, jobs, ray=ray):
-            i = left[number]
+        for number, point, before in kept.results(
+            calls, bases, work, jobs, ray=ray, told=Point.as_json, read=Point.from_json
+        ):
+            i = order[number]
             found[i] = point
-            with work.open("a") as file:
-                # It begins a line even after one that was cut off as it was written.
-                file.write("\n" + json.dumps({"basis": keys[i], "point": point.as_json()}))
             progress.advance(
-                note=f"{places[i].card_gib:g} GiB at {places[i].load:g} times the load"
+                note=f"{places[i].card_gib:g} GiB at {places[i].load:g} times the load",
+                skipped=before,
             )
     return [found[i] for i in range(len(places))]
 
@@ -222,15 +217,3 @@ def _workload(story: Story) -> list[str]:
 
 def _sha256(told: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def _kept(work: Path) -> Iterator[tuple[str, Point]]:
-    """What earlier runs left: basis and point."""
-    if not work.exists():
-        return
-    for line in work.read_text("utf-8", "replace").splitlines():
-        try:
-            kept = json.loads(line)
-            yield str(kept["basis"]), Point.from_json(kept["point"])
-        except (ValueError, KeyError, TypeError):
-            continue  # cut off as it was written: played again

@@ -1,10 +1,13 @@
 """The study of the serving engine, on the toy world."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rapgym.bench import origin
 from rapgym.bench.serving import cells, score
 from rapgym.policies.serve_rules import Fixed
 from rapgym.policies.serving import serve_briefing
@@ -40,13 +43,79 @@ def test_an_interval_is_of_the_pooled_cost_and_of_pairs() -> None:
     assert (pairs.value, pairs.low, pairs.high) == pytest.approx((0.1, 0.1, 0.1))
 
 
-def test_a_scenario_is_studied_as_its_parts_say(
-    serving_story: ServeScenario, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One short search of one stretch, and three rules, patient ones beside them."""
     monkeypatch.setattr(serve_search, "SEARCHES", (Search(10, 5, 2, 2),))
     monkeypatch.setattr(cells, "SEARCH_PARTS", 1)
     monkeypatch.setattr(cells, "SEARCH_S", 60)
-    entry = serving.studied(serving_story, searches=True)
+    rules = {name: cells.KINDS[name] for name in (*cells.PATIENT.values(), *cells.PATIENT)}
+    monkeypatch.setattr(cells, "KINDS", rules)
+
+
+@pytest.fixture
+def played(short: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The parts that are played, by name."""
+    names, part = list[str](), serving.part
+
+    def noted(story: ServeScenario, name: str, *, searches: bool) -> serving.Entry:
+        names.append(name)
+        return part(story, name, searches=searches)
+
+    monkeypatch.setattr(serving, "part", noted)
+    return names
+
+
+def plain(found: serving.Entry) -> serving.Entry:
+    """Without the time that it took."""
+    for entry in found["scenarios"]:
+        for each in (*entry["rules"].values(), *entry["stretches"]["searches"].values()):
+            del each["cpu_s"]
+    return found
+
+
+def test_a_study_that_was_stopped_goes_on(
+    serving_story: ServeScenario, played: list[str], tmp_path: Path
+) -> None:
+    work = tmp_path / "toy.work.jsonl"
+    whole = plain(serving.run([serving_story], work, quiet=True))
+    names = [*cells.KINDS, "sees 10 s, holds 5 s, 2 x 2 counts"]
+    assert played == names
+    lines = [line for line in work.read_text().splitlines() if line]
+    assert len(lines) == len(names)
+
+    played.clear()
+    work.write_text("\n".join([lines[-1], lines[0], lines[1][:100]]))
+    again = plain(serving.run([serving_story], work, quiet=True))
+    assert played == names[1:-1]
+    assert json.dumps(again) == json.dumps(whole)
+
+
+def test_what_other_code_or_settings_gave_is_played_again(
+    serving_story: ServeScenario,
+    played: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = tmp_path / "toy.work.jsonl"
+    serving.run([serving_story], work, searches=False, quiet=True)
+    rules = [*cells.KINDS]
+    for story, searches in ((replace(serving_story, shed_s=2.5), False), (serving_story, True)):
+        played.clear()
+        serving.run([story], work, searches=searches, quiet=True)
+        assert [name for name in played if name in rules] == rules
+    played.clear()
+    serving.run([serving_story], work, searches=False, quiet=True)
+    assert not played
+    monkeypatch.setattr(origin, "code_sha256", lambda: "0" * 64)
+    serving.run([serving_story], work, searches=False, quiet=True)
+    assert played == rules
+
+
+def test_a_scenario_is_studied_as_its_parts_say(
+    serving_story: ServeScenario, short: None, tmp_path: Path
+) -> None:
+    (entry,) = serving.run([serving_story], tmp_path / "work.jsonl", quiet=True)["scenarios"]
     world, told = serving_worlds.scoring_world(serving_story), serve_briefing(serving_story)
     engine = play(Fixed, world, world.pieces, told)
     rules = entry["rules"]

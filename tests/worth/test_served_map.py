@@ -35,7 +35,7 @@ def test_costs_are_those_of_the_study(
     assert found.test is not None
     assert len(found.train.costs) == 6
     for way, cost in found.train.costs.items():
-        entry, _ = study.rule(serving_story, way.removeprefix("bf16-serve-"))
+        entry = study.rule(serving_story, way.removeprefix("bf16-serve-"))["entry"]
         assert found.settings[way] == entry["settings"]
         assert cost == pytest.approx(entry["train_cost"], abs=1e-6)
         assert found.test.costs[way] == pytest.approx(entry["cost"], abs=1e-6)

@@ -1,11 +1,15 @@
 """What `info` says of a step: the same names, shapes and types whether a row was served or not."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray
 from rapgym.world.records import Demand, Outcome
+
+if TYPE_CHECKING:
+    from rapgym.world.stride import Strode
 
 SETS = ("proposal", "kept", "kept_end")  # bool [N]
 FLAGS = ("served", "measured")  # bool
@@ -55,6 +59,17 @@ def rows_info(
     found = _nothing(lanes, blocks)
     for name, value in zip(NAMES, said, strict=True):
         found[name][served] = value
+    return found
+
+
+def strode_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
+    """The same, masks of actions with it, of lanes that were served in one pass: its own arrays."""
+    said = strode.said
+    found = dict(
+        zip(NAMES, (strode.served, said.measured, *strode.sets, *said.whole, *said.measures),
+            strict=True)
+    )  # fmt: skip
+    found["action_mask"] = mask
     return found
 
 

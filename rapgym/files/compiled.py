@@ -1,11 +1,17 @@
 """Functions that numba compiles: who imports this loads numba."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from numba import njit
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Sums may be added up in another order: many times as fast, and other last digits on another processor.
+LOOSE = {"reassoc", "contract", "nsz"}
 
 
 def compiled(function: Function) -> Function:
@@ -14,12 +20,34 @@ def compiled(function: Function) -> Function:
     It is kept beside its source or, where that is read-only, in the user's cache; where neither can be
     written to, each process compiles anew. What is kept goes stale when the function's own file changes,
     and no other: compiled functions call only those of their own file, and take constants of elsewhere
-    as arguments.
+    as arguments. `resting_on` is for those that call others.
     """
+    return _compiled(function)
+
+
+def resting_on(*modules: ModuleType, loose: bool = False) -> Callable[[Function], Function]:
+    """`compiled` for a function that calls compiled functions of these modules, too.
+
+    What is kept bears the content of their files in its name, so it goes stale with any of them.
+
+    Args:
+        loose: sums may be added up in any order.
+    """
+    content = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    mark = hashlib.sha256(content).hexdigest()[:12]
+
+    def marked(function: Function) -> Function:
+        function.__qualname__ = f"{function.__qualname__}-{mark}"
+        return _compiled(function, fastmath=LOOSE if loose else False)
+
+    return marked
+
+
+def _compiled(function: Function, **settings: Any) -> Function:
     found: Any
     try:
-        found = njit(cache=True)(function)
+        found = njit(cache=True, **settings)(function)
     except RuntimeError:  # nowhere to keep it
-        found = njit(function)
+        found = njit(function, **settings)
     compiled_function: Function = found
     return compiled_function

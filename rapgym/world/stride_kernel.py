@@ -1,0 +1,541 @@
+"""A step of B lanes in one compiled pass: served, charged, advanced and observed, lane by lane.
+
+For environments, whose policies are never strict, of models of at most `kernel.WORD` blocks: a kept set is
+one word then, block 0 its lowest bit. What it writes equals what `simulator.step` and
+`encoding.observe_row` say. Quality comes from `Answers`, so that no set waits for its prediction.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.files.compiled import resting_on
+from rapgym.world import kernel
+from rapgym.world.kernel import (
+    ATTENTION,
+    CEILING,
+    FFN,
+    LAYERS,
+    MARGIN,
+    PAUSE,
+    POLICY,
+    REFUSED,
+    REPAIRED,
+    RESTORE,
+    Facts,
+    Sight,
+    block_cost,
+    clipped,
+    ones,
+    overhead_bytes,
+    token_counts,
+)
+
+Words = NDArray[np.uint64]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+FLOOR, FULL, DROPPABLE = range(3)  # places in `Answers.words`
+ATTENTION_BITS, FFN_BITS = np.uint64(0x5555555555555555), np.uint64(0xAAAAAAAAAAAAAAAA)
+NOTHING = np.uint64(0)  # so far, in a lane that has just begun: the floor is in every set else
+GROUPS = 4  # of bits, beside those that are tabled
+# Rows of `Lanes.whole`: where a lane stands in its rows and its episode, and what its row asks for.
+ROW, LIMIT_ROW, AGE, LENGTH, STEPS, PROMPT, RESERVED, LONGEST, COST, OVERHEAD = range(10)
+WHOLE = 10
+LOADED, SO_FAR = range(2)  # rows of `Lanes.keys`
+# Rows of `Said.whole` and `Said.measures`, as `info` names them.
+(REASON, LIMIT, USED, BATCH, PROMPTED, RESERVED_FOR, LONGEST_ASKED) = range(7)
+(NLL, REFUSED_S, EMERGENCY_S, STALL_S, QUALITY, STALL, EMERGENCY, REFUSED_COST) = range(8)
+PROPOSAL, KEPT, KEPT_END = range(3)  # of `Said.sets`
+
+
+class Answers(NamedTuple):
+    """What columns say of any kept set: their rows, and a fit whose sums were opened into tables.
+
+    See `quality.opened`, which says what the tables hold.
+    """
+
+    words: Words  # floor, all blocks, what may be dropped
+    row_key: Words  # an open hash table of rows, a power of two places
+    row_nll: FloatArray  # NaN where a place is free
+    memo_key: Words  # predictions of late, each at the one place that its key has; 0 where free
+    memo_nll: FloatArray
+    squeezed: NDArray[np.uint32]  # droppable bits of each byte of a key, brought together, [8, 256]
+    widths: IntArray  # bits that are tabled, and bits of a group
+    mask: Words  # of each block and each pair of blocks
+    value: FloatArray  # what it adds where all of it is gone, nats
+    tabled: FloatArray  # by what the tabled bits say: two sums for each pattern, [2 ** bits, 2 * patterns]
+    near: FloatArray  # by what a group's bits say, how near each pattern is, [GROUPS, 2 ** bits, patterns]
+    sums: FloatArray  # and the covariance of what both drop
+    at_counts: FloatArray  # as `QualityColumns` has it
+    added: FloatArray  # nats in every answer, [1]
+
+
+class Lanes(NamedTuple):
+    """Where B lanes stand between steps."""
+
+    whole: IntArray  # [WHOLE, B]
+    scale: FloatArray  # [B]
+    keys: Words  # what is loaded, and what small steps have left so far, [2, B]
+    recent: Floats  # demand of the rows before this one and of this one, as it is seen, [B, 3 * back + 3]
+    stays: Floats  # what is seen until a row is served, where rows take several steps, [B, ...] or [0, 0]
+    stale: BoolArray  # lanes whose row has to be seen anew, [B]
+    playing: BoolArray  # lanes in whose episode something is left to do, [B]
+
+
+class Tables(NamedTuple):
+    """Numbers by what they are looked up with."""
+
+    bits: Bytes  # the bits of a byte, lowest first, [256, 8]
+    floats: Floats  # the same
+    lowest: IntArray  # limit of each row after its first second, bytes, [T]
+    share: FloatArray  # weight of each row over its seconds, [T]
+
+
+class Said(NamedTuple):
+    """What a step says of B lanes, all written."""
+
+    seen: Floats  # [B, O]
+    whole: IntArray  # [7, B]
+    measures: FloatArray  # [8, B]
+    sets: Bytes  # [3, B, N]
+    measured: BoolArray  # [B]
+    over: BoolArray  # lanes whose episode is, [B]
+    reward: FloatArray  # [B]
+
+
+@resting_on(kernel)
+def mixed(key: np.uint64) -> np.uint64:
+    """Bits of a key stirred, for a place in a table."""
+    key = (key ^ (key >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
+    return (key ^ (key >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
+
+
+@resting_on(kernel)
+def enter(keys: Words, nll: FloatArray, row_key: Words, row_nll: FloatArray) -> None:
+    """Enter rows in an empty table that has room for twice as many."""
+    last = np.uint64(len(row_key) - 1)
+    for index in range(len(keys)):
+        place = (mixed(keys[index]) >> np.uint64(32)) & last
+        while not np.isnan(row_nll[place]):
+            place = (place + np.uint64(1)) & last
+        row_key[place], row_nll[place] = keys[index], nll[index]
+
+
+@resting_on(kernel, loose=True)
+def predicted(a: Answers, key: np.uint64) -> float:
+    """What a fit says of a set, nats a token, as `Predictor.nll`."""
+    gone, squeezed = ~key & a.words[DROPPABLE], np.uint64(0)
+    for byte in range(8):
+        part = (gone >> np.uint64(8 * byte)) & np.uint64(255)
+        squeezed |= np.uint64(a.squeezed[byte, part])
+    total = 0.0
+    for index in range(len(a.mask)):
+        mask = a.mask[index]
+        total += a.value[index] if (gone & mask) == mask else 0.0
+    first, width = np.uint64(a.widths[0]), np.uint64(a.widths[1])
+    row = a.tabled[squeezed & ((np.uint64(1) << first) - np.uint64(1))]
+    most, rest = (np.uint64(1) << width) - np.uint64(1), squeezed >> first
+    zero, rest = rest & most, rest >> width
+    one, rest = rest & most, rest >> width
+    two, three = rest & most, rest >> width
+    near0, near1, near2, near3 = a.near[0, zero], a.near[1, one], a.near[2, two], a.near[3, three]
+    sums0, sums1, sums2, sums3 = a.sums[0, zero], a.sums[1, one], a.sums[2, two], a.sums[3, three]
+    patterns, bent = len(near0), 0.0
+    times, plus = row[:patterns], row[patterns:]
+    for index in range(patterns):
+        near = (near0[index] * near1[index]) * (near2[index] * near3[index])
+        common = (sums0[index] + sums1[index]) + (sums2[index] + sums3[index])
+        bent += near * (common * times[index] + plus[index])
+    return total + bent
+
+
+@resting_on(kernel)
+def answer(a: Answers, key: np.uint64) -> tuple[float, bool]:
+    """Nats a token of a set above the floor, and whether they were measured; as `QualityColumns.nll`."""
+    stirred = mixed(key)
+    place, last = (stirred >> np.uint64(32)) & np.uint64(len(a.row_key) - 1), len(a.row_key) - 1
+    while not np.isnan(a.row_nll[place]):
+        if a.row_key[place] == key:
+            return a.row_nll[place], True
+        place = (place + np.uint64(1)) & np.uint64(last)
+    place = (stirred >> np.uint64(20)) & np.uint64(len(a.memo_key) - 1)
+    if a.memo_key[place] == key:
+        return a.memo_nll[place], False
+    gone = ~key & a.words[DROPPABLE]
+    least = a.at_counts[ones(gone & ATTENTION_BITS), ones(gone & FFN_BITS)]
+    found = max(np.rint(predicted(a, key) * 1e6) / 1e6 + a.added[0], least)
+    a.memo_key[place], a.memo_nll[place] = key, found
+    return found, False
+
+
+@resting_on(kernel)
+def cut(
+    key: np.uint64, attention_cost: int, ffn_cost: int, excess: int, order: IntArray, went: IntArray
+) -> tuple[np.uint64, int]:
+    """Let blocks of a set go until `excess` bytes are free, as `shield.cut`.
+
+    Returns:
+        What is left of it, and excess bytes that are: below zero where more is free than had to be.
+    """
+    gone, one = 0, np.uint64(1)
+    for block in order:
+        if excess <= 0:
+            break
+        bit = one << np.uint64(block)
+        if key & bit:
+            key ^= bit
+            excess -= ffn_cost if block & 1 else attention_cost
+            went[gone] = block
+            gone += 1
+    for place in range(gone - 1, -1, -1):
+        cost = ffn_cost if went[place] & 1 else attention_cost
+        if cost <= -excess:
+            key |= one << np.uint64(went[place])
+            excess += cost
+    return key, excess
+
+
+@resting_on(kernel)
+def spread(key: np.uint64, bits: Bytes, out: Bytes, lane: int, blocks: int) -> None:
+    """Write a set as bytes, a block each: out[lane], [N]."""
+    for byte in range(blocks >> 3):
+        at, base = (key >> np.uint64(8 * byte)) & np.uint64(255), np.uint64(8 * byte)
+        v0, v1, v2, v3 = bits[at, 0], bits[at, 1], bits[at, 2], bits[at, 3]
+        v4, v5, v6, v7 = bits[at, 4], bits[at, 5], bits[at, 6], bits[at, 7]
+        out[lane, base], out[lane, base + np.uint64(1)] = v0, v1
+        out[lane, base + np.uint64(2)], out[lane, base + np.uint64(3)] = v2, v3
+        out[lane, base + np.uint64(4)], out[lane, base + np.uint64(5)] = v4, v5
+        out[lane, base + np.uint64(6)], out[lane, base + np.uint64(7)] = v6, v7
+    for block in range(blocks & ~7, blocks):
+        out[lane, np.uint64(block)] = (key >> np.uint64(block)) & np.uint64(1)
+
+
+@resting_on(kernel)
+def spread_floats(
+    key: np.uint64, floats: Floats, seen: Floats, lane: int, place: int, blocks: int
+) -> None:
+    """Write a set as numbers, a block each: seen[lane, place:], [N]."""
+    for byte in range(blocks >> 3):
+        at, base = (key >> np.uint64(8 * byte)) & np.uint64(255), np.uint64(place + 8 * byte)
+        v0, v1, v2, v3 = floats[at, 0], floats[at, 1], floats[at, 2], floats[at, 3]
+        v4, v5, v6, v7 = floats[at, 4], floats[at, 5], floats[at, 6], floats[at, 7]
+        seen[lane, base], seen[lane, base + np.uint64(1)] = v0, v1
+        seen[lane, base + np.uint64(2)], seen[lane, base + np.uint64(3)] = v2, v3
+        seen[lane, base + np.uint64(4)], seen[lane, base + np.uint64(5)] = v4, v5
+        seen[lane, base + np.uint64(6)], seen[lane, base + np.uint64(7)] = v6, v7
+    for block in range(blocks & ~7, blocks):
+        bit = (key >> np.uint64(block)) & np.uint64(1)
+        seen[lane, np.uint64(place + block)] = np.float32(bit)
+
+
+@resting_on(kernel)
+def _serve(
+    f: Facts, t: Tables, a: Answers, l: Lanes, o: Said, lane: int, proposal: np.uint64, went: IntArray
+) -> None:
+    """Serve one lane's row, say what happened and stand it before the next."""
+    whole, measures = o.whole, o.measures
+    rows, seconds = f.limit_bytes.shape
+    blocks, ffn_cost, weights = len(f.floor), f.sizes[FFN], f.sizes[ATTENTION]
+    row, limit_row = np.uint64(l.whole[ROW, lane]), np.uint64(l.whole[LIMIT_ROW, lane])
+    attention_cost, overhead = l.whole[COST, lane], l.whole[OVERHEAD, lane]
+    ceiling = f.rates[CEILING]
+    taken, limit = overhead + f.sizes[MARGIN], f.limit_bytes[limit_row, 0]
+    loaded, floor = l.keys[LOADED, lane], a.words[FLOOR]
+    kept = proposal | floor
+    held = ones(kept & ATTENTION_BITS) * attention_cost + ones(kept & FFN_BITS) * ffn_cost
+    reason, refused, room = POLICY, False, limit - taken
+    if held > room:
+        wanted = kept
+        kept, excess = cut(kept, attention_cost, ffn_cost, held - room, f.order, went)
+        held = excess + room
+        if kept != wanted:
+            reason = REPAIRED
+        if excess > 0:
+            kept, reason, refused = floor, REFUSED, True
+    nll, measured = answer(a, kept)
+    loss = min(nll, ceiling)
+    new = kept & ~loaded
+    returning = ones(new & ATTENTION_BITS) * weights + ones(new & FFN_BITS) * ffn_cost
+    left_s = returning / f.rates[RESTORE]
+    used, kept_end = overhead + held, kept
+    loss_s = stall_s = emergency_s = refused_s = 0.0
+    refused_from = seconds
+    if refused:
+        used, refused_from, refused_s, measured = 0, 0, float(seconds), True
+    elif held <= t.lowest[limit_row] - taken:
+        stall_s = min(left_s, float(seconds))
+        loss_s = (seconds - stall_s) * loss
+    else:
+        for second in range(seconds):
+            able_s, budget = 1.0, f.limit_bytes[limit_row, second] - taken
+            if refused_from == seconds and held > budget:
+                fallen, left = cut(
+                    kept_end, attention_cost, ffn_cost, held - budget, f.order, went
+                )
+                if left > 0:
+                    refused_from, kept_end = second, floor
+                else:
+                    kept_end, held = fallen, budget + left
+                    fallen_nll, fallen_measured = answer(a, kept_end)
+                    loss, measured = min(fallen_nll, ceiling), measured and fallen_measured
+                    emergency_s += f.rates[PAUSE]
+                    able_s = 1.0 - f.rates[PAUSE]
+            if refused_from <= second:
+                refused_s += 1.0
+                continue
+            stalled = min(left_s, able_s)
+            left_s -= stalled
+            stall_s += stalled
+            loss_s += (able_s - stalled) * loss
+    if refused_from < seconds:  # as `Row.unload_refused`; no KV cache is left
+        lowest = f.limit_bytes[limit_row, refused_from]
+        for second in range(refused_from + 1, seconds):
+            lowest = min(lowest, f.limit_bytes[limit_row, second])
+        kept_end = (loaded if refused_from == 0 else kept_end) & floor
+        stays = ones(kept_end & ATTENTION_BITS) * weights + ones(kept_end & FFN_BITS) * ffn_cost
+        kept_end, _ = cut(
+            kept_end, weights, ffn_cost, stays - (lowest - taken), f.last_first, went
+        )
+    share = t.share[row]
+    quality, stall = share * loss_s, share * ceiling * stall_s
+    emergency, refusal = share * ceiling * emergency_s, share * ceiling * refused_s
+    o.measured[lane] = measured
+    o.reward[lane] = -(quality + stall + emergency + refusal)
+    whole[REASON, lane], whole[LIMIT, lane], whole[USED, lane] = reason, limit, used
+    whole[BATCH, lane], whole[PROMPTED, lane] = f.batch[row], l.whole[PROMPT, lane]
+    whole[RESERVED_FOR, lane], whole[LONGEST_ASKED, lane] = (
+        l.whole[RESERVED, lane],
+        l.whole[LONGEST, lane],
+    )
+    measures[NLL, lane], measures[REFUSED_S, lane] = nll, refused_s
+    measures[EMERGENCY_S, lane], measures[STALL_S, lane] = emergency_s, stall_s
+    measures[QUALITY, lane], measures[STALL, lane] = quality, stall
+    measures[EMERGENCY, lane], measures[REFUSED_COST, lane] = emergency, refusal
+    spread(proposal, t.bits, o.sets[PROPOSAL], lane, blocks)
+    spread(kept, t.bits, o.sets[KEPT], lane, blocks)
+    spread(kept_end, t.bits, o.sets[KEPT_END], lane, blocks)
+    l.keys[LOADED, lane] = kept_end
+    l.whole[ROW, lane] = row + np.uint64(1) if np.int64(row) + 1 < rows else np.uint64(0)
+    l.whole[LIMIT_ROW, lane] = (
+        limit_row + np.uint64(1) if np.int64(limit_row) + 1 < rows else np.uint64(0)
+    )
+    l.whole[AGE, lane] += 1
+    recent = l.recent
+    for index in range(recent.shape[1] - 3):
+        recent[lane, np.uint64(index)] = recent[lane, np.uint64(index + 3)]
+
+
+@resting_on(kernel)
+def _observe(f: Facts, s: Sight, t: Tables, l: Lanes, seen: Floats, lane: int) -> None:
+    """Write what a lane sees until its row is served, as `kernel.observe`, and remember what it asks."""
+    whole, recent, one = l.whole, l.recent, np.uint64(1)
+    rows, (seconds, back, ahead) = len(f.batch), (s.sizes[0], s.sizes[1], s.sizes[2])
+    card, unit, largest = s.units[0], s.units[1], s.units[2]
+    blocks, layers, ffn_cost = len(f.floor), f.sizes[LAYERS], f.sizes[FFN]
+    now, first, loaded = whole[ROW, lane], whole[LIMIT_ROW, lane], l.keys[LOADED, lane]
+    prompt, reserved, longest = token_counts(f, now, l.scale[lane])
+    attention_cost, overhead = block_cost(f, prompt + reserved), overhead_bytes(f, prompt)
+    whole[PROMPT, lane], whole[RESERVED, lane], whole[LONGEST, lane] = prompt, reserved, longest
+    whole[COST, lane], whole[OVERHEAD, lane] = attention_cost, overhead
+    dense = overhead + layers * attention_cost + layers * ffn_cost
+    kv_bytes = layers * (attention_cost - f.sizes[ATTENTION])
+    batch_seen, prompt_seen = s.batch[np.uint64(now)], clipped(prompt / unit, largest)
+    reserved_seen = clipped(reserved / unit, largest)
+    seen[lane, 0], seen[lane, 1], seen[lane, 2] = batch_seen, prompt_seen, reserved_seen
+    seen[lane, 3] = clipped(longest / unit, largest)
+    seen[lane, 4] = clipped(kv_bytes / dense, largest)
+    place = np.uint64(5)
+    start, left = first * seconds, ahead
+    while left > 0:
+        count = min(left, len(s.limit) - start)
+        for index in range(count):
+            seen[lane, place + np.uint64(index)] = s.limit[np.uint64(start + index)]
+        place += np.uint64(count)
+        start, left = 0, left - count
+    known = min(whole[AGE, lane], back)  # rows before the episode repeat this one
+    limit_seen = s.limit[np.uint64(first * seconds)]
+    for _ in range((back - known) * seconds):
+        seen[lane, place] = limit_seen
+        place += one
+    start = (first - known) * seconds
+    for _ in range(min(max(-start, 0), known * seconds)):
+        seen[lane, place] = s.limit[np.uint64(start + len(s.limit))]
+        place += one
+        start += 1
+    count = first * seconds - start
+    for index in range(count):
+        seen[lane, place + np.uint64(index)] = s.limit[np.uint64(start + index)]
+    place += np.uint64(count)
+    for index in range(back - known):
+        recent[lane, 3 * index] = batch_seen
+        recent[lane, 3 * index + 1] = prompt_seen
+        recent[lane, 3 * index + 2] = reserved_seen
+    last = 3 * back
+    recent[lane, last], recent[lane, last + 1] = batch_seen, prompt_seen
+    recent[lane, last + 2] = reserved_seen
+    for index in range(last):
+        seen[lane, place + np.uint64(index)] = recent[lane, np.uint64(index)]
+    place += np.uint64(last)
+    spread_floats(loaded, t.floats, seen, lane, np.int64(place), blocks)
+    place += np.uint64(blocks)
+    attention, ffn = ones(loaded & ATTENTION_BITS), ones(loaded & FFN_BITS)
+    limit = f.limit_bytes[first, 0]
+    used = overhead + attention * attention_cost + ffn * ffn_cost
+    seen[lane, place] = clipped((limit - dense - f.sizes[MARGIN]) / card, largest)
+    seen[lane, place + one] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)
+
+
+@resting_on(kernel)
+def advance(
+    f: Facts,
+    s: Sight,
+    t: Tables,
+    a: Answers,
+    l: Lanes,
+    o: Said,
+    proposal: Words,
+    acting: BoolArray,
+    served: BoolArray,
+    most_steps: int,
+    went: IntArray,
+) -> None:
+    """Take a step in every lane and see what is so then.
+
+    Args:
+        proposal: of each lane whose row is served, [B].
+        acting: lanes that take a step of their episode; the others have only begun it, [B].
+        served: those of them whose row is served now, [B].
+        most_steps: after which an episode is cut.
+        went: scratch, [N].
+    """
+    whole, lanes, stays = l.whole, len(acting), l.stays.shape[1]
+    every = True
+    for lane in range(lanes):
+        every &= served[lane]
+    if not every:
+        o.measures[:], o.sets[:], o.whole[:] = 0.0, 0, 0
+        o.measured[:], o.reward[:], o.whole[REASON] = False, 0.0, -1
+    for lane in range(lanes):
+        over = False
+        if served[lane]:
+            _serve(f, t, a, l, o, lane, proposal[lane], went)
+            over = whole[AGE, lane] >= whole[LENGTH, lane]
+        if acting[lane]:
+            whole[STEPS, lane] += 1
+            over |= whole[STEPS, lane] >= most_steps
+            l.playing[lane] = not over
+        o.over[lane] = over
+        if stays == 0:
+            _observe(f, s, t, l, o.seen, lane)
+            continue
+        if served[lane] or l.stale[lane]:
+            _observe(f, s, t, l, l.stays, lane)
+            l.stale[lane] = False
+        for index in range(stays):
+            o.seen[lane, np.uint64(index)] = l.stays[lane, np.uint64(index)]
+
+
+@resting_on(kernel)
+def begin(
+    l: Lanes, lanes: IntArray, row: IntArray, limit_row: IntArray, scale: FloatArray,
+    length: IntArray, full: np.uint64,
+) -> None:  # fmt: skip
+    """Begin an episode in each of some lanes, [n], every block in memory."""
+    for index in range(len(lanes)):
+        lane = lanes[index]
+        l.whole[ROW, lane], l.whole[LIMIT_ROW, lane] = row[index], limit_row[index]
+        l.whole[AGE, lane], l.whole[LENGTH, lane] = 0, length[index]
+        l.whole[STEPS, lane] = 0
+        l.scale[lane], l.keys[LOADED, lane], l.stale[lane] = scale[index], full, True
+        l.keys[SO_FAR, lane], l.playing[lane] = NOTHING, True
+
+
+@resting_on(kernel)
+def of_counts(actions: IntArray, grid: Words, proposal: Words) -> bool:
+    """The proposals of counts, int64 [B, 2]; False where one is outside the grid, [A + 1, F + 1]."""
+    for lane in range(len(actions)):
+        attention, ffn = np.uint64(actions[lane, 0]), np.uint64(actions[lane, 1])
+        if attention >= np.uint64(grid.shape[0]) or ffn >= np.uint64(grid.shape[1]):
+            return False
+        proposal[lane] = grid[attention, ffn]
+    return True
+
+
+@resting_on(kernel)
+def of_bits(actions: NDArray[np.int8], proposal: Words) -> bool:
+    """The proposals of kept sets, int8 [B, N]; False where a number is neither 0 nor 1."""
+    for lane in range(len(actions)):
+        bits, wrong = np.uint64(0), np.uint8(0)
+        for block in range(actions.shape[1]):
+            bit = np.uint8(actions[lane, np.uint64(block)])
+            wrong |= bit
+            bits |= np.uint64(bit) << np.uint64(block)
+        if wrong > 1:
+            return False
+        proposal[lane] = bits
+    return True
+
+
+class Small(NamedTuple):
+    """What lanes whose rows take several small steps are served by; N blocks, D of which may be dropped."""
+
+    block: FloatArray  # nats when a block goes alone, [N]
+    pair: FloatArray  # nats more where another one is gone, [N, N]
+    rises: FloatArray  # what each block of each lane would cost now, nats, [B, N]
+    so_far: Bytes  # what each row still keeps, [B, N]
+    droppable: IntArray  # [D]
+
+
+@resting_on(kernel)
+def of_drops(
+    actions: IntArray, m: Small, l: Lanes, acting: BoolArray, droppable: np.uint64,
+    proposal: Words, served: BoolArray,
+) -> None:  # fmt: skip
+    """Drop a block in each lane that acts, or serve its row: actions int64 [B], checked."""
+    blocks, one = m.so_far.shape[1], np.uint64(1)
+    for lane in range(len(actions)):
+        action, so_far = np.uint64(actions[lane]), l.keys[SO_FAR, lane]
+        bit = one << action if action < np.uint64(blocks) else np.uint64(0)
+        served[lane] = acting[lane] and not (so_far & droppable & bit)
+        proposal[lane] = so_far
+        if acting[lane] and not served[lane]:
+            l.keys[SO_FAR, lane] = so_far ^ bit
+            m.so_far[lane, action] = 0
+            for block in range(blocks):
+                m.rises[lane, np.uint64(block)] += m.pair[action, np.uint64(block)]
+
+
+@resting_on(kernel)
+def small_steps(
+    f: Facts, s: Sight, t: Tables, a: Answers, m: Small, l: Lanes, served: BoolArray, seen: Floats,
+    mask: Bytes,
+) -> None:  # fmt: skip
+    """Begin the rows after those that were served and write what changes with small steps, as `with_steps`, and masks."""
+    blocks, largest, card, one = len(f.floor), s.units[2], s.units[0], np.uint64(1)
+    floor, full, ceiling = a.words[FLOOR], a.words[FULL], f.rates[CEILING]
+    start = np.uint64(l.stays.shape[1])
+    for lane in range(len(seen)):
+        if served[lane] or l.keys[SO_FAR, lane] == NOTHING:
+            l.keys[SO_FAR, lane] = full
+            for block in range(blocks):
+                m.so_far[lane, np.uint64(block)] = 1
+                m.rises[lane, np.uint64(block)] = m.block[np.uint64(block)]
+        so_far = l.keys[SO_FAR, lane]
+        spread_floats(so_far, t.floats, seen, lane, np.int64(start), blocks)
+        place = start + np.uint64(blocks)
+        attention, ffn = ones(so_far & ATTENTION_BITS), ones(so_far & FFN_BITS)
+        used = l.whole[OVERHEAD, lane] + attention * l.whole[COST, lane] + ffn * f.sizes[FFN]
+        limit = f.limit_bytes[np.uint64(l.whole[LIMIT_ROW, lane]), 0]
+        seen[lane, place] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)
+        place += one
+        spread_floats(floor, t.floats, seen, lane, np.int64(place), blocks)
+        for index in range(len(m.droppable)):
+            block = np.uint64(m.droppable[index])
+            known = np.float32(min(max(m.rises[lane, block] / ceiling, 0.0), 1.0))
+            left = (so_far >> block) & one
+            seen[lane, place + block] = known if left else np.float32(0.0)
+        spread(so_far & a.words[DROPPABLE], t.bits, mask, lane, blocks)
+        mask[lane, np.uint64(blocks)] = 1

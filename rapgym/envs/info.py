@@ -64,11 +64,11 @@ def rows_info(
 
 def strode_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
     """The same, masks of actions with it, of lanes that were served in one pass: its own arrays."""
-    said = strode.said
+    said, lanes = strode.said, len(strode.served)
+    whole, measures = said.whole[:, :lanes], said.measures[:, :lanes]
     found = dict(
-        zip(NAMES, (strode.served, said.measured, *strode.sets, *said.whole, *said.measures),
-            strict=True)
-    )  # fmt: skip
+        zip(NAMES, (strode.served, said.measured, *strode.sets, *whole, *measures), strict=True)
+    )
     found["action_mask"] = mask
     return found
 

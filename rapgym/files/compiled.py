@@ -25,20 +25,24 @@ def compiled(function: Function) -> Function:
     return _compiled(function)
 
 
-def resting_on(*modules: ModuleType, loose: bool = False) -> Callable[[Function], Function]:
+def resting_on(
+    *modules: ModuleType, loose: bool = False, inlined: bool = False
+) -> Callable[[Function], Function]:
     """`compiled` for a function that calls compiled functions of these modules, too.
 
     What is kept bears the content of their files in its name, so it goes stale with any of them.
 
     Args:
         loose: sums may be added up in any order.
+        inlined: it becomes part of what calls it; else many arrays are handed over at each call.
     """
-    content = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    files = (__file__, *(str(module.__file__) for module in modules))
+    content = b"".join(Path(file).read_bytes() for file in files)
     mark = hashlib.sha256(content).hexdigest()[:12]
 
     def marked(function: Function) -> Function:
         function.__qualname__ = f"{function.__qualname__}-{mark}"
-        return _compiled(function, fastmath=LOOSE if loose else False)
+        return _compiled(function, fastmath=LOOSE if loose else False, forceinline=inlined, _nrt=False)
 
     return marked
 

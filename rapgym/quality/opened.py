@@ -1,7 +1,7 @@
 """A fit whose sums are opened into tables: a prediction in a few hundred nanoseconds instead of microseconds.
 
 The local part of a prediction is a sum over rows of `weight * common * near`. Which blocks a row drops
-splits into two patterns: its *tabled* blocks (up to 12, FFN blocks first) and the rest. `near` is a product
+splits into two patterns: its *tabled* blocks (up to 8, FFN blocks first) and the rest. `near` is a product
 over blocks and `common` a sum, so with k and s of the rest of a set and one of the A patterns that rows have
 there, it is the sum over patterns of
 
@@ -21,10 +21,10 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.quality.columns import QualityColumns
 from rapgym.quality.predictor import features
 
-TABLED = 12  # blocks at most, so that what they can say fits into tens of megabytes
+TABLED = 8  # blocks at most: with more, tables grow sooner than sums get shorter
 GROUPS = 4  # in which the other blocks are looked up
 MOST_BLOCKS = 64  # of a model: bits of a word
-MOST_OTHERS = 28  # blocks that may be dropped and are not tabled
+MOST_OTHERS = 32  # blocks that may be dropped and are not tabled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +37,7 @@ class Opened:
     mask: NDArray[np.uint64]  # of each block and each pair that adds something by itself, [M]
     value: FloatArray  # what it adds where all of it is gone, nats, [M]
     tabled: FloatArray  # `times` and then `plus`, [2 ** tabled bits, 2 * A]
-    near: FloatArray  # k of each group, [GROUPS, 2 ** group bits, A]
-    sums: FloatArray  # s of each group
+    groups: FloatArray  # k and then s of each group, [2, GROUPS, 2 ** group bits, A]
 
 
 def is_opened(columns: QualityColumns) -> bool:
@@ -89,8 +88,7 @@ def opened(columns: QualityColumns) -> Opened:
             [(effect * fit.effect_weights)[droppable], (whole.pairs[0] * fit.pair_weights)[pairs]]
         ),
         tabled=times_plus,
-        near=np.stack([near for near, _ in of_groups]),
-        sums=np.stack([common for _, common in of_groups]),
+        groups=np.array([[near for near, _ in of_groups], [common for _, common in of_groups]]),
     )
 
 

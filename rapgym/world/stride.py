@@ -16,7 +16,7 @@ from rapgym.world import lookup, stride_kernel
 from rapgym.world.encoding import HISTORY, Layout
 from rapgym.world.once import once_a_world
 from rapgym.world.records import State, World
-from rapgym.world.stride_kernel import Answers, Lanes, Said, Small, Tables
+from rapgym.world.stride_kernel import PAD, Answers, Lanes, Said, Small, Tables
 from rapgym.world.twin import fixed, sight_of, twin_of
 
 MEMO_SETS = 1 << 15  # predictions remembered at once
@@ -63,14 +63,15 @@ class Stride:
         self._answers = answers_of(world.quality)
         self._size, stays = where.size, where.slice_of("headroom_loaded").stop
         self.lanes = Lanes(
-            whole=np.zeros((stride_kernel.WHOLE, count), dtype=np.int64),
+            whole=np.zeros((stride_kernel.WHOLE, count + PAD), dtype=np.int64),
             scale=np.ones(count),
-            keys=np.zeros((2, count), dtype=np.uint64),
+            keys=np.zeros((2, count + PAD), dtype=np.uint64),
             recent=np.zeros((count, 3 * HISTORY + 3), dtype=np.float32),
             stays=np.zeros((count, stays) if kind == "blocks" else (0, 0), dtype=np.float32),
             stale=np.ones(count, dtype=bool),
             playing=playing,
         )
+        self._keys = self.lanes.keys[:, :count]
         self._went = np.zeros(blocks, dtype=np.int64)
         self._nobody, self._no_proposal = np.zeros(count, dtype=bool), np.zeros(count, np.uint64)
         self._grid = words_of(world.quality.grid_kept)
@@ -88,17 +89,17 @@ class Stride:
     @property
     def age(self) -> IntArray:
         """Rows that each lane has served in this episode, [B]; who writes here moves the lanes."""
-        return self.lanes.whole[stride_kernel.AGE]
+        return self.lanes.whole[stride_kernel.AGE, : self.count]
 
     @property
     def episode_rows(self) -> IntArray:
         """After which each lane's episode ends, [B]; likewise."""
-        return self.lanes.whole[stride_kernel.LENGTH]
+        return self.lanes.whole[stride_kernel.LENGTH, : self.count]
 
     @property
     def steps(self) -> IntArray:
         """Of each lane's episode, [B]; likewise."""
-        return self.lanes.whole[stride_kernel.STEPS]
+        return self.lanes.whole[stride_kernel.STEPS, : self.count]
 
     @property
     def so_far(self) -> BoolArray:
@@ -108,7 +109,7 @@ class Stride:
 
     def state(self) -> State:
         """Where the lanes stand, in arrays of its own."""
-        whole, keys = self.lanes.whole, self.lanes.keys[stride_kernel.LOADED]
+        whole, keys = self.lanes.whole[:, : self.count], self._keys[stride_kernel.LOADED]
         loaded = lookup.kept_of(keys[:, None], self.world.blocks)
         return State(
             whole[stride_kernel.ROW].copy(), whole[stride_kernel.LIMIT_ROW].copy(),
@@ -118,21 +119,22 @@ class Stride:
     def stand(self, state: State, so_far: BoolArray | None) -> None:
         """Stand the lanes there, at their `age`; what their rows keep so far, [B, N], with small steps."""
         lanes, foot = self.lanes, self.world.footprint
+        whole, keys = lanes.whole[:, : self.count], self._keys
         seen, asked = self._twin.seen(self.where, state, self.age)
-        lanes.whole[stride_kernel.ROW], lanes.whole[stride_kernel.LIMIT_ROW] = (
+        whole[stride_kernel.ROW], whole[stride_kernel.LIMIT_ROW] = (
             state.row,
             state.limit_row,
         )
-        lanes.scale[:], lanes.keys[stride_kernel.LOADED] = state.token_scale, words_of(state.loaded)
-        lanes.whole[stride_kernel.PROMPT : stride_kernel.LONGEST + 1] = asked[1:]
-        lanes.whole[stride_kernel.COST] = foot.block_bytes(asked[1] + asked[2])[:, 0]
-        lanes.whole[stride_kernel.OVERHEAD] = foot.overhead_bytes(asked[1])
+        lanes.scale[:], keys[stride_kernel.LOADED] = state.token_scale, words_of(state.loaded)
+        whole[stride_kernel.PROMPT : stride_kernel.LONGEST + 1] = asked[1:]
+        whole[stride_kernel.COST] = foot.block_bytes(asked[1] + asked[2])[:, 0]
+        whole[stride_kernel.OVERHEAD] = foot.overhead_bytes(asked[1])
         lanes.recent[:, :-3] = seen[:, self.where.slice_of("recent_demand")]
         lanes.recent[:, -3:] = seen[:, :3]
         if self._small is not None:
             assert so_far is not None
             lanes.stays[:], lanes.stale[:] = seen, False
-            lanes.keys[stride_kernel.SO_FAR], self._small.so_far[:] = words_of(so_far), so_far
+            keys[stride_kernel.SO_FAR], self._small.so_far[:] = words_of(so_far), so_far
             self._small.rises[:] = self.world.quality.increments.of(~so_far)
 
     def begin(
@@ -193,8 +195,8 @@ class Stride:
         sets = np.empty((3, count, blocks), dtype=np.uint8)
         said = Said(
             seen=np.empty((count, self._size), dtype=np.float32),
-            whole=np.empty((7, count), dtype=np.int64),
-            measures=np.empty((8, count)),
+            whole=np.empty((7, count + PAD), dtype=np.int64),
+            measures=np.empty((8, count + PAD)),
             sets=sets,
             measured=np.empty(count, dtype=bool),
             over=np.empty(count, dtype=bool),
@@ -206,12 +208,12 @@ class Stride:
         )  # fmt: skip
         if self._small is None:
             return Strode(said, sets.view(bool), served, None)
-        mask = np.empty((count, blocks + 1), dtype=np.uint8)
+        mask = np.empty((1, count, blocks + 1), dtype=np.uint8)
         stride_kernel.small_steps(
             self._facts, self._sight, self._tables, self._answers, self._small, self.lanes, served,
             said.seen, mask,
         )  # fmt: skip
-        return Strode(said, sets.view(bool), served, mask.view(np.int8))
+        return Strode(said, sets.view(bool), served, mask[0].view(np.int8))
 
 
 def words_of(kept: BoolArray) -> NDArray[np.uint64]:
@@ -262,6 +264,6 @@ def _answers(columns: QualityColumns) -> Answers:
         squeezed=fixed(parts.squeezed),
         widths=fixed(np.array([parts.tabled_bits, parts.group_bits], dtype=np.int64)),
         mask=fixed(parts.mask), value=fixed(parts.value), tabled=fixed(parts.tabled),
-        near=fixed(parts.near), sums=fixed(parts.sums), at_counts=fixed(columns.at_counts),
+        groups=fixed(parts.groups), at_counts=fixed(columns.at_counts),
         added=fixed(np.array([columns.added])),
     )  # fmt: skip

@@ -39,6 +39,9 @@ Floats = NDArray[np.float32]
 
 FLOOR, FULL, DROPPABLE = range(3)  # places in `Answers.words`
 ATTENTION_BITS, FFN_BITS = np.uint64(0x5555555555555555), np.uint64(0xAAAAAAAAAAAAAAAA)
+# Numbers between the rows of an array with a column for each lane: rows whose addresses differ by whole
+# pages, as those of 1,024 lanes would, drive each other out of the cache.
+PAD = 8
 NOTHING = np.uint64(0)  # so far, in a lane that has just begun: the floor is in every set else
 GROUPS = 4  # of bits, beside those that are tabled
 # Rows of `Lanes.whole`: where a lane stands in its rows and its episode, and what its row asks for.
@@ -67,8 +70,8 @@ class Answers(NamedTuple):
     mask: Words  # of each block and each pair of blocks
     value: FloatArray  # what it adds where all of it is gone, nats
     tabled: FloatArray  # by what the tabled bits say: two sums for each pattern, [2 ** bits, 2 * patterns]
-    near: FloatArray  # by what a group's bits say, how near each pattern is, [GROUPS, 2 ** bits, patterns]
-    sums: FloatArray  # and the covariance of what both drop
+    # By what a group's bits say: how near each pattern is, and the covariance of what both drop.
+    groups: FloatArray  # [2, GROUPS, 2 ** bits, patterns]
     at_counts: FloatArray  # as `QualityColumns` has it
     added: FloatArray  # nats in every answer, [1]
 
@@ -76,9 +79,9 @@ class Answers(NamedTuple):
 class Lanes(NamedTuple):
     """Where B lanes stand between steps."""
 
-    whole: IntArray  # [WHOLE, B]
+    whole: IntArray  # [WHOLE, B + PAD]
     scale: FloatArray  # [B]
-    keys: Words  # what is loaded, and what small steps have left so far, [2, B]
+    keys: Words  # what is loaded, and what small steps have left so far, [2, B + PAD]
     recent: Floats  # demand of the rows before this one and of this one, as it is seen, [B, 3 * back + 3]
     stays: Floats  # what is seen until a row is served, where rows take several steps, [B, ...] or [0, 0]
     stale: BoolArray  # lanes whose row has to be seen anew, [B]
@@ -98,15 +101,15 @@ class Said(NamedTuple):
     """What a step says of B lanes, all written."""
 
     seen: Floats  # [B, O]
-    whole: IntArray  # [7, B]
-    measures: FloatArray  # [8, B]
+    whole: IntArray  # [7, B + PAD]
+    measures: FloatArray  # [8, B + PAD]
     sets: Bytes  # [3, B, N]
     measured: BoolArray  # [B]
     over: BoolArray  # lanes whose episode is, [B]
     reward: FloatArray  # [B]
 
 
-@resting_on(kernel)
+@resting_on(kernel, inlined=True)
 def mixed(key: np.uint64) -> np.uint64:
     """Bits of a key stirred, for a place in a table."""
     key = (key ^ (key >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -125,24 +128,36 @@ def enter(keys: Words, nll: FloatArray, row_key: Words, row_nll: FloatArray) -> 
 
 
 @resting_on(kernel, loose=True)
-def predicted(a: Answers, key: np.uint64) -> float:
-    """What a fit says of a set, nats a token, as `Predictor.nll`."""
-    gone, squeezed = ~key & a.words[DROPPABLE], np.uint64(0)
+def predicted(
+    gone: np.uint64,
+    squeezed: NDArray[np.uint32],
+    widths: IntArray,
+    mask: Words,
+    value: FloatArray,
+    tabled: FloatArray,
+    groups: FloatArray,
+) -> float:
+    """What a fit says of a set whose other blocks are `gone`, nats a token, as `Predictor.nll`.
+
+    Args:
+        squeezed, widths, mask, value, tabled, groups: as `Answers` has them.
+    """
+    at = np.uint64(0)
     for byte in range(8):
-        part = (gone >> np.uint64(8 * byte)) & np.uint64(255)
-        squeezed |= np.uint64(a.squeezed[byte, part])
+        at |= np.uint64(squeezed[byte, (gone >> np.uint64(8 * byte)) & np.uint64(255)])
     total = 0.0
-    for index in range(len(a.mask)):
-        mask = a.mask[index]
-        total += a.value[index] if (gone & mask) == mask else 0.0
-    first, width = np.uint64(a.widths[0]), np.uint64(a.widths[1])
-    row = a.tabled[squeezed & ((np.uint64(1) << first) - np.uint64(1))]
-    most, rest = (np.uint64(1) << width) - np.uint64(1), squeezed >> first
+    for index in range(len(mask)):
+        total += value[index] if (gone & mask[index]) == mask[index] else 0.0
+    first, width = np.uint64(widths[0]), np.uint64(widths[1])
+    row = tabled[at & ((np.uint64(1) << first) - np.uint64(1))]
+    most, rest = (np.uint64(1) << width) - np.uint64(1), at >> first
     zero, rest = rest & most, rest >> width
     one, rest = rest & most, rest >> width
     two, three = rest & most, rest >> width
-    near0, near1, near2, near3 = a.near[0, zero], a.near[1, one], a.near[2, two], a.near[3, three]
-    sums0, sums1, sums2, sums3 = a.sums[0, zero], a.sums[1, one], a.sums[2, two], a.sums[3, three]
+    near0, near1 = groups[0, 0, zero], groups[0, 1, one]
+    near2, near3 = groups[0, 2, two], groups[0, 3, three]
+    sums0, sums1 = groups[1, 0, zero], groups[1, 1, one]
+    sums2, sums3 = groups[1, 2, two], groups[1, 3, three]
     patterns, bent = len(near0), 0.0
     times, plus = row[:patterns], row[patterns:]
     for index in range(patterns):
@@ -152,7 +167,7 @@ def predicted(a: Answers, key: np.uint64) -> float:
     return total + bent
 
 
-@resting_on(kernel)
+@resting_on(kernel, inlined=True)
 def answer(a: Answers, key: np.uint64) -> tuple[float, bool]:
     """Nats a token of a set above the floor, and whether they were measured; as `QualityColumns.nll`."""
     stirred = mixed(key)
@@ -166,12 +181,13 @@ def answer(a: Answers, key: np.uint64) -> tuple[float, bool]:
         return a.memo_nll[place], False
     gone = ~key & a.words[DROPPABLE]
     least = a.at_counts[ones(gone & ATTENTION_BITS), ones(gone & FFN_BITS)]
-    found = max(np.rint(predicted(a, key) * 1e6) / 1e6 + a.added[0], least)
+    nll = predicted(gone, a.squeezed, a.widths, a.mask, a.value, a.tabled, a.groups)
+    found = max(np.rint(nll * 1e6) / 1e6 + a.added[0], least)  # as `QualityColumns.answered`
     a.memo_key[place], a.memo_nll[place] = key, found
     return found, False
 
 
-@resting_on(kernel)
+@resting_on(kernel, inlined=True)
 def cut(
     key: np.uint64, attention_cost: int, ffn_cost: int, excess: int, order: IntArray, went: IntArray
 ) -> tuple[np.uint64, int]:
@@ -198,22 +214,24 @@ def cut(
     return key, excess
 
 
-@resting_on(kernel)
-def spread(key: np.uint64, bits: Bytes, out: Bytes, lane: int, blocks: int) -> None:
-    """Write a set as bytes, a block each: out[lane], [N]."""
+@resting_on(kernel, inlined=True)
+def spread(
+    key: np.uint64, bits: Bytes, out: Bytes, which: int, lane: int, blocks: int
+) -> None:
+    """Write a set as bytes, a block each: out[which, lane], [N]."""
     for byte in range(blocks >> 3):
         at, base = (key >> np.uint64(8 * byte)) & np.uint64(255), np.uint64(8 * byte)
         v0, v1, v2, v3 = bits[at, 0], bits[at, 1], bits[at, 2], bits[at, 3]
         v4, v5, v6, v7 = bits[at, 4], bits[at, 5], bits[at, 6], bits[at, 7]
-        out[lane, base], out[lane, base + np.uint64(1)] = v0, v1
-        out[lane, base + np.uint64(2)], out[lane, base + np.uint64(3)] = v2, v3
-        out[lane, base + np.uint64(4)], out[lane, base + np.uint64(5)] = v4, v5
-        out[lane, base + np.uint64(6)], out[lane, base + np.uint64(7)] = v6, v7
+        out[which, lane, base], out[which, lane, base + np.uint64(1)] = v0, v1
+        out[which, lane, base + np.uint64(2)], out[which, lane, base + np.uint64(3)] = v2, v3
+        out[which, lane, base + np.uint64(4)], out[which, lane, base + np.uint64(5)] = v4, v5
+        out[which, lane, base + np.uint64(6)], out[which, lane, base + np.uint64(7)] = v6, v7
     for block in range(blocks & ~7, blocks):
-        out[lane, np.uint64(block)] = (key >> np.uint64(block)) & np.uint64(1)
+        out[which, lane, np.uint64(block)] = (key >> np.uint64(block)) & np.uint64(1)
 
 
-@resting_on(kernel)
+@resting_on(kernel, inlined=True)
 def spread_floats(
     key: np.uint64, floats: Floats, seen: Floats, lane: int, place: int, blocks: int
 ) -> None:
@@ -231,7 +249,7 @@ def spread_floats(
         seen[lane, np.uint64(place + block)] = np.float32(bit)
 
 
-@resting_on(kernel)
+@resting_on(kernel, inlined=True)
 def _serve(
     f: Facts, t: Tables, a: Answers, l: Lanes, o: Said, lane: int, proposal: np.uint64, went: IntArray
 ) -> None:
@@ -314,9 +332,9 @@ def _serve(
     measures[EMERGENCY_S, lane], measures[STALL_S, lane] = emergency_s, stall_s
     measures[QUALITY, lane], measures[STALL, lane] = quality, stall
     measures[EMERGENCY, lane], measures[REFUSED_COST, lane] = emergency, refusal
-    spread(proposal, t.bits, o.sets[PROPOSAL], lane, blocks)
-    spread(kept, t.bits, o.sets[KEPT], lane, blocks)
-    spread(kept_end, t.bits, o.sets[KEPT_END], lane, blocks)
+    spread(proposal, t.bits, o.sets, PROPOSAL, lane, blocks)
+    spread(kept, t.bits, o.sets, KEPT, lane, blocks)
+    spread(kept_end, t.bits, o.sets, KEPT_END, lane, blocks)
     l.keys[LOADED, lane] = kept_end
     l.whole[ROW, lane] = row + np.uint64(1) if np.int64(row) + 1 < rows else np.uint64(0)
     l.whole[LIMIT_ROW, lane] = (
@@ -328,7 +346,7 @@ def _serve(
         recent[lane, np.uint64(index)] = recent[lane, np.uint64(index + 3)]
 
 
-@resting_on(kernel)
+@resting_on(kernel, inlined=True)
 def _observe(f: Facts, s: Sight, t: Tables, l: Lanes, seen: Floats, lane: int) -> None:
     """Write what a lane sees until its row is served, as `kernel.observe`, and remember what it asks."""
     whole, recent, one = l.whole, l.recent, np.uint64(1)
@@ -537,5 +555,5 @@ def small_steps(
             known = np.float32(min(max(m.rises[lane, block] / ceiling, 0.0), 1.0))
             left = (so_far >> block) & one
             seen[lane, place + block] = known if left else np.float32(0.0)
-        spread(so_far & a.words[DROPPABLE], t.bits, mask, lane, blocks)
-        mask[lane, np.uint64(blocks)] = 1
+        spread(so_far & a.words[DROPPABLE], t.bits, mask, 0, lane, blocks)
+        mask[0, lane, np.uint64(blocks)] = 1

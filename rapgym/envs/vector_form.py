@@ -47,6 +47,7 @@ class VectorForm(VectorEnv[Any, Any, Any]):
         self.rngs = [rng for rng, _ in drawn]  # one a lane
         self.seeds = [seed for _, seed in drawn]
         self._spec: EnvSpec | None = None
+        self._marks = dict[str, str]()  # of the entries of `info`: see `_marked`
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -183,8 +184,9 @@ class VectorForm(VectorEnv[Any, Any, Any]):
 
     def _marked(self, info: dict[str, Any]) -> dict[str, Any]:
         """With the marks of Gymnasium that every lane has every entry."""
-        everywhere = np.ones(self.num_envs, dtype=bool)
-        return info | {f"_{name}": everywhere for name in info}
+        if info.keys() != self._marks.keys():
+            self._marks = {name: f"_{name}" for name in info}
+        return info | dict.fromkeys(self._marks.values(), np.ones(self.num_envs, dtype=bool))
 
 
 def row_of(observation: Any, lane: int) -> Any:

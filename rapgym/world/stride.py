@@ -74,16 +74,18 @@ class Stride:
         self._keys = self.lanes.keys[:, :count]
         self._went = np.zeros(blocks, dtype=np.int64)
         self._nobody, self._no_proposal = np.zeros(count, dtype=bool), np.zeros(count, np.uint64)
+        self._type = np.dtype(np.int8 if kind == "kept-set" else np.int64)  # of actions
+        of_lane = {"blocks": (), "counts": (2,), "kept-set": (blocks,)}[kind]
+        self._shape = (count, *of_lane)
         self._grid = words_of(world.quality.grid_kept)
         self._small: Small | None = None
         if kind == "blocks":
-            known = world.quality.increments
+            known, floor = world.quality.increments, world.floor
             self._small = Small(
-                block=fixed(known.block),
-                pair=fixed(known.pair),
+                block=fixed(np.where(floor, 1.0, known.block / world.ceiling)),
+                pair=fixed(np.where(floor, 0.0, known.pair / world.ceiling)),
                 rises=np.zeros((count, blocks)),
                 so_far=np.ones((count, blocks), dtype=np.uint8),
-                droppable=fixed(np.flatnonzero(~world.floor)),
             )
 
     @property
@@ -135,7 +137,8 @@ class Stride:
             assert so_far is not None
             lanes.stays[:], lanes.stale[:] = seen, False
             keys[stride_kernel.SO_FAR], self._small.so_far[:] = words_of(so_far), so_far
-            self._small.rises[:] = self.world.quality.increments.of(~so_far)
+            gone = (~so_far).astype(np.float64)
+            self._small.rises[:] = self._small.block + gone @ self._small.pair
 
     def begin(
         self, lanes: IntArray, row: IntArray, limit_row: IntArray, scale: FloatArray, rows: IntArray
@@ -150,22 +153,19 @@ class Stride:
         Args:
             checked: they are legal, in another type perhaps.
         """
-        small = self.kind == "kept-set"
-        wanted = np.int8 if small else np.int64
         if checked:
-            actions = actions.astype(wanted)
-        if not (isinstance(actions, np.ndarray) and actions.dtype == wanted):
+            actions = actions.astype(self._type)
+        if not isinstance(actions, np.ndarray):
             return None
-        shape = {"blocks": (), "counts": (2,), "kept-set": (self.world.blocks,)}[self.kind]
-        if actions.shape != (self.count, *shape):
+        if actions.dtype != self._type or actions.shape != self._shape:
             return None
-        if not (actions.flags.c_contiguous and actions.flags.writeable):
+        if not actions.flags.carray:
             actions = actions.copy()
         if self.kind == "blocks":
             plain = actions.view(np.uint64)  # what is negative is large
             return plain if plain.max() <= self.world.blocks else None
         proposal = np.empty(self.count, dtype=np.uint64)
-        if small:
+        if self.kind == "kept-set":
             whole = stride_kernel.of_bits(actions, proposal)
         else:
             whole = stride_kernel.of_counts(actions, self._grid, proposal)
@@ -254,8 +254,8 @@ def answers_of(columns: QualityColumns) -> Answers:
 def _answers(columns: QualityColumns) -> Answers:
     floor, n = columns.floor, len(columns.floor)
     parts, rows = opened.opened(columns), columns.sets
-    places = 1 << int(np.ceil(np.log2(4 * len(rows) + 64)))
-    row_key, row_nll = np.zeros(places, dtype=np.uint64), np.full(places, np.nan)
+    places = 1 << int(np.ceil(np.log2(2 * len(rows) + 64)))
+    row_key, row_nll = np.zeros(places, dtype=np.uint64), np.zeros(places)
     stride_kernel.enter(words_of(rows.kept), np.array(rows.nll), row_key, row_nll)
     words = words_of(np.stack([floor, np.ones(n, dtype=bool), ~floor]))
     return Answers(

@@ -42,7 +42,7 @@ ATTENTION_BITS, FFN_BITS = np.uint64(0x5555555555555555), np.uint64(0xAAAAAAAAAA
 # Numbers between the rows of an array with a column for each lane: rows whose addresses differ by whole
 # pages, as those of 1,024 lanes would, drive each other out of the cache.
 PAD = 8
-NOTHING = np.uint64(0)  # so far, in a lane that has just begun: the floor is in every set else
+NOTHING = np.uint64(0)  # no set: the floor is in every one, and it is never empty
 GROUPS = 4  # of bits, beside those that are tabled
 # Rows of `Lanes.whole`: where a lane stands in its rows and its episode, and what its row asks for.
 ROW, LIMIT_ROW, AGE, LENGTH, STEPS, PROMPT, RESERVED, LONGEST, COST, OVERHEAD = range(10)
@@ -61,8 +61,8 @@ class Answers(NamedTuple):
     """
 
     words: Words  # floor, all blocks, what may be dropped
-    row_key: Words  # an open hash table of rows, a power of two places
-    row_nll: FloatArray  # NaN where a place is free
+    row_key: Words  # an open hash table of rows, a power of two places; 0 where one is free
+    row_nll: FloatArray
     memo_key: Words  # predictions of late, each at the one place that its key has; 0 where free
     memo_nll: FloatArray
     squeezed: NDArray[np.uint32]  # droppable bits of each byte of a key, brought together, [8, 256]
@@ -122,7 +122,7 @@ def enter(keys: Words, nll: FloatArray, row_key: Words, row_nll: FloatArray) -> 
     last = np.uint64(len(row_key) - 1)
     for index in range(len(keys)):
         place = (mixed(keys[index]) >> np.uint64(32)) & last
-        while not np.isnan(row_nll[place]):
+        while row_key[place] != NOTHING:
             place = (place + np.uint64(1)) & last
         row_key[place], row_nll[place] = keys[index], nll[index]
 
@@ -172,10 +172,12 @@ def answer(a: Answers, key: np.uint64) -> tuple[float, bool]:
     """Nats a token of a set above the floor, and whether they were measured; as `QualityColumns.nll`."""
     stirred = mixed(key)
     place, last = (stirred >> np.uint64(32)) & np.uint64(len(a.row_key) - 1), len(a.row_key) - 1
-    while not np.isnan(a.row_nll[place]):
-        if a.row_key[place] == key:
+    found_key = a.row_key[place]
+    while found_key != NOTHING:
+        if found_key == key:
             return a.row_nll[place], True
         place = (place + np.uint64(1)) & np.uint64(last)
+        found_key = a.row_key[place]
     place = (stirred >> np.uint64(20)) & np.uint64(len(a.memo_key) - 1)
     if a.memo_key[place] == key:
         return a.memo_nll[place], False
@@ -219,34 +221,40 @@ def spread(
     key: np.uint64, bits: Bytes, out: Bytes, which: int, lane: int, blocks: int
 ) -> None:
     """Write a set as bytes, a block each: out[which, lane], [N]."""
-    for byte in range(blocks >> 3):
-        at, base = (key >> np.uint64(8 * byte)) & np.uint64(255), np.uint64(8 * byte)
+    if blocks < 8:
+        for block in range(blocks):
+            out[which, lane, block] = (key >> np.uint64(block)) & np.uint64(1)
+        return
+    for byte in range((blocks + 7) >> 3):
+        first = np.uint64(min(8 * byte, blocks - 8))  # the last eight overlap those before
+        at = (key >> first) & np.uint64(255)
         v0, v1, v2, v3 = bits[at, 0], bits[at, 1], bits[at, 2], bits[at, 3]
         v4, v5, v6, v7 = bits[at, 4], bits[at, 5], bits[at, 6], bits[at, 7]
-        out[which, lane, base], out[which, lane, base + np.uint64(1)] = v0, v1
-        out[which, lane, base + np.uint64(2)], out[which, lane, base + np.uint64(3)] = v2, v3
-        out[which, lane, base + np.uint64(4)], out[which, lane, base + np.uint64(5)] = v4, v5
-        out[which, lane, base + np.uint64(6)], out[which, lane, base + np.uint64(7)] = v6, v7
-    for block in range(blocks & ~7, blocks):
-        out[which, lane, np.uint64(block)] = (key >> np.uint64(block)) & np.uint64(1)
+        out[which, lane, first], out[which, lane, first + np.uint64(1)] = v0, v1
+        out[which, lane, first + np.uint64(2)], out[which, lane, first + np.uint64(3)] = v2, v3
+        out[which, lane, first + np.uint64(4)], out[which, lane, first + np.uint64(5)] = v4, v5
+        out[which, lane, first + np.uint64(6)], out[which, lane, first + np.uint64(7)] = v6, v7
 
 
 @resting_on(kernel, inlined=True)
 def spread_floats(
-    key: np.uint64, floats: Floats, seen: Floats, lane: int, place: int, blocks: int
+    key: np.uint64, floats: Floats, seen: Floats, lane: int, place: np.uint64, blocks: int
 ) -> None:
     """Write a set as numbers, a block each: seen[lane, place:], [N]."""
-    for byte in range(blocks >> 3):
-        at, base = (key >> np.uint64(8 * byte)) & np.uint64(255), np.uint64(place + 8 * byte)
+    if blocks < 8:
+        for block in range(blocks):
+            bit = (key >> np.uint64(block)) & np.uint64(1)
+            seen[lane, place + np.uint64(block)] = np.float32(bit)
+        return
+    for byte in range((blocks + 7) >> 3):
+        first = np.uint64(min(8 * byte, blocks - 8))
+        at, base = (key >> first) & np.uint64(255), place + first
         v0, v1, v2, v3 = floats[at, 0], floats[at, 1], floats[at, 2], floats[at, 3]
         v4, v5, v6, v7 = floats[at, 4], floats[at, 5], floats[at, 6], floats[at, 7]
         seen[lane, base], seen[lane, base + np.uint64(1)] = v0, v1
         seen[lane, base + np.uint64(2)], seen[lane, base + np.uint64(3)] = v2, v3
         seen[lane, base + np.uint64(4)], seen[lane, base + np.uint64(5)] = v4, v5
         seen[lane, base + np.uint64(6)], seen[lane, base + np.uint64(7)] = v6, v7
-    for block in range(blocks & ~7, blocks):
-        bit = (key >> np.uint64(block)) & np.uint64(1)
-        seen[lane, np.uint64(place + block)] = np.float32(bit)
 
 
 @resting_on(kernel, inlined=True)
@@ -397,7 +405,7 @@ def _observe(f: Facts, s: Sight, t: Tables, l: Lanes, seen: Floats, lane: int) -
     for index in range(last):
         seen[lane, place + np.uint64(index)] = recent[lane, np.uint64(index)]
     place += np.uint64(last)
-    spread_floats(loaded, t.floats, seen, lane, np.int64(place), blocks)
+    spread_floats(loaded, t.floats, seen, lane, place, blocks)
     place += np.uint64(blocks)
     attention, ffn = ones(loaded & ATTENTION_BITS), ones(loaded & FFN_BITS)
     limit = f.limit_bytes[first, 0]
@@ -498,28 +506,27 @@ def of_bits(actions: NDArray[np.int8], proposal: Words) -> bool:
 
 
 class Small(NamedTuple):
-    """What lanes whose rows take several small steps are served by; N blocks, D of which may be dropped."""
+    """What lanes whose rows take several small steps are served by; N blocks."""
 
-    block: FloatArray  # nats when a block goes alone, [N]
-    pair: FloatArray  # nats more where another one is gone, [N, N]
-    rises: FloatArray  # what each block of each lane would cost now, nats, [B, N]
+    block: FloatArray  # what each block costs when it goes alone, over C; of the floor 1 or more, [N]
+    pair: FloatArray  # what it costs more where another one is gone, over C; of the floor 0, [N, N]
+    rises: FloatArray  # what each block of each lane would cost now, over C, [B, N]
     so_far: Bytes  # what each row still keeps, [B, N]
-    droppable: IntArray  # [D]
 
 
 @resting_on(kernel)
 def of_drops(
-    actions: IntArray, m: Small, l: Lanes, acting: BoolArray, droppable: np.uint64,
-    proposal: Words, served: BoolArray,
+    actions: Words, m: Small, l: Lanes, acting: BoolArray, droppable: np.uint64, proposal: Words,
+    served: BoolArray,
 ) -> None:  # fmt: skip
-    """Drop a block in each lane that acts, or serve its row: actions int64 [B], checked."""
+    """Drop a block in each lane that acts, or serve its row: actions uint64 [B], none above N."""
     blocks, one = m.so_far.shape[1], np.uint64(1)
     for lane in range(len(actions)):
-        action, so_far = np.uint64(actions[lane]), l.keys[SO_FAR, lane]
-        bit = one << action if action < np.uint64(blocks) else np.uint64(0)
-        served[lane] = acting[lane] and not (so_far & droppable & bit)
-        proposal[lane] = so_far
-        if acting[lane] and not served[lane]:
+        action, so_far = actions[lane], l.keys[SO_FAR, lane]
+        bit = one << action if action < np.uint64(blocks) else NOTHING
+        drops = acting[lane] and so_far & droppable & bit != NOTHING
+        served[lane], proposal[lane] = acting[lane] and not drops, so_far
+        if drops:
             l.keys[SO_FAR, lane] = so_far ^ bit
             m.so_far[lane, action] = 0
             for block in range(blocks):
@@ -531,29 +538,29 @@ def small_steps(
     f: Facts, s: Sight, t: Tables, a: Answers, m: Small, l: Lanes, served: BoolArray, seen: Floats,
     mask: Bytes,
 ) -> None:  # fmt: skip
-    """Begin the rows after those that were served and write what changes with small steps, as `with_steps`, and masks."""
+    """Begin the rows after those that were served and write what changes with small steps, and masks.
+
+    As `encoding.with_steps` and `scenarios.lanes.importance`.
+    """
     blocks, largest, card, one = len(f.floor), s.units[2], s.units[0], np.uint64(1)
-    floor, full, ceiling = a.words[FLOOR], a.words[FULL], f.rates[CEILING]
+    full, droppable = a.words[FULL], a.words[DROPPABLE]
     start = np.uint64(l.stays.shape[1])
+    headroom, known = start + np.uint64(blocks), start + np.uint64(blocks + 1)
     for lane in range(len(seen)):
-        if served[lane] or l.keys[SO_FAR, lane] == NOTHING:
-            l.keys[SO_FAR, lane] = full
+        so_far = l.keys[SO_FAR, lane]
+        if served[lane] or so_far == NOTHING:
+            so_far = l.keys[SO_FAR, lane] = full
             for block in range(blocks):
                 m.so_far[lane, np.uint64(block)] = 1
                 m.rises[lane, np.uint64(block)] = m.block[np.uint64(block)]
-        so_far = l.keys[SO_FAR, lane]
-        spread_floats(so_far, t.floats, seen, lane, np.int64(start), blocks)
-        place = start + np.uint64(blocks)
+        spread_floats(so_far, t.floats, seen, lane, start, blocks)
         attention, ffn = ones(so_far & ATTENTION_BITS), ones(so_far & FFN_BITS)
         used = l.whole[OVERHEAD, lane] + attention * l.whole[COST, lane] + ffn * f.sizes[FFN]
         limit = f.limit_bytes[np.uint64(l.whole[LIMIT_ROW, lane]), 0]
-        seen[lane, place] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)
-        place += one
-        spread_floats(floor, t.floats, seen, lane, np.int64(place), blocks)
-        for index in range(len(m.droppable)):
-            block = np.uint64(m.droppable[index])
-            known = np.float32(min(max(m.rises[lane, block] / ceiling, 0.0), 1.0))
-            left = (so_far >> block) & one
-            seen[lane, place + block] = known if left else np.float32(0.0)
-        spread(so_far & a.words[DROPPABLE], t.bits, mask, 0, lane, blocks)
-        mask[0, lane, np.uint64(blocks)] = 1
+        seen[lane, headroom] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)
+        for block in range(blocks):
+            place = np.uint64(block)
+            share = np.float32(min(max(m.rises[lane, place], 0.0), 1.0))
+            seen[lane, known + place] = share * seen[lane, start + place]
+        spread(so_far & droppable, t.bits, mask, 0, lane, blocks)
+        mask[0, lane, np.uint64(blocks)] = one

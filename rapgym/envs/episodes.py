@@ -147,8 +147,10 @@ class Episodes(ABC):
         Raises:
             InvalidAction: an episode has not begun yet, or is over.
         """
-        lanes = np.ones(len(self.playing), dtype=bool) if lanes is None else lanes
-        if (lanes & ~self.playing).any():
+        everyone = self.playing.all()
+        if lanes is None:
+            lanes = np.ones(len(self.playing), dtype=bool)
+        if not everyone and (lanes & ~self.playing).any():
             raise InvalidAction("no episode is under way: call reset() first, and after each end")
         return lanes
 

@@ -73,6 +73,13 @@ def strode_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
     return found
 
 
+def lone_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
+    """`of_lane` of `strode_info`, where there is one lane."""
+    said = strode.said
+    values = [strode.served, said.measured, *strode.sets, *said.whole, *said.measures, mask]
+    return {name: value[0, ...] for name, value in zip((*NAMES, "action_mask"), values, strict=True)}
+
+
 def _nothing(lanes: int, blocks: int) -> dict[str, Any]:
     sets = np.zeros((len(SETS), lanes, blocks), dtype=bool)
     flags = np.zeros((len(FLAGS), lanes), dtype=bool)

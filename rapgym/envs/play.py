@@ -213,14 +213,17 @@ class Play(Episodes):
     def info(self, acted: "Done | None" = None) -> dict[str, Any]:
         """What is said of a step, or without one of a reset: arrays with an entry for each lane."""
         if acted is not None and not isinstance(acted, Acted):
-            mask = self.actions.mask() if acted.mask is None else acted.mask
-            return strode_info(acted, mask)
+            return strode_info(acted, self.mask(acted))
         count, blocks = len(self.playing), self.lanes.world.blocks
         if acted is None:
             info = rows_info(count, blocks)
         else:
             info = rows_info(count, blocks, acted.served, acted.outcome, acted.asked)
         return info | {"action_mask": self.actions.mask()}
+
+    def mask(self, strode: "Strode") -> NDArray[np.int8]:
+        """Legal actions after a step, [B, M]."""
+        return self.actions.mask() if strode.mask is None else strode.mask
 
     def text(self, lane: int) -> str:
         """The rows of late of one lane, in words; for lanes that are filmed."""

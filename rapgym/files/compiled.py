@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from numba import njit
+from numba import njit, typeof
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -45,6 +45,18 @@ def resting_on(
         return _compiled(function, fastmath=LOOSE if loose else False, forceinline=inlined, _nrt=False)
 
     return marked
+
+
+def entry_of(function: Any, *given: Any) -> Callable[..., Any]:
+    """What runs a compiled function on arguments of the same types as these, and does not look at them.
+
+    Looking takes several times as long as many a call, where arrays are many. Who calls it with an array of
+    another type, number of axes or order reads other memory.
+    """
+    types = tuple(typeof(each) for each in given)
+    function.compile(types)
+    entry: Callable[..., Any] = function.overloads[types].entry_point
+    return entry
 
 
 def _compiled(function: Function, **settings: Any) -> Function:

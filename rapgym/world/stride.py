@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.files.compiled import entry_of
 from rapgym.quality import opened
 from rapgym.quality.columns import QualityColumns
 from rapgym.world import lookup, stride_kernel
@@ -72,8 +73,10 @@ class Stride:
             playing=playing,
         )
         self._keys = self.lanes.keys[:, :count]
+        self._entries = dict[str, Any]()  # see `_call`
         self._went = np.zeros(blocks, dtype=np.int64)
         self._nobody, self._no_proposal = np.zeros(count, dtype=bool), np.zeros(count, np.uint64)
+        self._words = self._answers.words
         self._type = np.dtype(np.int8 if kind == "kept-set" else np.int64)  # of actions
         of_lane = {"blocks": (), "counts": (2,), "kept-set": (blocks,)}[kind]
         self._shape = (count, *of_lane)
@@ -144,8 +147,8 @@ class Stride:
         self, lanes: IntArray, row: IntArray, limit_row: IntArray, scale: FloatArray, rows: IntArray
     ) -> None:
         """Begin an episode of so many `rows` in each of some lanes, every block in memory: [n] each."""
-        full = self._answers.words[stride_kernel.FULL]
-        stride_kernel.begin(self.lanes, lanes, row, limit_row, scale, rows, full)
+        full = self._words[stride_kernel.FULL]
+        self._call("begin", self.lanes, lanes, row, limit_row, scale, rows, full)
 
     def read(self, actions: Any, *, checked: bool = False) -> NDArray[Any] | None:
         """What `act` takes of the actions of all lanes, if they are as a space samples them and legal.
@@ -166,9 +169,9 @@ class Stride:
             return plain if plain.max() <= self.world.blocks else None
         proposal = np.empty(self.count, dtype=np.uint64)
         if self.kind == "kept-set":
-            whole = stride_kernel.of_bits(actions, proposal)
+            whole = self._call("of_bits", actions, proposal)
         else:
-            whole = stride_kernel.of_counts(actions, self._grid, proposal)
+            whole = self._call("of_counts", actions, self._grid, proposal)
         return proposal if whole else None
 
     def act(self, actions: NDArray[Any], acting: BoolArray) -> Strode:
@@ -177,16 +180,24 @@ class Stride:
         Args:
             actions: of all lanes, as `read` gives them.
         """
+        acting = np.ascontiguousarray(acting, dtype=bool)
         if self._small is None:
             return self._strode(actions, acting, acting.copy())
         served, proposal = np.empty(self.count, dtype=bool), np.empty(self.count, np.uint64)
-        droppable = self._answers.words[stride_kernel.DROPPABLE]
-        stride_kernel.of_drops(actions, self._small, self.lanes, acting, droppable, proposal, served)
+        droppable = self._words[stride_kernel.DROPPABLE]
+        self._call("of_drops", actions, self._small, self.lanes, acting, droppable, proposal, served)
         return self._strode(proposal, acting, served)
 
     def look(self) -> Strode:
         """See what is so in every lane, and move none."""
         return self._strode(self._no_proposal, self._nobody, self._nobody.copy())
+
+    def _call(self, name: str, *given: Any) -> Any:
+        """Call a function of the kernel, always with arrays of the same types."""
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._entries[name] = entry_of(getattr(stride_kernel, name), *given)
+        return entry(*given)
 
     def _strode(
         self, proposal: NDArray[np.uint64], acting: BoolArray, served: BoolArray
@@ -202,15 +213,15 @@ class Stride:
             over=np.empty(count, dtype=bool),
             reward=np.empty(count),
         )
-        stride_kernel.advance(
-            self._facts, self._sight, self._tables, self._answers, self.lanes, said, proposal,
+        self._call(
+            "advance", self._facts, self._sight, self._tables, self._answers, self.lanes, said, proposal,
             acting, served, self._most, self._went,
         )  # fmt: skip
         if self._small is None:
             return Strode(said, sets.view(bool), served, None)
         mask = np.empty((1, count, blocks + 1), dtype=np.uint8)
-        stride_kernel.small_steps(
-            self._facts, self._sight, self._tables, self._answers, self._small, self.lanes, served,
+        self._call(
+            "small_steps", self._facts, self._sight, self._tables, self._answers, self._small, self.lanes, served,
             said.seen, mask,
         )  # fmt: skip
         return Strode(said, sets.view(bool), served, mask[0].view(np.int8))

@@ -64,11 +64,11 @@ def rows_info(
 
 def strode_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
     """The same, masks of actions with it, of lanes that were served in one pass: its own arrays."""
-    said, lanes = strode.said, len(strode.served)
-    whole, measures = said.whole[:, :lanes], said.measures[:, :lanes]
+    said, sets = strode.said, strode.sets
     found = dict(
-        zip(NAMES, (strode.served, said.measured, *strode.sets, *whole, *measures), strict=True)
-    )
+        zip(NAMES, (strode.served, said.measured, *sets.swapaxes(0, 1), *said.whole.T,
+                    *said.measures.T), strict=True)
+    )  # fmt: skip
     found["action_mask"] = mask
     return found
 
@@ -76,8 +76,12 @@ def strode_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
 def lone_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
     """`of_lane` of `strode_info`, where there is one lane."""
     said = strode.said
-    values = [strode.served, said.measured, *strode.sets, *said.whole, *said.measures, mask]
-    return {name: value[0, ...] for name, value in zip((*NAMES, "action_mask"), values, strict=True)}
+    info = {"served": strode.served[0, ...], "measured": said.measured[0, ...]}
+    for names, values in ((SETS, strode.sets), (WHOLE, said.whole), (MEASURES, said.measures)):
+        for place, name in enumerate(names):
+            info[name] = values[0, place, ...]
+    info["action_mask"] = mask[0]
+    return info
 
 
 def _nothing(lanes: int, blocks: int) -> dict[str, Any]:

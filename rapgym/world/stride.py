@@ -17,7 +17,7 @@ from rapgym.world import lookup, stride_kernel
 from rapgym.world.encoding import HISTORY, Layout
 from rapgym.world.once import once_a_world
 from rapgym.world.records import State, World
-from rapgym.world.stride_kernel import PAD, Answers, Lanes, Said, Small, Tables
+from rapgym.world.stride_kernel import Answers, Lanes, Said, Small, Tables
 from rapgym.world.twin import fixed, sight_of, twin_of
 
 MEMO_SETS = 1 << 15  # predictions remembered at once
@@ -28,7 +28,7 @@ class Strode(NamedTuple):
     """What one step did in B lanes: all arrays the caller's own."""
 
     said: Said
-    sets: BoolArray  # of `said`, [3, B, N]
+    sets: BoolArray  # of `said`, [B, 3, N]
     served: BoolArray  # lanes whose row is finished, [B]
     mask: NDArray[np.int8] | None  # legal actions, [B, N + 1], where rows take several small steps
 
@@ -64,15 +64,14 @@ class Stride:
         self._answers = answers_of(world.quality)
         self._size, stays = where.size, where.slice_of("headroom_loaded").stop
         self.lanes = Lanes(
-            whole=np.zeros((stride_kernel.WHOLE, count + PAD), dtype=np.int64),
+            whole=np.zeros((count, stride_kernel.WHOLE), dtype=np.int64),
             scale=np.ones(count),
-            keys=np.zeros((2, count + PAD), dtype=np.uint64),
+            keys=np.zeros((count, 2), dtype=np.uint64),
             recent=np.zeros((count, 3 * HISTORY + 3), dtype=np.float32),
             stays=np.zeros((count, stays) if kind == "blocks" else (0, 0), dtype=np.float32),
             stale=np.ones(count, dtype=bool),
             playing=playing,
         )
-        self._keys = self.lanes.keys[:, :count]
         self._entries = dict[str, Any]()  # see `_call`
         self._went = np.zeros(blocks, dtype=np.int64)
         self._nobody, self._no_proposal = np.zeros(count, dtype=bool), np.zeros(count, np.uint64)
@@ -94,17 +93,17 @@ class Stride:
     @property
     def age(self) -> IntArray:
         """Rows that each lane has served in this episode, [B]; who writes here moves the lanes."""
-        return self.lanes.whole[stride_kernel.AGE, : self.count]
+        return self.lanes.whole[:, stride_kernel.AGE]
 
     @property
     def episode_rows(self) -> IntArray:
         """After which each lane's episode ends, [B]; likewise."""
-        return self.lanes.whole[stride_kernel.LENGTH, : self.count]
+        return self.lanes.whole[:, stride_kernel.LENGTH]
 
     @property
     def steps(self) -> IntArray:
         """Of each lane's episode, [B]; likewise."""
-        return self.lanes.whole[stride_kernel.STEPS, : self.count]
+        return self.lanes.whole[:, stride_kernel.STEPS]
 
     @property
     def so_far(self) -> BoolArray:
@@ -114,32 +113,32 @@ class Stride:
 
     def state(self) -> State:
         """Where the lanes stand, in arrays of its own."""
-        whole, keys = self.lanes.whole[:, : self.count], self._keys[stride_kernel.LOADED]
+        whole, keys = self.lanes.whole, self.lanes.keys[:, stride_kernel.LOADED]
         loaded = lookup.kept_of(keys[:, None], self.world.blocks)
         return State(
-            whole[stride_kernel.ROW].copy(), whole[stride_kernel.LIMIT_ROW].copy(),
+            whole[:, stride_kernel.ROW].copy(), whole[:, stride_kernel.LIMIT_ROW].copy(),
             self.lanes.scale.copy(), loaded,
         )  # fmt: skip
 
     def stand(self, state: State, so_far: BoolArray | None) -> None:
         """Stand the lanes there, at their `age`; what their rows keep so far, [B, N], with small steps."""
         lanes, foot = self.lanes, self.world.footprint
-        whole, keys = lanes.whole[:, : self.count], self._keys
+        whole, keys = lanes.whole, lanes.keys
         seen, asked = self._twin.seen(self.where, state, self.age)
-        whole[stride_kernel.ROW], whole[stride_kernel.LIMIT_ROW] = (
+        whole[:, stride_kernel.ROW], whole[:, stride_kernel.LIMIT_ROW] = (
             state.row,
             state.limit_row,
         )
-        lanes.scale[:], keys[stride_kernel.LOADED] = state.token_scale, words_of(state.loaded)
-        whole[stride_kernel.PROMPT : stride_kernel.LONGEST + 1] = asked[1:]
-        whole[stride_kernel.COST] = foot.block_bytes(asked[1] + asked[2])[:, 0]
-        whole[stride_kernel.OVERHEAD] = foot.overhead_bytes(asked[1])
+        lanes.scale[:], keys[:, stride_kernel.LOADED] = state.token_scale, words_of(state.loaded)
+        whole[:, stride_kernel.PROMPT : stride_kernel.LONGEST + 1] = asked[1:].T
+        whole[:, stride_kernel.COST] = foot.block_bytes(asked[1] + asked[2])[:, 0]
+        whole[:, stride_kernel.OVERHEAD] = foot.overhead_bytes(asked[1])
         lanes.recent[:, :-3] = seen[:, self.where.slice_of("recent_demand")]
         lanes.recent[:, -3:] = seen[:, :3]
         if self._small is not None:
             assert so_far is not None
             lanes.stays[:], lanes.stale[:] = seen, False
-            keys[stride_kernel.SO_FAR], self._small.so_far[:] = words_of(so_far), so_far
+            keys[:, stride_kernel.SO_FAR], self._small.so_far[:] = words_of(so_far), so_far
             gone = (~so_far).astype(np.float64)
             self._small.rises[:] = self._small.block + gone @ self._small.pair
 
@@ -203,11 +202,11 @@ class Stride:
         self, proposal: NDArray[np.uint64], acting: BoolArray, served: BoolArray
     ) -> Strode:
         count, blocks = self.count, self.world.blocks
-        sets = np.empty((3, count, blocks), dtype=np.uint8)
+        sets = np.empty((count, 3, blocks), dtype=np.uint8)
         said = Said(
             seen=np.empty((count, self._size), dtype=np.float32),
-            whole=np.empty((7, count + PAD), dtype=np.int64),
-            measures=np.empty((8, count + PAD)),
+            whole=np.empty((count, 7), dtype=np.int64),
+            measures=np.empty((count, 8)),
             sets=sets,
             measured=np.empty(count, dtype=bool),
             over=np.empty(count, dtype=bool),
@@ -219,12 +218,12 @@ class Stride:
         )  # fmt: skip
         if self._small is None:
             return Strode(said, sets.view(bool), served, None)
-        mask = np.empty((1, count, blocks + 1), dtype=np.uint8)
+        mask = np.empty((count, 1, blocks + 1), dtype=np.uint8)
         self._call(
             "small_steps", self._facts, self._sight, self._tables, self._answers, self._small, self.lanes, served,
             said.seen, mask,
         )  # fmt: skip
-        return Strode(said, sets.view(bool), served, mask[0].view(np.int8))
+        return Strode(said, sets.view(bool), served, mask[:, 0].view(np.int8))
 
 
 def words_of(kept: BoolArray) -> NDArray[np.uint64]:

@@ -39,16 +39,13 @@ Floats = NDArray[np.float32]
 
 FLOOR, FULL, DROPPABLE = range(3)  # places in `Answers.words`
 ATTENTION_BITS, FFN_BITS = np.uint64(0x5555555555555555), np.uint64(0xAAAAAAAAAAAAAAAA)
-# Numbers between the rows of an array with a column for each lane: rows whose addresses differ by whole
-# pages, as those of 1,024 lanes would, drive each other out of the cache.
-PAD = 8
 NOTHING = np.uint64(0)  # no set: the floor is in every one, and it is never empty
 GROUPS = 4  # of bits, beside those that are tabled
-# Rows of `Lanes.whole`: where a lane stands in its rows and its episode, and what its row asks for.
+# Columns of `Lanes.whole`: where a lane stands in its rows and its episode, and what its row asks for.
 ROW, LIMIT_ROW, AGE, LENGTH, STEPS, PROMPT, RESERVED, LONGEST, COST, OVERHEAD = range(10)
 WHOLE = 10
-LOADED, SO_FAR = range(2)  # rows of `Lanes.keys`
-# Rows of `Said.whole` and `Said.measures`, as `info` names them.
+LOADED, SO_FAR = range(2)  # columns of `Lanes.keys`
+# Columns of `Said.whole` and `Said.measures`, as `info` names them.
 (REASON, LIMIT, USED, BATCH, PROMPTED, RESERVED_FOR, LONGEST_ASKED) = range(7)
 (NLL, REFUSED_S, EMERGENCY_S, STALL_S, QUALITY, STALL, EMERGENCY, REFUSED_COST) = range(8)
 PROPOSAL, KEPT, KEPT_END = range(3)  # of `Said.sets`
@@ -77,11 +74,12 @@ class Answers(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """Where B lanes stand between steps."""
+    """Where B lanes stand between steps. Numbers of a lane lie beside each other, so that few lines of
+    memory are met in a step."""
 
-    whole: IntArray  # [WHOLE, B + PAD]
+    whole: IntArray  # [B, WHOLE]
     scale: FloatArray  # [B]
-    keys: Words  # what is loaded, and what small steps have left so far, [2, B + PAD]
+    keys: Words  # what is loaded, and what small steps have left so far, [B, 2]
     recent: Floats  # demand of the rows before this one and of this one, as it is seen, [B, 3 * back + 3]
     stays: Floats  # what is seen until a row is served, where rows take several steps, [B, ...] or [0, 0]
     stale: BoolArray  # lanes whose row has to be seen anew, [B]
@@ -101,9 +99,9 @@ class Said(NamedTuple):
     """What a step says of B lanes, all written."""
 
     seen: Floats  # [B, O]
-    whole: IntArray  # [7, B + PAD]
-    measures: FloatArray  # [8, B + PAD]
-    sets: Bytes  # [3, B, N]
+    whole: IntArray  # [B, 7]
+    measures: FloatArray  # [B, 8]
+    sets: Bytes  # [B, 3, N]
     measured: BoolArray  # [B]
     over: BoolArray  # lanes whose episode is, [B]
     reward: FloatArray  # [B]
@@ -220,20 +218,20 @@ def cut(
 def spread(
     key: np.uint64, bits: Bytes, out: Bytes, which: int, lane: int, blocks: int
 ) -> None:
-    """Write a set as bytes, a block each: out[which, lane], [N]."""
+    """Write a set as bytes, a block each: out[lane, which], [N]."""
     if blocks < 8:
         for block in range(blocks):
-            out[which, lane, block] = (key >> np.uint64(block)) & np.uint64(1)
+            out[lane, which, block] = (key >> np.uint64(block)) & np.uint64(1)
         return
     for byte in range((blocks + 7) >> 3):
         first = np.uint64(min(8 * byte, blocks - 8))  # the last eight overlap those before
         at = (key >> first) & np.uint64(255)
         v0, v1, v2, v3 = bits[at, 0], bits[at, 1], bits[at, 2], bits[at, 3]
         v4, v5, v6, v7 = bits[at, 4], bits[at, 5], bits[at, 6], bits[at, 7]
-        out[which, lane, first], out[which, lane, first + np.uint64(1)] = v0, v1
-        out[which, lane, first + np.uint64(2)], out[which, lane, first + np.uint64(3)] = v2, v3
-        out[which, lane, first + np.uint64(4)], out[which, lane, first + np.uint64(5)] = v4, v5
-        out[which, lane, first + np.uint64(6)], out[which, lane, first + np.uint64(7)] = v6, v7
+        out[lane, which, first], out[lane, which, first + np.uint64(1)] = v0, v1
+        out[lane, which, first + np.uint64(2)], out[lane, which, first + np.uint64(3)] = v2, v3
+        out[lane, which, first + np.uint64(4)], out[lane, which, first + np.uint64(5)] = v4, v5
+        out[lane, which, first + np.uint64(6)], out[lane, which, first + np.uint64(7)] = v6, v7
 
 
 @resting_on(kernel, inlined=True)
@@ -265,11 +263,11 @@ def _serve(
     whole, measures = o.whole, o.measures
     rows, seconds = f.limit_bytes.shape
     blocks, ffn_cost, weights = len(f.floor), f.sizes[FFN], f.sizes[ATTENTION]
-    row, limit_row = np.uint64(l.whole[ROW, lane]), np.uint64(l.whole[LIMIT_ROW, lane])
-    attention_cost, overhead = l.whole[COST, lane], l.whole[OVERHEAD, lane]
+    row, limit_row = np.uint64(l.whole[lane, ROW]), np.uint64(l.whole[lane, LIMIT_ROW])
+    attention_cost, overhead = l.whole[lane, COST], l.whole[lane, OVERHEAD]
     ceiling = f.rates[CEILING]
     taken, limit = overhead + f.sizes[MARGIN], f.limit_bytes[limit_row, 0]
-    loaded, floor = l.keys[LOADED, lane], a.words[FLOOR]
+    loaded, floor = l.keys[lane, LOADED], a.words[FLOOR]
     kept = proposal | floor
     held = ones(kept & ATTENTION_BITS) * attention_cost + ones(kept & FFN_BITS) * ffn_cost
     reason, refused, room = POLICY, False, limit - taken
@@ -330,25 +328,25 @@ def _serve(
     emergency, refusal = share * ceiling * emergency_s, share * ceiling * refused_s
     o.measured[lane] = measured
     o.reward[lane] = -(quality + stall + emergency + refusal)
-    whole[REASON, lane], whole[LIMIT, lane], whole[USED, lane] = reason, limit, used
-    whole[BATCH, lane], whole[PROMPTED, lane] = f.batch[row], l.whole[PROMPT, lane]
-    whole[RESERVED_FOR, lane], whole[LONGEST_ASKED, lane] = (
-        l.whole[RESERVED, lane],
-        l.whole[LONGEST, lane],
+    whole[lane, REASON], whole[lane, LIMIT], whole[lane, USED] = reason, limit, used
+    whole[lane, BATCH], whole[lane, PROMPTED] = f.batch[row], l.whole[lane, PROMPT]
+    whole[lane, RESERVED_FOR], whole[lane, LONGEST_ASKED] = (
+        l.whole[lane, RESERVED],
+        l.whole[lane, LONGEST],
     )
-    measures[NLL, lane], measures[REFUSED_S, lane] = nll, refused_s
-    measures[EMERGENCY_S, lane], measures[STALL_S, lane] = emergency_s, stall_s
-    measures[QUALITY, lane], measures[STALL, lane] = quality, stall
-    measures[EMERGENCY, lane], measures[REFUSED_COST, lane] = emergency, refusal
+    measures[lane, NLL], measures[lane, REFUSED_S] = nll, refused_s
+    measures[lane, EMERGENCY_S], measures[lane, STALL_S] = emergency_s, stall_s
+    measures[lane, QUALITY], measures[lane, STALL] = quality, stall
+    measures[lane, EMERGENCY], measures[lane, REFUSED_COST] = emergency, refusal
     spread(proposal, t.bits, o.sets, PROPOSAL, lane, blocks)
     spread(kept, t.bits, o.sets, KEPT, lane, blocks)
     spread(kept_end, t.bits, o.sets, KEPT_END, lane, blocks)
-    l.keys[LOADED, lane] = kept_end
-    l.whole[ROW, lane] = row + np.uint64(1) if np.int64(row) + 1 < rows else np.uint64(0)
-    l.whole[LIMIT_ROW, lane] = (
+    l.keys[lane, LOADED] = kept_end
+    l.whole[lane, ROW] = row + np.uint64(1) if np.int64(row) + 1 < rows else np.uint64(0)
+    l.whole[lane, LIMIT_ROW] = (
         limit_row + np.uint64(1) if np.int64(limit_row) + 1 < rows else np.uint64(0)
     )
-    l.whole[AGE, lane] += 1
+    l.whole[lane, AGE] += 1
     recent = l.recent
     for index in range(recent.shape[1] - 3):
         recent[lane, np.uint64(index)] = recent[lane, np.uint64(index + 3)]
@@ -361,11 +359,11 @@ def _observe(f: Facts, s: Sight, t: Tables, l: Lanes, seen: Floats, lane: int) -
     rows, (seconds, back, ahead) = len(f.batch), (s.sizes[0], s.sizes[1], s.sizes[2])
     card, unit, largest = s.units[0], s.units[1], s.units[2]
     blocks, layers, ffn_cost = len(f.floor), f.sizes[LAYERS], f.sizes[FFN]
-    now, first, loaded = whole[ROW, lane], whole[LIMIT_ROW, lane], l.keys[LOADED, lane]
+    now, first, loaded = whole[lane, ROW], whole[lane, LIMIT_ROW], l.keys[lane, LOADED]
     prompt, reserved, longest = token_counts(f, now, l.scale[lane])
     attention_cost, overhead = block_cost(f, prompt + reserved), overhead_bytes(f, prompt)
-    whole[PROMPT, lane], whole[RESERVED, lane], whole[LONGEST, lane] = prompt, reserved, longest
-    whole[COST, lane], whole[OVERHEAD, lane] = attention_cost, overhead
+    whole[lane, PROMPT], whole[lane, RESERVED], whole[lane, LONGEST] = prompt, reserved, longest
+    whole[lane, COST], whole[lane, OVERHEAD] = attention_cost, overhead
     dense = overhead + layers * attention_cost + layers * ffn_cost
     kv_bytes = layers * (attention_cost - f.sizes[ATTENTION])
     batch_seen, prompt_seen = s.batch[np.uint64(now)], clipped(prompt / unit, largest)
@@ -381,7 +379,7 @@ def _observe(f: Facts, s: Sight, t: Tables, l: Lanes, seen: Floats, lane: int) -
             seen[lane, place + np.uint64(index)] = s.limit[np.uint64(start + index)]
         place += np.uint64(count)
         start, left = 0, left - count
-    known = min(whole[AGE, lane], back)  # rows before the episode repeat this one
+    known = min(whole[lane, AGE], back)  # rows before the episode repeat this one
     limit_seen = s.limit[np.uint64(first * seconds)]
     for _ in range((back - known) * seconds):
         seen[lane, place] = limit_seen
@@ -443,15 +441,15 @@ def advance(
         every &= served[lane]
     if not every:
         o.measures[:], o.sets[:], o.whole[:] = 0.0, 0, 0
-        o.measured[:], o.reward[:], o.whole[REASON] = False, 0.0, -1
+        o.measured[:], o.reward[:], o.whole[:, REASON] = False, 0.0, -1
     for lane in range(lanes):
         over = False
         if served[lane]:
             _serve(f, t, a, l, o, lane, proposal[lane], went)
-            over = whole[AGE, lane] >= whole[LENGTH, lane]
+            over = whole[lane, AGE] >= whole[lane, LENGTH]
         if acting[lane]:
-            whole[STEPS, lane] += 1
-            over |= whole[STEPS, lane] >= most_steps
+            whole[lane, STEPS] += 1
+            over |= whole[lane, STEPS] >= most_steps
             l.playing[lane] = not over
         o.over[lane] = over
         if stays == 0:
@@ -472,11 +470,11 @@ def begin(
     """Begin an episode in each of some lanes, [n], every block in memory."""
     for index in range(len(lanes)):
         lane = lanes[index]
-        l.whole[ROW, lane], l.whole[LIMIT_ROW, lane] = row[index], limit_row[index]
-        l.whole[AGE, lane], l.whole[LENGTH, lane] = 0, length[index]
-        l.whole[STEPS, lane] = 0
-        l.scale[lane], l.keys[LOADED, lane], l.stale[lane] = scale[index], full, True
-        l.keys[SO_FAR, lane], l.playing[lane] = NOTHING, True
+        l.whole[lane, ROW], l.whole[lane, LIMIT_ROW] = row[index], limit_row[index]
+        l.whole[lane, AGE], l.whole[lane, LENGTH] = 0, length[index]
+        l.whole[lane, STEPS] = 0
+        l.scale[lane], l.keys[lane, LOADED], l.stale[lane] = scale[index], full, True
+        l.keys[lane, SO_FAR], l.playing[lane] = NOTHING, True
 
 
 @resting_on(kernel)
@@ -522,12 +520,12 @@ def of_drops(
     """Drop a block in each lane that acts, or serve its row: actions uint64 [B], none above N."""
     blocks, one = m.so_far.shape[1], np.uint64(1)
     for lane in range(len(actions)):
-        action, so_far = actions[lane], l.keys[SO_FAR, lane]
+        action, so_far = actions[lane], l.keys[lane, SO_FAR]
         bit = one << action if action < np.uint64(blocks) else NOTHING
         drops = acting[lane] and so_far & droppable & bit != NOTHING
         served[lane], proposal[lane] = acting[lane] and not drops, so_far
         if drops:
-            l.keys[SO_FAR, lane] = so_far ^ bit
+            l.keys[lane, SO_FAR] = so_far ^ bit
             m.so_far[lane, action] = 0
             for block in range(blocks):
                 m.rises[lane, np.uint64(block)] += m.pair[action, np.uint64(block)]
@@ -547,20 +545,20 @@ def small_steps(
     start = np.uint64(l.stays.shape[1])
     headroom, known = start + np.uint64(blocks), start + np.uint64(blocks + 1)
     for lane in range(len(seen)):
-        so_far = l.keys[SO_FAR, lane]
+        so_far = l.keys[lane, SO_FAR]
         if served[lane] or so_far == NOTHING:
-            so_far = l.keys[SO_FAR, lane] = full
+            so_far = l.keys[lane, SO_FAR] = full
             for block in range(blocks):
                 m.so_far[lane, np.uint64(block)] = 1
                 m.rises[lane, np.uint64(block)] = m.block[np.uint64(block)]
         spread_floats(so_far, t.floats, seen, lane, start, blocks)
         attention, ffn = ones(so_far & ATTENTION_BITS), ones(so_far & FFN_BITS)
-        used = l.whole[OVERHEAD, lane] + attention * l.whole[COST, lane] + ffn * f.sizes[FFN]
-        limit = f.limit_bytes[np.uint64(l.whole[LIMIT_ROW, lane]), 0]
+        used = l.whole[lane, OVERHEAD] + attention * l.whole[lane, COST] + ffn * f.sizes[FFN]
+        limit = f.limit_bytes[np.uint64(l.whole[lane, LIMIT_ROW]), 0]
         seen[lane, headroom] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)
         for block in range(blocks):
             place = np.uint64(block)
             share = np.float32(min(max(m.rises[lane, place], 0.0), 1.0))
             seen[lane, known + place] = share * seen[lane, start + place]
         spread(so_far & droppable, t.bits, mask, 0, lane, blocks)
-        mask[0, lane, np.uint64(blocks)] = one
+        mask[lane, 0, np.uint64(blocks)] = one

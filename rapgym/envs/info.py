@@ -76,12 +76,20 @@ def strode_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
 def lone_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
     """`of_lane` of `strode_info`, where there is one lane."""
     said = strode.said
-    info = {"served": strode.served[0, ...], "measured": said.measured[0, ...]}
-    for names, values in ((SETS, strode.sets), (WHOLE, said.whole), (MEASURES, said.measures)):
-        for place, name in enumerate(names):
-            info[name] = values[0, place, ...]
+    info = {"served": strode.served.reshape(()), "measured": said.measured.reshape(())}
+    info |= zip(SETS, strode.sets[0], strict=True)
+    whole, measures = said.whole, said.measures
+    for name, place in _ONE_WHOLE:
+        info[name] = whole[place]
+    for name, place in _ONE_MEASURE:
+        info[name] = measures[place]
     info["action_mask"] = mask[0]
     return info
+
+
+# Places of the numbers of the only lane, as arrays without an axis.
+_ONE_WHOLE = [(name, (0, place, ...)) for place, name in enumerate(WHOLE)]
+_ONE_MEASURE = [(name, (0, place, ...)) for place, name in enumerate(MEASURES)]
 
 
 def _nothing(lanes: int, blocks: int) -> dict[str, Any]:

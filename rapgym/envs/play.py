@@ -24,6 +24,7 @@ from rapgym.world.simulator import Step
 if TYPE_CHECKING:
     from rapgym.world.stride import Stride, Strode
 
+WORD = np.dtype(np.uint64)  # what a stride reads actions as, and nothing else does
 BACKENDS = ("sim", "device")  # the simulated world, or the same rows on a live model
 
 
@@ -95,9 +96,9 @@ class Play(Episodes):
 
     def _stride(self) -> "Stride | None":
         """What takes steps of all lanes in one compiled pass, once the twin is loaded."""
-        if not self._may_stride:
-            return None
         lanes = self.lanes
+        if lanes.strides or not self._may_stride:
+            return lanes.stride
         if lanes.stride is None:
             if lanes.twin is None:
                 return None
@@ -108,10 +109,11 @@ class Play(Episodes):
                 return None
             self._share(stride.Stride(lanes.world, lanes.layout, self._kind, self.playing,
                                       self.most_steps))  # fmt: skip
-        if not lanes.strides and lanes.stride is not None:
-            lanes.stride.stand(lanes.state, self.actions.so_far)
-            lanes.strides = True
-        return lanes.stride
+        stride = lanes.stride
+        assert stride is not None
+        stride.stand(lanes.state, self.actions.so_far)
+        lanes.strides = True
+        return stride
 
     def _share(self, made: "Stride") -> None:
         """Have what all keep up to date in the arrays of a stride."""
@@ -157,14 +159,13 @@ class Play(Episodes):
         stride = self._stride()
         if stride is None:
             return super().read(actions, lanes)
-        plain = isinstance(actions, (np.ndarray, np.generic, int))
-        found = None
-        if plain:
-            found = stride.read(actions if lanes is not None else np.asarray(actions)[None])
+        if lanes is None:
+            found = stride.read_one(actions)
+            return stride.read(super().read(actions)[None], checked=True)[0] if found is None else found
+        found = stride.read(actions)
         if found is None:
-            whole = super().read(actions, lanes)
-            found = stride.read(whole if lanes is not None else whole[None], checked=True)
-        return found if lanes is not None else found[0]
+            found = stride.read(super().read(actions, lanes), checked=True)
+        return found
 
     def act(self, actions: NDArray[Any], lanes: BoolArray | None = None) -> Done:
         """Act in these lanes (all unless stated); actions of the others are ignored.
@@ -176,7 +177,7 @@ class Play(Episodes):
             InvalidAction: an episode has not begun yet, or is over.
         """
         lanes = self._acting(lanes)
-        if actions.dtype == np.uint64:
+        if actions.dtype == WORD:
             stride = self._stride()
             assert stride is not None, "who read the actions is at hand"
             strode = stride.act(actions, lanes)

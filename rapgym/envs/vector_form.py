@@ -96,7 +96,7 @@ class VectorForm(VectorEnv[Any, Any, Any]):
     def step(self, actions: Any) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         given = self._play.read(actions, self.num_envs)
         acting = self._play.playing.copy()
-        if not acting.all():
+        if np.count_nonzero(acting) < self.num_envs:
             self._begin_ended(~acting)
         acted = self._play.act(given, acting)
         info, last = self.info(acted), dict[str, Any]()

@@ -149,11 +149,14 @@ class Stride:
         full = self._words[stride_kernel.FULL]
         self._call("begin", self.lanes, lanes, row, limit_row, scale, rows, full)
 
-    def read(self, actions: Any, *, checked: bool = False) -> NDArray[Any] | None:
-        """What `act` takes of the actions of all lanes, if they are as a space samples them and legal.
+    def read(self, actions: Any, *, checked: bool = False) -> Any:
+        """What `act` takes of the actions of all lanes, uint64 [B].
 
         Args:
             checked: they are legal, in another type perhaps.
+
+        Returns:
+            None where they are not legal, or not as a space samples them.
         """
         if checked:
             actions = actions.astype(self._type)
@@ -173,13 +176,32 @@ class Stride:
             whole = self._call("of_counts", actions, self._grid, proposal)
         return proposal if whole else None
 
+    def read_one(self, action: Any) -> Any:
+        """`read` of the only lane's action, uint64."""
+        if self.kind == "blocks":
+            if type(action) in (int, np.int64) and 0 <= action <= self.world.blocks:
+                return np.uint64(action)
+            return None
+        if not isinstance(action, np.ndarray):
+            return None
+        if self.kind == "kept-set":
+            found = self.read(action[None])
+            return None if found is None else found[0]
+        if action.dtype != self._type or action.shape != self._shape[1:]:
+            return None
+        attention, ffn = action.tolist()
+        if 0 <= attention < len(self._grid) and 0 <= ffn < self._grid.shape[1]:
+            return self._grid[attention, ffn]
+        return None
+
     def act(self, actions: NDArray[Any], acting: BoolArray) -> Strode:
         """Take a step in these lanes, bool [B]; the others have only just begun.
 
         Args:
             actions: of all lanes, as `read` gives them.
         """
-        acting = np.ascontiguousarray(acting, dtype=bool)
+        if not acting.flags.carray:
+            acting = acting.copy()
         if self._small is None:
             return self._strode(actions, acting, acting.copy())
         served, proposal = np.empty(self.count, dtype=bool), np.empty(self.count, np.uint64)
@@ -204,14 +226,10 @@ class Stride:
         count, blocks = self.count, self.world.blocks
         sets = np.empty((count, 3, blocks), dtype=np.uint8)
         said = Said(
-            seen=np.empty((count, self._size), dtype=np.float32),
-            whole=np.empty((count, 7), dtype=np.int64),
-            measures=np.empty((count, 8)),
-            sets=sets,
-            measured=np.empty(count, dtype=bool),
-            over=np.empty(count, dtype=bool),
-            reward=np.empty(count),
-        )
+            np.empty((count, self._size), np.float32), np.empty((count, 7), np.int64),
+            np.empty((count, 8)), sets, np.empty(count, bool), np.empty(count, bool),
+            np.empty(count),
+        )  # fmt: skip
         self._call(
             "advance", self._facts, self._sight, self._tables, self._answers, self.lanes, said, proposal,
             acting, served, self._most, self._went,

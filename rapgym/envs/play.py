@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.envs.actions import Actions
 from rapgym.envs.actions import actions as actions_of
 from rapgym.envs.episodes import Episodes
@@ -161,7 +161,11 @@ class Play(Episodes):
             return super().read(actions, lanes)
         if lanes is None:
             found = stride.read_one(actions)
-            return stride.read(super().read(actions)[None], checked=True)[0] if found is None else found
+            return (
+                stride.read(super().read(actions)[None], checked=True)[0]
+                if found is None
+                else found
+            )
         found = stride.read(actions)
         if found is None:
             found = stride.read(super().read(actions, lanes), checked=True)

@@ -84,7 +84,7 @@ class VectorForm(VectorEnv[Any, Any, Any]):
             InvalidSpec: the mask is of another shape or type, or seeds are not one a lane.
         """
         lanes, seeds = self._lanes_of(options or {}), self._seeds_of(seed)
-        for lane in np.flatnonzero(lanes).tolist():
+        for lane in np.flatnonzero(lanes).tolist() if seed is not None else ():
             if seeds[lane] is not None:
                 self.rngs[lane], self.seeds[lane] = seeding.np_random(seeds[lane])
         self._play.pair(lanes, options, np.array([one is not None for one in seeds]))

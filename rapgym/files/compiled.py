@@ -42,7 +42,9 @@ def resting_on(
 
     def marked(function: Function) -> Function:
         function.__qualname__ = f"{function.__qualname__}-{mark}"
-        return _compiled(function, fastmath=LOOSE if loose else False, forceinline=inlined, _nrt=False)
+        return _compiled(
+            function, fastmath=LOOSE if loose else False, forceinline=inlined, _nrt=False
+        )
 
     return marked
 

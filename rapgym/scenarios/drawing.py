@@ -91,8 +91,9 @@ def _drawn(
 ) -> tuple[IntArray, IntArray, FloatArray]:
     whole, scale = np.empty((2, len(rngs)), dtype=np.int64), np.empty(len(rngs))
     if rngs:
-        offered = [rng.bit_generator.ctypes for rng in rngs]
-        states = np.array([each.state_address for each in offered], dtype=np.int64)
+        states = np.fromiter(
+            (rng.bit_generator.ctypes.state_address for rng in rngs), np.int64, len(rngs)
+        )
         _draw(_functions(), states, np.array(most, dtype=np.int64), between[0],
               between[1] - between[0], whole, scale)  # fmt: skip
     return whole[0], whole[1], scale

@@ -206,7 +206,9 @@ class Stride:
             return self._strode(actions, acting, acting.copy())
         served, proposal = np.empty(self.count, dtype=bool), np.empty(self.count, np.uint64)
         droppable = self._words[stride_kernel.DROPPABLE]
-        self._call("of_drops", actions, self._small, self.lanes, acting, droppable, proposal, served)
+        self._call(
+            "of_drops", actions, self._small, self.lanes, acting, droppable, proposal, served
+        )
         return self._strode(proposal, acting, served)
 
     def look(self) -> Strode:
@@ -220,9 +222,7 @@ class Stride:
             entry = self._entries[name] = entry_of(getattr(stride_kernel, name), *given)
         return entry(*given)
 
-    def _strode(
-        self, proposal: NDArray[np.uint64], acting: BoolArray, served: BoolArray
-    ) -> Strode:
+    def _strode(self, proposal: NDArray[np.uint64], acting: BoolArray, served: BoolArray) -> Strode:
         count, blocks = self.count, self.world.blocks
         sets = np.empty((count, 3, blocks), dtype=np.uint8)
         said = Said(

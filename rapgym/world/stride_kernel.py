@@ -215,9 +215,7 @@ def cut(
 
 
 @resting_on(kernel, inlined=True)
-def spread(
-    key: np.uint64, bits: Bytes, out: Bytes, which: int, lane: int, blocks: int
-) -> None:
+def spread(key: np.uint64, bits: Bytes, out: Bytes, which: int, lane: int, blocks: int) -> None:
     """Write a set as bytes, a block each: out[lane, which], [N]."""
     if blocks < 8:
         for block in range(blocks):
@@ -257,17 +255,24 @@ def spread_floats(
 
 @resting_on(kernel, inlined=True)
 def _serve(
-    f: Facts, t: Tables, a: Answers, l: Lanes, o: Said, lane: int, proposal: np.uint64, went: IntArray
+    f: Facts,
+    t: Tables,
+    a: Answers,
+    here: Lanes,
+    o: Said,
+    lane: int,
+    proposal: np.uint64,
+    went: IntArray,
 ) -> None:
     """Serve one lane's row, say what happened and stand it before the next."""
     whole, measures = o.whole, o.measures
     rows, seconds = f.limit_bytes.shape
     blocks, ffn_cost, weights = len(f.floor), f.sizes[FFN], f.sizes[ATTENTION]
-    row, limit_row = np.uint64(l.whole[lane, ROW]), np.uint64(l.whole[lane, LIMIT_ROW])
-    attention_cost, overhead = l.whole[lane, COST], l.whole[lane, OVERHEAD]
+    row, limit_row = np.uint64(here.whole[lane, ROW]), np.uint64(here.whole[lane, LIMIT_ROW])
+    attention_cost, overhead = here.whole[lane, COST], here.whole[lane, OVERHEAD]
     ceiling = f.rates[CEILING]
     taken, limit = overhead + f.sizes[MARGIN], f.limit_bytes[limit_row, 0]
-    loaded, floor = l.keys[lane, LOADED], a.words[FLOOR]
+    loaded, floor = here.keys[lane, LOADED], a.words[FLOOR]
     kept = proposal | floor
     held = ones(kept & ATTENTION_BITS) * attention_cost + ones(kept & FFN_BITS) * ffn_cost
     reason, refused, room = POLICY, False, limit - taken
@@ -296,9 +301,7 @@ def _serve(
         for second in range(seconds):
             able_s, budget = 1.0, f.limit_bytes[limit_row, second] - taken
             if refused_from == seconds and held > budget:
-                fallen, left = cut(
-                    kept_end, attention_cost, ffn_cost, held - budget, f.order, went
-                )
+                fallen, left = cut(kept_end, attention_cost, ffn_cost, held - budget, f.order, went)
                 if left > 0:
                     refused_from, kept_end = second, floor
                 else:
@@ -320,19 +323,17 @@ def _serve(
             lowest = min(lowest, f.limit_bytes[limit_row, second])
         kept_end = (loaded if refused_from == 0 else kept_end) & floor
         stays = ones(kept_end & ATTENTION_BITS) * weights + ones(kept_end & FFN_BITS) * ffn_cost
-        kept_end, _ = cut(
-            kept_end, weights, ffn_cost, stays - (lowest - taken), f.last_first, went
-        )
+        kept_end, _ = cut(kept_end, weights, ffn_cost, stays - (lowest - taken), f.last_first, went)
     share = t.share[row]
     quality, stall = share * loss_s, share * ceiling * stall_s
     emergency, refusal = share * ceiling * emergency_s, share * ceiling * refused_s
     o.measured[lane] = measured
     o.reward[lane] = -(quality + stall + emergency + refusal)
     whole[lane, REASON], whole[lane, LIMIT], whole[lane, USED] = reason, limit, used
-    whole[lane, BATCH], whole[lane, PROMPTED] = f.batch[row], l.whole[lane, PROMPT]
+    whole[lane, BATCH], whole[lane, PROMPTED] = f.batch[row], here.whole[lane, PROMPT]
     whole[lane, RESERVED_FOR], whole[lane, LONGEST_ASKED] = (
-        l.whole[lane, RESERVED],
-        l.whole[lane, LONGEST],
+        here.whole[lane, RESERVED],
+        here.whole[lane, LONGEST],
     )
     measures[lane, NLL], measures[lane, REFUSED_S] = nll, refused_s
     measures[lane, EMERGENCY_S], measures[lane, STALL_S] = emergency_s, stall_s
@@ -341,26 +342,26 @@ def _serve(
     spread(proposal, t.bits, o.sets, PROPOSAL, lane, blocks)
     spread(kept, t.bits, o.sets, KEPT, lane, blocks)
     spread(kept_end, t.bits, o.sets, KEPT_END, lane, blocks)
-    l.keys[lane, LOADED] = kept_end
-    l.whole[lane, ROW] = row + np.uint64(1) if np.int64(row) + 1 < rows else np.uint64(0)
-    l.whole[lane, LIMIT_ROW] = (
+    here.keys[lane, LOADED] = kept_end
+    here.whole[lane, ROW] = row + np.uint64(1) if np.int64(row) + 1 < rows else np.uint64(0)
+    here.whole[lane, LIMIT_ROW] = (
         limit_row + np.uint64(1) if np.int64(limit_row) + 1 < rows else np.uint64(0)
     )
-    l.whole[lane, AGE] += 1
-    recent = l.recent
+    here.whole[lane, AGE] += 1
+    recent = here.recent
     for index in range(recent.shape[1] - 3):
         recent[lane, np.uint64(index)] = recent[lane, np.uint64(index + 3)]
 
 
 @resting_on(kernel, inlined=True)
-def _observe(f: Facts, s: Sight, t: Tables, l: Lanes, seen: Floats, lane: int) -> None:
+def _observe(f: Facts, s: Sight, t: Tables, here: Lanes, seen: Floats, lane: int) -> None:
     """Write what a lane sees until its row is served, as `kernel.observe`, and remember what it asks."""
-    whole, recent, one = l.whole, l.recent, np.uint64(1)
-    rows, (seconds, back, ahead) = len(f.batch), (s.sizes[0], s.sizes[1], s.sizes[2])
+    whole, recent, one = here.whole, here.recent, np.uint64(1)
+    seconds, back, ahead = s.sizes[0], s.sizes[1], s.sizes[2]
     card, unit, largest = s.units[0], s.units[1], s.units[2]
     blocks, layers, ffn_cost = len(f.floor), f.sizes[LAYERS], f.sizes[FFN]
-    now, first, loaded = whole[lane, ROW], whole[lane, LIMIT_ROW], l.keys[lane, LOADED]
-    prompt, reserved, longest = token_counts(f, now, l.scale[lane])
+    now, first, loaded = whole[lane, ROW], whole[lane, LIMIT_ROW], here.keys[lane, LOADED]
+    prompt, reserved, longest = token_counts(f, now, here.scale[lane])
     attention_cost, overhead = block_cost(f, prompt + reserved), overhead_bytes(f, prompt)
     whole[lane, PROMPT], whole[lane, RESERVED], whole[lane, LONGEST] = prompt, reserved, longest
     whole[lane, COST], whole[lane, OVERHEAD] = attention_cost, overhead
@@ -418,7 +419,7 @@ def advance(
     s: Sight,
     t: Tables,
     a: Answers,
-    l: Lanes,
+    here: Lanes,
     o: Said,
     proposal: Words,
     acting: BoolArray,
@@ -435,7 +436,7 @@ def advance(
         most_steps: after which an episode is cut.
         went: scratch, [N].
     """
-    whole, lanes, stays = l.whole, len(acting), l.stays.shape[1]
+    whole, lanes, stays = here.whole, len(acting), here.stays.shape[1]
     every = True
     for lane in range(lanes):
         every &= served[lane]
@@ -445,36 +446,36 @@ def advance(
     for lane in range(lanes):
         over = False
         if served[lane]:
-            _serve(f, t, a, l, o, lane, proposal[lane], went)
+            _serve(f, t, a, here, o, lane, proposal[lane], went)
             over = whole[lane, AGE] >= whole[lane, LENGTH]
         if acting[lane]:
             whole[lane, STEPS] += 1
             over |= whole[lane, STEPS] >= most_steps
-            l.playing[lane] = not over
+            here.playing[lane] = not over
         o.over[lane] = over
         if stays == 0:
-            _observe(f, s, t, l, o.seen, lane)
+            _observe(f, s, t, here, o.seen, lane)
             continue
-        if served[lane] or l.stale[lane]:
-            _observe(f, s, t, l, l.stays, lane)
-            l.stale[lane] = False
+        if served[lane] or here.stale[lane]:
+            _observe(f, s, t, here, here.stays, lane)
+            here.stale[lane] = False
         for index in range(stays):
-            o.seen[lane, np.uint64(index)] = l.stays[lane, np.uint64(index)]
+            o.seen[lane, np.uint64(index)] = here.stays[lane, np.uint64(index)]
 
 
 @resting_on(kernel)
 def begin(
-    l: Lanes, lanes: IntArray, row: IntArray, limit_row: IntArray, scale: FloatArray,
+    here: Lanes, lanes: IntArray, row: IntArray, limit_row: IntArray, scale: FloatArray,
     length: IntArray, full: np.uint64,
 ) -> None:  # fmt: skip
     """Begin an episode in each of some lanes, [n], every block in memory."""
     for index in range(len(lanes)):
         lane = lanes[index]
-        l.whole[lane, ROW], l.whole[lane, LIMIT_ROW] = row[index], limit_row[index]
-        l.whole[lane, AGE], l.whole[lane, LENGTH] = 0, length[index]
-        l.whole[lane, STEPS] = 0
-        l.scale[lane], l.keys[lane, LOADED], l.stale[lane] = scale[index], full, True
-        l.keys[lane, SO_FAR], l.playing[lane] = NOTHING, True
+        here.whole[lane, ROW], here.whole[lane, LIMIT_ROW] = row[index], limit_row[index]
+        here.whole[lane, AGE], here.whole[lane, LENGTH] = 0, length[index]
+        here.whole[lane, STEPS] = 0
+        here.scale[lane], here.keys[lane, LOADED], here.stale[lane] = scale[index], full, True
+        here.keys[lane, SO_FAR], here.playing[lane] = NOTHING, True
 
 
 @resting_on(kernel)
@@ -506,7 +507,9 @@ def of_bits(actions: NDArray[np.int8], proposal: Words) -> bool:
 class Small(NamedTuple):
     """What lanes whose rows take several small steps are served by; N blocks."""
 
-    block: FloatArray  # what each block costs when it goes alone, over C; of the floor 1 or more, [N]
+    block: (
+        FloatArray  # what each block costs when it goes alone, over C; of the floor 1 or more, [N]
+    )
     pair: FloatArray  # what it costs more where another one is gone, over C; of the floor 0, [N, N]
     rises: FloatArray  # what each block of each lane would cost now, over C, [B, N]
     so_far: Bytes  # what each row still keeps, [B, N]
@@ -514,18 +517,18 @@ class Small(NamedTuple):
 
 @resting_on(kernel)
 def of_drops(
-    actions: Words, m: Small, l: Lanes, acting: BoolArray, droppable: np.uint64, proposal: Words,
+    actions: Words, m: Small, here: Lanes, acting: BoolArray, droppable: np.uint64, proposal: Words,
     served: BoolArray,
 ) -> None:  # fmt: skip
     """Drop a block in each lane that acts, or serve its row: actions uint64 [B], none above N."""
     blocks, one = m.so_far.shape[1], np.uint64(1)
     for lane in range(len(actions)):
-        action, so_far = actions[lane], l.keys[lane, SO_FAR]
+        action, so_far = actions[lane], here.keys[lane, SO_FAR]
         bit = one << action if action < np.uint64(blocks) else NOTHING
         drops = acting[lane] and so_far & droppable & bit != NOTHING
         served[lane], proposal[lane] = acting[lane] and not drops, so_far
         if drops:
-            l.keys[lane, SO_FAR] = so_far ^ bit
+            here.keys[lane, SO_FAR] = so_far ^ bit
             m.so_far[lane, action] = 0
             for block in range(blocks):
                 m.rises[lane, np.uint64(block)] += m.pair[action, np.uint64(block)]
@@ -533,7 +536,7 @@ def of_drops(
 
 @resting_on(kernel)
 def small_steps(
-    f: Facts, s: Sight, t: Tables, a: Answers, m: Small, l: Lanes, served: BoolArray, seen: Floats,
+    f: Facts, s: Sight, t: Tables, a: Answers, m: Small, here: Lanes, served: BoolArray, seen: Floats,
     mask: Bytes,
 ) -> None:  # fmt: skip
     """Begin the rows after those that were served and write what changes with small steps, and masks.
@@ -542,19 +545,19 @@ def small_steps(
     """
     blocks, largest, card, one = len(f.floor), s.units[2], s.units[0], np.uint64(1)
     full, droppable = a.words[FULL], a.words[DROPPABLE]
-    start = np.uint64(l.stays.shape[1])
+    start = np.uint64(here.stays.shape[1])
     headroom, known = start + np.uint64(blocks), start + np.uint64(blocks + 1)
     for lane in range(len(seen)):
-        so_far = l.keys[lane, SO_FAR]
+        so_far = here.keys[lane, SO_FAR]
         if served[lane] or so_far == NOTHING:
-            so_far = l.keys[lane, SO_FAR] = full
+            so_far = here.keys[lane, SO_FAR] = full
             for block in range(blocks):
                 m.so_far[lane, np.uint64(block)] = 1
                 m.rises[lane, np.uint64(block)] = m.block[np.uint64(block)]
         spread_floats(so_far, t.floats, seen, lane, start, blocks)
         attention, ffn = ones(so_far & ATTENTION_BITS), ones(so_far & FFN_BITS)
-        used = l.whole[lane, OVERHEAD] + attention * l.whole[lane, COST] + ffn * f.sizes[FFN]
-        limit = f.limit_bytes[np.uint64(l.whole[lane, LIMIT_ROW]), 0]
+        used = here.whole[lane, OVERHEAD] + attention * here.whole[lane, COST] + ffn * f.sizes[FFN]
+        limit = f.limit_bytes[np.uint64(here.whole[lane, LIMIT_ROW]), 0]
         seen[lane, headroom] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)
         for block in range(blocks):
             place = np.uint64(block)

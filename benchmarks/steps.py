@@ -2,15 +2,19 @@
 
     python benchmarks/steps.py [--lanes 1 64 1024] [--scenario chat-beside-code] [--rounds 200] [--out FILE]
 
-In every round each environment takes one step, so that what else the machine does meets all alike: only
-ratios mean anything on a busy one. Random legal actions that do not repeat, so sets without a row are met
+In every round each environment takes one step, so that what else the machine does meets all alike. Time is
+what the processor spent on this thread: waiting for it does not count, sharing it does, so only ratios mean
+anything on a busy machine. Random legal actions that do not repeat, so sets without a row are met
 anew; resets, observations and info are part of a step. `reference` is RAP-Counts-v0 served by the reference
-alone. The mean counts what few steps take long (resets, batches of predictions), the median does not.
+alone. The mean counts what few steps take long (resets), the median does not. Then, for the most lanes: the
+time of a reset of all, and what the lanes add to the memory of a process that has imported what it needs.
 """
 
 import argparse
 import json
 import platform
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -50,15 +54,15 @@ class Runner:
 
     def step(self) -> None:
         action = self.action()
-        begun = time.perf_counter()
+        begun = time.thread_time()
         _, _, terminated, truncated, self.info = self.env.step(action)
         if self.lanes == 1 and (terminated or truncated):
             _, self.info = self.env.reset()
-        self.seconds.append(time.perf_counter() - begun)
+        self.seconds.append(time.thread_time() - begun)
 
     def warm(self) -> None:
         """Step until the compiled twin is loaded and lanes have been reset by it."""
-        steps_a_row = 12 if self.name == "RAP-v0" else 1
+        steps_a_row = 24 if self.name == "RAP-v0" else 1
         for _ in range(steps_a_row * (pace.REFERENCE_ROWS // self.lanes + 66)):
             self.step()
         self.seconds.clear()
@@ -91,6 +95,43 @@ def measured(lanes: int, scenario: str, rounds: int) -> dict[str, dict[str, floa
     }
 
 
+def reset_us(name: str, lanes: int, scenario: str) -> float:
+    """Microseconds that it takes to begin an episode in all lanes, compiled code at hand; the median of nine."""
+    runner, spent = Runner(name, lanes, scenario), []
+    runner.warm()
+    for _ in range(9):
+        begun = time.thread_time()
+        runner.env.reset()
+        spent.append((time.thread_time() - begun) * 1e6)
+    return round(float(np.median(spent)), 1)
+
+
+MEMORY = """
+import re, sys, gymnasium, numpy, pandas, numba, rapgym
+from rapgym.envs import vector_env
+from rapgym.world import stride
+
+def kib(entry):
+    return int(re.search(entry + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+
+sys.path.insert(0, {folder!r})
+import steps
+before = kib("VmRSS")
+runner = steps.Runner({name!r}, {lanes}, {scenario!r})
+runner.warm()
+print(kib("VmHWM") - before)
+"""
+
+
+def added_mib(name: str, lanes: int, scenario: str) -> float:
+    """MiB that so many lanes add, at most, to a process that has imported everything (Linux)."""
+    code = MEMORY.format(
+        folder=str(Path(__file__).parent), name=name, lanes=lanes, scenario=scenario
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return round(int(done.stdout) / 1024, 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--lanes", type=int, nargs="+", default=[1, 64, 1024])
@@ -106,9 +147,19 @@ def main() -> None:
                 f"{lanes:5} lanes  {name:<15} {values['mean_us']:9,.0f} us mean "
                 f"{values['median_us']:9,.0f} median   {values['of_peer_mean']:7.3f} of {PEER}'s rate"
             )
+    most, of_all = max(asked.lanes), {}
+    for name in NAMES if most > 1 else ():
+        of_all[name] = {
+            "reset_us": reset_us(name, most, asked.scenario),
+            "added_mib": added_mib(name, most, asked.scenario),
+        }
+        print(
+            f"{most:5} lanes  {name:<15} {of_all[name]['reset_us']:9,.0f} us a reset of all, "
+            f"{of_all[name]['added_mib']:6.0f} MiB added"
+        )
     if asked.out:
         content = {"command": "python benchmarks/steps.py", "scenario": asked.scenario,
-                   "rounds": asked.rounds, "lanes": found, "rapgym": rapgym.__version__,
+                   "rounds": asked.rounds, "lanes": found, "of_all": of_all, "rapgym": rapgym.__version__,
                    "python": platform.python_version(), "numpy": np.__version__,
                    "gymnasium": gymnasium.__version__,
                    "machine": f"{platform.machine()} {platform.system()}",

@@ -1,7 +1,7 @@
 """The three action spaces: how actions of B lanes become proposals, and which are legal."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidAction, InvalidSpec
 from rapgym.scenarios.lanes import Lanes
+
+if TYPE_CHECKING:
+    from rapgym.world.stride import Stride
 
 Mask = NDArray[np.int8]
 
@@ -47,6 +50,9 @@ class Actions(Choices, Protocol):
     def restart(self, lanes: BoolArray) -> None:
         """A new row begins in these lanes, bool [B]."""
 
+    def share(self, stride: "Stride") -> None:
+        """Keep in the arrays of a stride from now on what rows have left so far."""
+
     def propose(self, actions: IntArray) -> tuple[BoolArray, BoolArray]:
         """`checked` actions of all lanes -> proposals [B, N], and which rows are served now [B]."""
 
@@ -68,6 +74,10 @@ class BlockActions:
 
     def restart(self, lanes: BoolArray) -> None:
         self.so_far[lanes] = True
+
+    def share(self, stride: "Stride") -> None:
+        stride.so_far[:] = self.so_far
+        self.so_far = stride.so_far
 
     def propose(self, actions: IntArray) -> tuple[BoolArray, BoolArray]:
         legal = np.take_along_axis(self.legal(), actions[:, None], axis=1)[:, 0]
@@ -93,11 +103,15 @@ class CountActions:
     def __init__(self, lanes: Lanes) -> None:
         self._grid: BoolArray = lanes.world.quality.grid_kept
         self._lanes = lanes.count
+        self._mask = np.ones((lanes.count, sum(self._grid.shape[:2])), dtype=np.int8)
         self.space = spaces.MultiDiscrete(list(self._grid.shape[:2]))
         self.highest: IntArray = np.array(self._grid.shape[:2]) - 1
 
     def restart(self, lanes: BoolArray) -> None:
         """Rows take one step: nothing to forget."""
+
+    def share(self, stride: "Stride") -> None:
+        """Nor to keep."""
 
     def propose(self, actions: IntArray) -> tuple[BoolArray, BoolArray]:
         # One index a lane: two take several times as long.
@@ -106,10 +120,10 @@ class CountActions:
         return proposal, np.ones(self._lanes, dtype=bool)
 
     def legal(self) -> BoolArray:
-        return np.ones((self._lanes, sum(self._grid.shape[:2])), dtype=bool)
+        return self._mask.astype(bool)
 
     def mask(self) -> Mask:
-        return self.legal().astype(np.int8)
+        return self._mask.copy()
 
 
 class KeptSetActions:
@@ -120,11 +134,16 @@ class KeptSetActions:
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes, self._floor = lanes.count, lanes.world.floor
+        # Gymnasium's MultiBinary samples 2 freely and takes 0 and 1 as they are.
+        self._mask = np.tile(np.where(self._floor, 1, 2).astype(np.int8), (lanes.count, 1))
         self.space = spaces.MultiBinary(lanes.world.blocks)
         self.highest: IntArray = np.ones(lanes.world.blocks, dtype=np.int64)
 
     def restart(self, lanes: BoolArray) -> None:
         """Rows take one step: nothing to forget."""
+
+    def share(self, stride: "Stride") -> None:
+        """Nor to keep."""
 
     def propose(self, actions: IntArray) -> tuple[BoolArray, BoolArray]:
         return actions.astype(bool), np.ones(self._lanes, dtype=bool)
@@ -134,8 +153,7 @@ class KeptSetActions:
         return np.tile(both, (self._lanes, 1))
 
     def mask(self) -> Mask:
-        # Gymnasium's MultiBinary samples 2 freely and takes 0 and 1 as they are.
-        return np.tile(np.where(self._floor, 1, 2).astype(np.int8), (self._lanes, 1))
+        return self._mask.copy()
 
 
 def checked(given: Any, kind: Bounded, lanes: int | None = None) -> IntArray:

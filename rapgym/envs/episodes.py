@@ -58,6 +58,7 @@ class Episodes(ABC):
             )
         self.observation = observation
         self.playing = np.zeros(count, dtype=bool)  # an episode has begun and is not over
+        self._everyone = np.ones(count, dtype=bool)  # to read
         self.begun = np.zeros(count, dtype=bool)  # some episode has
         self.steps = np.zeros(count, dtype=np.int64)  # of each lane's episode
         self.places = np.full(count, self.place)  # where each lane's episodes begin
@@ -147,8 +148,10 @@ class Episodes(ABC):
         Raises:
             InvalidAction: an episode has not begun yet, or is over.
         """
-        lanes = np.ones(len(self.playing), dtype=bool) if lanes is None else lanes
-        if (lanes & ~self.playing).any():
+        if lanes is None:
+            lanes = self._everyone
+        everyone = np.count_nonzero(self.playing) == len(self.playing)  # quicker than `all`
+        if not everyone and (lanes & ~self.playing).any():
             raise InvalidAction("no episode is under way: call reset() first, and after each end")
         return lanes
 

@@ -1,11 +1,15 @@
 """What `info` says of a step: the same names, shapes and types whether a row was served or not."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray
 from rapgym.world.records import Demand, Outcome
+
+if TYPE_CHECKING:
+    from rapgym.world.stride import Strode
 
 SETS = ("proposal", "kept", "kept_end")  # bool [N]
 FLAGS = ("served", "measured")  # bool
@@ -56,6 +60,36 @@ def rows_info(
     for name, value in zip(NAMES, said, strict=True):
         found[name][served] = value
     return found
+
+
+def strode_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
+    """The same, masks of actions with it, of lanes that were served in one pass: its own arrays."""
+    said, sets = strode.said, strode.sets
+    found = dict(
+        zip(NAMES, (strode.served, said.measured, *sets.swapaxes(0, 1), *said.whole.T,
+                    *said.measures.T), strict=True)
+    )  # fmt: skip
+    found["action_mask"] = mask
+    return found
+
+
+def lone_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
+    """`of_lane` of `strode_info`, where there is one lane."""
+    said = strode.said
+    info = {"served": strode.served.reshape(()), "measured": said.measured.reshape(())}
+    info |= zip(SETS, strode.sets[0], strict=True)
+    whole, measures = said.whole, said.measures
+    for name, place in _ONE_WHOLE:
+        info[name] = whole[place]
+    for name, place in _ONE_MEASURE:
+        info[name] = measures[place]
+    info["action_mask"] = mask[0]
+    return info
+
+
+# Places of the numbers of the only lane, as arrays without an axis.
+_ONE_WHOLE = [(name, (0, place, ...)) for place, name in enumerate(WHOLE)]
+_ONE_MEASURE = [(name, (0, place, ...)) for place, name in enumerate(MEASURES)]
 
 
 def _nothing(lanes: int, blocks: int) -> dict[str, Any]:

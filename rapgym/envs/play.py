@@ -2,18 +2,18 @@
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import BoolArray, FloatArray
 from rapgym.envs.actions import Actions
 from rapgym.envs.actions import actions as actions_of
 from rapgym.envs.episodes import Episodes
 from rapgym.envs.film import Film, Picture, text
-from rapgym.envs.info import rows_info
+from rapgym.envs.info import rows_info, strode_info
 from rapgym.errors import InvalidSpec, MissingExtra
 from rapgym.scenarios.lanes import Lanes, episode_rows
 from rapgym.scenarios.story import Scenario, Split
@@ -21,6 +21,10 @@ from rapgym.world import simulator
 from rapgym.world.records import Demand, Outcome
 from rapgym.world.simulator import Step
 
+if TYPE_CHECKING:
+    from rapgym.world.stride import Stride, Strode
+
+WORD = np.dtype(np.uint64)  # what a stride reads actions as, and nothing else does
 BACKENDS = ("sim", "device")  # the simulated world, or the same rows on a live model
 
 
@@ -44,6 +48,9 @@ class Acted:
             reward[self.served] = found
             return reward
         return found
+
+
+Done: TypeAlias = "Acted | Strode"  # by the reference and its twin, or in one compiled pass
 
 
 class Play(Episodes):
@@ -83,6 +90,42 @@ class Play(Episodes):
         self.lanes = Lanes(story, split, count, small_steps=kind == "blocks", step=step)
         self.actions = actions_of(kind, self.lanes)
         self.films = [Film(self.lanes, lane, count) for lane in range(count)] if filmed else []
+        # Films and devices need more of a row than a stride says.
+        self._may_stride, self._kind = step is simulator.step and not filmed, kind
+        self._seen: NDArray[np.float32] | None = None  # what the last stride saw, until it is given
+
+    def _stride(self) -> "Stride | None":
+        """What takes steps of all lanes in one compiled pass, once the twin is loaded."""
+        lanes = self.lanes
+        if lanes.strides or not self._may_stride:
+            return lanes.stride
+        if lanes.stride is None:
+            if lanes.twin is None:
+                return None
+            from rapgym.world import stride
+
+            if not stride.is_worth(lanes.world):
+                self._may_stride = False
+                return None
+            self._share(stride.Stride(lanes.world, lanes.layout, self._kind, self.playing,
+                                      self.most_steps))  # fmt: skip
+        stride = lanes.stride
+        assert stride is not None
+        stride.stand(lanes.state, self.actions.so_far)
+        lanes.strides = True
+        return stride
+
+    def _share(self, made: "Stride") -> None:
+        """Have what all keep up to date in the arrays of a stride."""
+        lanes = self.lanes
+        made.age[:], made.episode_rows[:], made.steps[:] = lanes.age, lanes.episode_rows, self.steps
+        lanes.age, lanes.episode_rows, self.steps = made.age, made.episode_rows, made.steps
+        self.actions.share(made)
+        lanes.stride = made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy, whose arrays nobody shares."""
+        return self.__dict__ | {"_seen": None}
 
     @property
     def longest(self) -> int:
@@ -102,6 +145,7 @@ class Play(Episodes):
 
     def begin(self, lanes: BoolArray, rngs: list[np.random.Generator]) -> None:
         """Begin an episode in these lanes, bool [B], each from its own generator."""
+        self._seen = None
         which = np.flatnonzero(lanes)
         self.lanes.begin(which, [rngs[lane] for lane in which.tolist()], self.places[which])
         if self.films:
@@ -110,16 +154,40 @@ class Play(Episodes):
         self.actions.restart(lanes)
         self._have_begun(lanes)
 
-    def act(self, actions: IntArray, lanes: BoolArray | None = None) -> Acted:
+    def read(self, actions: Any, lanes: int | None = None) -> NDArray[Any]:
+        """Actions of one environment, or of so many lanes, as `act` takes them."""
+        stride = self._stride()
+        if stride is None:
+            return super().read(actions, lanes)
+        if lanes is None:
+            found = stride.read_one(actions)
+            return (
+                stride.read(super().read(actions)[None], checked=True)[0]
+                if found is None
+                else found
+            )
+        found = stride.read(actions)
+        if found is None:
+            found = stride.read(super().read(actions, lanes), checked=True)
+        return found
+
+    def act(self, actions: NDArray[Any], lanes: BoolArray | None = None) -> Done:
         """Act in these lanes (all unless stated); actions of the others are ignored.
 
         Args:
-            actions: of all lanes, as `checked` gives them.
+            actions: of all lanes, as `read` gives them.
 
         Raises:
             InvalidAction: an episode has not begun yet, or is over.
         """
         lanes = self._acting(lanes)
+        if actions.dtype == WORD:
+            stride = self._stride()
+            assert stride is not None, "who read the actions is at hand"
+            strode = stride.act(actions, lanes)
+            self.lanes.strode()
+            self._seen = strode.said.seen
+            return strode
         proposal, served = self.actions.propose(actions)
         served = served & lanes
         if not lanes.all():
@@ -139,16 +207,28 @@ class Play(Episodes):
 
     def seen(self) -> NDArray[np.float32]:
         """What each lane sees, [B, O]."""
+        seen, self._seen = self._seen, None
+        if seen is not None:
+            return seen
+        if self.lanes.strides:
+            assert self.lanes.stride is not None
+            return self.lanes.stride.look().said.seen
         return self.lanes.observe(self.actions.so_far)
 
-    def info(self, acted: Acted | None = None) -> dict[str, Any]:
+    def info(self, acted: "Done | None" = None) -> dict[str, Any]:
         """What is said of a step, or without one of a reset: arrays with an entry for each lane."""
+        if acted is not None and not isinstance(acted, Acted):
+            return strode_info(acted, self.mask(acted))
         count, blocks = len(self.playing), self.lanes.world.blocks
         if acted is None:
             info = rows_info(count, blocks)
         else:
             info = rows_info(count, blocks, acted.served, acted.outcome, acted.asked)
         return info | {"action_mask": self.actions.mask()}
+
+    def mask(self, strode: "Strode") -> NDArray[np.int8]:
+        """Legal actions after a step, [B, M]."""
+        return self.actions.mask() if strode.mask is None else strode.mask
 
     def text(self, lane: int) -> str:
         """The rows of late of one lane, in words; for lanes that are filmed."""

@@ -51,6 +51,7 @@ class VectorForm(VectorEnv[Any, Any, Any]):
         self.seeds = [seed for _, seed in drawn]
         self._spec: EnvSpec | None = None
         self.closed = False
+        self._marks = dict[str, str]()  # of the entries of `info`: see `_marked`
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -87,7 +88,7 @@ class VectorForm(VectorEnv[Any, Any, Any]):
             InvalidSpec: the mask is of another shape or type, or seeds are not one a lane.
         """
         lanes, seeds = self._lanes_of(options or {}), self._seeds_of(seed)
-        for lane in np.flatnonzero(lanes).tolist():
+        for lane in np.flatnonzero(lanes).tolist() if seed is not None else ():
             if seeds[lane] is not None:
                 self.rngs[lane], self.seeds[lane] = seeding.np_random(seeds[lane])
         self._play.pair(lanes, options, np.array([one is not None for one in seeds]))
@@ -99,7 +100,7 @@ class VectorForm(VectorEnv[Any, Any, Any]):
     def step(self, actions: Any) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         given = self._play.read(actions, self.num_envs)
         acting = self._play.playing.copy()
-        if not acting.all():
+        if np.count_nonzero(acting) < self.num_envs:
             self._begin_ended(~acting)
         acted = self._play.act(given, acting)
         info, last = self.info(acted), dict[str, Any]()
@@ -187,8 +188,9 @@ class VectorForm(VectorEnv[Any, Any, Any]):
 
     def _marked(self, info: dict[str, Any]) -> dict[str, Any]:
         """With the marks of Gymnasium that every lane has every entry."""
-        everywhere = np.ones(self.num_envs, dtype=bool)
-        return info | {f"_{name}": everywhere for name in info}
+        if info.keys() != self._marks.keys():
+            self._marks = {name: f"_{name}" for name in info}
+        return info | dict.fromkeys(self._marks.values(), np.ones(self.num_envs, dtype=bool))
 
 
 def row_of(observation: Any, lane: int) -> Any:

@@ -1,12 +1,18 @@
 """Functions that numba compiles: who imports this loads numba."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
-from numba import njit
+from numba import njit, typeof
 from numba.core.cpu import CPUTargetOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Sums may be added up in another order: many times as fast, and other last digits on another processor.
+LOOSE = {"reassoc", "contract", "nsz"}
 
 
 def compiled(function: Function) -> Function:
@@ -15,7 +21,7 @@ def compiled(function: Function) -> Function:
     It is kept beside its source or, where that is read-only, in the user's cache; where neither can be
     written to, each process compiles anew. What is kept goes stale when the function's own file changes,
     and no other: compiled functions call only those of their own file, and take constants of elsewhere
-    as arguments.
+    as arguments. `resting_on` is for those that call others.
     """
     return _kept(function, {})
 
@@ -35,6 +41,43 @@ def inlined(function: Function) -> Function:
     For what is called often and from few places: a caller takes longer to compile with each copy.
     """
     return _kept(function, _known(_nrt=False, forceinline=True))
+
+
+def resting_on(
+    *modules: ModuleType, loose: bool = False, inlined: bool = False
+) -> Callable[[Function], Function]:
+    """`compiled` for a function that calls compiled functions of these modules, too.
+
+    What is kept bears the content of their files in its name, so it goes stale with any of them.
+
+    Args:
+        loose: sums may be added up in any order.
+        inlined: it becomes part of what calls it; else many arrays are handed over at each call.
+    """
+    files = (__file__, *(str(module.__file__) for module in modules))
+    content = b"".join(Path(file).read_bytes() for file in files)
+    mark = hashlib.sha256(content).hexdigest()[:12]
+
+    def marked(function: Function) -> Function:
+        function.__qualname__ = f"{function.__qualname__}-{mark}"
+        return _kept(
+            function,
+            {"fastmath": LOOSE if loose else False, **_known(_nrt=False, forceinline=inlined)},
+        )
+
+    return marked
+
+
+def entry_of(function: Any, *given: Any) -> Callable[..., Any]:
+    """What runs a compiled function on arguments of the same types as these, and does not look at them.
+
+    Looking takes several times as long as many a call, where arrays are many. Who calls it with an array of
+    another type, number of axes or order reads other memory.
+    """
+    types = tuple(typeof(each) for each in given)
+    function.compile(types)
+    entry: Callable[..., Any] = function.overloads[types].entry_point
+    return entry
 
 
 def _known(**options: bool) -> dict[str, bool]:

@@ -7,6 +7,7 @@ the functions that a bit generator offers to other languages (`BitGenerator.ctyp
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -90,16 +91,21 @@ def _drawn(
 ) -> tuple[IntArray, IntArray, FloatArray]:
     whole, scale = np.empty((2, len(rngs)), dtype=np.int64), np.empty(len(rngs))
     if rngs:
-        offered = [rng.bit_generator.ctypes for rng in rngs]
-        first = offered[0]
-        functions = [ctypes.cast(each, ctypes.c_void_p).value
-                     for each in (first.next_uint32, first.next_double)]  # fmt: skip
-        _draw(
-            np.array(functions, dtype=np.int64),
-            np.array([each.state_address for each in offered], dtype=np.int64),
-            np.array(most, dtype=np.int64), between[0], between[1] - between[0], whole, scale,
-        )  # fmt: skip
+        states = np.fromiter(
+            (rng.bit_generator.ctypes.state_address for rng in rngs), np.int64, len(rngs)
+        )
+        _draw(_functions(), states, np.array(most, dtype=np.int64), between[0],
+              between[1] - between[0], whole, scale)  # fmt: skip
     return whole[0], whole[1], scale
+
+
+@cache
+def _functions() -> IntArray:
+    """The addresses of what draws from a state of `PCG64`; all of a process share them."""
+    offered = np.random.PCG64(0).ctypes
+    found = [ctypes.cast(each, ctypes.c_void_p).value
+             for each in (offered.next_uint32, offered.next_double)]  # fmt: skip
+    return np.array(found, dtype=np.int64)
 
 
 _agreed: list[bool] = []

@@ -5,7 +5,7 @@ Both environments and the rollout stand on this; they differ only in how actions
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from rapgym.world.shield import Decision, Reason
 from rapgym.world.simulator import Step
 
 if TYPE_CHECKING:
+    from rapgym.world.stride import Stride
     from rapgym.world.twin import Twin
 
 TRAIN_EPISODE_ROWS = 64
@@ -133,14 +134,38 @@ class Lanes:
             self.world, card_bytes=card_bytes(story), small_steps=small_steps
         )
         ones = np.ones(count, dtype=np.int64)
-        self.state: State = self.world.state(0 * ones, 0 * ones)
+        # Where the lanes stand says `_state`, or where it is None `stride`: see `state`.
+        self._state: State | None = self.world.state(0 * ones, 0 * ones)
+        self.stride: Stride | None = None
         self.age: IntArray = 0 * ones
         self.episode_rows: IntArray = ones.copy()
+        self.strides = False  # whether `stride` knows where the lanes stand
         self._served = 0  # rows, of all lanes together
         self._twin: Twin | None = None
         self._turn()
         if compiled and pace.is_compiled(self.world, pace.REFERENCE_ROWS):
             self._load()
+
+    @property
+    def state(self) -> State:
+        """Where each lane stands."""
+        if self._state is None:
+            assert self.stride is not None
+            self._state = self.stride.state()
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state, self.strides = state, False
+
+    def strode(self) -> None:
+        """Note that `stride` has moved lanes: it alone knows where they stand."""
+        self._state, self.strides = None, True
+        self._turn()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy: it makes what is compiled anew."""
+        return self.__dict__ | {"_state": self.state, "stride": None, "strides": False}
 
     def _turn(self) -> None:
         """Forget what is known of rows that were to be decided: some lanes stand elsewhere now."""
@@ -157,6 +182,11 @@ class Lanes:
     def restart_all(self, lanes: IntArray, starts: Starts) -> None:
         """Begin an episode in each of some lanes, every block in memory."""
         limit_row = (starts.row + starts.offset) % len(self.world.rows)
+        if self.strides:
+            assert self.stride is not None
+            self.stride.begin(lanes, starts.row, limit_row, starts.token_scale, starts.rows)
+            self.strode()
+            return
         fresh = self.world.state(starts.row, limit_row, starts.token_scale)
         self.state = self.state.put(lanes, fresh)
         self.age[lanes], self.episode_rows[lanes] = 0, starts.rows

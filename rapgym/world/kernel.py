@@ -158,7 +158,7 @@ class Scratch(NamedTuple):
 
 
 @compiled
-def _ones(bits: np.uint64) -> int:
+def ones(bits: np.uint64) -> int:
     bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
     bits = (bits & np.uint64(0x3333333333333333)) + (
         (bits >> np.uint64(2)) & np.uint64(0x3333333333333333)
@@ -168,12 +168,12 @@ def _ones(bits: np.uint64) -> int:
 
 
 @compiled
-def _counts(key: NDArray[np.uint64]) -> tuple[int, int]:
+def counts_of(key: NDArray[np.uint64]) -> tuple[int, int]:
     """How many attention and how many FFN blocks a set has: the even bits of its key, and the odd."""
     attention = ffn = 0
     for bits in key:
-        attention += _ones(bits & np.uint64(0x5555555555555555))
-        ffn += _ones(bits & np.uint64(0xAAAAAAAAAAAAAAAA))
+        attention += ones(bits & np.uint64(0x5555555555555555))
+        ffn += ones(bits & np.uint64(0xAAAAAAAAAAAAAAAA))
     return attention, ffn
 
 
@@ -232,7 +232,7 @@ def _unload_refused(
 
 
 @compiled
-def _whole(value: float) -> float:
+def nearest(value: float) -> float:
     """The nearest whole number, of two the even one: `np.rint`, without a call for what is usual."""
     if abs(value) < 2.0**51:
         return (value + 6755399441055744.0) - 6755399441055744.0
@@ -240,24 +240,24 @@ def _whole(value: float) -> float:
 
 
 @compiled
-def _token_counts(f: Facts, row: int, scale: float) -> tuple[int, int, int]:
+def token_counts(f: Facts, row: int, scale: float) -> tuple[int, int, int]:
     """Prompt, reserved and longest tokens of a row, scaled."""
     return (  # type: ignore[return-value]
-        np.int64(_whole(f.prompt[row] * scale)),
-        np.int64(_whole(f.reserved[row] * scale)),
-        np.int64(_whole(f.longest[row] * scale)),
+        np.int64(nearest(f.prompt[row] * scale)),
+        np.int64(nearest(f.reserved[row] * scale)),
+        np.int64(nearest(f.longest[row] * scale)),
     )
 
 
 @compiled
-def _attention_cost(f: Facts, tokens: int) -> int:
+def block_cost(f: Facts, tokens: int) -> int:
     """Weights and KV cache of one kept attention block, rounded up to the byte."""
     kv_bytes = -((-f.sizes[MODEL_KV] * tokens) // f.sizes[LAYERS])
     return f.sizes[ATTENTION] + kv_bytes
 
 
 @compiled
-def _overhead(f: Facts, prompt: int) -> int:
+def overhead_bytes(f: Facts, prompt: int) -> int:
     return f.sizes[FIXED] + np.int64(np.ceil(f.rates[ACTIVATION] * prompt))
 
 
@@ -278,14 +278,14 @@ def _shielded(
     """
     key, ffn_cost = scratch.key, f.sizes[FFN]
     pack(sets, lane, key)
-    attention, ffn = _counts(key)
+    attention, ffn = counts_of(key)
     held = attention * attention_cost + ffn * ffn_cost
     if held <= room:
         return source, False, held
     excess = held - room
     excess = _fit(sets, lane, attention_cost, ffn_cost, excess, f.order, scratch.went)
     pack(sets, lane, key)
-    cut_attention, cut_ffn = _counts(key)
+    cut_attention, cut_ffn = counts_of(key)
     repaired = cut_attention != attention or cut_ffn != ffn
     held = excess + room
     if excess > 0 or (repaired and strict):
@@ -321,9 +321,9 @@ def shield(
         now, first = row[lane], limit_row[lane]
         if now < 0 or now >= rows or first < 0 or first >= rows:
             return ASTRAY
-        prompt, reserved, _ = _token_counts(f, now, token_scale[lane])
-        attention_cost = _attention_cost(f, prompt + reserved)
-        room = f.limit_bytes[first, 0] - (_overhead(f, prompt) + f.sizes[MARGIN])
+        prompt, reserved, _ = token_counts(f, now, token_scale[lane])
+        attention_cost = block_cost(f, prompt + reserved)
+        room = f.limit_bytes[first, 0] - (overhead_bytes(f, prompt) + f.sizes[MARGIN])
         for block in range(len(f.floor)):
             kept[lane, block] = proposal[lane, block] | f.floor[block]
         reason[lane], refused[lane], _ = _shielded(
@@ -359,10 +359,10 @@ def account(
         now, first = row[lane], limit_row[lane]
         if now < 0 or now >= rows or first < 0 or first >= rows:
             return ASTRAY
-        prompt, reserved, longest = _token_counts(f, now, token_scale[lane])
+        prompt, reserved, longest = token_counts(f, now, token_scale[lane])
         asked[0, lane], asked[1, lane] = f.batch[now], prompt
         asked[2, lane], asked[3, lane] = reserved, longest
-        budget[lane] = f.limit_bytes[first, 0] - (_overhead(f, prompt) + f.sizes[MARGIN])
+        budget[lane] = f.limit_bytes[first, 0] - (overhead_bytes(f, prompt) + f.sizes[MARGIN])
         cost[lane, 0] = loss_s[lane] / seconds
         cost[lane, 1] = f.rates[CEILING] * stall_s[lane] / seconds
         cost[lane, 2] = f.rates[CEILING] * emergency_s[lane] / seconds
@@ -398,15 +398,15 @@ def foresee(
         now, first = row[at], limit_row[at]
         if now < 0 or now >= rows or first < 0 or first >= rows:
             return ASTRAY
-        prompt, reserved, _ = _token_counts(f, now, token_scale[at])
-        room = f.limit_bytes[first, 0] - (_overhead(f, prompt) + f.sizes[MARGIN])
+        prompt, reserved, _ = token_counts(f, now, token_scale[at])
+        room = f.limit_bytes[first, 0] - (overhead_bytes(f, prompt) + f.sizes[MARGIN])
         for block in range(len(f.floor)):
             kept[lane, block] = proposal[lane, block] | f.floor[block]
         _, refused, _ = _shielded(
             f,
             kept,
             lane,
-            _attention_cost(f, prompt + reserved),
+            block_cost(f, prompt + reserved),
             room,
             POLICY,
             strict[lane],
@@ -423,7 +423,7 @@ def foresee(
         pack(loaded, lane, other)
         for word in range(len(key)):
             other[word] = key[word] & ~other[word]
-        attention, ffn = _counts(other)
+        attention, ffn = counts_of(other)
         returning = attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN]
         stalled = min(returning / f.rates[RESTORE] / seconds, 1.0)
         lost = min(nll, f.rates[CEILING]) / f.rates[CEILING]
@@ -448,8 +448,8 @@ def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scra
         row, limit_row = lanes.row[lane], lanes.limit_row[lane]
         if row < 0 or row >= rows or limit_row < 0 or limit_row >= rows:
             return ASTRAY
-        prompt, reserved, longest = _token_counts(f, row, lanes.token_scale[lane])
-        attention_cost, overhead = _attention_cost(f, prompt + reserved), _overhead(f, prompt)
+        prompt, reserved, longest = token_counts(f, row, lanes.token_scale[lane])
+        attention_cost, overhead = block_cost(f, prompt + reserved), overhead_bytes(f, prompt)
         taken, limit = overhead + f.sizes[MARGIN], f.limit_bytes[limit_row, 0]
         for block in range(blocks):
             lanes.kept[lane, block] = lanes.proposal[lane, block] | f.floor[block]
@@ -467,7 +467,7 @@ def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scra
         pack(lanes.loaded, lane, other)
         for word in range(len(key)):
             other[word] = key[word] & ~other[word]
-        back_attention, back_ffn = _counts(other)
+        back_attention, back_ffn = counts_of(other)
         used, refused_from = overhead + held, seconds
         if refused:
             used, refused_from = 0, 0
@@ -622,7 +622,7 @@ def onward(
             for place in range(len(wanted)):
                 for word in range(words):
                     other[word] = wanted[place, word] & ~before[index, word]
-                attention, ffn = _counts(other)
+                attention, ffn = counts_of(other)
                 returning = attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN]
                 left_s[place], total[place] = returning / f.rates[RESTORE], ahead[lane, place]
             for stretch in range(len(able_s)):
@@ -647,12 +647,12 @@ class Sight(NamedTuple):
 
 
 @compiled
-def _seen(value: float, largest: float) -> np.float32:
+def clipped(value: float, largest: float) -> np.float32:
     return np.float32(min(max(value, -largest), largest))
 
 
 @compiled
-def _turned(row: int, rows: int) -> int:
+def turned(row: int, rows: int) -> int:
     """A row before the first one is one at the end."""
     while row < 0:
         row += rows
@@ -701,20 +701,20 @@ def observe(
         now, first, scale = row[lane], limit_row[lane], token_scale[lane]
         if now < 0 or now >= rows or first < 0 or first >= rows:
             return ASTRAY
-        prompt, reserved, longest = _token_counts(f, now, scale)
+        prompt, reserved, longest = token_counts(f, now, scale)
         asked[0, lane], asked[1, lane] = f.batch[now], prompt
         asked[2, lane], asked[3, lane] = reserved, longest
-        attention_cost, overhead = _attention_cost(f, prompt + reserved), _overhead(f, prompt)
+        attention_cost, overhead = block_cost(f, prompt + reserved), overhead_bytes(f, prompt)
         dense = overhead + layers * attention_cost + layers * ffn_cost
         kv_bytes = layers * (attention_cost - f.sizes[ATTENTION])
         seen[lane, 0] = s.batch[now]
         seen[lane, 1], seen[lane, 2] = (
-            _seen(prompt / unit, largest),
-            _seen(reserved / unit, largest),
+            clipped(prompt / unit, largest),
+            clipped(reserved / unit, largest),
         )
         seen[lane, 3], seen[lane, 4] = (
-            _seen(longest / unit, largest),
-            _seen(kv_bytes / dense, largest),
+            clipped(longest / unit, largest),
+            clipped(kv_bytes / dense, largest),
         )
         place = 5
         start, left = first * seconds, ahead
@@ -731,25 +731,25 @@ def observe(
             place = _copy(seen, lane, place, s.limit, start, known * seconds)
         else:
             for earlier in range(known, 0, -1):
-                start = _turned(first - earlier, rows) * seconds
+                start = turned(first - earlier, rows) * seconds
                 place = _copy(seen, lane, place, s.limit, start, seconds)
         for earlier in range(back, 0, -1):
-            past = np.uint64(_turned(now - earlier, rows) if earlier <= known else now)
+            past = np.uint64(turned(now - earlier, rows) if earlier <= known else now)
             seen[lane, np.uint64(place)] = s.batch[past]
             prompt_then, reserved_then = (
-                _whole(f.prompt[past] * scale),
-                _whole(f.reserved[past] * scale),
+                nearest(f.prompt[past] * scale),
+                nearest(f.reserved[past] * scale),
             )
-            seen[lane, np.uint64(place + 1)] = _seen(prompt_then / unit, largest)
-            seen[lane, np.uint64(place + 2)] = _seen(reserved_then / unit, largest)
+            seen[lane, np.uint64(place + 1)] = clipped(prompt_then / unit, largest)
+            seen[lane, np.uint64(place + 2)] = clipped(reserved_then / unit, largest)
             place += 3
         for block in range(blocks):
             seen[lane, np.uint64(place + block)] = np.float32(loaded[lane, block])
         place += blocks
         pack(loaded, lane, key)
-        attention, ffn = _counts(key)
+        attention, ffn = counts_of(key)
         limit = f.limit_bytes[first, 0]
         used = overhead + attention * attention_cost + ffn * ffn_cost
-        seen[lane, place] = _seen((limit - dense - f.sizes[MARGIN]) / card, largest)
-        seen[lane, place + 1] = _seen((limit - used - f.sizes[MARGIN]) / card, largest)
+        seen[lane, place] = clipped((limit - dense - f.sizes[MARGIN]) / card, largest)
+        seen[lane, place + 1] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)
     return DONE

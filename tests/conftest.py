@@ -106,6 +106,16 @@ def toy_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
         yield story
 
 
+@pytest.fixture(scope="module")
+def one_pairing(toy_story: Scenario) -> Iterator[Scenario]:
+    """The toy scenario under another name and in one pairing: a user's policy has a process for each."""
+    story = replace(toy_story, name="single", offsets=1)
+    listed = tuple(sorted((*catalogue.shipped(), story), key=catalogue.place))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "shipped", lambda: listed)
+        yield story
+
+
 @pytest.fixture
 def other_table() -> Callable[..., AbstractContextManager[Any]]:
     """Loads other tables for some names, for as long as the context lasts."""

@@ -16,10 +16,23 @@ def compiled(function: Function) -> Function:
     and no other: compiled functions call only those of their own file, and take constants of elsewhere
     as arguments.
     """
+    return _kept(function)
+
+
+def inner(function: Function) -> Function:
+    """The same for a function that only compiled ones call: Python cannot.
+
+    Its way in from Python would unpack every array of its arguments, and takes longer to compile than
+    the function itself where these are records of many arrays.
+    """
+    return _kept(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _kept(function: Function, **options: bool) -> Function:
     found: Any
     try:
-        found = njit(cache=True)(function)
+        found = njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to keep it
-        found = njit(function)
+        found = njit(**options)(function)
     compiled_function: Function = found
     return compiled_function

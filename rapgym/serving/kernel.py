@@ -7,9 +7,9 @@ one `Lane`; nothing is allocated while it runs.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.files.compiled import compiled, inner
 from rapgym.serving.card import ATTENTION, FFN, Card
 from rapgym.serving.cost import Deadlines, Harm
 from rapgym.serving.engine import DROP
@@ -89,34 +89,34 @@ class Lane(NamedTuple):
 # Memory and blocks
 
 
-@njit(cache=True)
+@inner
 def _token_bytes(w: World, attention: int) -> int:
     return (w.sizes[4] - attention) * w.sizes[2]
 
 
-@njit(cache=True)
+@inner
 def _weight_bytes(w: World, attention: int, ffn: int) -> int:
     return (w.sizes[4] - attention) * w.sizes[0] + (w.sizes[4] - ffn) * w.sizes[1]
 
 
-@njit(cache=True)
+@inner
 def _used_bytes(w: World, attention: int, ffn: int, tokens: int) -> int:
     weights = _weight_bytes(w, attention, ffn)
     return w.sizes[3] + weights + tokens * _token_bytes(w, attention)
 
 
-@njit(cache=True)
+@inner
 def _limit(w: World, now_s: float) -> int:
     return w.limit_bytes[min(int(now_s), len(w.limit_bytes) - 1)]
 
 
-@njit(cache=True)
+@inner
 def _fits(w: World, lane: Lane, attention: int, ffn: int) -> bool:
     taken = (lane.counts[PAGES_USED] + w.rules[3]) * w.rules[2]
     return _used_bytes(w, attention, ffn, taken) <= _limit(w, lane.number[NOW_S])
 
 
-@njit(cache=True)
+@inner
 def _held(lane: Lane) -> tuple[int, int]:
     loading = lane.counts[LOADING]
     return (
@@ -125,7 +125,7 @@ def _held(lane: Lane) -> tuple[int, int]:
     )
 
 
-@njit(cache=True)
+@inner
 def _preempt_until_it_fits(w: World, lane: Lane) -> None:
     count = lane.counts
     while count[RUNNING] and not _fits(w, lane, count[ATTENTION_DROPPED], count[FFN_DROPPED]):
@@ -133,7 +133,7 @@ def _preempt_until_it_fits(w: World, lane: Lane) -> None:
         _preempt(w, lane)
 
 
-@njit(cache=True)
+@inner
 def _drop_until_it_fits(w: World, lane: Lane) -> None:
     count, (attentions, ffns) = lane.counts, w.goes_next.shape
     while not _fits(w, lane, count[ATTENTION_DROPPED], count[FFN_DROPPED]):
@@ -146,7 +146,7 @@ def _drop_until_it_fits(w: World, lane: Lane) -> None:
             count[FFN_DROPPED] += 1
 
 
-@njit(cache=True)
+@inner
 def _answer_fall(w: World, lane: Lane, on_fall: int) -> None:
     count, (attentions, ffns) = lane.counts, w.goes_next.shape
     if _fits(w, lane, *_held(lane)):
@@ -162,7 +162,7 @@ def _answer_fall(w: World, lane: Lane, on_fall: int) -> None:
         _drop_until_it_fits(w, lane)
 
 
-@njit(cache=True)
+@inner
 def _begin_loading(w: World, lane: Lane, kind: int) -> bool:
     count = lane.counts
     attention = count[ATTENTION_DROPPED] - (kind == ATTENTION)
@@ -175,7 +175,7 @@ def _begin_loading(w: World, lane: Lane, kind: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@inner
 def _move_blocks(w: World, lane: Lane, attention: int, ffn: int) -> None:
     count = lane.counts
     if count[LOADING] != NEVER and lane.number[READY_S] <= lane.number[NOW_S]:
@@ -203,7 +203,7 @@ def _move_blocks(w: World, lane: Lane, attention: int, ffn: int) -> None:
 # Pages
 
 
-@njit(cache=True)
+@inner
 def _forget(lane: Lane, page: int) -> None:
     key = lane.key_of[page]
     if key != NEVER:
@@ -212,7 +212,7 @@ def _forget(lane: Lane, page: int) -> None:
             lane.page_of[key] = NEVER
 
 
-@njit(cache=True)
+@inner
 def _unlink(lane: Lane, page: int) -> None:
     count, before, after = lane.counts, lane.before[page], lane.after[page]
     if before == NEVER:
@@ -226,7 +226,7 @@ def _unlink(lane: Lane, page: int) -> None:
     count[PAGES_FREE] -= 1
 
 
-@njit(cache=True)
+@inner
 def _link_first(lane: Lane, page: int) -> None:
     count = lane.counts
     lane.before[page], lane.after[page] = NEVER, count[FREE_FIRST]
@@ -238,7 +238,7 @@ def _link_first(lane: Lane, page: int) -> None:
     count[PAGES_FREE] += 1
 
 
-@njit(cache=True)
+@inner
 def _link_last(lane: Lane, page: int) -> None:
     count = lane.counts
     lane.before[page], lane.after[page] = count[FREE_LAST], NEVER
@@ -250,7 +250,7 @@ def _link_last(lane: Lane, page: int) -> None:
     count[PAGES_FREE] += 1
 
 
-@njit(cache=True)
+@inner
 def _resize(w: World, lane: Lane, pages: int) -> None:
     count = lane.counts
     if not w.rules[5]:
@@ -271,7 +271,7 @@ def _resize(w: World, lane: Lane, pages: int) -> None:
         lane.after[page], count[SPARE] = count[SPARE], page
 
 
-@njit(cache=True)
+@inner
 def _take(w: World, lane: Lane, request: int, pages: int) -> None:
     """Give a request so many pages more."""
     count = lane.counts
@@ -289,7 +289,7 @@ def _take(w: World, lane: Lane, request: int, pages: int) -> None:
         lane.pages[request] += 1
 
 
-@njit(cache=True)
+@inner
 def _release(w: World, lane: Lane, request: int) -> None:
     """Take all its pages from a request."""
     count = lane.counts
@@ -306,14 +306,14 @@ def _release(w: World, lane: Lane, request: int) -> None:
     lane.pages[request] = 0
 
 
-@njit(cache=True)
+@inner
 def _key(w: World, request: int, index: int) -> int:
     while index < w.shared_pages[request]:
         request = w.begins_like[request]
     return w.first_key[request] + index
 
 
-@njit(cache=True)
+@inner
 def _hold_known(w: World, lane: Lane, request: int, known: int) -> None:
     """Let a request hold the first `known` of its pages, which others have computed."""
     for index in range(known):
@@ -329,7 +329,7 @@ def _hold_known(w: World, lane: Lane, request: int, known: int) -> None:
 # Requests
 
 
-@njit(cache=True)
+@inner
 def _arrive(w: World, lane: Lane) -> None:
     count = lane.counts
     while count[ARRIVED] < len(w.arrival_s) and w.arrival_s[count[ARRIVED]] <= lane.number[NOW_S]:
@@ -342,7 +342,7 @@ def _arrive(w: World, lane: Lane) -> None:
         count[ARRIVED] += 1
 
 
-@njit(cache=True)
+@inner
 def _leave(w: World, lane: Lane, place: int) -> None:
     count, request = lane.counts, lane.running[place]
     for later in range(place, count[RUNNING] - 1):
@@ -353,7 +353,7 @@ def _leave(w: World, lane: Lane, place: int) -> None:
     _release(w, lane, request)
 
 
-@njit(cache=True)
+@inner
 def _cancel(lane: Lane, request: int) -> None:
     count = lane.counts
     for ahead in range(count[FORMED]):
@@ -368,7 +368,7 @@ def _cancel(lane: Lane, request: int) -> None:
         lane.batch_size[slot] = kept
 
 
-@njit(cache=True)
+@inner
 def _preempt(w: World, lane: Lane) -> None:
     count = lane.counts
     request = lane.running[count[RUNNING] - 1]
@@ -382,7 +382,7 @@ def _preempt(w: World, lane: Lane) -> None:
     lane.preemptions[request] += 1
 
 
-@njit(cache=True)
+@inner
 def _shed(w: World, lane: Lane) -> None:
     """Give up what is late. Nothing is before `SHEDS_NEXT_S`, which spares the look at every request."""
     count, number, size = lane.counts, lane.number, len(lane.waiting)
@@ -415,7 +415,7 @@ def _shed(w: World, lane: Lane) -> None:
     number[SHEDS_NEXT_S] = next_s
 
 
-@njit(cache=True)
+@inner
 def _give_up(w: World, lane: Lane, request: int) -> None:
     lane.shed_s[request] = lane.number[NOW_S]
     lane.cost[request] += w.output[request] * w.rates[2]
@@ -425,12 +425,12 @@ def _give_up(w: World, lane: Lane, request: int) -> None:
 # Scheduling
 
 
-@njit(cache=True)
+@inner
 def _pages_for(rules: IntArray, tokens: int) -> int:
     return -(-tokens // rules[2])
 
 
-@njit(cache=True)
+@inner
 def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
     size, before = w.rules[2], lane.planned[request]
     planned = before + tokens
@@ -448,7 +448,7 @@ def _add(w: World, lane: Lane, slot: int, request: int, tokens: int) -> None:
                     lane.page_of[key] = page
 
 
-@njit(cache=True)
+@inner
 def _plan(
     target: IntArray, planned: IntArray, promised: IntArray, starts: IntArray, batch: IntArray,
     batch_size: IntArray, slot: int, request: int, tokens: int,
@@ -466,7 +466,7 @@ def _plan(
     batch_size[slot] = place + 1
 
 
-@njit(cache=True)
+@inner
 def _admit(w: World, lane: Lane, budget: int) -> int:
     count = lane.counts
     request, size = lane.waiting[count[WAITING_FIRST]], w.rules[2]
@@ -495,7 +495,7 @@ def _admit(w: World, lane: Lane, budget: int) -> int:
     return min(lane.target[request] - lane.planned[request], budget)
 
 
-@njit(cache=True)
+@inner
 def _form(w: World, lane: Lane, slot: int) -> bool:
     """Form a step in a slot; whether there is anything in it."""
     count, (attention, ffn) = lane.counts, _held(lane)
@@ -539,7 +539,7 @@ def _form(w: World, lane: Lane, slot: int) -> bool:
     return lane.batch_size[slot] > 0
 
 
-@njit(cache=True)
+@inner
 def _form_ahead(w: World, lane: Lane) -> None:
     if not _fits(w, lane, *_held(lane)):
         return
@@ -554,7 +554,7 @@ def _form_ahead(w: World, lane: Lane) -> None:
 # Steps
 
 
-@njit(cache=True)
+@inner
 def _execute(w: World, lane: Lane) -> None:
     count, number = lane.counts, lane.number
     slot = count[FORMED_FIRST]
@@ -597,7 +597,7 @@ def _execute(w: World, lane: Lane) -> None:
     count[STEP_TOKENS] += tokens
 
 
-@njit(cache=True)
+@inner
 def _charge(
     nll: FloatArray, history_share: FloatArray, rates: FloatArray, arrival_s: FloatArray,
     prompt: IntArray, lost_attention: IntArray, lost_ffn: IntArray, made: IntArray,
@@ -615,7 +615,7 @@ def _charge(
     made[request] = index + 1
 
 
-@njit(cache=True)
+@inner
 def _end(w: World, lane: Lane, request: int) -> None:
     """Let a request go whose last token is made."""
     lane.last_s[request] = lane.number[NOW_S]
@@ -628,7 +628,7 @@ def _end(w: World, lane: Lane, request: int) -> None:
         _forget_waiting(lane, request)
 
 
-@njit(cache=True)
+@inner
 def _forget_waiting(lane: Lane, request: int) -> None:
     """Take a request out of the queue: it was preempted while its last token was on its way."""
     count, size, kept = lane.counts, len(lane.waiting), 0
@@ -640,7 +640,7 @@ def _forget_waiting(lane: Lane, request: int) -> None:
     count[WAITING] = kept
 
 
-@njit(cache=True)
+@inner
 def _next_event_s(w: World, lane: Lane) -> float:
     now_s = lane.number[NOW_S]
     event_s = float(int(now_s) + 1)
@@ -652,14 +652,14 @@ def _next_event_s(w: World, lane: Lane) -> float:
     return event_s
 
 
-@njit(cache=True)
+@compiled
 def is_idle(w: World, lane: Lane) -> bool:
     """Whether every request that there is has left."""
     count = lane.counts
     return count[ARRIVED] == len(w.arrival_s) and not count[WAITING] and not count[RUNNING]
 
 
-@njit(cache=True)
+@compiled
 def run(w: World, lane: Lane, until_s: float, attention: int, ffn: int, on_fall: int) -> None:
     """Go on until then under a decision; a step that has begun by then ends."""
     number = lane.number

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.files.compiled import compiled
+from rapgym.files.compiled import compiled, inner
 
 WORD = 64  # blocks in one word of a key
 FULL = -1  # no room: `Lookup.make_room`, and ask again
@@ -157,7 +157,7 @@ class Scratch(NamedTuple):
     other: NDArray[np.uint64]  # [words]
 
 
-@compiled
+@inner
 def _ones(bits: np.uint64) -> int:
     bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
     bits = (bits & np.uint64(0x3333333333333333)) + (
@@ -167,7 +167,7 @@ def _ones(bits: np.uint64) -> int:
     return np.int64((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))  # type: ignore[return-value]
 
 
-@compiled
+@inner
 def _counts(key: NDArray[np.uint64]) -> tuple[int, int]:
     """How many attention and how many FFN blocks a set has: the even bits of its key, and the odd."""
     attention = ffn = 0
@@ -177,7 +177,7 @@ def _counts(key: NDArray[np.uint64]) -> tuple[int, int]:
     return attention, ffn
 
 
-@compiled
+@inner
 def _fit(
     sets: BoolArray, index: int, attention_cost: int, ffn_cost: int, excess: int,
     order: IntArray, went: IntArray,
@@ -204,7 +204,7 @@ def _fit(
     return excess
 
 
-@compiled
+@inner
 def _unload_refused(
     f: Facts, lanes: Lanes, lane: int, refused_from: int, taken: int, scratch: Scratch
 ) -> None:
@@ -231,7 +231,7 @@ def _unload_refused(
     _fit(stays, lane, attention_cost, ffn_cost, excess, f.last_first, scratch.went)
 
 
-@compiled
+@inner
 def _whole(value: float) -> float:
     """The nearest whole number, of two the even one: `np.rint`, without a call for what is usual."""
     if abs(value) < 2.0**51:
@@ -239,7 +239,7 @@ def _whole(value: float) -> float:
     return np.rint(value)
 
 
-@compiled
+@inner
 def _token_counts(f: Facts, row: int, scale: float) -> tuple[int, int, int]:
     """Prompt, reserved and longest tokens of a row, scaled."""
     return (  # type: ignore[return-value]
@@ -249,19 +249,19 @@ def _token_counts(f: Facts, row: int, scale: float) -> tuple[int, int, int]:
     )
 
 
-@compiled
+@inner
 def _attention_cost(f: Facts, tokens: int) -> int:
     """Weights and KV cache of one kept attention block, rounded up to the byte."""
     kv_bytes = -((-f.sizes[MODEL_KV] * tokens) // f.sizes[LAYERS])
     return f.sizes[ATTENTION] + kv_bytes
 
 
-@compiled
+@inner
 def _overhead(f: Facts, prompt: int) -> int:
     return f.sizes[FIXED] + np.int64(np.ceil(f.rates[ACTIVATION] * prompt))
 
 
-@compiled
+@inner
 def _shielded(
     f: Facts, sets: BoolArray, lane: int, attention_cost: int, room: int, source: int,
     strict: bool, scratch: Scratch,
@@ -586,7 +586,7 @@ def serve(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scrat
     return found
 
 
-@compiled
+@inner
 def _keys(sets: BoolArray, words: int) -> NDArray[np.uint64]:
     """The keys of kept sets: bool [K, N] -> uint64 [K, words]."""
     keys = np.empty((len(sets), words), np.uint64)
@@ -646,12 +646,12 @@ class Sight(NamedTuple):
     units: FloatArray  # bytes of the card, tokens of a unit, the largest that a feature can be
 
 
-@compiled
+@inner
 def _seen(value: float, largest: float) -> np.float32:
     return np.float32(min(max(value, -largest), largest))
 
 
-@compiled
+@inner
 def _turned(row: int, rows: int) -> int:
     """A row before the first one is one at the end."""
     while row < 0:
@@ -659,7 +659,7 @@ def _turned(row: int, rows: int) -> int:
     return row
 
 
-@compiled
+@inner
 def _copy(
     seen: NDArray[np.float32], lane: int, place: int, source: NDArray[np.float32], first: int,
     count: int,

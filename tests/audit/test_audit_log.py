@@ -289,7 +289,9 @@ except AuditFailed as error:
 
 @pytest.mark.parametrize("there", [False, True])
 def test_a_read_only_folder_is_an_error_that_says_so(there: bool) -> None:
-    folder = Path(tempfile.mkdtemp())  # not below pytest's own, which other users cannot enter
+    folder = Path(
+        tempfile.mkdtemp(dir="/tmp")
+    )  # not below pytest's own, which other users cannot enter
     try:
         path = folder / "log.jsonl"
         if there:

@@ -64,9 +64,7 @@ def _toy_settings(toy_story: Scenario, one_pairing: Scenario) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def benched(
-    toy_story: Scenario, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Results]:
+def benched(toy_story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     """One bench for every test that only reads it."""
     out = tmp_path_factory.mktemp("bench") / "bench.csv.gz"
     return out, bench_run.run([toy_story], NAMES, out, summary=scoreboard.summed_up, quiet=True)

@@ -17,9 +17,9 @@ def twice(value):
 """
 
 
-def module_of(folder: Path) -> Any:
+def module_of(folder: Path, source: str = SOURCE) -> Any:
     path = folder / "doubled.py"
-    path.write_text(SOURCE)
+    path.write_text(source)
     spec = importlib.util.spec_from_file_location("doubled", path)
     assert spec is not None
     assert spec.loader is not None
@@ -67,3 +67,20 @@ def test_where_nothing_can_be_written_it_is_compiled_anew(
         monkeypatch.setattr(locator, "ensure_cache_path", read_only)
     assert module_of(installed).twice(3) == 6
     assert not kept_in(installed.parent)
+
+
+def test_what_only_compiled_functions_call_has_no_way_in_from_python(installed: Path) -> None:
+    source = SOURCE.replace("import compiled", "import compiled, inner").replace(
+        "@compiled\ndef twice(value):", "@inner\ndef _sum(value):\n    return value + value\n\n\n"
+        "@compiled\ndef twice(value):",
+    ).replace("2 * value", "_sum(value)")  # fmt: skip
+    module = module_of(installed, source)
+    assert module.twice(3) == 6
+
+    def ways_in(function: Any) -> list[str]:
+        library = function.overloads[function.signatures[0]].library
+        names = [each.name for each in library.get_defined_functions()]
+        return [name for name in names if "cpython" in name]
+
+    assert ways_in(module.twice)
+    assert ways_in(module._sum) == []

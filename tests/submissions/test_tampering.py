@@ -198,7 +198,7 @@ def not_a_number(files: Files) -> Files:
 OTHER = "0" * 64
 # What is done to the files; and words of the sentence that refuses it.
 FORGED: dict[str, tuple[Callable[[Files], Files], str]] = {
-    "a cheaper row": (lambda f: with_cell(f, cheaper), "of column test_quality: mine on toy"),
+    "a cheaper row": (lambda f: with_cell(f, cheaper), "of column test_quality: mine on single-v0"),
     "another proposal": (lambda f: with_cell(f, other_proposal), "does not replay"),
     "dropped rows": (lambda f: with_rows(f, shorter), "rows, not"),
     "a dropped seed": (

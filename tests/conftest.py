@@ -56,7 +56,9 @@ def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("TMPDIR", str(folder))
         patch.setattr(tempfile, "tempdir", str(folder))
         yield
-    assert [path.name for path in folder.iterdir()] == []
+    # The user's cache of torch lies among temporary files by its own choice.
+    left = [path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_")]
+    assert left == []
 
 
 @pytest.fixture

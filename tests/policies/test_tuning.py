@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_baselines import told_of_influence
+from influence import told_of_influence
 
 from rapgym import cli
 from rapgym.arrays import FloatArray

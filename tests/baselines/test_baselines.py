@@ -147,9 +147,9 @@ def test_the_frontier_holds_the_best_set_for_any_memory() -> None:
     ids=["refused", "repaired"],
 )  # fmt: skip
 def test_the_best_static_set_is_the_best_on_train(
-    form: type[StaticRepaired], tune: Callable[[Briefing], Any], never: Reason, toy_story: Scenario
+    form: type[StaticRepaired], tune: Callable[[Briefing], Any], never: Reason, one_pairing: Scenario
 ) -> None:
-    told = briefing(toy_story)
+    told = briefing(one_pairing)
     found = tune(told)
     cost = {
         blocks.key(kept): rollout_tuning.train_cost(partial(form, blocks.key(kept)), told)
@@ -158,7 +158,7 @@ def test_the_best_static_set_is_the_best_on_train(
     }
     # Of the grid and the joint order's prefixes, which in the toy world hold a best set.
     assert cost[found["kept"]] == pytest.approx(min(cost.values()))
-    log = rollout.run(partial(form, **found), toy_story, "train", told)
+    log = rollout.run(partial(form, **found), one_pairing, "train", told)
     assert (log.reason != never).all()
 
 

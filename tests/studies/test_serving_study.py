@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from serving_bench import few_settings
 
 from rapgym.bench.serving import cells, score
 from rapgym.policies.serve_rules import Fixed
@@ -45,7 +46,8 @@ def test_a_scenario_is_studied_as_its_parts_say(
     monkeypatch.setattr(serve_search, "SEARCHES", (Search(10, 5, 2, 2),))
     monkeypatch.setattr(cells, "SEARCH_PARTS", 1)
     monkeypatch.setattr(cells, "SEARCH_S", 60)
-    entry = serving.studied(serving_story, searches=True)
+    with few_settings():
+        entry = serving.studied(serving_story, searches=True)
     world, told = serving_worlds.scoring_world(serving_story), serve_briefing(serving_story)
     engine = play(Fixed, world, world.pieces, told)
     rules = entry["rules"]

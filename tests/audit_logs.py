@@ -10,13 +10,16 @@ import numpy as np
 from toy_world import lanes_at, toy_rows, toy_world
 
 from rapgym.audit import chain
+from rapgym.audit import entry as audit_entry
 from rapgym.audit import read as audit_read
 from rapgym.audit.context import AuditContext
+from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
 from rapgym.audit.read import Line
+from rapgym.audit.record import Record
 from rapgym.audit.step import AuditedStep
-from rapgym.world import simulator
-from rapgym.world.records import Outcome, State, World
+from rapgym.world import shield, simulator
+from rapgym.world.records import Demand, Outcome, State, World
 from rapgym.world.shield import Reason
 
 # The limit falls in mid-row in the second, third and fourth row; in the fourth not even the floor fits.
@@ -31,6 +34,25 @@ def context_of(world: World, **names: Any) -> AuditContext:
 
 
 CONTEXT = context_of(WORLD)
+
+
+def one(tokens: int = 3, limit: int = 480, **more: Any) -> Decisions:
+    """One decision of the toy world: everything is proposed."""
+    whole = [np.array([number]) for number in (1, tokens, 0, tokens)]
+    demand, limits = Demand(*whole), np.array([limit])
+    budget = CONTEXT.budget_bytes(limits, demand.prompt_tokens)
+    proposal, source, strict = (
+        np.ones((1, 6), dtype=bool),
+        np.array([Reason.POLICY]),
+        np.array([False]),
+    )
+    costs = CONTEXT.footprint.block_bytes(demand.tokens)
+    made = shield.decide(proposal, costs, budget, CONTEXT.order, source, strict)
+    return Decisions(demand, limits, budget, proposal, source, strict, made, **more)
+
+
+def records(path: Path) -> list[Record]:
+    return [audit_entry.record_of(line) for line in found(path) if line.kind == "decision"]
 
 
 def serve(log: AuditLog, rows: int = 10, lanes: int = 3, seed: int = 0,

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -45,6 +46,19 @@ def pytest_configure() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a file's tests put among temporary files, they and what they test take away again."""
+    folder: Path = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield
+    # The user's cache of torch lies among temporary files by its own choice.
+    left = [path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_")]
+    assert left == []
 
 
 @pytest.fixture
@@ -102,6 +116,16 @@ def toy_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     listed = tuple(sorted((*catalogue.shipped(), story), key=catalogue.place))
     with _tables(toy=toy_table.toy_table()) as patch:
         patch.setattr(shapes, "MODELS", (*shapes.MODELS, toy_world.MODEL))
+        patch.setattr(catalogue, "shipped", lambda: listed)
+        yield story
+
+
+@pytest.fixture(scope="module")
+def one_pairing(toy_story: Scenario) -> Iterator[Scenario]:
+    """The toy scenario under another name and in one pairing: a user's policy has a process for each."""
+    story = replace(toy_story, name="single", offsets=1)
+    listed = tuple(sorted((*catalogue.shipped(), story), key=catalogue.place))
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalogue, "shipped", lambda: listed)
         yield story
 

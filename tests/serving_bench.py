@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rapgym.bench.serving import cells
 from rapgym.policies import serve_rules
+from rapgym.policies.serving import ServeBriefing
 from rapgym.rollout import serve_search
 from rapgym.rollout.serve_search import Search
 from rapgym.scenarios import serving
@@ -44,6 +46,27 @@ def benched(story: ServeScenario) -> Iterator[None]:
         for name, settings in few.items():
             whole = {key: np.asarray(value) for key, value in settings.items()}
             patch.setitem(serve_rules.RULES, name, replace(serve_rules.RULES[name], tried=whole))
-        cells.tuned.cache_clear()
+        forget_settings()
         yield
+    forget_settings()
+
+
+def forget_settings() -> None:
+    """Let rules be tuned anew."""
     cells.tuned.cache_clear()
+    cells.tuned_patience.cache_clear()
+
+
+@contextmanager
+def few_settings() -> Iterator[None]:
+    """While this lasts, tuning tries one in nine of the settings of each rule."""
+    every = serve_rules.settings_of
+
+    def some(name: str, briefing: ServeBriefing) -> dict[str, Any]:
+        return {key: values[::9] for key, values in every(name, briefing).items()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve_rules, "settings_of", some)
+        forget_settings()
+        yield
+    forget_settings()

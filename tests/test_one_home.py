@@ -151,12 +151,17 @@ RULES = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.Module]:
+    return {path: ast.parse(file.read_text()) for path, file in MODULES.items()}
+
+
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_stands_in_its_home_alone(name: str) -> None:
+def test_a_rule_stands_in_its_home_alone(name: str, trees: dict[str, ast.Module]) -> None:
     rule = RULES[name]
     spelled = {
-        path: [node.lineno for node in rule.spelled(ast.parse(file.read_text()))]  # type: ignore[attr-defined]
-        for path, file in MODULES.items()
+        path: [node.lineno for node in rule.spelled(tree)]  # type: ignore[attr-defined]
+        for path, tree in trees.items()
     }
     found = {path: lines for path, lines in spelled.items() if lines}
     strays = {path: found[path] for path in found if path not in (*rule.homes, INDEPENDENT)}

@@ -181,6 +181,7 @@ def test_every_example_runs(
             why = f"{package} is not installed: pip install 'rapgym[{extra}]'"
             pytest.importorskip(package, reason=why)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path / "logs"))  # else a folder among temporary files
     found: dict[str, Any] = {}
     exec(code, found)
     assert "over" not in found or found["over"]

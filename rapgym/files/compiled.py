@@ -15,6 +15,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 LOOSE = {"reassoc", "contract", "nsz"}
 
 
+# No way in from Python, nor from C.
+WITHIN = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
 def compiled(function: Function) -> Function:
     """Compile a function when it is first called, and keep that for other processes.
 
@@ -26,6 +30,15 @@ def compiled(function: Function) -> Function:
     return _kept(function, {})
 
 
+def inner(function: Function) -> Function:
+    """The same for a function that only compiled ones call: Python cannot.
+
+    Its way in from Python would unpack every array of its arguments, and takes longer to compile than
+    the function itself where these are records of many arrays.
+    """
+    return _kept(function, WITHIN)
+
+
 def uncounted(function: Function) -> Function:
     """The same for a function that allocates nothing: who holds its arrays is not counted meanwhile.
 
@@ -35,12 +48,17 @@ def uncounted(function: Function) -> Function:
     return _kept(function, _known(_nrt=False))
 
 
+def uncounted_inner(function: Function) -> Function:
+    """An `inner` one that allocates nothing: see `uncounted`."""
+    return _kept(function, _known(_nrt=False) | WITHIN)
+
+
 def inlined(function: Function) -> Function:
-    """The same, copied into each of its callers: a record of fifty arrays is not handed on.
+    """An `uncounted_inner` one, copied into each of its callers: a record of fifty arrays is not handed on.
 
     For what is called often and from few places: a caller takes longer to compile with each copy.
     """
-    return _kept(function, _known(_nrt=False, forceinline=True))
+    return _kept(function, _known(_nrt=False, forceinline=True) | WITHIN)
 
 
 def resting_on(

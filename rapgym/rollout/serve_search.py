@@ -7,9 +7,9 @@ policy may beat it. Several are run, and the least counts.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from rapgym.arrays import FloatArray, IntArray
+from rapgym.files.compiled import compiled
 from rapgym.policies.serving import ServeBriefing
 from rapgym.serving import kernel
 from rapgym.serving.engine import DROP, PREEMPT
@@ -43,7 +43,7 @@ class Search:
 SEARCHES = (Search(15, 3, 5, 7), Search(30, 5, 5, 7), Search(60, 10, 5, 7))
 
 
-@njit(cache=True)
+@compiled
 def _worth(w: World, lane: Lane, first: int) -> float:
     """Cost so far of requests from `first` on, and of tokens that are late already and not made."""
     now_s, rates, total = lane.number[kernel.NOW_S], w.rates, 0.0
@@ -60,7 +60,7 @@ def _worth(w: World, lane: Lane, first: int) -> float:
     return total
 
 
-@njit(cache=True)
+@compiled
 def _first_open(w: World, lane: Lane, first: int) -> int:
     """The first request, from `first` on, that is neither served nor shed."""
     while first < lane.counts[kernel.ARRIVED] and (

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numba.typed import List
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.files import checked, places
+from rapgym.files.compiled import compiled, inner
 from rapgym.serving import kernel, sight
 from rapgym.serving.card import ATTENTION, FFN
 from rapgym.serving.kernel import Lane, World
@@ -72,7 +72,7 @@ def book_of(world: ServeWorld, part: Part, requests: int) -> Book:
 # Accounts
 
 
-@njit(cache=True)
+@inner
 def _account(w: World, lane: Lane, book: Book, row: FloatArray) -> None:
     """Charge what has been delivered or shed since the last call, and say how the engine stands."""
     count, before = lane.counts, book.counts
@@ -117,7 +117,7 @@ def _account(w: World, lane: Lane, book: Book, row: FloatArray) -> None:
     row[NOW] = lane.number[kernel.NOW_S]
 
 
-@njit(cache=True)
+@inner
 def _charge_lost(w: World, lane: Lane, book: Book, row: FloatArray) -> None:
     """Tokens that nobody will get cost C: the engine could not serve them on."""
     for request in range(book.first[0], len(w.arrival_s)):
@@ -132,7 +132,7 @@ def _charge_lost(w: World, lane: Lane, book: Book, row: FloatArray) -> None:
 # Observations
 
 
-@njit(cache=True)
+@inner
 def _limit_before(w: World, book: Book, second: int) -> int:
     """The limit in the second before."""
     if not second:
@@ -140,7 +140,7 @@ def _limit_before(w: World, book: Book, second: int) -> int:
     return w.limit_bytes[min(second, len(w.limit_bytes)) - 1]
 
 
-@njit(cache=True)
+@inner
 def _observe(w: World, lane: Lane, book: Book, row: FloatArray, seen: FloatArray) -> None:
     """Write what a policy sees into `seen`, float32 [O]; `row` is the record of the last second."""
     second, count, units = book.second[0], lane.counts, book.units
@@ -207,7 +207,7 @@ def _observe(w: World, lane: Lane, book: Book, row: FloatArray, seen: FloatArray
         seen[each] = min(max(seen[each], 0.0), HIGHEST[each])
 
 
-@njit(cache=True)
+@inner
 def _free_tokens(w: World, lane: Lane, book: Book) -> int:
     """Tokens of the pages that are free under the limit of the second before."""
     count, layers = lane.counts, w.sizes[4]
@@ -222,22 +222,22 @@ def _free_tokens(w: World, lane: Lane, book: Book) -> int:
 # Lanes together
 
 
-@njit(cache=True)
+@compiled
 def _listed(world: World, lane: Lane, book: Book) -> Any:
     return List([(world, lane, book)])
 
 
-@njit(cache=True)
+@compiled
 def _add(lanes: Any, world: World, lane: Lane, book: Book) -> None:
     lanes.append((world, lane, book))
 
 
-@njit(cache=True)
+@compiled
 def _put(lanes: Any, place: int, world: World, lane: Lane, book: Book) -> None:
     lanes[place] = (world, lane, book)
 
 
-@njit(cache=True)
+@compiled
 def _look(lanes: Any, which: BoolArray, record: FloatArray, seen: FloatArray) -> None:
     for place in range(len(lanes)):
         if which[place]:
@@ -261,7 +261,7 @@ def _loop(source: int) -> Callable[..., None]:
     older engine is not taken.
     """
 
-    @njit(cache=True)
+    @compiled
     def advance(
         lanes: Any, actions: IntArray, acting: BoolArray, record: FloatArray, seen: FloatArray
     ) -> None:
@@ -281,8 +281,7 @@ def _loop(source: int) -> Callable[..., None]:
                 _charge_lost(world, lane, book, record[place])
             _observe(world, lane, book, record[place], seen[place])
 
-    compiled: Callable[..., None] = advance
-    return compiled
+    return advance
 
 
 _SOURCE = places.PACKAGE / "serving" / "kernel.py"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.files.compiled import inlined, uncounted
+from rapgym.files.compiled import inlined, uncounted, uncounted_inner
 from rapgym.serving.card import ATTENTION, FFN, Card
 from rapgym.serving.cost import Deadlines, Harm
 from rapgym.serving.engine import DROP
@@ -130,7 +130,7 @@ def _held(lane: Lane) -> tuple[int, int]:
     )
 
 
-@uncounted
+@uncounted_inner
 def _preempt_until_it_fits(w: World, lane: Lane) -> None:
     count = lane.counts
     while count[RUNNING] and not _fits(w, lane, count[ATTENTION_DROPPED], count[FFN_DROPPED]):
@@ -138,7 +138,7 @@ def _preempt_until_it_fits(w: World, lane: Lane) -> None:
         _preempt(w, lane)
 
 
-@uncounted
+@uncounted_inner
 def _drop_until_it_fits(w: World, lane: Lane) -> None:
     count, (attentions, ffns) = lane.counts, w.goes_next.shape
     while not _fits(w, lane, count[ATTENTION_DROPPED], count[FFN_DROPPED]):
@@ -167,7 +167,7 @@ def _answer_fall(w: World, lane: Lane, on_fall: int) -> None:
         _drop_until_it_fits(w, lane)
 
 
-@uncounted
+@uncounted_inner
 def _begin_loading(w: World, lane: Lane, kind: int) -> bool:
     count = lane.counts
     attention = count[ATTENTION_DROPPED] - (kind == ATTENTION)
@@ -208,7 +208,7 @@ def _move_blocks(w: World, lane: Lane, attention: int, ffn: int) -> None:
 # Pages
 
 
-@uncounted
+@uncounted_inner
 def _forget(lane: Lane, page: int) -> None:
     key = lane.key_of[page]
     if key != NEVER:
@@ -217,7 +217,7 @@ def _forget(lane: Lane, page: int) -> None:
             lane.page_of[key] = NEVER
 
 
-@uncounted
+@uncounted_inner
 def _unlink(lane: Lane, page: int) -> None:
     count, before, after = lane.counts, lane.before[page], lane.after[page]
     if before == NEVER:
@@ -231,7 +231,7 @@ def _unlink(lane: Lane, page: int) -> None:
     count[PAGES_FREE] -= 1
 
 
-@uncounted
+@uncounted_inner
 def _link_first(lane: Lane, page: int) -> None:
     count = lane.counts
     lane.before[page], lane.after[page] = NEVER, count[FREE_FIRST]
@@ -243,7 +243,7 @@ def _link_first(lane: Lane, page: int) -> None:
     count[PAGES_FREE] += 1
 
 
-@uncounted
+@uncounted_inner
 def _link_last(lane: Lane, page: int) -> None:
     count = lane.counts
     lane.before[page], lane.after[page] = count[FREE_LAST], NEVER
@@ -311,14 +311,14 @@ def _release(w: World, lane: Lane, request: int) -> None:
     lane.pages[request] = 0
 
 
-@uncounted
+@uncounted_inner
 def _key(w: World, request: int, index: int) -> int:
     while index < w.shared_pages[request]:
         request = w.begins_like[request]
     return w.first_key[request] + index
 
 
-@uncounted
+@uncounted_inner
 def _hold_known(w: World, lane: Lane, request: int, known: int) -> None:
     """Let a request hold the first `known` of its pages, which others have computed."""
     for index in range(known):
@@ -358,7 +358,7 @@ def _leave(w: World, lane: Lane, place: int) -> None:
     _release(w, lane, request)
 
 
-@uncounted
+@uncounted_inner
 def _cancel(lane: Lane, request: int) -> None:
     count = lane.counts
     for ahead in range(count[FORMED]):
@@ -374,7 +374,7 @@ def _cancel(lane: Lane, request: int) -> None:
         lane.batch_size[slot] = kept
 
 
-@uncounted
+@uncounted_inner
 def _preempt(w: World, lane: Lane) -> None:
     count = lane.counts
     request = lane.running[count[RUNNING] - 1]
@@ -421,7 +421,7 @@ def _shed(w: World, lane: Lane) -> None:
     number[SHEDS_NEXT_S] = next_s
 
 
-@uncounted
+@uncounted_inner
 def _give_up(w: World, lane: Lane, request: int) -> None:
     lane.shed_s[request] = lane.number[NOW_S]
     lane.cost[request] += w.output[request] * w.rates[2]
@@ -633,7 +633,7 @@ def _end(w: World, lane: Lane, request: int) -> None:
         _forget_waiting(lane, request)
 
 
-@uncounted
+@uncounted_inner
 def _forget_waiting(lane: Lane, request: int) -> None:
     """Take a request out of the queue: it was preempted while its last token was on its way."""
     count, size, kept = lane.counts, len(lane.waiting), 0

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.files.compiled import compiled
+from rapgym.files.compiled import compiled, inner
 
 WORD = 64  # blocks in one word of a key
 FULL = -1  # no room: `Lookup.make_room`, and ask again
@@ -177,7 +177,7 @@ def counts_of(key: NDArray[np.uint64]) -> tuple[int, int]:
     return attention, ffn
 
 
-@compiled
+@inner
 def _fit(
     sets: BoolArray, index: int, attention_cost: int, ffn_cost: int, excess: int,
     order: IntArray, went: IntArray,
@@ -204,7 +204,7 @@ def _fit(
     return excess
 
 
-@compiled
+@inner
 def _unload_refused(
     f: Facts, lanes: Lanes, lane: int, refused_from: int, taken: int, scratch: Scratch
 ) -> None:
@@ -261,7 +261,7 @@ def overhead_bytes(f: Facts, prompt: int) -> int:
     return f.sizes[FIXED] + np.int64(np.ceil(f.rates[ACTIVATION] * prompt))
 
 
-@compiled
+@inner
 def _shielded(
     f: Facts, sets: BoolArray, lane: int, attention_cost: int, room: int, source: int,
     strict: bool, scratch: Scratch,
@@ -586,7 +586,7 @@ def serve(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scrat
     return found
 
 
-@compiled
+@inner
 def _keys(sets: BoolArray, words: int) -> NDArray[np.uint64]:
     """The keys of kept sets: bool [K, N] -> uint64 [K, words]."""
     keys = np.empty((len(sets), words), np.uint64)
@@ -659,7 +659,7 @@ def turned(row: int, rows: int) -> int:
     return row
 
 
-@compiled
+@inner
 def _copy(
     seen: NDArray[np.float32], lane: int, place: int, source: NDArray[np.float32], first: int,
     count: int,

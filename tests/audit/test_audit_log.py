@@ -15,43 +15,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_logs import CONTEXT, WORLD, context_of, disk_full, faults, forged, found, serve, written
+from audit_logs import (
+    CONTEXT,
+    WORLD,
+    context_of,
+    disk_full,
+    faults,
+    forged,
+    found,
+    one,
+    records,
+    serve,
+    written,
+)  # fmt: skip
 from toy_world import lanes_at
 
-from rapgym.audit import entry as audit_entry
 from rapgym.audit import replay as audit_replay
 from rapgym.audit.chain import Head, kept_head
-from rapgym.audit.decisions import Decisions
 from rapgym.audit.log import AuditLog
-from rapgym.audit.record import Record
 from rapgym.audit.step import AuditedStep
 from rapgym.errors import AuditFailed, InvalidResult, InvalidSpec
 from rapgym.files import limits
 from rapgym.model import blocks
-from rapgym.world import shield, simulator
-from rapgym.world.records import Demand
-from rapgym.world.shield import Reason
+from rapgym.world import simulator
 
 TESTS = Path(__file__).parents[1]
-
-
-def one(tokens: int = 3, limit: int = 480, **more: Any) -> Decisions:
-    """One decision of the toy world: everything is proposed."""
-    whole = [np.array([number]) for number in (1, tokens, 0, tokens)]
-    demand, limits = Demand(*whole), np.array([limit])
-    budget = CONTEXT.budget_bytes(limits, demand.prompt_tokens)
-    proposal, source, strict = (
-        np.ones((1, 6), dtype=bool),
-        np.array([Reason.POLICY]),
-        np.array([False]),
-    )
-    costs = CONTEXT.footprint.block_bytes(demand.tokens)
-    made = shield.decide(proposal, costs, budget, CONTEXT.order, source, strict)
-    return Decisions(demand, limits, budget, proposal, source, strict, made, **more)
-
-
-def records(path: Path) -> list[Record]:
-    return [audit_entry.record_of(line) for line in found(path) if line.kind == "decision"]
 
 
 def test_a_record_is_what_was_decided(tmp_path: Path) -> None:
@@ -289,7 +277,9 @@ except AuditFailed as error:
 
 @pytest.mark.parametrize("there", [False, True])
 def test_a_read_only_folder_is_an_error_that_says_so(there: bool) -> None:
-    folder = Path(tempfile.mkdtemp())  # not below pytest's own, which other users cannot enter
+    folder = Path(
+        tempfile.mkdtemp(dir="/tmp")
+    )  # not below pytest's own, which other users cannot enter
     try:
         path = folder / "log.jsonl"
         if there:

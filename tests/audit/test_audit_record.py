@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_logs import CONTEXT, written
-from test_audit_log import one
+from audit_logs import CONTEXT, one, written
 
 from rapgym.audit import chain, record
 from rapgym.audit import decisions as audit_decisions
@@ -114,11 +113,10 @@ assert source.count(before) == 1
 record = importlib.util.module_from_spec(spec)
 sys.modules["rapgym.audit.record"] = record
 exec(compile(source.replace(before, after + before), spec.origin, "exec"), vars(record))
-sys.path[:0] = ["TESTS/audit", "TESTS"]
+sys.path.insert(0, "TESTS")
 
 import pytest
-from audit_logs import CONTEXT, forged
-from test_audit_log import one
+from audit_logs import CONTEXT, forged, one
 
 from rapgym.audit import entry, read
 from rapgym.audit.log import AuditLog

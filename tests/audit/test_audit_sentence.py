@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_logs import CONTEXT, WORLD, context_of, found, written
-from test_audit_log import one, records
+from audit_logs import CONTEXT, WORLD, context_of, found, one, records, written
 from toy_table import kept_without
 
 from rapgym.arrays import BoolArray

@@ -1,13 +1,14 @@
 """Baselines: what they propose by hand, and that careful ones propose what fits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import toy_world
+from influence import told_of_influence
 from numpy.typing import NDArray
 from toy_table import ALL_SETS, kept_without
 
@@ -33,7 +34,6 @@ from rapgym.errors import InvalidTable
 from rapgym.model import blocks
 from rapgym.policies.policy import Briefing, Policy, briefing
 from rapgym.policies.reference import FrontierLookup, frontier
-from rapgym.quality.columns import QualityColumns
 from rapgym.rollout import rollout
 from rapgym.rollout import tuning as rollout_tuning
 from rapgym.scenarios import catalogue, worlds
@@ -147,9 +147,12 @@ def test_the_frontier_holds_the_best_set_for_any_memory() -> None:
     ids=["refused", "repaired"],
 )  # fmt: skip
 def test_the_best_static_set_is_the_best_on_train(
-    form: type[StaticRepaired], tune: Callable[[Briefing], Any], never: Reason, toy_story: Scenario
+    form: type[StaticRepaired],
+    tune: Callable[[Briefing], Any],
+    never: Reason,
+    one_pairing: Scenario,
 ) -> None:
-    told = briefing(toy_story)
+    told = briefing(one_pairing)
     found = tune(told)
     cost = {
         blocks.key(kept): rollout_tuning.train_cost(partial(form, blocks.key(kept)), told)
@@ -158,7 +161,7 @@ def test_the_best_static_set_is_the_best_on_train(
     }
     # Of the grid and the joint order's prefixes, which in the toy world hold a best set.
     assert cost[found["kept"]] == pytest.approx(min(cost.values()))
-    log = rollout.run(partial(form, **found), toy_story, "train", told)
+    log = rollout.run(partial(form, **found), one_pairing, "train", told)
     assert (log.reason != never).all()
 
 
@@ -183,20 +186,6 @@ def test_both_forms_of_the_greedy_order_decide_alike(toy_story: Scenario) -> Non
     assert repaired.emergency.sum() > 0
     assert refused.emergency.sum() == 0
     assert refused.refused.sum() > repaired.refused.sum()
-
-
-@dataclass(frozen=True, eq=False)
-class WithInfluence(QualityColumns):
-    """Columns of a table that holds a block influence, or none."""
-
-    block_influence: FloatArray | None = None  # [L]
-
-
-def told_of_influence(told: Briefing, influence: list[float] | None) -> Briefing:
-    """The briefing, as a table with this influence gives it."""
-    held = {field.name: getattr(told.quality, field.name) for field in fields(told.quality)}
-    held["block_influence"] = None if influence is None else np.array(influence)
-    return replace(told, train=replace(told.train, quality=WithInfluence(**held)))
 
 
 def test_layers_go_whole_by_influence_and_those_with_a_floor_block_stay(

@@ -14,6 +14,7 @@ from learning_worlds import small_run, torch_network
 
 from rapgym.baselines import dqn
 from rapgym.learning import runs
+from rapgym.learning.sb3 import agents
 from rapgym.learning.sb3.masked_dqn import MaskedDQN, RowReplayBuffer
 from rapgym.learning.sb3.small_steps import SmallSteps, layout_of
 from rapgym.learning.sb3.vec_env import RapVecEnv
@@ -30,11 +31,13 @@ LANES = 40
 def model(toy_story: Scenario) -> MaskedDQN:
     env = RapVecEnv.make("RAP-v0", 4, scenario="toy", split="learn")
     where, floor = env.native.layout, env.native.lanes.world.floor
-    return MaskedDQN(
+    made = MaskedDQN(
         "MlpPolicy", env, device="cpu", seed=0, buffer_size=400, learning_starts=16, batch_size=16,
         train_freq=1, target_update_interval=4, so_far=where.slice_of("so_far"), droppable=~floor,
         row_discount=0.5, stop_share=0.3,
     )  # fmt: skip
+    agents.be_silent(made)
+    return made
 
 
 def test_only_legal_actions_are_taken(model: MaskedDQN, monkeypatch: pytest.MonkeyPatch) -> None:

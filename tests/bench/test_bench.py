@@ -1,9 +1,10 @@
 """The bench on the toy scenario: cells, resuming, results that replay, and scores from rows."""
 
+import copy
 import gzip
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,24 +46,35 @@ ALWAYS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _toy_settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings for the toy scenario, as `rapgym policies tune` would keep them."""
+@pytest.fixture(scope="module", autouse=True)
+def _toy_settings(toy_story: Scenario, one_pairing: Scenario) -> Iterator[None]:
+    """Settings for the toy scenarios, as `rapgym policies tune` would keep them."""
     kept: dict[str, dict[str, Any]] = {
         "static-best": {"kept": blocks.key(np.array([1, 1, 0, 1, 0, 0], dtype=bool))},
         "static-best-repaired": {"kept": blocks.key(np.array([1, 1, 1, 1, 0, 0], dtype=bool))},
         "frontier-margin": {"margin": 0.05},
     }
     found = {
-        policy: {toy_story.id: tuned(toy_story, settings)} for policy, settings in kept.items()
+        policy: {story.id: tuned(story, settings) for story in (toy_story, one_pairing)}
+        for policy, settings in kept.items()
     }
-    monkeypatch.setattr(registry, "tuned", lambda: found)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "tuned", lambda: found)
+        yield
+
+
+@pytest.fixture(scope="module")
+def benched(toy_story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    """One bench for every test that only reads it."""
+    out = tmp_path_factory.mktemp("bench") / "bench.csv.gz"
+    return out, bench_run.run([toy_story], NAMES, out, summary=scoreboard.summed_up, quiet=True)
 
 
 @pytest.fixture
-def finished(toy_story: Scenario, tmp_path: Path) -> tuple[Path, Results]:
-    out = tmp_path / "bench.csv.gz"
-    return out, bench_run.run([toy_story], NAMES, out, summary=scoreboard.summed_up, quiet=True)
+def finished(benched: tuple[Path, Results]) -> tuple[Path, Results]:
+    """A finished bench, with a header of the test's own: some change theirs."""
+    out, found = benched
+    return out, replace(found, header=copy.deepcopy(found.header))
 
 
 def test_bench_runs_what_it_is_asked_and_what_stands_beside_it(
@@ -424,16 +436,16 @@ def test_tuning_finds_what_trying_every_setting_on_train_finds(
 
 
 def test_a_users_policy_runs_by_its_name(
-    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_pairing: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
-    mine = entrants.entrant("mine:Mine").run(toy_story, 0)
+    mine = entrants.entrant("mine:Mine").run(one_pairing, 0)
     assert mine.about.isolation in ("confined", "open"), "in a process of its own"
-    keep_all = cells.policy_cell(toy_story, registry.entry("keep-all"), 0)
+    keep_all = cells.policy_cell(one_pairing, registry.entry("keep-all"), 0)
     assert (mine.log.kept == keep_all.log.kept).all()
     with pytest.raises(InvalidPolicy, match="cannot be loaded"):
-        entrants.entrant("mine:Yours").run(toy_story, 0)
+        entrants.entrant("mine:Yours").run(one_pairing, 0)
 
 
 def test_damaged_results_are_refused_in_one_sentence(
@@ -503,7 +515,7 @@ def test_no_policy_object_serves_two_pairings(toy_story: Scenario) -> None:
 
 
 def test_a_policy_that_raises_is_named_and_wins_nothing(
-    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_pairing: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken.py").write_text(
         "class Broken:\n"
@@ -511,7 +523,7 @@ def test_a_policy_that_raises_is_named_and_wins_nothing(
         "    def propose(self, observation, rng): return undefined\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    found = bench_run.run([toy_story], ["broken:Broken"], tmp_path / "out.csv.gz", quiet=True)
+    found = bench_run.run([one_pairing], ["broken:Broken"], tmp_path / "out.csv.gz", quiet=True)
     (entry,) = (e for e in scoreboard.entries(found) if e.policy == "broken:Broken")
     assert entry.fallback == 1
     assert not entry.tied_for_best
@@ -579,7 +591,7 @@ def test_parts_left_half_written_do_not_stop_the_end(toy_story: Scenario, tmp_pa
 
 
 def test_the_command_finds_a_policy_in_the_folder_where_it_is_typed(
-    toy_story: Scenario,
+    one_pairing: Scenario,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -587,7 +599,7 @@ def test_the_command_finds_a_policy_in_the_folder_where_it_is_typed(
     (tmp_path / "typed_here.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    ask = ["bench", "--quiet", "--json", "--jobs", "1", "--scenario", toy_story.name, "--policy"]
+    ask = ["bench", "--quiet", "--json", "--jobs", "1", "--scenario", one_pairing.name, "--policy"]
     assert cli.main([*ask, "typed_here:Mine"]) == 0
     assert "typed_here:Mine" in {entry["policy"] for entry in json.loads(capsys.readouterr().out)}
     assert cli.main([*ask, "not_here:Mine"]) == 2

@@ -53,17 +53,17 @@ def test_a_name_says_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_entrant_runs_its_cell_says_it_before_and_replays_it(
-    name: str, toy_story: Scenario
+    name: str, one_pairing: Scenario
 ) -> None:
     found = entrants.entrant(name)
-    (seed,) = found.seeds(toy_story, [3])
+    (seed,) = found.seeds(one_pairing, [3])
     assert seed == (3 if isinstance(found, PolicyEntrant | UserEntrant) else 0)
-    cell, facts = found.run(toy_story, seed), found.facts(toy_story, seed)
+    cell, facts = found.run(one_pairing, seed), found.facts(one_pairing, seed)
     assert (cell.about.policy, cell.about.seed) == (name, seed)
     assert len(found.implied) >= 3
     for field in found.implied:
         assert getattr(cell.about, field) == getattr(facts, field), field
-    again = found.again(toy_story, cell)
+    again = found.again(one_pairing, cell)
     assert (again.log.kept == cell.log.kept).all()
     assert np.array_equal(again.test_cost, cell.test_cost)
 

@@ -245,15 +245,15 @@ def test_a_folder_with_a_module_like_one_of_pythons_runs_nothing_before_it_is_co
 
 
 @pytest.fixture
-def _settings(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def _settings(one_pairing: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the toy scenario's static set needs, and no check of how hard it is."""
-    found = {toy_story.id: tuned(toy_story, {"kept": "fc"})}
+    found = {one_pairing.id: tuned(one_pairing, {"kept": "fc"})}
     monkeypatch.setattr(registry, "tuned", lambda: {"static-best-repaired": found})
 
 
 @pytest.mark.usefixtures("_settings")
 def test_a_policy_that_breaks_off_costs_the_others_nothing(
-    toy_story: Scenario,
+    one_pairing: Scenario,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -261,7 +261,7 @@ def test_a_policy_that_breaks_off_costs_the_others_nothing(
     good = module(tmp_path, "good", propose="print('[]'); os.write(1, b'[]')")
     bad = module(tmp_path, "bad", propose="os._exit(0)")
     monkeypatch.chdir(tmp_path)
-    ask = ["bench", "--quiet", "--json", "--jobs", "1", "--scenario", toy_story.name, "--out", "b.csv.gz"]  # fmt: skip
+    ask = ["bench", "--quiet", "--json", "--jobs", "1", "--scenario", one_pairing.name, "--out", "b.csv.gz"]  # fmt: skip
     assert cli.main([*ask, "--policy", good, "--policy", bad]) == 2
     told = capfd.readouterr()
     assert f"{bad} broke off" in told.err
@@ -277,7 +277,7 @@ def test_a_policy_that_breaks_off_costs_the_others_nothing(
 
 @pytest.mark.usefixtures("_settings")
 def test_a_cost_below_the_bound_is_refused(
-    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_pairing: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = cells.policy_cell
 
@@ -292,7 +292,7 @@ def test_a_cost_below_the_bound_is_refused(
 
     monkeypatch.setattr(cells, "policy_cell", forged)
     out = tmp_path / "b.csv.gz"
-    found = bench_run.run([toy_story], ["gsi"], out, quiet=True, summary=scoreboard.summed_up)
+    found = bench_run.run([one_pairing], ["gsi"], out, quiet=True, summary=scoreboard.summed_up)
     assert "gsi" not in {cell.about.policy for cell in found.cells}
     assert {*entrants.ALWAYS} == {cell.about.policy for cell in results.read(out).cells}
     with pytest.raises(InvalidResult, match=r"gsi costs .* less than the bound"):
@@ -300,26 +300,26 @@ def test_a_cost_below_the_bound_is_refused(
 
 
 def test_a_typo_is_told_before_anything_is_run(
-    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_pairing: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suitability, "check_all", lambda *_, **__: pytest.fail("ran"))
     with pytest.raises(InvalidPolicy, match="typo:Mine cannot be loaded"):
-        bench_run.run([toy_story], ["typo:Mine"], tmp_path / "b.csv.gz", quiet=True)
+        bench_run.run([one_pairing], ["typo:Mine"], tmp_path / "b.csv.gz", quiet=True)
 
 
 def test_of_a_process_that_ran_a_users_code_only_proposals_are_taken(
-    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_pairing: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where isolation was declined, a policy may write what it likes about its costs."""
     entry = entrants.entrant(module(tmp_path, "plain"), Terms(in_process=True, folders=(str(tmp_path),)))  # fmt: skip
-    honest = cells.user_cell(toy_story, entry.entry, 0, entry.terms)  # type: ignore[attr-defined]
+    honest = cells.user_cell(one_pairing, entry.entry, 0, entry.terms)  # type: ignore[attr-defined]
     assert honest.about.isolation == "none"
     cheap = dataclasses.replace(
         honest.log, stall=0 * honest.log.stall, kept_end=~honest.log.kept_end
     )
     forged = dataclasses.replace(honest, log=cheap, test_quality=0 * honest.test_quality)
     monkeypatch.setattr(alone, "run", lambda order, read: forged)
-    cell = entry.run(toy_story, 0)
+    cell = entry.run(one_pairing, 0)
     assert np.array_equal(cell.test_cost, honest.test_cost)
     assert np.array_equal(cell.log.kept_end, honest.log.kept_end)
     stands_in = np.full_like(honest.log.source, Reason.FALLBACK)
@@ -331,16 +331,16 @@ def test_of_a_process_that_ran_a_users_code_only_proposals_are_taken(
         ),
     )
     with pytest.raises(InvalidPolicy, match="what the reference policy proposed"):
-        entry.run(toy_story, 0)
+        entry.run(one_pairing, 0)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_process_without_isolation_that_leaves_no_cell_is_named(
-    fault: str, toy_story: Scenario, tmp_path: Path
+    fault: str, one_pairing: Scenario, tmp_path: Path
 ) -> None:
     target = module(tmp_path, f"alone_{fault}", load=FAULTS[fault][0])
     terms = Terms(in_process=True, folders=(str(tmp_path),))
     with pytest.raises(InvalidPolicy) as told:
-        entrants.entrant(target, terms).run(toy_story, 0)
+        entrants.entrant(target, terms).run(one_pairing, 0)
     assert target in str(told.value)
     assert FAULTS[fault][1] in str(told.value)

@@ -40,12 +40,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(toy_story: Scenario, folder: Path) -> Iterator[Results]:
-    kept = {toy_story.id: tuned(toy_story, {"kept": "fc"})}
+def found(one_pairing: Scenario, folder: Path) -> Iterator[Results]:
+    kept = {one_pairing.id: tuned(one_pairing, {"kept": "fc"})}
     out, terms = folder / "b.csv.gz", Terms(folders=(str(folder),))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "tuned", lambda: {"static-best-repaired": kept})
-        bench_run.run([toy_story], [WHO], out, summary=scoreboard.summed_up, quiet=True, terms=terms)  # fmt: skip
+        bench_run.run([one_pairing], [WHO], out, summary=scoreboard.summed_up, quiet=True, terms=terms)  # fmt: skip
         yield results.read(out)
 
 
@@ -105,14 +105,14 @@ def test_what_is_taken_as_it_stands_is_said(
 
 
 def test_a_finished_part_is_used_again_only_for_the_same_policy(
-    toy_story: Scenario, found: Results, tmp_path: Path
+    one_pairing: Scenario, found: Results, tmp_path: Path
 ) -> None:
     (tmp_path / "falters.py").write_text(FALTERS)
     (tmp_path / "weights.npz").write_bytes(b"one")
 
     def task(**more: Any) -> bench_run.Task:
         terms = Terms(folders=(str(tmp_path),), reads=(str(tmp_path / "weights.npz"),), **more)
-        return bench_run.Task(toy_story, entrants.entrant(WHO, terms), 0)
+        return bench_run.Task(one_pairing, entrants.entrant(WHO, terms), 0)
 
     origin = {name: found.header[name] for name in ("scenarios", "tables", "workloads")}
     part = tmp_path / "part.csv.gz"

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit_logs import CONTEXT, WORLD, context_of, disk_full, forged, written
-from test_audit_log import one, records
+from audit_logs import CONTEXT, WORLD, context_of, disk_full, forged, one, records, written
 
 from rapgym.audit.log import AuditLog
 from rapgym.audit.summary import moment, moment_us

@@ -4,11 +4,14 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import toy_world
 from report_pages import POLICIES
 
+from rapgym.bench import run as bench_run
+from rapgym.bench.results import Results
 from rapgym.cli import main
 from rapgym.policies import registry
 from rapgym.report import terminal
@@ -36,11 +39,22 @@ def test_what_a_bench_prints(
     ask = ["bench", "--quiet", "--jobs", "1", "--scenario", toy_story.name]
     ask += [part for name in POLICIES for part in ("--policy", name)]
 
+    ran, run = list[Results](), bench_run.run
+
+    def noted(*given: Any, **named: Any) -> Results:
+        ran.append(run(*given, **named))
+        return ran[-1]
+
+    monkeypatch.setattr(bench_run, "run", noted)
+
     def printed(*more: str) -> str:
         assert main([*ask, "--out", "b.csv.gz", "--force", *more]) == 0
         return capsys.readouterr().out
 
     text = printed()
+    # What is printed differs, not what is run.
+    (found,) = ran
+    monkeypatch.setattr(bench_run, "run", lambda *_, **__: found)
     assert max(map(len, text.splitlines())) <= terminal.WIDTH
     assert "\x1b" not in text, "a pipe has no colours"
     assert "This speaks of 1 scenario" in " ".join(text.rsplit("wrote b.csv.gz", 1)[1].split())

@@ -26,19 +26,30 @@ def sha256(path: Path) -> str:
 
 
 @pytest.fixture
-def _tuned(toy_story: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def _tuned(one_pairing: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of what is run beside every policy."""
     settings = {"kept": blocks.key(np.ones(6, dtype=bool))}
-    found = tuned(toy_story, settings)
-    monkeypatch.setattr(registry, "tuned", lambda: {"static-best-repaired": {toy_story.id: found}})
+    found = tuned(one_pairing, settings)
+    monkeypatch.setattr(
+        registry, "tuned", lambda: {"static-best-repaired": {one_pairing.id: found}}
+    )
 
 
 @pytest.mark.usefixtures("_tuned")
 def test_bench_numbers_its_default_file_and_refuses_one_that_is_named(
-    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    one_pairing: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ask = ["bench", "--jobs", "1", "--scenario", toy_story.name, "--policy", "keep-all", "--quiet"]
+    ask = [
+        "bench",
+        "--jobs",
+        "1",
+        "--scenario",
+        one_pairing.name,
+        "--policy",
+        "keep-all",
+        "--quiet",
+    ]
     for name in ("bench", "bench-1", "bench-2"):
         assert cli.main(ask) == 0
         assert f"wrote results/{name}.csv.gz; check it" in capsys.readouterr().out
@@ -55,7 +66,7 @@ def test_bench_numbers_its_default_file_and_refuses_one_that_is_named(
 
 @pytest.mark.usefixtures("_tuned")
 def test_bench_says_that_it_goes_on_with_what_was_left(
-    toy_story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    one_pairing: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     out = tmp_path / "bench.csv.gz"
 
@@ -63,11 +74,11 @@ def test_bench_says_that_it_goes_on_with_what_was_left(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        bench_run.run([toy_story], ["keep-all"], out, summary=stop, quiet=True)  # type: ignore[arg-type]
+        bench_run.run([one_pairing], ["keep-all"], out, summary=stop, quiet=True)  # type: ignore[arg-type]
     left = len(list(out.with_name("bench.csv.gz.parts").iterdir()))
     assert left > 1
     capsys.readouterr()
-    bench_run.run([toy_story], ["keep-all"], out)
+    bench_run.run([one_pairing], ["keep-all"], out)
     assert (
         f"goes on with {left} cells that a stopped run left in {out}.parts"
         in capsys.readouterr().err

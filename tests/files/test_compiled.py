@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba import njit
 from numba.core import caching, config
 from numba.core.errors import NumbaError
 
@@ -21,9 +22,9 @@ def twice(value):
 """
 
 
-def module_of(folder: Path) -> Any:
+def module_of(folder: Path, source: str = SOURCE) -> Any:
     path = folder / "doubled.py"
-    path.write_text(SOURCE)
+    path.write_text(source)
     spec = importlib.util.spec_from_file_location("doubled", path)
     assert spec is not None
     assert spec.loader is not None
@@ -90,8 +91,13 @@ def added_beside(numbers: Any) -> Any:
 
 
 def test_what_allocates_nothing_need_not_count_who_holds_its_arrays() -> None:
-    assert uncounted(added)(np.arange(4)) == 6
-    assert inlined(added)(np.arange(4)) == 6
+    within = inlined(added)
+
+    @njit
+    def outer(numbers: Any) -> Any:
+        return within(numbers)
+
+    assert uncounted(added)(np.arange(4)) == outer(np.arange(4)) == 6
     for way in (uncounted, inlined):
         with pytest.raises(NumbaError, match="NRT required"):
             way(added_aside)(np.arange(4))
@@ -100,3 +106,20 @@ def test_what_allocates_nothing_need_not_count_who_holds_its_arrays() -> None:
 def test_a_numba_that_knows_no_other_way_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rapgym.files.compiled.CPUTargetOptions", object)
     assert uncounted(added_beside)(np.arange(4)) == 6
+
+
+def test_what_only_compiled_functions_call_has_no_way_in_from_python(installed: Path) -> None:
+    source = SOURCE.replace("import compiled", "import compiled, inner").replace(
+        "@compiled\ndef twice(value):", "@inner\ndef _sum(value):\n    return value + value\n\n\n"
+        "@compiled\ndef twice(value):",
+    ).replace("2 * value", "_sum(value)")  # fmt: skip
+    module = module_of(installed, source)
+    assert module.twice(3) == 6
+
+    def ways_in(function: Any) -> list[str]:
+        library = function.overloads[function.signatures[0]].library
+        names = [each.name for each in library.get_defined_functions()]
+        return [name for name in names if "cpython" in name]
+
+    assert ways_in(module.twice)
+    assert ways_in(module._sum) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_baselines import told_of_influence
+from influence import told_of_influence
 
 from rapgym import cli
 from rapgym.arrays import FloatArray
@@ -41,6 +41,16 @@ def tuned_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(places, "TUNED", path)
     monkeypatch.setattr(registry, "tuned", read)
     return path
+
+
+@pytest.fixture(scope="module")
+def margin_tuned(toy_story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the file holds once the margin was tuned."""
+    path: Path = tmp_path_factory.mktemp("tuned") / places.TUNED.name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(places, "TUNED", path)
+        assert len([*tuning.tune(tuning.tasks([MARGIN], [toy_story], again=True))]) == 1
+    return path.read_text()
 
 
 @pytest.mark.parametrize("entry", POLICIES, ids=lambda entry: entry.name)
@@ -131,9 +141,10 @@ def test_each_split_is_tuned_and_read_for_itself(toy_story: Scenario, tuned_file
 
 @pytest.mark.parametrize("stale", [*basis.NAMES, "fit-2"])
 def test_what_is_tuned_is_left_until_its_basis_changes(
-    stale: str, toy_story: Scenario, tuned_file: Path
+    stale: str, toy_story: Scenario, tuned_file: Path, margin_tuned: str
 ) -> None:
-    assert len([*tuning.tune(tuning.tasks([MARGIN], [toy_story]))]) == 1
+    assert len(tuning.tasks([MARGIN], [toy_story])) == 1
+    tuned_file.write_text(margin_tuned)
     assert tuning.tasks([MARGIN], [toy_story]) == []
     assert len(tuning.tasks([MARGIN], [toy_story], again=True)) == 1
     kept = json.loads(tuned_file.read_text())
@@ -154,9 +165,9 @@ def test_what_is_tuned_is_left_until_its_basis_changes(
     ],
 )
 def test_settings_hold_for_the_numbers_that_they_were_tuned_with(
-    changes: dict[str, Any], same: bool, toy_story: Scenario, tuned_file: Path
+    changes: dict[str, Any], same: bool, toy_story: Scenario, tuned_file: Path, margin_tuned: str
 ) -> None:
-    [*tuning.tune(tuning.tasks([MARGIN], [toy_story]))]
+    tuned_file.write_text(margin_tuned)
     other = replace(toy_story, **changes)
     assert (basis.basis(other) == basis.basis(toy_story)) is same
     assert len(tuning.tasks([MARGIN], [other])) == (0 if same else 1)

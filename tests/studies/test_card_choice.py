@@ -1,6 +1,7 @@
 """The rule that chooses a scenario's card: by train alone, the middle of the cards that pass."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +20,22 @@ from rapgym.scenarios.story import GIB, Scenario
 from rapgym.studies import choice
 
 
-@pytest.fixture(autouse=True)
-def _formats(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _formats() -> Iterator[None]:
     """The toy table does not know what formats cost: a quarter of a nat."""
-    monkeypatch.setattr(
-        QualityTable, "format_nll", lambda table, form, *place: 0.0 if form == BF16 else 0.25
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            QualityTable, "format_nll", lambda table, form, *place: 0.0 if form == BF16 else 0.25
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def tried(toy_story: Scenario, _formats: None) -> tuple[dict[str, Any], set[str]]:
+    """How the toy scenario's card is judged, and what that opened."""
+    with heldout.only("train", heldout.WHOLE) as opened:
+        found = choice.tried(toy_story)
+    return found, {*opened}
 
 
 def entry(card: float, why_not: str | None = None) -> dict[str, Any]:
@@ -38,9 +49,10 @@ def test_the_middle_card_that_passes_is_taken_the_smaller_of_two() -> None:
     assert choice.chosen([entry(40, "too hard")]) is None
 
 
-def test_a_card_is_judged_by_train_alone(toy_story: Scenario) -> None:
-    with heldout.only("train", heldout.WHOLE) as opened:
-        found = choice.tried(toy_story)
+def test_a_card_is_judged_by_train_alone(
+    toy_story: Scenario, tried: tuple[dict[str, Any], set[str]]
+) -> None:
+    found, opened = tried
     assert opened == {"train", heldout.WHOLE}
     told = briefing(replace(toy_story, offsets=min(choice.PAIRINGS, toy_story.offsets)))
     lookup = tuning.train_cost(FrontierLookup, told)
@@ -58,10 +70,12 @@ def test_a_card_is_judged_by_train_alone(toy_story: Scenario) -> None:
     assert found["full_fits_seconds"] == pytest.approx(float(fits), abs=1e-6)
 
 
-def test_what_does_not_pass_says_why(toy_story: Scenario) -> None:
+def test_what_does_not_pass_says_why(
+    toy_story: Scenario, tried: tuple[dict[str, Any], set[str]]
+) -> None:
     ample = choice.tried(replace(toy_story, card_gib=10_000 / GIB))
     assert "too easy" in ample["why_not"]
-    found = choice.tried(toy_story)
+    found, _ = tried
     cheaper = [
         name for name, cost in found["costs"].items()
         if cost <= found["costs"]["frontier"] and name not in ("frontier", "keep-all")

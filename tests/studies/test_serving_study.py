@@ -1,11 +1,13 @@
 """The study of the serving engine, on the toy world."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from serving_bench import few_settings
 
 from rapgym.bench import origin
 from rapgym.bench.serving import cells, score
@@ -44,13 +46,15 @@ def test_an_interval_is_of_the_pooled_cost_and_of_pairs() -> None:
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One short search of one stretch, and three rules, patient ones beside them."""
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One short search of one stretch, and three rules with few settings, patient ones beside them."""
     monkeypatch.setattr(serve_search, "SEARCHES", (Search(10, 5, 2, 2),))
     monkeypatch.setattr(cells, "SEARCH_PARTS", 1)
     monkeypatch.setattr(cells, "SEARCH_S", 60)
     rules = {name: cells.KINDS[name] for name in (*cells.PATIENT.values(), *cells.PATIENT)}
     monkeypatch.setattr(cells, "KINDS", rules)
+    with few_settings():
+        yield
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class Mine:
 
 
 @pytest.fixture(scope="module")
-def folder(toy_story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(one_pairing: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: a package, a module that imports it, and results of both."""
     path: Path = tmp_path_factory.mktemp("users")
     (path / "own").mkdir()
@@ -42,11 +42,11 @@ def folder(toy_story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (path / "own" / "mine.py").write_text(MODULE)
     (path / "single.py").write_text(MODULE)
     (path / "notes.txt").write_text("not asked for")
-    tuned = {toy_story.id: toy_world.tuned(toy_story, {"kept": "fc"})}
+    tuned = {one_pairing.id: toy_world.tuned(one_pairing, {"kept": "fc"})}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "tuned", lambda: {"static-best-repaired": tuned})
         bench_run.run(
-            [toy_story], ["own.mine:Mine", "single:Mine", "keep-all"], path / "b.csv.gz",
+            [one_pairing], ["own.mine:Mine", "single:Mine", "keep-all"], path / "b.csv.gz",
             summary=scoreboard.summed_up, quiet=True, terms=Terms(folders=(str(path),)),
         )  # fmt: skip
     return path
@@ -109,7 +109,7 @@ def test_a_policy_that_has_changed_since_its_bench_is_not_packed(
     try:
         code, told = submit("--out", "changed.zip")
         assert code == 1
-        assert "this would be refused: mine on toy-v0 proposes something else" in told
+        assert "this would be refused: mine on single-v0 proposes something else" in told
         assert submit("--out", "changed.zip", "--quick")[0] == 0, "its rows replay"
     finally:
         more.write_text("KEPT = True\n")

@@ -62,13 +62,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def benched(toy_story: Scenario, folder: Path) -> Iterator[Results]:
-    tuned = {toy_story.id: toy_world.tuned(toy_story, {"kept": "fc"})}
+def benched(one_pairing: Scenario, folder: Path) -> Iterator[Results]:
+    tuned = {one_pairing.id: toy_world.tuned(one_pairing, {"kept": "fc"})}
     terms = Terms(folders=(str(folder),), reads=(str(folder / "dropped.txt"),))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "tuned", lambda: {"static-best-repaired": tuned})
         bench_run.run(
-            [toy_story], [WHO], folder / "b.csv.gz", seeds=(0, 1), summary=scoreboard.summed_up,
+            [one_pairing], [WHO], folder / "b.csv.gz", seeds=(0, 1), summary=scoreboard.summed_up,
             quiet=True, terms=terms,
         )  # fmt: skip
         yield results.read(folder / "b.csv.gz")
@@ -198,12 +198,12 @@ def not_a_number(files: Files) -> Files:
 OTHER = "0" * 64
 # What is done to the files; and words of the sentence that refuses it.
 FORGED: dict[str, tuple[Callable[[Files], Files], str]] = {
-    "a cheaper row": (lambda f: with_cell(f, cheaper), "of column test_quality: mine on toy"),
+    "a cheaper row": (lambda f: with_cell(f, cheaper), "of column test_quality: mine on single-v0"),
     "another proposal": (lambda f: with_cell(f, other_proposal), "does not replay"),
     "dropped rows": (lambda f: with_rows(f, shorter), "rows, not"),
     "a dropped seed": (
         lambda f: with_rows(f, lambda r: dataclasses.replace(r, cells=r.cells[:1])),
-        "mine, seed 1, on toy-v0 missing",
+        "mine, seed 1, on single-v0 missing",
     ),
     "a seed twice": (
         lambda f: with_rows(f, lambda r: dataclasses.replace(r, cells=(*r.cells, r.cells[0]))),
@@ -212,7 +212,7 @@ FORGED: dict[str, tuple[Callable[[Files], Files], str]] = {
     "a seed chosen of many": (lambda f: with_rows_header(f, seeds=[]), "names no seeds"),
     "rows of somebody else": (
         lambda f: with_cell(f, lambda c: described(c, policy="frontier")),
-        "frontier, seed 0, on toy-v0 added",
+        "frontier, seed 0, on single-v0 added",
     ),
     "rows of this process": (
         lambda f: with_cell(f, lambda c: described(c, isolation="none")), "--in-process",

@@ -63,6 +63,11 @@ def begin_round(model: Any, seed: int) -> None:
     model.env.seed(seed)
     model._last_obs = None
     model.action_space.seed(seed)
+    be_silent(model)
+
+
+def be_silent(model: Any) -> None:
+    """Log nothing: left to itself, a model makes a folder SB3-... among temporary files."""
     model.set_logger(Logger(None, []))
 
 

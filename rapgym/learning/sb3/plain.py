@@ -8,6 +8,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
 from rapgym.learning.saved import as_policy
+from rapgym.learning.sb3 import agents
 from rapgym.learning.sb3.vec_env import RapVecEnv
 from rapgym.policies.policy import Policy
 
@@ -52,6 +53,7 @@ def ppo(
     model = PPO(
         "MlpPolicy", env, gamma=gamma, n_steps=ROLLOUT, batch_size=BATCH, device="cpu", seed=seed
     )
+    agents.be_silent(model)
     model.learn(steps)
     env.training = False
     return as_policy(Normed(model, env))

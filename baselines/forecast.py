@@ -238,6 +238,8 @@ def worth_trying(used_bytes: IntArray, limit_bytes: int) -> IntArray:
 class Forecast:
     """At each row the set of the frontier with the least expected cost J."""
 
+    lanes_apart = True
+
     def __init__(
         self, shift: float | FloatArray, caution: float | FloatArray, later: float | FloatArray
     ) -> None:
@@ -374,6 +376,8 @@ class CrossFitted(Forecast):
     It knows which row it decides, and takes the futures from stretches that touch none of the rows
     around it.
     """
+
+    lanes_apart = False  # it counts rows
 
     def __init__(self, folds: Sequence[Futures], row: int, rows: int, **settings: Any) -> None:
         """`folds`: one for each part of the rows; `row`: of the first limit, of `rows` in turn."""

@@ -15,6 +15,8 @@ MARGINS = np.round(np.concatenate([np.arange(0, 0.05, 0.0025), np.arange(0.05, 0
 class FrontierMargin:
     """At each row the best measured set of the grid that fits into the limit less a fixed margin."""
 
+    lanes_apart = True
+
     def __init__(self, margin: float | FloatArray) -> None:
         """`margin`: share of the card left free, as `tune` found it on the train split; [B] where
         lanes try several."""

@@ -23,6 +23,8 @@ SETTINGS = dict(zip(("margin", "share"), (a.ravel() for a in _tried), strict=Tru
 class FrontierRecent:
     """At each row the best set of the grid that fits beside a margin from the recent past."""
 
+    lanes_apart = True
+
     def __init__(self, margin: float | FloatArray, share: float | FloatArray) -> None:
         """[B] each where lanes try several settings.
 

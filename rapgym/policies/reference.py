@@ -61,6 +61,8 @@ def frontier(quality: QualityColumns) -> Frontier:
 class FrontierLookup:
     """At each row the best measured set of the grid that fits now. It looks neither back nor ahead."""
 
+    lanes_apart = True
+
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing = briefing
         self._frontier = frontier(briefing.quality)

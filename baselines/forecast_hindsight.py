@@ -39,7 +39,7 @@ class Mean:
         seen = self._briefing.read(observation)
         chosen = np.empty(len(observation), dtype=np.int64)
         for lane, own in enumerate(observation):
-            sets, cost = self._forecast.costs(seen, lane, {})
+            sets, cost = self._forecast.costs(seen, lane)
             quick = self._hindsight.quick_costs(own)
             choice = None if quick is None else self._choice(sets, cost, quick, near=NEAR)
             if choice is None:

@@ -115,7 +115,7 @@ def _end(a: Asked, row: Row, start: int, later: FloatArray) -> int:
     now, ffn = start, a.sizes[FFN]
     for second in range(a.sizes[WINDOW_S]):
         if row.to_come[second, now] == row.refusing[second]:
-            return later.argmin()  # type: ignore[no-any-return]
+            return later.argmin()  # type: ignore[return-value]
         if not row.fits[second, now]:
             least, chosen = np.inf, 0
             for state in range(len(later)):

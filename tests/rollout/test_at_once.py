@@ -11,6 +11,7 @@ from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines.forecast import CrossFitted
 from rapgym.baselines.frontier_hysteresis import FrontierHysteresis
 from rapgym.baselines.random_drop import RandomDrop
+from rapgym.guard.guard import Guarding
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
@@ -119,7 +120,5 @@ def test_a_run_takes_the_way_that_it_may(
     rollout.run(FrontierLookup, toy_story, "test", told)
     assert len(taken) == toy_story.offsets
     rollout.run(FrontierLookup, toy_story, "test", told, copies=2)
-    rollout.run(
-        FrontierLookup, toy_story, "test", told, guarding=rollout.Guarding(deadline_ms=1000)
-    )
+    rollout.run(FrontierLookup, toy_story, "test", told, guarding=Guarding(deadline_ms=1000))
     assert len(taken) == toy_story.offsets

@@ -63,7 +63,10 @@ def sampled_differences(cell: Cell, story: Scenario, rows: Any) -> list[str]:
             world, state, log.proposal[rows, 0], log.source[rows, 0], strict
         )
         whole = cell if prefix else log
-        columns = {"quality": outcome.seconds.loss / world.window_s, "nll": outcome.nll}
+        columns: dict[str, Any] = {
+            "quality": outcome.seconds.loss / world.window_s,
+            "nll": outcome.nll,
+        }
         if not prefix:
             columns |= {"used_bytes": outcome.used_bytes, "output_tokens": outcome.output_tokens}
             for name in ("stall", "emergency", "refused"):
@@ -111,7 +114,7 @@ def test_the_study_is_of_these_files() -> None:
 
 def test_a_results_file_gives_its_scores_without_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "some.csv.gz"
-    header = {"scenarios": {}, "tables": {}, "workloads": {}}
+    header: dict[str, Any] = {"scenarios": {}, "tables": {}, "workloads": {}}
     results.write(path, Results(header, (), (score_of(),)))
     found = results.read_scores(path)
     assert found.scores == (score_of(),)
@@ -145,7 +148,12 @@ def test_questions_are_asked_of_days_where_no_headline_is() -> None:
 
 
 def entries() -> list[Any]:
-    plain = {"scenario": "days-large-v0", "group": "days", "unit": "hour", "pieces": 96}
+    plain: dict[str, Any] = {
+        "scenario": "days-large-v0",
+        "group": "days",
+        "unit": "hour",
+        "pieces": 96,
+    }
     costs = {
         "partial-admission": ("rival", 0.0961),
         "static-best-repaired": ("static", 0.0391),
@@ -155,7 +163,7 @@ def entries() -> list[Any]:
         "bound": ("bound", 0.033),
         "int8": ("rival", 2.8),
     }
-    more = {
+    more: dict[str, dict[str, Any]] = {
         "forecast": {"champion": ("heuristic", "all"), "verdict": "better"},
         "hindsight": {"champion": ("learned",)},
         "frontier": {"behind_bound": 0.0057},

@@ -199,9 +199,12 @@ def test_compiled_code_plans_the_same_to_the_last_bit(trial: Trial) -> None:
 
 def test_a_long_run_is_planned_by_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
     world, asked = toy_world(toy_rows([5], [[460] * 4])), list[bool]()
-    monkeypatch.setattr(
-        bound._Lane, "plan", lambda self, compiled: asked.append(compiled) or self._plan()
-    )
+
+    def planned(self: bound._Lane, *, compiled: bool) -> FloatArray:
+        asked.append(compiled)
+        return np.zeros(len(self.output))
+
+    monkeypatch.setattr(bound._Lane, "plan", planned)
     for rows in (pace.REFERENCE_ROWS - 1, pace.REFERENCE_ROWS):
         bound.least_cost_rows(world, at_counts(world), lanes_at(world, [0]), rows)
     assert asked == [False, True]

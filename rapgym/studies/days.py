@@ -22,6 +22,7 @@ from rapgym.files import places, writing
 from rapgym.report import questions
 from rapgym.rollout.log import weighted_mean
 from rapgym.scenarios import catalogue
+from rapgym.scenarios.story import Scenario
 
 OUT = places.RESULTS / "days.json"
 Entry = dict[str, Any]
@@ -46,14 +47,18 @@ def by_day(cell: Cell, window_s: int) -> list[float]:
     return [round(cost, results.DECIMALS) for cost in costs]
 
 
-def not_run(found: Results) -> list[str]:
-    """Methods without a cell: none of their settings or training runs is of this scenario."""
+def missing(found: Results, story: Scenario) -> dict[str, list[str]]:
+    """What has no cell: `untrained`, for no training run is of this scenario; `left_out` of this bench."""
     run = {cell.about.policy for cell in found.cells}
-    return [each.name for each in entrants.every() if each.name not in run and each.kind != "rival"]
+    absent = [each for each in entrants.every() if each.name not in run]
+    return {
+        "untrained": [e.name for e in absent if entrants.learns(e) and not e.is_ready(story)],
+        "left_out": [e.name for e in absent if e.is_ready(story)],
+    }
 
 
 def studied(found: Results) -> Iterator[Entry]:
-    """Of each scenario of a results file: answers to the questions, costs by day, who was not run."""
+    """Of each scenario of a results file: answers to the questions, costs by day, who is missing."""
     for name in found.header["scenarios"]:
         story, cells = catalogue.scenario(name), found.of(name)
         alone = Results(
@@ -67,7 +72,7 @@ def studied(found: Results) -> Iterator[Entry]:
         yield {
             "scenario": name,
             "rows": sum(cell.log.row.size for cell in cells),
-            "not_run": not_run(alone),
+            **missing(alone, story),
             "days": {policy: costs for policy, costs in days.items() if policy != BOUND},
             "lookup_less_bound": [
                 round(ours - least, results.DECIMALS)

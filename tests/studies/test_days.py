@@ -179,7 +179,7 @@ def folder(tmp_path: Path) -> Path:
     header: dict[str, Any] = {"scenarios": {}, "tables": {}, "workloads": {}}
     results.write(tmp_path / "days-large.csv.xz", Results(header, (), tuple(entries())))
     (tmp_path / "days.json").write_text(
-        '{"scenarios": [{"scenario": "days-large-v0", "not_run": ["dqn"], "days": {"frontier": [0.05, 0.03], '
+        '{"scenarios": [{"scenario": "days-large-v0", "untrained": ["dqn"], "left_out": [], "days": {"frontier": [0.05, 0.03], '
         '"forecast": [0.04, 0.035]}, "questions": [{"asked": "Does it?", "hypothesis": "It does", '
         '"verdict": "confirmed", "number": "-1"}, {"asked": "And that?", "hypothesis": "", "verdict": null, '
         '"number": ""}]}]}'
@@ -194,7 +194,7 @@ def test_pages_say_what_the_files_say(folder: Path) -> None:
         "`days-large`", "0.0961", "0.0391", "0.0387", "`forecast` 0.0381", "`hindsight` 0.0379", "0.0330",
         "`int8` 2.8000", "-", "96 hours: conditional on these rows",
     ]  # fmt: skip
-    assert "Neither tuned nor trained for `days-large`, and so not run: `dqn`." in text
+    assert "Never trained for `days-large`, and so not run: `dqn`." in text
     assert "| `forecast` | -0.0100 | +0.0050 |" in text
     assert "what looking ahead could add is 0.0057 nats" in text
     asked = page.answers(folder)

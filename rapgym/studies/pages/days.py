@@ -75,17 +75,21 @@ def _named(entry: Score | None) -> str:
 
 
 def sentences(groups: Sequence[Group], known: Sequence[Entry]) -> list[str]:
-    """What follows, in Markdown, and what was not run."""
+    """What follows, in Markdown, and what is missing."""
     said = [_worth(group) for group in groups]
     said += [findings.trimmed(groups), findings.beside_lookup(groups)]
     said += [learning_findings.beside_unlearned(groups)]
     for entry in known:
-        if entry["not_run"]:
-            names = listed([f"`{name}`" for name in entry["not_run"]])
-            said.append(
-                f"Neither tuned nor trained for `{plain(entry['scenario'])}`, and so not run: {names}."
-            )
+        where = f"`{plain(entry['scenario'])}`"
+        if entry["untrained"]:
+            said.append(f"Never trained for {where}, and so not run: {_names(entry['untrained'])}.")
+        if entry["left_out"]:
+            said.append(f"Left out of this bench of {where}: {_names(entry['left_out'])}.")
     return [text for text in said if text]
+
+
+def _names(policies: Sequence[str]) -> str:
+    return listed([f"`{name}`" for name in policies])
 
 
 def _worth(group: Group) -> str:

@@ -28,7 +28,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray, first_of_least
+from rapgym.arrays import TIE, BoolArray, FloatArray, IntArray, first_of_least
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import Frontier, frontier
@@ -238,6 +238,8 @@ def worth_trying(used_bytes: IntArray, limit_bytes: int) -> IntArray:
 class Forecast:
     """At each row the set of the frontier with the least expected cost J."""
 
+    lanes_apart = True
+
     def __init__(
         self, shift: float | FloatArray, caution: float | FloatArray, later: float | FloatArray
     ) -> None:
@@ -264,40 +266,60 @@ class Forecast:
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         seen = self._briefing.read(observation)
-        known: dict[Any, tuple[IntArray, FloatArray]] = {}  # copies, while tuning, see the same
-        chosen = np.empty(len(observation), dtype=np.int64)
-        for lane in range(len(chosen)):
-            sets, cost = self.costs(seen, lane, known)
-            chosen[lane] = sets[first_of_least(cost)]
+        pasts, chosen = self._pasts(seen), np.empty(len(observation), dtype=np.int64)
+        asked = seen.tokens.tolist(), seen.prompt_tokens.tolist()
+        alike: dict[Any, list[int]] = {}  # lanes with one outlook: while tuning, all with one shift
+        for lane, (tokens, prompt) in enumerate(zip(*asked, strict=True)):
+            key = (pasts[lane].tobytes(), tokens, prompt, self._lanes[lane][0])
+            alike.setdefault(key, []).append(lane)
+        for (_, tokens, prompt, shift), lanes in alike.items():
+            sets, change = self._outlook(pasts[lanes[0]], tokens, prompt, shift)
+            chosen[lanes] = sets[self._best(seen.loaded[lanes], sets, change, lanes)]
         return self._frontier.kept[chosen]
 
-    def costs(
-        self, seen: Reading, lane: int, known: dict[Any, tuple[IntArray, FloatArray]]
-    ) -> tuple[IntArray, FloatArray]:
-        """The sets of the frontier worth trying in a lane, best first, and J of each: [K] and [K].
+    def costs(self, seen: Reading, lane: int) -> tuple[IntArray, FloatArray]:
+        """The sets of the frontier worth trying in a lane, best first, and J of each: [K] and [K]."""
+        shift, caution, later = self._lanes[lane]
+        past = self._pasts(seen, slice(lane, lane + 1))[0]
+        sets, change = self._outlook(past, seen.tokens[lane], seen.prompt_tokens[lane], shift)
+        return sets, self._judged(seen.loaded[lane], sets, change, caution, later)
+
+    def _best(
+        self, loaded: BoolArray, sets: IntArray, change: FloatArray, lanes: list[int]
+    ) -> IntArray:
+        """Of some sets the one that costs least in each of n lanes that share an outlook, [n].
 
         Args:
-            known: what lanes asked before in this row; added to.
+            loaded: blocks in memory, [n, N]; sets, change: as `_outlook` gives them.
+            lanes: which they are.
         """
-        shift, caution, later = self._lanes[lane]
-        past, demand = self._past(seen, lane), (seen.tokens[lane], seen.prompt_tokens[lane])
-        key = (past.tobytes(), demand, shift)
-        if key not in known:
-            known[key] = self._outlook(past, *demand, shift)
-        sets, change = known[key]
+        weights = [self._lanes[lane][1:] for lane in lanes]
         if self._quick is not None:
-            return sets, self._quick.judged(seen.loaded[lane], sets, change, caution, later)
+            return self._quick.best(loaded, sets, change, np.array(weights))
+        costs = (
+            self._judged(own, sets, change, *each)
+            for own, each in zip(loaded, weights, strict=True)
+        )
+        return np.array([first_of_least(cost) for cost in costs])
+
+    def _judged(
+        self, loaded: BoolArray, sets: IntArray, change: FloatArray, caution: float, later: float
+    ) -> FloatArray:
+        """J of some sets, [K], where these blocks are in memory, [N]."""
+        if self._quick is not None:
+            return self._quick.judged(loaded, sets, change, caution, later)
         loss, back, worse, more_back = change
         world, wanted = self._world, self._frontier.kept[sets]
-        returning = stall.returning_bytes(world.footprint, seen.loaded[lane], wanted)
+        returning = stall.returning_bytes(world.footprint, loaded, wanted)
         wait = (world.ceiling - loss) * stall.row_share(world, returning)
-        return sets, loss + wait + later * back + caution * (worse + later * more_back)
+        found: FloatArray = loss + wait + later * back + caution * (worse + later * more_back)
+        return found
 
-    def _past(self, seen: Reading, lane: int) -> IntArray:
-        """Limits until the last second that is known, [past_s]."""
-        announced = seen.announced_limit_bytes[lane, : _known_s(self._world) - 1]
-        known = (seen.recent_limit_bytes[lane], seen.limit_bytes[[lane]], announced)
-        return np.concatenate(known)[-_past_s(self._world) :]
+    def _pasts(self, seen: Reading, lanes: slice = slice(None)) -> IntArray:
+        """Limits until the last second that is known, [B, past_s]."""
+        announced = seen.announced_limit_bytes[lanes, : _known_s(self._world) - 1]
+        known = (seen.recent_limit_bytes[lanes], seen.limit_bytes[lanes, None], announced)
+        return np.ascontiguousarray(np.concatenate(known, axis=1)[:, -_past_s(self._world) :])
 
     def _outlook(
         self, past: IntArray, tokens: int, prompt_tokens: int, shift: float
@@ -357,6 +379,14 @@ class _Quick:
         self._code.judged(self._sets, loaded, sets, change, float(caution), float(later), cost)
         return cost
 
+    def best(
+        self, loaded: BoolArray, sets: IntArray, change: FloatArray, weights: FloatArray
+    ) -> IntArray:
+        """As `Forecast._best`; `weights`: caution and later of each lane, [n, 2]."""
+        found = np.empty(len(loaded), dtype=np.int64)
+        self._code.best(self._sets, loaded, sets, change, weights, TIE, np.empty(len(sets)), found)
+        return found
+
 
 class Plain(Forecast):
     """The expected cost as it stands, nothing tuned: every part of J counts once.
@@ -374,6 +404,8 @@ class CrossFitted(Forecast):
     It knows which row it decides, and takes the futures from stretches that touch none of the rows
     around it.
     """
+
+    lanes_apart = False  # it counts rows
 
     def __init__(self, folds: Sequence[Futures], row: int, rows: int, **settings: Any) -> None:
         """`folds`: one for each part of the rows; `row`: of the first limit, of `rows` in turn."""

@@ -21,6 +21,8 @@ NEAR = 2e-5  # nats: what compiled code does not tell apart, see `learning.hinds
 class Mean:
     """At each row the set of the frontier with the least mean of both estimates."""
 
+    lanes_apart = True
+
     def __init__(self, file: str, sha256: str | None = None) -> None:
         """Arguments name a training run of `hindsight`."""
         self._forecast, self._hindsight = Plain(), hindsight.Agent(file, sha256)
@@ -37,7 +39,7 @@ class Mean:
         seen = self._briefing.read(observation)
         chosen = np.empty(len(observation), dtype=np.int64)
         for lane, own in enumerate(observation):
-            sets, cost = self._forecast.costs(seen, lane, {})
+            sets, cost = self._forecast.costs(seen, lane)
             quick = self._hindsight.quick_costs(own)
             choice = None if quick is None else self._choice(sets, cost, quick, near=NEAR)
             if choice is None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.policies.policy import Briefing
-from rapgym.policies.reference import frontier
+from rapgym.policies.reference import Lookup
 from rapgym.rollout import tuning as rollout_tuning
 
 # Shares of the card, and rows. Without headroom or patience it keeps a set only over worse ones.
@@ -39,8 +39,8 @@ class FrontierHysteresis:
         self._margin, self._headroom, self._rows = margin, headroom, rows
 
     def reset(self, batch: int, briefing: Briefing) -> None:
-        self._briefing = briefing
-        self._frontier = frontier(briefing.quality)
+        self._briefing, self._lookup = briefing, Lookup(briefing)
+        self._frontier = self._lookup.frontier
         card = briefing.layout.card_bytes
         self._margin_bytes = np.asarray(self._margin * card).astype(np.int64)
         self._headroom_bytes = np.asarray(self._headroom * card).astype(np.int64)
@@ -51,7 +51,6 @@ class FrontierHysteresis:
         seen, footprint = self._briefing.read(observation), self._briefing.footprint
         quality, front = self._briefing.quality, self._frontier
         free = seen.limit_bytes - self._margin_bytes
-        used = front.used_bytes(footprint, seen.tokens, seen.prompt_tokens)
         # After an emergency what is loaded is a set of the shield's, not of the grid; after a
         # refusal even a block of the floor may be gone.
         loaded = seen.loaded | quality.floor
@@ -59,12 +58,12 @@ class FrontierHysteresis:
             footprint.used_bytes(loaded, seen.tokens, seen.prompt_tokens) + footprint.margin_bytes
             <= free
         )
-        safe = front.best_fitting(used, free - self._headroom_bytes)
+        safe = self._lookup.chosen(observation, self._margin_bytes + self._headroom_bytes)
         better = stays & (front.nll[safe] < self._nll(loaded))
         self._fitted = np.where(better, self._fitted + 1, 0)
         returns = better & (self._fitted >= self._rows)
         self._fitted[returns] = 0
-        chosen = np.where(returns, safe, front.best_fitting(used, free))
+        chosen = np.where(returns, safe, self._lookup.chosen(observation, self._margin_bytes))
         keeps = stays & ~returns
         self._last = np.where(keeps, self._last, chosen)
         return np.where(keeps[:, None], loaded, front.kept[chosen])

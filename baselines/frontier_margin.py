@@ -6,7 +6,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
-from rapgym.policies.reference import frontier
+from rapgym.policies.reference import Lookup
 from rapgym.rollout import tuning as rollout_tuning
 
 MARGINS = np.round(np.concatenate([np.arange(0, 0.05, 0.0025), np.arange(0.05, 0.325, 0.01)]), 4)
@@ -15,21 +15,19 @@ MARGINS = np.round(np.concatenate([np.arange(0, 0.05, 0.0025), np.arange(0.05, 0
 class FrontierMargin:
     """At each row the best measured set of the grid that fits into the limit less a fixed margin."""
 
+    lanes_apart = True
+
     def __init__(self, margin: float | FloatArray) -> None:
         """`margin`: share of the card left free, as `tune` found it on the train split; [B] where
         lanes try several."""
         self._margin = margin
 
     def reset(self, batch: int, briefing: Briefing) -> None:
-        self._briefing = briefing
-        self._frontier = frontier(briefing.quality)
+        self._lookup = Lookup(briefing)
         self._free_bytes = np.asarray(self._margin * briefing.layout.card_bytes).astype(np.int64)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        seen = self._briefing.read(observation)
-        used = self._frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
-        chosen = self._frontier.best_fitting(used, seen.limit_bytes - self._free_bytes)
-        return self._frontier.kept[chosen]
+        return self._lookup.frontier.kept[self._lookup.chosen(observation, self._free_bytes)]
 
 
 def tune(briefing: Briefing) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.policies.policy import Briefing
-from rapgym.policies.reference import frontier
+from rapgym.policies.reference import Lookup
 from rapgym.rollout import tuning as rollout_tuning
 
 MARGINS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03)  # shares of the card
@@ -23,6 +23,8 @@ SETTINGS = dict(zip(("margin", "share"), (a.ravel() for a in _tried), strict=Tru
 class FrontierRecent:
     """At each row the best set of the grid that fits beside a margin from the recent past."""
 
+    lanes_apart = True
+
     def __init__(self, margin: float | FloatArray, share: float | FloatArray) -> None:
         """[B] each where lanes try several settings.
 
@@ -33,17 +35,14 @@ class FrontierRecent:
         self._margin, self._share = margin, share
 
     def reset(self, batch: int, briefing: Briefing) -> None:
-        self._briefing = briefing
-        self._frontier = frontier(briefing.quality)
+        self._briefing, self._lookup = briefing, Lookup(briefing)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         seen, layout = self._briefing.read(observation), self._briefing.layout
         recent = seen.recent_limit_bytes.reshape(len(observation), -1, layout.window_s)
         deepest = (recent[:, :, 0] - recent.min(axis=2)).max(axis=1)
         free = np.ceil(self._margin * layout.card_bytes + self._share * deepest).astype(np.int64)
-        used = self._frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
-        chosen = self._frontier.best_fitting(used, seen.limit_bytes - free)
-        return self._frontier.kept[chosen]
+        return self._lookup.frontier.kept[self._lookup.chosen(observation, free)]
 
 
 def tune(briefing: Briefing) -> dict[str, Any]:

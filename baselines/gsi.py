@@ -14,6 +14,8 @@ from rapgym.policies.policy import Briefing
 class GreedyOrder:
     """Drops the shortest prefix of the joint greedy order after which the rest fits."""
 
+    lanes_apart = True
+
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing = briefing
         self._order = briefing.quality.order

@@ -15,6 +15,8 @@ class GreedyPerByte:
     """Drops the blocks with the least greedy importance per byte freed until the rest
     fits; what turns out not to be needed is given back."""
 
+    lanes_apart = True
+
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing = briefing
         self._droppable = briefing.quality.order

@@ -105,6 +105,7 @@ def _useful_sets(world: World) -> IntArray:
 class Agent:
     """The set with the least cost by table and network; a decision takes a few matrix products."""
 
+    lanes_apart = True
     builds_on = ("schema", "blocks")  # its inputs are found by name, whatever the length of a row
     of_frontier: IntArray  # its sets' places among those of the frontier, once it is reset, [K]
 

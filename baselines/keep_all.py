@@ -9,6 +9,8 @@ from rapgym.policies.policy import Briefing
 class KeepAll:
     """Proposes the dense model at every row."""
 
+    lanes_apart = True
+
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._blocks = briefing.layout.blocks
 

@@ -14,6 +14,8 @@ from rapgym.world import shield
 class AttentionOnly:
     """Drops as few attention blocks as it takes."""
 
+    lanes_apart = True
+
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing, self._order = briefing, briefing.quality.attention_order
 
@@ -23,6 +25,8 @@ class AttentionOnly:
 
 class FfnOnly:
     """Drops as few FFN blocks as it takes."""
+
+    lanes_apart = True
 
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing, self._order = briefing, briefing.quality.ffn_order

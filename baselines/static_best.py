@@ -14,6 +14,8 @@ from rapgym.rollout import tuning as rollout_tuning
 class StaticRepaired:
     """One kept set for good; where it does not fit, the shield cuts it."""
 
+    lanes_apart = True
+
     def __init__(self, kept: str) -> None:
         """`kept`: key of the set, as it was found on train for this form."""
         self._key = kept

@@ -20,6 +20,7 @@ from rapgym.rollout import tuning as rollout_tuning
 class StaticLayers:
     """One kept set for good: dense less the layers of least influence, refused where it misfits."""
 
+    lanes_apart = True
     on_misfit = "refuse"
 
     def __init__(self, layers: int) -> None:

@@ -1,8 +1,9 @@
 """The cells of a bench: one policy, one rival or one oracle on one scenario's test split."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -170,13 +171,26 @@ def validation_parts(story: Scenario, entry: registry.Entry, seed: int) -> tuple
     if registry.knows_validation(entry):
         return ()
 
-    def make(fit: Told) -> Callable[[], Policy]:
-        options = registry.settings(
+    options = {
+        fit: registry.settings(
             entry, briefing(story, fit), registry.fold_seed(entry, story, fit, seed)
         )
-        return partial(registry.build, entry, options)
+        for fit in FITS
+    }
+    if entry.reads:
+        return _learned_parts(story, entry, json.dumps(options))
+    return _parts(story, lambda fit: partial(registry.build, entry, options[fit]), seed, Guarding())
 
-    return _parts(story, make, seed, Guarding())
+
+@lru_cache(maxsize=4)
+def _learned_parts(story: Scenario, entry: registry.Entry, options: str) -> tuple[float, ...]:
+    """The same of a method that learns: seeds that share the runs of their folds share it, for it draws nothing.
+
+    Args:
+        options: its settings in each fold, as JSON; the sha256 of each run is among them.
+    """
+    told = json.loads(options)
+    return _parts(story, lambda fit: partial(registry.build, entry, told[fit]), 0, Guarding())
 
 
 def _parts(

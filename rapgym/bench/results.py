@@ -166,6 +166,20 @@ def read(path: Path) -> Results:
     return parsed(content_of(path, "rapgym bench"), str(path))
 
 
+def read_scores(path: Path) -> Results:
+    """What a results file says in its first line: what was run and what it scored, and no cells.
+
+    Raises:
+        InvalidResult: as `read`.
+    """
+    try:
+        header, _ = headed.opened(content_of(path, "rapgym bench"), limits.RESULTS)
+        scores = tuple(Score.from_json(each) for each in header.pop("entries", []))
+    except (ValueError, TypeError, RapgymError) as error:
+        raise InvalidResult(f"{path} is no results file that can be read: {error}") from error
+    return Results(header, (), scores)
+
+
 def content_of(path: Path, command: str) -> bytes:
     """The bytes of a results file.
 

@@ -20,7 +20,7 @@ from rapgym.model import memory
 from rapgym.model.shapes import model_spec
 from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
-from rapgym.rollout import tuning as rollout_tuning
+from rapgym.rollout import rollout
 from rapgym.rollout.log import weighted_mean
 from rapgym.scenarios import serving, serving_worlds, tables, worlds
 from rapgym.scenarios.card import card_bytes
@@ -228,7 +228,7 @@ def _judged(story: Scenario) -> Verdict:
         return Verdict("too hard", f"is too hard: the floor fits in {floor:.0%} of train rows")
     start = cells.test_start(world, story)
     least, output = bound.least_cost_rows(world, told.quality.at_counts, start, len(world.rows))
-    lookup = rollout_tuning.train_cost(FrontierLookup, told)
+    lookup = rollout.run(FrontierLookup, story, "train", told).mean_cost
     room = 1 - weighted_mean(least, output) / lookup
     if room < LEAST_ROOM:
         return Verdict(

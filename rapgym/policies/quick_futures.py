@@ -234,3 +234,29 @@ def judged(
         worse, more_back = found[2, index], found[3, index]
         wait = (ceiling - loss) * min(returning / link / sizes[WINDOW_S], 1.0)
         cost[index] = loss + wait + later * back + caution * (worse + later * more_back)
+
+
+@compiled
+def best(
+    sets: Sets,
+    loaded: BoolArray,
+    chosen: IntArray,
+    found: FloatArray,
+    weights: FloatArray,
+    tie: float,
+    cost: FloatArray,
+    first: IntArray,
+) -> None:
+    """Write which of the sets that are tried costs least in each of n lanes, the first of those that tie.
+
+    Args:
+        loaded: [n, N]; chosen, found: as `outlook` gives them.
+        weights: caution and later of each lane, [n, 2].
+        tie: nats by which costs differ that are equal; cost: scratch, [K]; first: written, [n].
+    """
+    for lane in range(len(first)):
+        judged(sets, loaded[lane], chosen, found, weights[lane, 0], weights[lane, 1], cost)
+        least, place = cost.min() + tie, 0
+        while cost[place] > least:
+            place += 1
+        first[lane] = place

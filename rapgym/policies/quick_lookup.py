@@ -24,17 +24,17 @@ class Sets(NamedTuple):
 
 
 @compiled
-def best_fitting(sets: Sets, seen: NDArray[np.float32], chosen: IntArray) -> None:
+def best_fitting(sets: Sets, seen: NDArray[np.float32], free: IntArray, chosen: IntArray) -> None:
     """Write the best set that fits in each of B lanes, the smallest where none does.
 
     Args:
-        seen: observations, [B, O]; chosen: written, [B].
+        seen: observations, [B, O]; free: bytes that stay free, [B]; chosen: written, [B].
     """
     sizes, units, places = sets.sizes, sets.units, sets.places
     for lane in range(len(seen)):
         prompt = np.int64(np.rint(np.float64(seen[lane, places[PROMPT]]) * units[TOKEN]))
         reserved = np.int64(np.rint(np.float64(seen[lane, places[RESERVED]]) * units[TOKEN]))
-        limit = np.int64(np.floor(np.float64(seen[lane, places[LIMIT]]) * units[CARD]))
+        limit = np.int64(np.floor(np.float64(seen[lane, places[LIMIT]]) * units[CARD])) - free[lane]
         kv_bytes = -((-sizes[MODEL_KV] * (prompt + reserved)) // sizes[LAYERS])
         attention_cost = sizes[ATTENTION] + kv_bytes
         base = sizes[FIXED] + np.int64(np.ceil(units[ACTIVATION] * prompt)) + sizes[MARGIN]

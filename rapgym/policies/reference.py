@@ -58,26 +58,43 @@ def frontier(quality: QualityColumns) -> Frontier:
     return Frontier(kept[chosen], nll[chosen], attention[chosen], ffn[chosen])
 
 
+class Lookup:
+    """The best set of a frontier that fits: by compiled code once that is loaded."""
+
+    def __init__(self, briefing: Briefing) -> None:
+        self._briefing, self.frontier = briefing, frontier(briefing.quality)
+        self._quick: Callable[[FloatArray, IntArray], IntArray] | None = None
+
+    def chosen(self, observation: FloatArray, free_bytes: IntArray | int = 0) -> IntArray:
+        """Index of the best set that fits now, [B]; the smallest where none does.
+
+        Args:
+            observation: float32 [B, O].
+            free_bytes: that are to stay free beside it, of each lane or of all.
+        """
+        if self._quick is None and pace.is_loaded():
+            self._quick = quick(self._briefing, self.frontier)
+        if self._quick is not None:
+            return self._quick(observation, np.asarray(free_bytes))
+        seen = self._briefing.read(observation)
+        used = self.frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
+        return self.frontier.best_fitting(used, seen.limit_bytes - free_bytes)
+
+
 class FrontierLookup:
     """At each row the best measured set of the grid that fits now. It looks neither back nor ahead."""
 
+    lanes_apart = True
+
     def reset(self, batch: int, briefing: Briefing) -> None:
-        self._briefing = briefing
-        self._frontier = frontier(briefing.quality)
-        self._quick: Callable[[FloatArray], IntArray] | None = None
+        self._lookup = Lookup(briefing)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        if self._quick is None and pace.is_loaded():
-            self._quick = quick(self._briefing, self._frontier)
-        if self._quick is not None:
-            return self._frontier.kept[self._quick(observation)]
-        seen = self._briefing.read(observation)
-        used = self._frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
-        return self._frontier.kept[self._frontier.best_fitting(used, seen.limit_bytes)]
+        return self._lookup.frontier.kept[self._lookup.chosen(observation)]
 
 
-def quick(briefing: Briefing, front: Frontier) -> Callable[[FloatArray], IntArray]:
-    """From observations to the lookup's choice of a frontier, float32 [B, O] -> [B], by compiled code."""
+def quick(briefing: Briefing, front: Frontier) -> Callable[[FloatArray, IntArray], IntArray]:
+    """`Lookup.chosen` of a frontier by compiled code."""
     from rapgym.policies import quick_lookup
     from rapgym.world.twin import fixed, given
 
@@ -92,9 +109,10 @@ def quick(briefing: Briefing, front: Frontier) -> Callable[[FloatArray], IntArra
         fixed(np.array(units, dtype=np.float64)),
     )  # fmt: skip
 
-    def chosen(observation: FloatArray) -> IntArray:
+    def chosen(observation: FloatArray, free_bytes: IntArray) -> IntArray:
         found = np.empty(len(observation), dtype=np.int64)
-        quick_lookup.best_fitting(sets, given(observation, np.float32), found)
+        free = fixed(np.broadcast_to(free_bytes, len(observation)).astype(np.int64))
+        quick_lookup.best_fitting(sets, given(observation, np.float32), free, found)
         return found
 
     return chosen

@@ -114,9 +114,9 @@ def _page(
 
 def _asked_of(found: Results, folder: Path) -> tuple[list[Asked], list[str]]:
     """The questions of the field with their answers; or none, and why."""
-    if not any(entry.headline for entry in found.scores):
+    if not questions.asked_of(found.scores):
         return [], [
-            "The questions of the field are asked of the headline, and no scenario here is of it."
+            "The questions of the field are asked of the headline and of days, and no scenario here is of them."
         ]
     try:
         runs, served = (beside.read(folder, name) for name in ("fidelity.json", "serving.json"))

@@ -201,24 +201,22 @@ class Asked:
 def all_asked(
     found: Results, runs: Sequence[dict[str, Any]] | None, served: dict[str, Any] | None = None
 ) -> list[Asked]:
-    """Every question with its answers over the headline's scenarios.
+    """Every question with its answers over the headline's scenarios; where none is of it, over those of days.
 
     Args:
         runs: recorded runs beside their simulation, as fidelity.json has them; None: they are not here,
             and nothing is asked of the machine.
         served: the study of the serving engine, as serving.json has it; None: nothing is asked of it.
     """
-    headline = [
-        group for group in bench_report.by_scenario(found.scores).values() if group[0].headline
-    ]
-    contests = [contest_of(list(found.of(group[0].scenario))) for group in headline]
+    groups = asked_of(found.scores)
+    contests = [contest_of(list(found.of(group[0].scenario))) for group in groups]
     asked = [
         Asked(
             question.asked,
             question.hypothesis,
             [
                 (bench_report.plain(group[0].scenario), question.answer(contest, group))
-                for contest, group in zip(contests, headline, strict=True)
+                for contest, group in zip(contests, groups, strict=True)
             ],
         )
         for question in QUESTIONS
@@ -229,6 +227,13 @@ def all_asked(
             for (beside, rule), (question, hypothesis) in WAITING.items()
         ]
     return asked if runs is None else [*asked, Asked(MACHINE, AGREE, recorded(runs))]
+
+
+def asked_of(entries: Sequence[Score]) -> list[list[Score]]:
+    """The scenarios that the questions are asked of: those of the headline; of days, where none is of it."""
+    groups = list(bench_report.by_scenario(entries).values())
+    headline = [group for group in groups if group[0].headline]
+    return headline or [group for group in groups if group[0].group == "days"]
 
 
 def waiting(served: dict[str, Any], beside: str, rule: str) -> list[tuple[str, Answer | None]]:

@@ -20,6 +20,7 @@ from rapgym.guard.guard import (
 from rapgym.guard.process import PolicyProcess
 from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, Policy, briefing, told_before
+from rapgym.rollout import at_once
 from rapgym.rollout.log import EpisodeLog, LogWriter, joined
 from rapgym.scenarios import worlds
 from rapgym.scenarios.catalogue import story_of
@@ -112,12 +113,17 @@ def run(
     starts = whole_split(world, story.offsets)
     compiled = pace.is_worth(world, sum(start.rows for start in starts) * copies)
     held = (Lanes(story, split, copies, compiled=compiled) for _ in starts)
-    return joined(
-        [
-            episode(make(), lanes, start, briefing, [seed, k], guarding)
-            for k, (lanes, start) in enumerate(zip(held, starts, strict=True))
-        ]
-    )
+    alone = copies == 1 and (guarding is None or guarding == Guarding())
+    logs = []
+    for k, (lanes, start) in enumerate(zip(held, starts, strict=True)):
+        policy = make()
+        log = None
+        if alone and at_once.can_serve(policy, lanes):
+            log = at_once.episode(policy, lanes, start, briefing)
+        if log is None:
+            log = episode(policy, lanes, start, briefing, [seed, k], guarding)
+        logs.append(log)
+    return joined(logs)
 
 
 def episode(

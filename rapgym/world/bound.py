@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.world import stall
+from rapgym.world import pace, stall
 from rapgym.world.records import State, World
 from rapgym.world.reward import token_loss
 
@@ -32,8 +32,9 @@ def least_cost_rows(
         Mean cost of each row, float64 [rows, B], and its output tokens, int64 [rows, B].
     """
     lanes = [_Lane(world, at_counts, state, lane, rows) for lane in range(state.lanes)]
+    compiled = rows * state.lanes >= pace.REFERENCE_ROWS
     return (
-        np.stack([lane.plan() for lane in lanes], axis=1),
+        np.stack([lane.plan(compiled=compiled) for lane in lanes], axis=1),
         np.stack([lane.output for lane in lanes], axis=1),
     )
 
@@ -75,8 +76,29 @@ class _Lane:
         each = asked.tokens[:, None], asked.prompt_tokens[:, None]
         self.used = footprint.counted_bytes(*kept, *each) + footprint.margin_bytes
 
-    def plan(self) -> FloatArray:
-        """Mean cost of each row along a best plan, float64 [rows]."""
+    def plan(self, *, compiled: bool) -> FloatArray:
+        """Mean cost of each row along a best plan, float64 [rows].
+
+        Args:
+            compiled: plan by compiled code, which gives the same to the last bit.
+        """
+        cost = self._compiled() if compiled else self._plan()
+        output = np.where(self.output > 0, self.output, 1)
+        return np.where(self.output > 0, cost / output, 0.0)
+
+    def _compiled(self) -> FloatArray:
+        from rapgym.world import quick_bound
+        from rapgym.world.twin import fixed
+
+        sizes, rates = (
+            [self.world.window_s, *self.shape],
+            [self.world.ceiling, stall.pause_s(self.world)],
+        )
+        parts = (self.used, self.limit, self.output, self.loss, self.reload_s, self.reload_s.T)
+        numbers = np.array(sizes, dtype=np.int64), np.array(rates, dtype=np.float64)
+        return quick_bound.planned(quick_bound.Asked(*map(fixed, (*parts, *numbers))))
+
+    def _plan(self) -> FloatArray:
         rows, states = self.used.shape
         later = np.zeros((rows + 1, states))  # cost of rows t, t + 1, ..., by counts before row t
         for t in range(rows - 1, -1, -1):
@@ -90,8 +112,7 @@ class _Lane:
             after = self._end(row, start, later[t + 1])
             cost[t] = later[t, before] - later[t + 1, after]
             before = after
-        output = np.where(self.output > 0, self.output, 1)
-        return np.where(self.output > 0, cost / output, 0.0)
+        return cost
 
     def _stall(self, t: int, reload_s: FloatArray) -> FloatArray:
         """Cost of returning blocks before row t, by counts they return to: [..., S] -> [..., S].

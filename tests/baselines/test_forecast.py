@@ -332,13 +332,14 @@ def test_compiled_outlooks_are_those_of_the_reference(
     )  # fmt: skip
     told, lanes = told_of(world), 3
     settings: dict[str, Any] = {
-        "shift": [0.0, 1.0, 0.5], "caution": [1.0, 0.7, 0.0], "later": [0.0, 1.0, 0.5]
+        "shift": [0.0, 1.0, 1.0], "caution": [1.0, 0.7, 0.0], "later": [0.0, 1.0, 0.5]
     }  # fmt: skip
     row = rng.integers(0, rows, 24)
-    for at in row.reshape(-1, lanes):
+    # Lanes at one row share an outlook; the last ones do.
+    for at in [*row.reshape(-1, lanes), np.repeat(row[0], lanes)]:
         state = toy_world.lanes_at(world, at.tolist())
         state = replace(state, loaded=rng.random((lanes, world.blocks)) < 0.6)
-        seen = encoding.visible(world, state, rng.integers(0, 12, lanes))
+        seen = encoding.visible(world, state, np.full(lanes, rng.integers(0, 12)))
         observation = encoding.observe(world, told.layout, seen)
         found = list[list[tuple[IntArray, FloatArray]]]()
         for is_loaded in (False, True):
@@ -346,7 +347,10 @@ def test_compiled_outlooks_are_those_of_the_reference(
             policy = Forecast(**{name: np.array(each) for name, each in settings.items()})
             policy.reset(lanes, told)
             read = told.read(observation)
-            found.append([policy.costs(read, lane, {}) for lane in range(lanes)])
+            found.append([policy.costs(read, lane) for lane in range(lanes)])
+            best = [sets[first_of_least(cost)] for sets, cost in found[-1]]
+            kept = frontier(told.quality).kept[best]
+            assert (policy.propose(observation, rng) == kept).all()
         for (sets, cost), (quick_sets, quick_cost) in zip(*found, strict=True):
             assert quick_sets.tolist() == sets.tolist()
             assert quick_cost == pytest.approx(cost, rel=1e-12, abs=1e-13)

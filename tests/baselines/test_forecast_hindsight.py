@@ -82,7 +82,7 @@ def test_it_takes_the_least_mean_of_both(toy_story: Scenario, file: str) -> None
     reading = told.read(seen)
     compared = 0
     for lane in range(lanes):
-        sets, cost = plain.costs(reading, lane, {})
+        sets, cost = plain.costs(reading, lane)
         second = dict(
             zip(agent.of_frontier.tolist(), agent.costs(seen[lane])[0].tolist(), strict=True)
         )

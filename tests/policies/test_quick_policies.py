@@ -1,5 +1,6 @@
 """Decisions by compiled code: those of the reference, whatever is seen."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,9 @@ from worlds import Trial, trials
 
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.baselines import hindsight
+from rapgym.baselines.frontier_hysteresis import FrontierHysteresis
+from rapgym.baselines.frontier_margin import FrontierMargin
+from rapgym.baselines.frontier_recent import FrontierRecent
 from rapgym.guard.guard import Guard, Guarding
 from rapgym.guard.shadow import Shadows
 from rapgym.guard.watchdog import Rules
@@ -37,17 +41,26 @@ def seen_of(trial: Trial, ages: list[int]) -> tuple[Briefing, FloatArray]:
     return Briefing(STORY, trial.world, where), encoding.observe(trial.world, where, visible)
 
 
+LOOKUPS: dict[str, Callable[[], Any]] = {
+    "frontier": FrontierLookup,
+    "margin": lambda: FrontierMargin(0.1),
+    "recent": lambda: FrontierRecent(0.05, 0.5),
+    "hysteresis": lambda: FrontierHysteresis(0.05, 0.1, 1),
+}
+
+
+@pytest.mark.parametrize("name", LOOKUPS)
 @given(trials(most_lanes=5), st.data())
-def test_the_compiled_lookup_is_the_lookup(trial: Trial, data: st.DataObject) -> None:
+def test_the_compiled_lookup_is_the_lookup(name: str, trial: Trial, data: st.DataObject) -> None:
     told, seen = seen_of(trial, [data.draw(st.integers(0, 10)) for _ in range(trial.state.lanes)])
     found = dict[bool, BoolArray]()
     for is_loaded in (False, True):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pace, "is_loaded", lambda is_loaded=is_loaded: is_loaded)
-            policy = FrontierLookup()
+            policy = LOOKUPS[name]()
             policy.reset(len(seen), told)
             found[is_loaded] = policy.propose(seen, np.random.default_rng(0))
-            assert (policy._quick is not None) == is_loaded
+            assert (policy._lookup._quick is not None) == is_loaded
     assert (found[True] == found[False]).all()
 
 

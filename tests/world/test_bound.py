@@ -16,7 +16,7 @@ from worlds import Trial, trials, worlds
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.quality.columns import QualityColumns
 from rapgym.testing import worlds as made
-from rapgym.world import bound, plan, simulator
+from rapgym.world import bound, pace, plan, simulator
 from rapgym.world.records import State, World
 
 ABOVE_FLOOR = np.array([kept for kept in ALL_SETS if kept[:2].all()])
@@ -186,6 +186,28 @@ def test_its_rows_add_up_to_it(trial: Trial) -> None:
     total = (costs * output).sum(axis=0) / np.maximum(output.sum(axis=0), 1)
     assert total == pytest.approx(least_cost(trial.world, trial.state, rows), abs=1e-9)
     assert (costs <= trial.world.ceiling + 1e-9).all()
+
+
+@given(trials())
+@settings(max_examples=150)
+def test_compiled_code_plans_the_same_to_the_last_bit(trial: Trial) -> None:
+    world, rows = trial.world, len(trial.proposals)
+    for lane in range(trial.state.lanes):
+        one = bound._Lane(world, at_counts(world), trial.state, lane, rows)
+        assert (one.plan(compiled=True) == one.plan(compiled=False)).all()
+
+
+def test_a_long_run_is_planned_by_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, asked = toy_world(toy_rows([5], [[460] * 4])), list[bool]()
+
+    def planned(self: bound._Lane, *, compiled: bool) -> FloatArray:
+        asked.append(compiled)
+        return np.zeros(len(self.output))
+
+    monkeypatch.setattr(bound._Lane, "plan", planned)
+    for rows in (pace.REFERENCE_ROWS - 1, pace.REFERENCE_ROWS):
+        bound.least_cost_rows(world, at_counts(world), lanes_at(world, [0]), rows)
+    assert asked == [False, True]
 
 
 def one_lane(world: World) -> float:

@@ -5,10 +5,11 @@ from pathlib import Path
 from rapgym.bench.results import Results
 from rapgym.report import beside, questions
 from rapgym.report.markdown import table
+from rapgym.studies.pages import days
 
 
 def page(found: Results, folder: Path) -> str:
-    """All questions with verdicts over the headline's scenarios, then what each scenario says.
+    """All questions with verdicts over the headline's scenarios, what each scenario says, and what days say.
 
     Args:
         folder: of the other results.
@@ -23,10 +24,10 @@ def page(found: Results, folder: Path) -> str:
         for each in asked
         for name, answer in each.answers
     ]
-    return "\n\n".join(
-        [
-            table(("question", "hypothesis", "verdict"), rows, left=3),
-            questions.RULES,
-            table(("question", "scenario or run", "verdict", "number"), details, left=4),
-        ]
-    )
+    parts = [
+        table(("question", "hypothesis", "verdict"), rows, left=3),
+        questions.RULES,
+        table(("question", "scenario or run", "verdict", "number"), details, left=4),
+        days.answers(folder),
+    ]
+    return "\n\n".join(part for part in parts if part)

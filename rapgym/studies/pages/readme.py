@@ -23,6 +23,7 @@ from rapgym.rivals import rivals as rival_list
 from rapgym.scenarios.catalogue import by_default, shipped
 from rapgym.studies import maps as maps_study
 from rapgym.studies.pages import cards, discount, figure, front, inputs, marks, questions, site
+from rapgym.studies.pages import days as days_page
 from rapgym.studies.pages import maps as maps_page
 from rapgym.studies.pages import results as results_page
 from rapgym.studies.pages import serving as serving_page
@@ -99,6 +100,12 @@ def waiting() -> str:
     return f"\n- {serving_page.sentence(found)}" if found else ""
 
 
+def over_days() -> str:
+    """What days of traffic add to what was found; nothing where none was benched."""
+    found = days_page.sentence(RESULTS.parent)
+    return f"\n- {found}" if found else ""
+
+
 def policies() -> str:
     """The methods that are compared."""
     rows = [[f"`{e.name}`", e.kind, e.summary] for e in registry.POLICIES]
@@ -138,7 +145,7 @@ def parts(found: Results) -> dict[str, str]:
         "maps": f"{maps_page.image(maps, f'figures/{MAPS.name}')}\n\n{maps_page.rows(maps)}",
         "figure": front.image(entries, FIGURE.relative_to(ROOT).as_posix()),
         "decide": front.decide(entries),
-        "brief": front.brief(entries) + waiting(),
+        "brief": front.brief(entries) + over_days() + waiting(),
         "table": front.costs(entries),
         "commands": commands(),
         "scenarios": scenarios(),
@@ -150,6 +157,7 @@ def parts(found: Results) -> dict[str, str]:
         "costs": results_page.costs(entries),
         "points": results_page.points(entries),
         "formats": results_page.formats(entries),
+        "days": days_page.section(RESULTS.parent),
         "origin": results_page.origin(found),
         "fidelity": recorded_runs(),
         "inputs": inputs.page(),

@@ -1,0 +1,106 @@
+"""What the long days say: the questions of the field, and what each day of test costs.
+
+`rapgym bench --scenario days-large --out baselines/results/days-large.csv.xz` runs one of them; this reads
+each such file that is published and writes `baselines/results/days.json`, so that pages need not draw
+fourteen days. Four days are fewer than a claim by days needs: intervals are by hours, and each day's cost
+stands beside them, so that a reader sees whether one day decides.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapgym.bench import entrants, results
+from rapgym.bench.cells import BOUND, LOOKUP
+from rapgym.bench.pieces import SECONDS
+from rapgym.bench.results import Cell, Results
+from rapgym.files import places, writing
+from rapgym.report import questions
+from rapgym.rollout.log import weighted_mean
+from rapgym.scenarios import catalogue
+from rapgym.scenarios.story import Scenario
+
+OUT = places.RESULTS / "days.json"
+Entry = dict[str, Any]
+
+
+def files(folder: Path = places.RESULTS) -> list[Path]:
+    """The published results of scenarios of days: a file each, named as the scenario is."""
+    stories = (story for story in catalogue.shipped() if story.group == "days")
+    paths = (folder / f"{story.name}.csv.xz" for story in stories)
+    return [path for path in paths if path.is_file()]
+
+
+def by_day(cell: Cell, window_s: int) -> list[float]:
+    """What each whole day of a cell's rows costs with test columns, the last with what is left over."""
+    day = np.arange(len(cell.log)) * window_s // SECONDS["day"]
+    count = max(1, len(cell.log) * window_s // SECONDS["day"])
+    day = np.minimum(day, count - 1)
+    costs = (
+        weighted_mean(cell.test_cost[day == each], cell.log.output_tokens[day == each])
+        for each in range(count)
+    )
+    return [round(cost, results.DECIMALS) for cost in costs]
+
+
+def missing(found: Results, story: Scenario) -> dict[str, list[str]]:
+    """What has no cell: `untrained`, for no training run is of this scenario; `left_out` of this bench."""
+    run = {cell.about.policy for cell in found.cells}
+    absent = [each for each in entrants.every() if each.name not in run]
+    return {
+        "untrained": [e.name for e in absent if entrants.learns(e) and not e.is_ready(story)],
+        "left_out": [e.name for e in absent if e.is_ready(story)],
+    }
+
+
+def studied(found: Results) -> Iterator[Entry]:
+    """Of each scenario of a results file: answers to the questions, costs by day, who is missing."""
+    for name in found.header["scenarios"]:
+        story, cells = catalogue.scenario(name), found.of(name)
+        alone = Results(
+            found.header, tuple(cells), tuple(s for s in found.scores if s.scenario == name)
+        )
+        days = {
+            cell.about.policy: by_day(cell, story.window_s)
+            for cell in cells
+            if cell.about.seed == 0
+        }
+        yield {
+            "scenario": name,
+            "rows": sum(cell.log.row.size for cell in cells),
+            **missing(alone, story),
+            "days": {policy: costs for policy, costs in days.items() if policy != BOUND},
+            "lookup_less_bound": [
+                round(ours - least, results.DECIMALS)
+                for ours, least in zip(days[LOOKUP], days[BOUND], strict=True)
+            ],
+            "questions": [
+                {
+                    "asked": each.asked,
+                    "hypothesis": each.hypothesis,
+                    "verdict": answer.verdict if answer else None,
+                    "number": answer.number if answer else "",
+                }
+                for each in questions.all_asked(alone, None)
+                for _, answer in each.answers
+            ],
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
+    arguments = parser.parse_args()
+    listed = [entry for path in files() for entry in studied(results.read(path))]
+    if not listed:
+        parser.exit(2, f"no results of days lie in {places.RESULTS}; make one: rapgym bench\n")
+    with writing.written_aside(arguments.out) as file:
+        file.write((json.dumps({"scenarios": listed}, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -28,7 +28,7 @@ def inner(function: Function) -> Function:
     return _kept(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-def _kept(function: Function, **options: bool) -> Function:
+def _kept(function: Function, **options: Any) -> Function:
     found: Any
     try:
         found = njit(cache=True, **options)(function)

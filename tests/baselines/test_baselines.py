@@ -147,7 +147,10 @@ def test_the_frontier_holds_the_best_set_for_any_memory() -> None:
     ids=["refused", "repaired"],
 )  # fmt: skip
 def test_the_best_static_set_is_the_best_on_train(
-    form: type[StaticRepaired], tune: Callable[[Briefing], Any], never: Reason, one_pairing: Scenario
+    form: type[StaticRepaired],
+    tune: Callable[[Briefing], Any],
+    never: Reason,
+    one_pairing: Scenario,
 ) -> None:
     told = briefing(one_pairing)
     found = tune(told)

@@ -54,7 +54,7 @@ def test_lanes_are_those_of_dummy_vec_env(env_id: str, observation: str) -> None
     dummy.seed(7)
     assert_same(native.reset(), dummy.reset(), "first observation")
     rng, ends = np.random.default_rng(0), 0
-    for step in range(160):
+    for step in range(300):
         actions = actions_of(native.action_space, rng)
         here, there = native.step(actions), dummy.step(actions)
         assert_same(here[0], there[0], f"observation after step {step}")
@@ -71,7 +71,9 @@ def test_lanes_are_those_of_dummy_vec_env(env_id: str, observation: str) -> None
 def test_maskable_policies_find_the_masks() -> None:
     native = RapVecEnv.make("RAP-v0", LANES, scenario="toy")
     assert is_masking_supported(native)
-    model = MaskablePPO("MlpPolicy", native, n_steps=16, batch_size=16, seed=0, device="cpu")
+    model = MaskablePPO(
+        "MlpPolicy", native, n_steps=16, batch_size=16, n_epochs=2, seed=0, device="cpu"
+    )
     agents.be_silent(model)
     model.learn(64)
     observation = native.reset()
@@ -82,7 +84,7 @@ def test_maskable_policies_find_the_masks() -> None:
 def test_training_repeats_itself_from_its_seed() -> None:
     def weights() -> dict[str, Any]:
         env = RapVecEnv.make("RAP-Counts-v0", LANES, scenario="toy")
-        model = PPO("MlpPolicy", env, n_steps=32, batch_size=32, seed=3, device="cpu")
+        model = PPO("MlpPolicy", env, n_steps=32, batch_size=32, n_epochs=2, seed=3, device="cpu")
         agents.be_silent(model)
         return model.learn(96).policy.state_dict()
 

@@ -1,5 +1,7 @@
 """The adapter for Stable-Baselines3: lane by lane what DummyVecEnv gives, masks and ends included."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,8 +14,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rapgym.envs.registration import IDS
 from rapgym.errors import InvalidSpec
-from rapgym.learning.sb3 import agents
+from rapgym.learning.sb3 import agents, plain
 from rapgym.learning.sb3.vec_env import RapVecEnv
+from rapgym.policies.policy import briefing
+from rapgym.scenarios import catalogue
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 
@@ -90,6 +94,17 @@ def test_training_repeats_itself_from_its_seed() -> None:
 
     first, second = weights(), weights()
     assert all((first[name] == second[name]).all() for name in first)
+
+
+def test_plain_ppo_learns_a_policy_and_logs_nothing() -> None:
+    policy = plain.ppo(
+        "toy", 256, lanes=16, gamma=0.0, observations=True, reward=False, seed=0
+    )  # fmt: skip
+    told = briefing(catalogue.scenario("toy"))
+    policy.reset(1, told)
+    seen = np.zeros((1, told.layout.size), dtype=np.float32)
+    assert policy.propose(seen, np.random.default_rng(0)).shape == (1, told.layout.blocks)
+    assert not [*Path(tempfile.gettempdir()).glob("SB3-*")]
 
 
 def test_each_lane_has_the_attributes_of_its_own_environment() -> None:

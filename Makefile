@@ -4,8 +4,8 @@ PYTHON ?= python3
 EXTRAS := browser,dev,device,docs,report,train,ray
 BENCH ?=
 LEADERBOARD ?=
-# A file stays on one worker: its fixtures build wheels and models once.
-WORKERS := -n logical --maxprocesses 4 --dist loadfile
+# A file stays on one worker: its fixtures build wheels and models once. Longest first: tests/conftest.py.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Workers share the processors already: threads of their own would wait for each other, for minutes.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 

@@ -37,6 +37,44 @@ settings.register_profile("ci", settings.get_profile("rapgym"), derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "rapgym")
 
 
+TESTS = Path(__file__).parent
+# Torch compiles for seconds, and by itself keeps that among temporary files.
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR", str(TESTS.parent / ".pytest_cache" / "torchinductor")
+)
+# Files that take longest are begun first: then none of them is the last, for which others wait. What the
+# first compiles is there for the rest.
+LONGEST = (
+    "bench/test_serving_bench.py",
+    "files/test_strangers.py",
+    "learning/test_training.py",
+    "bench/test_bench.py",
+    "submissions/test_tampering.py",
+    "baselines/test_baselines.py",
+    "worth/test_served_map.py",
+    "bench/test_cheats.py",
+    "policies/test_tuning.py",
+    "bench/test_sensitivity.py",
+    "runtime/test_elastic.py",
+    "submissions/test_saved_entries.py",
+    "studies/test_serving_study.py",
+    "baselines/test_hindsight.py",
+    "test_face.py",
+    "report/test_report_in_a_browser.py",
+    "testing/test_serve_machine.py",
+    "studies/test_leaderboard.py",
+    "cli/test_cli_train.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with LONGEST; with several workers this needs xdist's --no-loadscope-reorder."""
+    if gone := [name for name in LONGEST if not (TESTS / name).is_file()]:
+        raise pytest.UsageError(f"conftest.LONGEST names files that are gone: {', '.join(gone)}")
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 def pytest_configure() -> None:
     """Let processes that tests start hear the signals that tests send them.
 
@@ -56,9 +94,7 @@ def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("TMPDIR", str(folder))
         patch.setattr(tempfile, "tempdir", str(folder))
         yield
-    # The user's cache of torch lies among temporary files by its own choice.
-    left = [path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_")]
-    assert left == []
+    assert [path.name for path in folder.iterdir()] == []
 
 
 @pytest.fixture

@@ -76,7 +76,10 @@ def strode_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
 def lone_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
     """`of_lane` of `strode_info`, where there is one lane."""
     said = strode.said
-    info = {"served": strode.served.reshape(()), "measured": said.measured.reshape(())}
+    info: dict[str, Any] = {
+        "served": strode.served.reshape(()),
+        "measured": said.measured.reshape(()),
+    }
     info |= zip(SETS, strode.sets[0], strict=True)
     whole, measures = said.whole, said.measures
     for name, place in _ONE_WHOLE:

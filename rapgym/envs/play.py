@@ -102,12 +102,12 @@ class Play(Episodes):
         if lanes.stride is None:
             if lanes.twin is None:
                 return None
-            from rapgym.world import stride
+            from rapgym.world import stride as strides
 
-            if not stride.is_worth(lanes.world):
+            if not strides.is_worth(lanes.world):
                 self._may_stride = False
                 return None
-            self._share(stride.Stride(lanes.world, lanes.layout, self._kind, self.playing,
+            self._share(strides.Stride(lanes.world, lanes.layout, self._kind, self.playing,
                                       self.most_steps))  # fmt: skip
         stride = lanes.stride
         assert stride is not None

@@ -92,7 +92,7 @@ def entry_of(function: Any, *given: Any) -> Callable[..., Any]:
     Looking takes several times as long as many a call, where arrays are many. Who calls it with an array of
     another type, number of axes or order reads other memory.
     """
-    types = tuple(typeof(each) for each in given)
+    types = tuple(typeof(each) for each in given)  # type: ignore[no-untyped-call]
     function.compile(types)
     entry: Callable[..., Any] = function.overloads[types].entry_point
     return entry

@@ -31,6 +31,7 @@ from rapgym.world.kernel import (
     ones,
     overhead_bytes,
     token_counts,
+    turned,
 )
 
 Words = NDArray[np.uint64]
@@ -357,7 +358,7 @@ def _serve(
 def _observe(f: Facts, s: Sight, t: Tables, here: Lanes, seen: Floats, lane: int) -> None:
     """Write what a lane sees until its row is served, as `kernel.observe`, and remember what it asks."""
     whole, recent, one = here.whole, here.recent, np.uint64(1)
-    seconds, back, ahead = s.sizes[0], s.sizes[1], s.sizes[2]
+    rows, seconds, back, ahead = len(f.batch), s.sizes[0], s.sizes[1], s.sizes[2]
     card, unit, largest = s.units[0], s.units[1], s.units[2]
     blocks, layers, ffn_cost = len(f.floor), f.sizes[LAYERS], f.sizes[FFN]
     now, first, loaded = whole[lane, ROW], whole[lane, LIMIT_ROW], here.keys[lane, LOADED]
@@ -385,15 +386,17 @@ def _observe(f: Facts, s: Sight, t: Tables, here: Lanes, seen: Floats, lane: int
     for _ in range((back - known) * seconds):
         seen[lane, place] = limit_seen
         place += one
-    start = (first - known) * seconds
-    for _ in range(min(max(-start, 0), known * seconds)):
-        seen[lane, place] = s.limit[np.uint64(start + len(s.limit))]
-        place += one
-        start += 1
-    count = first * seconds - start
-    for index in range(count):
-        seen[lane, place + np.uint64(index)] = s.limit[np.uint64(start + index)]
-    place += np.uint64(count)
+    if known <= first:
+        start = (first - known) * seconds
+        for index in range(known * seconds):
+            seen[lane, place + np.uint64(index)] = s.limit[np.uint64(start + index)]
+        place += np.uint64(known * seconds)
+    else:
+        for earlier in range(known, 0, -1):
+            start = turned(first - earlier, rows) * seconds
+            for index in range(seconds):
+                seen[lane, place] = s.limit[np.uint64(start + index)]
+                place += one
     for index in range(back - known):
         recent[lane, 3 * index] = batch_seen
         recent[lane, 3 * index + 1] = prompt_seen

@@ -14,9 +14,9 @@ from gymnasium.vector import AutoresetMode
 from rapgym.envs.env import RapEnv
 from rapgym.envs.registration import IDS
 from rapgym.envs.vector_env import RapVectorEnv
-from rapgym.errors import InvalidSpec
+from rapgym.errors import InvalidAction, InvalidSpec
 from rapgym.scenarios.story import Scenario
-from rapgym.world import kernel, pace
+from rapgym.world import pace, stride_kernel
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 
@@ -159,13 +159,13 @@ def test_a_copy_of_compiled_lanes_goes_on_as_they_do(monkeypatch: pytest.MonkeyP
         [copy.deepcopy(env), pickle.loads(pickle.dumps(env))],
         rng.integers(0, 3, (3, 2)),
     )
-    compiled = len(kernel.serve.signatures)  # type: ignore[attr-defined]
+    compiled = len(stride_kernel.advance.signatures)  # type: ignore[attr-defined]
     own = env.step(actions)
     for other in copies:
         assert [pickle.dumps(each) for each in other.step(actions)[:4]] == [
             pickle.dumps(each) for each in own[:4]
         ]
-    assert len(kernel.serve.signatures) == compiled  # type: ignore[attr-defined]
+    assert len(stride_kernel.advance.signatures) == compiled  # type: ignore[attr-defined]
 
 
 def test_what_one_step_says_outlives_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +180,34 @@ def test_what_one_step_says_outlives_the_next(monkeypatch: pytest.MonkeyPatch) -
         env.step(drawn("RAP-Counts-v0", 3, rng))
     assert pickle.dumps(said[:4]) == pickle.dumps(pickle.loads(before)[:4])
     assert all((said[4][name] == value).all() for name, value in pickle.loads(before)[4].items())
+
+
+@every_id
+def test_compiled_lanes_read_actions_in_every_form(
+    env_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "REFERENCE_ROWS", 0)
+    rng, plain = np.random.default_rng(0), made(env_id, 3)
+    actions = drawn(env_id, 3, rng)
+    plain.reset(seed=0)
+    wanted = plain.step(actions)
+    fixed = actions.copy()
+    fixed.setflags(write=False)
+    forms = (actions.tolist(), actions.astype(np.int32), actions.astype(float), fixed,
+             np.asfortranarray(actions))  # fmt: skip
+    for form in forms:
+        other = made(env_id, 3)
+        other.reset(seed=0)
+        found = other.step(form)
+        assert found[0].tobytes() == wanted[0].tobytes()
+        assert found[1].tobytes() == wanted[1].tobytes()
+    env = made(env_id, 3)
+    env.reset(seed=0)
+    for wrong in (actions - 1 - actions.max(), actions + 7, actions[:2], "drop"):
+        before = env.lanes.state
+        with pytest.raises(InvalidAction):
+            env.step(wrong)
+        assert env.lanes.state is before, "nothing has changed"
 
 
 def test_lanes_wait_while_others_stop() -> None:

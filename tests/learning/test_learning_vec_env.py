@@ -1,5 +1,7 @@
 """The adapter for Stable-Baselines3: lane by lane what DummyVecEnv gives, masks and ends included."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,8 +14,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rapgym.envs.registration import IDS
 from rapgym.errors import InvalidSpec
-from rapgym.learning.sb3 import agents
+from rapgym.learning.sb3 import agents, plain
 from rapgym.learning.sb3.vec_env import RapVecEnv
+from rapgym.policies.policy import briefing
+from rapgym.scenarios import catalogue
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 
@@ -54,7 +58,7 @@ def test_lanes_are_those_of_dummy_vec_env(env_id: str, observation: str) -> None
     dummy.seed(7)
     assert_same(native.reset(), dummy.reset(), "first observation")
     rng, ends = np.random.default_rng(0), 0
-    for step in range(160):
+    for step in range(300):
         actions = actions_of(native.action_space, rng)
         here, there = native.step(actions), dummy.step(actions)
         assert_same(here[0], there[0], f"observation after step {step}")
@@ -71,7 +75,9 @@ def test_lanes_are_those_of_dummy_vec_env(env_id: str, observation: str) -> None
 def test_maskable_policies_find_the_masks() -> None:
     native = RapVecEnv.make("RAP-v0", LANES, scenario="toy")
     assert is_masking_supported(native)
-    model = MaskablePPO("MlpPolicy", native, n_steps=16, batch_size=16, seed=0, device="cpu")
+    model = MaskablePPO(
+        "MlpPolicy", native, n_steps=16, batch_size=16, n_epochs=2, seed=0, device="cpu"
+    )
     agents.be_silent(model)
     model.learn(64)
     observation = native.reset()
@@ -82,12 +88,23 @@ def test_maskable_policies_find_the_masks() -> None:
 def test_training_repeats_itself_from_its_seed() -> None:
     def weights() -> dict[str, Any]:
         env = RapVecEnv.make("RAP-Counts-v0", LANES, scenario="toy")
-        model = PPO("MlpPolicy", env, n_steps=32, batch_size=32, seed=3, device="cpu")
+        model = PPO("MlpPolicy", env, n_steps=32, batch_size=32, n_epochs=2, seed=3, device="cpu")
         agents.be_silent(model)
         return model.learn(96).policy.state_dict()
 
     first, second = weights(), weights()
     assert all((first[name] == second[name]).all() for name in first)
+
+
+def test_plain_ppo_learns_a_policy_and_logs_nothing() -> None:
+    policy = plain.ppo(
+        "toy", 256, lanes=16, gamma=0.0, observations=True, reward=False, seed=0
+    )  # fmt: skip
+    told = briefing(catalogue.scenario("toy"))
+    policy.reset(1, told)
+    seen = np.zeros((1, told.layout.size), dtype=np.float32)
+    assert policy.propose(seen, np.random.default_rng(0)).shape == (1, told.layout.blocks)
+    assert not [*Path(tempfile.gettempdir()).glob("SB3-*")]
 
 
 def test_each_lane_has_the_attributes_of_its_own_environment() -> None:

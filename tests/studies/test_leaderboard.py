@@ -92,8 +92,12 @@ def test_rows_that_the_reference_served_are_marked(
 
 
 def test_an_entry_that_does_not_hold_is_not_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    published: Results,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(results, "read", lambda path: published)
     forged = tmp_path / "entries" / "fixed-margin"
     shutil.copytree(leaderboard.ENTRIES / "fixed-margin", forged)
     header = json.loads((forged / "submission.json").read_text())

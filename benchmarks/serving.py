@@ -21,7 +21,7 @@ from rapgym.studies.fidelity import SERVED, SHARED
 
 REPLAYS = 7
 SCENARIOS = ("serve-chat-bursty", "serve-chat-gqa")
-LANES, WARM_S, TIMED_S = 64, 60, 120
+LANES, WARM_S, TIMED_S = (64, 256), 60, 120
 
 
 def main() -> None:
@@ -34,31 +34,36 @@ def main() -> None:
             found = fidelity.replayed(run, used, where)
             spent_s.append(time.process_time() - begun_s)
         least_s, span_s = min(spent_s[1:]), float(found.last_s.max())
+        tokens = int(run.requests.output_tokens.sum())
         print(
-            f"{run.name}: {1e6 * least_s / found.steps:.0f} us a step, "
-            f"{1e6 * least_s / span_s:.0f} us a served second ({found.steps} steps, {span_s:.0f} s)"
+            f"{run.name}: {1e6 * least_s / found.steps:.1f} us a step, "
+            f"{1e9 * least_s / tokens:.0f} ns an output token, "
+            f"{1e6 * least_s / span_s:.0f} us a served second ({found.steps} steps in {span_s:.0f} s, "
+            f"{tokens / found.steps:.0f} sequences in each)"
         )
     for name in SCENARIOS:
-        print(served(name))
+        for lanes in LANES:
+            print(served(name, lanes))
 
 
-def served(scenario: str) -> str:
+def served(scenario: str, lanes: int) -> str:
     """What a served second of one lane takes among many, from Python."""
-    envs = gymnasium.make_vec("RAP-Serve-v0", LANES, scenario=scenario)
+    envs = gymnasium.make_vec("RAP-Serve-v0", lanes, scenario=scenario)
     envs.reset(seed=0)
-    drop = np.tile([0, 0, DROP], (LANES, 1))
+    drop = np.tile([0, 0, DROP], (lanes, 1))
     for _ in range(WARM_S):
         envs.step(drop)
-    steps = running = 0
+    steps = tokens = 0
     begun_s = time.process_time()
     for _ in range(TIMED_S):
         info = envs.step(drop)[4]
-        steps, running = steps + info["steps"].sum(), running + info["running"].sum()
-    spent_s, seconds = time.process_time() - begun_s, LANES * TIMED_S
+        steps, tokens = steps + int(info["steps"].sum()), tokens + int(info["tokens"].sum())
+    spent_s, seconds = time.process_time() - begun_s, lanes * TIMED_S
     return (
-        f"{scenario}, {LANES} lanes: {seconds / spent_s:.0f} served seconds a CPU second, "
-        f"{1e6 * spent_s / seconds:.0f} us each ({steps / seconds:.0f} steps, {running / seconds:.0f} "
-        "sequences)"
+        f"{scenario}, {lanes} lanes: {seconds / spent_s:.0f} served seconds a CPU second, "
+        f"{1e6 * spent_s / seconds:.0f} us each: {1e6 * spent_s / steps:.2f} us a step, "
+        f"{1e9 * spent_s / tokens:.0f} ns an output token ({steps / seconds:.0f} steps, "
+        f"{tokens / steps:.0f} sequences in each)"
     )
 
 

@@ -40,7 +40,7 @@ class Search:
         return np.array([(0, 0, PREEMPT), *pairs], dtype=np.int64)
 
 
-SEARCHES = (Search(15, 3, 5, 7), Search(30, 5, 5, 7), Search(60, 10, 5, 7))
+SEARCHES = (Search(8, 1, 5, 7), Search(15, 3, 5, 7), Search(30, 5, 5, 7))
 
 
 @compiled

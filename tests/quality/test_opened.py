@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import shaped_table
-from toy_world import toy_columns
+from toy_table import toy_columns
 
 from rapgym.arrays import BoolArray
 from rapgym.quality import opened

@@ -90,14 +90,16 @@ class Play(Episodes):
         self.lanes = Lanes(story, split, count, small_steps=kind == "blocks", step=step)
         self.actions = actions_of(kind, self.lanes)
         self.films = [Film(self.lanes, lane, count) for lane in range(count)] if filmed else []
-        # Films and devices need more of a row than a stride says.
-        self._may_stride, self._kind = step is simulator.step and not filmed, kind
+        # Films need more of a row than a stride says.
+        self._may_stride, self._kind = not filmed, kind
         self._seen: NDArray[np.float32] | None = None  # what the last stride saw, until it is given
 
     def _stride(self) -> "Stride | None":
         """What takes steps of all lanes in one compiled pass, once the twin is loaded."""
         lanes = self.lanes
-        if lanes.strides or not self._may_stride:
+        if not self._may_stride or lanes.step is not simulator.step:  # as an audit may see to
+            return None
+        if lanes.strides:
             return lanes.stride
         if lanes.stride is None:
             if lanes.twin is None:
@@ -188,6 +190,8 @@ class Play(Episodes):
             self.lanes.strode()
             self._seen = strode.said.seen
             return strode
+        if self.lanes.strides:
+            self.lanes.state = self.lanes.state  # a stride does not learn what happens here
         proposal, served = self.actions.propose(actions)
         served = served & lanes
         if not lanes.all():
@@ -207,7 +211,7 @@ class Play(Episodes):
 
     def seen(self) -> NDArray[np.float32]:
         """What each lane sees, [B, O]."""
-        seen, self._seen = self._seen, None
+        seen, self._seen = self._seen, None  # its caller's own: the next time it is written anew
         if seen is not None:
             return seen
         if self.lanes.strides:

@@ -16,7 +16,7 @@ from rapgym.envs.registration import IDS
 from rapgym.envs.vector_env import RapVectorEnv
 from rapgym.errors import InvalidAction, InvalidSpec
 from rapgym.scenarios.story import Scenario
-from rapgym.world import pace, stride_kernel
+from rapgym.world import pace, simulator, stride_kernel
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
 
@@ -208,6 +208,37 @@ def test_compiled_lanes_read_actions_in_every_form(
         with pytest.raises(InvalidAction):
             env.step(wrong)
         assert env.lanes.state is before, "nothing has changed"
+
+
+@every_id
+def test_who_takes_over_the_step_serves_every_row(
+    env_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an audit does, at any time: lanes that were served in one pass are served by it from then on."""
+    monkeypatch.setattr(pace, "REFERENCE_ROWS", 0)
+    lanes, rng, rows = 3, np.random.default_rng(0), [0]
+    env, other = made(env_id, lanes), made(env_id, lanes)
+    for each in (env, other):
+        each.reset(seed=0)
+
+    def counted(*given: Any) -> Any:
+        rows[0] += given[1].lanes
+        return simulator.step(*given)
+
+    served = 0
+    for turn in range(60):
+        if turn in (20, 40):
+            env.lanes.step = counted if turn == 20 else simulator.step
+            assert rows[0] == (0 if turn == 20 else served)
+            served = 0
+        actions = drawn(env_id, lanes, rng)
+        found, wanted = env.step(actions), other.step(actions)
+        served += int(found[4]["served"].sum())
+        assert [pickle.dumps(np.ascontiguousarray(each)) for each in found[:4]] == [
+            pickle.dumps(np.ascontiguousarray(each)) for each in wanted[:4]
+        ]
+        assert all(np.array_equal(found[4][name], value) for name, value in wanted[4].items())
+    assert rows[0]
 
 
 def test_lanes_wait_while_others_stop() -> None:

@@ -49,6 +49,12 @@ def section(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
+def whole(folder: Path) -> str:
+    """The same with every policy and rival in it."""
+    tables = [bench_report.markdown(group).strip() for group in published(folder)]
+    return "\n\n".join([section(folder), *tables])
+
+
 def costs(groups: Sequence[Group]) -> str:
     """What each scenario costs."""
     rows = []

@@ -36,10 +36,9 @@ def files(folder: Path = places.RESULTS) -> list[Path]:
 
 
 def by_day(cell: Cell, window_s: int) -> list[float]:
-    """What each whole day of a cell's rows costs with test columns, the last with what is left over."""
-    day = np.arange(len(cell.log)) * window_s // SECONDS["day"]
-    count = max(1, len(cell.log) * window_s // SECONDS["day"])
-    day = np.minimum(day, count - 1)
+    """What each day of a cell's rows costs with test columns; less than half a day counts to the last."""
+    count = max(1, round(len(cell.log) * window_s / SECONDS["day"]))
+    day = np.minimum(np.arange(len(cell.log)) * window_s // SECONDS["day"], count - 1)
     costs = (
         weighted_mean(cell.test_cost[day == each], cell.log.output_tokens[day == each])
         for each in range(count)

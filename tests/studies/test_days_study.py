@@ -132,7 +132,8 @@ def test_each_day_has_its_cost_and_the_last_one_what_is_left_over() -> None:
     log = replace(log, output_tokens=np.array([[1, 1, 1, 5, 2, 2, 2, 2]]).T)
     made = Cell(about_of(), log, cost, cost == cost, cost)
     assert days.by_day(made, 6 * 3600) == [1.5, 1.0]
-    assert days.by_day(made, 5 * 3600) == [1.25], "40 hours are one day and more"
+    assert days.by_day(made, 4 * 3600) == [1.25], "32 hours are a day and less than half of one"
+    assert days.by_day(made, 5 * 3600) == [1.4, 1.0], "40 hours are two, the second not whole"
 
 
 def test_questions_are_asked_of_days_where_no_headline_is() -> None:
@@ -164,7 +165,12 @@ def entries() -> list[Any]:
         "int8": ("rival", 2.8),
     }
     more: dict[str, dict[str, Any]] = {
-        "forecast": {"champion": ("heuristic", "all"), "verdict": "better"},
+        "forecast": {
+            "champion": ("heuristic", "all"),
+            "verdict": "better",
+            "champion_low": -0.0012,
+            "champion_high": -0.0002,
+        },
         "hindsight": {"champion": ("learned",)},
         "frontier": {"behind_bound": 0.0057},
     }
@@ -200,9 +206,17 @@ def test_pages_say_what_the_files_say(folder: Path) -> None:
     asked = page.answers(folder)
     assert "| Does it? | `days-large` | confirmed | -1 |" in asked
     assert "| And that? | `days-large` | not asked |  |" in asked
-    assert "the champion, `forecast`, beats the lookup. Intervals are by hours" in page.sentence(
-        folder
+    assert (
+        "the champion, `forecast`, beats the lookup (-0.0006 [-0.0012, -0.0002]). Intervals are by hours"
+        in page.sentence(folder)
     )
+
+
+def test_a_network_that_learned_nothing_is_called_so() -> None:
+    began = score_of("hindsight-untrained", scenario="days-large-v0", seed_costs=(0.2, 0.3))
+    for costs, said in (((0.2, 0.3), True), ((0.2, 0.29), False)):
+        learned = replace(began, policy="hindsight", seed_costs=costs)
+        assert bool(page._learned_nothing([learned, began])) == said
 
 
 def test_without_files_pages_say_how_to_make_them(tmp_path: Path) -> None:

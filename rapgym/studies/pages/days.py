@@ -49,6 +49,12 @@ def section(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
+def whole(folder: Path) -> str:
+    """The same with every policy and rival in it."""
+    tables = [bench_report.markdown(group).strip() for group in published(folder)]
+    return "\n\n".join([section(folder), *tables])
+
+
 def costs(groups: Sequence[Group]) -> str:
     """What each scenario costs."""
     rows = []
@@ -78,7 +84,7 @@ def sentences(groups: Sequence[Group], known: Sequence[Entry]) -> list[str]:
     """What follows, in Markdown, and what is missing."""
     said = [_worth(group) for group in groups]
     said += [findings.trimmed(groups), findings.beside_lookup(groups)]
-    said += [learning_findings.beside_unlearned(groups)]
+    said += [learning_findings.beside_unlearned(groups), *map(_learned_nothing, groups)]
     for entry in known:
         where = f"`{plain(entry['scenario'])}`"
         if entry["untrained"]:
@@ -98,6 +104,18 @@ def _worth(group: Group) -> str:
     return (
         f"On `{plain(group[0].scenario)}` adapting at all is worth {gain} of 100 points of gain; what looking "
         f"ahead could add is {by[LOOKUP].behind_bound:.4f} nats."
+    )
+
+
+def _learned_nothing(group: Group) -> str:
+    """Which methods are what they were before the first step of training; nothing where none is."""
+    costs = {entry.policy: entry.seed_costs for entry in group}
+    same = [name for name in costs if costs.get(f"{name}-untrained") == costs[name]]
+    if not same:
+        return ""
+    return (
+        f"On `{plain(group[0].scenario)}` {_names(same)} is what it was before its first step: no round of "
+        "training cost less on the rows of train by which it stops."
     )
 
 
@@ -162,7 +180,9 @@ def sentence(folder: Path) -> str:
             f"{by[BOUND].cost:.4f}"
         )
         if champion is not None and champion.verdict:
-            text += f"; the champion, `{champion.policy}`, {DOES[champion.verdict]}"
+            less = champion.cost - by[LOOKUP].cost
+            ends = bench_report.interval_of(champion.champion_low, champion.champion_high)
+            text += f"; the champion, `{champion.policy}`, {DOES[champion.verdict]} ({less:+.4f} {ends})"
         told.append(text)
     if not told:
         return ""

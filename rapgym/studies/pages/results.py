@@ -16,6 +16,7 @@ from rapgym.report import sensitivity as sensitivity_report
 from rapgym.report.markdown import table
 from rapgym.scenarios import catalogue
 from rapgym.studies.causal import page as causal_page
+from rapgym.studies.pages import days as days_page
 from rapgym.studies.pages import figure
 from rapgym.studies.pages import learning as learning_page
 from rapgym.studies.pages import serving as serving_page
@@ -145,6 +146,8 @@ def whole(found: Results, folder: Path) -> str:
         "\n".join(f"- {sentence}" for sentence in findings.sentences(entries)),
         bench_report.LEGEND.replace("\n", " "),
         bench_report.markdown(entries).strip(),
+        "## Days",
+        days_page.whole(folder),
         "## Learning",
         learning_page.champions(entries),
         section(

@@ -38,10 +38,21 @@ def decide(entries: Sequence[Score]) -> str:
 
 
 def brief(entries: Sequence[Score]) -> str:
-    """Whether adapting, deciding better and learning pay, a paragraph each."""
+    """Whether adapting, deciding better and learning pay, a paragraph each, and on what all of it rests."""
     groups = headline(entries)
-    said = (findings.worth(groups), findings.trimmed(groups), findings.beside_lookup(groups))
-    return "\n".join(f"- {text}" for text in (*said, learning_findings.beside_unlearned(groups)))
+    said = (findings.worth(groups), findings.trimmed(groups), findings.beside_lookup(groups),
+            learning_findings.beside_unlearned(groups))  # fmt: skip
+    rests = findings.beyond(groups)
+    lines = [text.removesuffix(rests) for text in said]
+    return "\n".join(
+        f"- {text}" for text in (*lines, f"All of this:{_small(rests)}" if rests else "") if text
+    )
+
+
+def _small(sentence: str) -> str:
+    """Without its capital."""
+    start = len(sentence) - len(sentence.lstrip())
+    return sentence[:start] + sentence[start].lower() + sentence[start + 1 :]
 
 
 def costs(entries: Sequence[Score]) -> str:

@@ -144,20 +144,16 @@ def sentence(found: Entry) -> str:
     """What the scenarios with intervals say, for a page that says more."""
     told, words = list[str](), set[str]()
     for entry in _known(found["scenarios"]):
-        rules = entry["rules"]
         both = entry["against_lookup"][KEEP_ALL], entry["patient_against_lookup"][PATIENT_KEEP_ALL]
         words |= {judged(each) for each in both}
         less, patient_less = (
             f"{each['value']:.3f} [{each['low']:.3f}, {each['high']:.3f}]" for each in both
         )
-        told.append(
-            f"{less} on `{bench_report.plain(entry['scenario'])}`, {patient_less} where both choose how long a "
-            f"request may wait ({rules['lookup']['cost'] / rules['engine']['cost']:.0%} of today's engine)"
-        )
-    pays = " There deciding ahead pays." if words == {"more"} else ""
+        told.append(f"{less} on `{bench_report.plain(entry['scenario'])}` ({patient_less})")
+    pays = ": deciding ahead pays" if words == {"more"} else ""
     return (
-        "**Where requests wait** (`RAP-Serve-v0`, days of synthetic traffic): beside dropping as memory falls the "
-        f"lookup costs less by {'; '.join(told)}.{pays} Intervals of 95 %, by hours."
+        "**Where requests wait** (`RAP-Serve-v0`, synthetic days): beside dropping as memory falls the lookup saves "
+        f"{listed(told)}; in brackets where both choose how long a request may wait{pays}. Intervals by hours."
     )
 
 

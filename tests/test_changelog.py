@@ -9,6 +9,7 @@ import pytest
 
 import rapgym
 from rapgym import cli
+from rapgym.bench.serving import cells
 from rapgym.policies import registry
 from rapgym.rivals import rivals
 from rapgym.scenarios.catalogue import shipped
@@ -26,6 +27,7 @@ KNOWN = (
     {story.name for story in shipped()}
     | {entry.name for entry in registry.POLICIES}
     | {rival.name for rival in rivals.every()}
+    | {*cells.KINDS}
     | ENVIRONMENTS
     | SPLITS
 )

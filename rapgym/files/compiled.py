@@ -1,8 +1,8 @@
 """Functions that numba compiles: who imports this loads numba."""
 
 import hashlib
+import inspect
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -66,22 +66,19 @@ def resting_on(
 ) -> Callable[[Function], Function]:
     """`compiled` for a function that calls compiled functions of these modules, too.
 
-    What is kept bears the content of their files in its name, so it goes stale with any of them.
+    What is kept bears their source in its name, so it goes stale with any of them.
 
     Args:
         loose: sums may be added up in any order.
         inlined: it becomes part of what calls it; else many arrays are handed over at each call.
     """
-    files = (__file__, *(str(module.__file__) for module in modules))
-    content = b"".join(Path(file).read_bytes() for file in files)
-    mark = hashlib.sha256(content).hexdigest()[:12]
+    options = {"fastmath": LOOSE if loose else False, **_known(_nrt=False, forceinline=inlined)}
+    source = "".join(inspect.getsource(module) for module in modules) + repr(sorted(options))
+    mark = hashlib.sha256(source.encode()).hexdigest()[:12]
 
     def marked(function: Function) -> Function:
         function.__qualname__ = f"{function.__qualname__}-{mark}"
-        return _kept(
-            function,
-            {"fastmath": LOOSE if loose else False, **_known(_nrt=False, forceinline=inlined)},
-        )
+        return _kept(function, options)
 
     return marked
 

@@ -237,9 +237,15 @@ def asked_of(entries: Sequence[Score]) -> list[list[Score]]:
 
 
 def waiting(served: dict[str, Any], beside: str, rule: str) -> list[tuple[str, Answer | None]]:
-    """What each serving scenario says of a lookup beside a rule; a single part of test decides nothing."""
+    """What each serving scenario says of a lookup beside a rule; a single part of test decides nothing.
+
+    One whose numbers carry no claim is not asked.
+    """
     found: list[tuple[str, Answer | None]] = []
     for entry in served["scenarios"]:
+        if not entry["claims"]:
+            found.append((bench_report.plain(entry["scenario"]), None))
+            continue
         more = entry[beside][rule]  # cost of the rule, less the lookup's
         told = f"{-more['value']:+.4f} nats a token"
         if more["low"] is None:

@@ -90,6 +90,7 @@ def put_together(story: ServeScenario, found: Mapping[str, Entry]) -> Entry:
     }
     entry: Entry = {
         "scenario": story.id,
+        "claims": story.claims,
         "rules": {name: each["entry"] for name, each in rules.items()},
         "against_lookup": beside(whole, cells.LOOKUP, whole),
         "patient_against_lookup": beside(whole, cells.PATIENT_LOOKUP, cells.PATIENT),

@@ -131,8 +131,10 @@ def test_a_recorded_run_is_met_within_what_was_said() -> None:
 def test_where_requests_wait_the_interval_decides(
     more: dict[str, float | None], verdict: str, number: str
 ) -> None:
-    served = {"scenarios": [{"scenario": "serve-toy-v0", "against_lookup": {"engine": more}}]}
-    ((name, answer),) = questions.waiting(served, "against_lookup", "engine")
+    toy = {"scenario": "serve-toy-v0", "claims": True, "against_lookup": {"engine": more}}
+    served = {"scenarios": [toy, toy | {"claims": False}]}
+    (name, answer), silent = questions.waiting(served, "against_lookup", "engine")
+    assert silent == ("serve-toy", None)
     assert answer == questions.Answer(verdict, number)  # type: ignore[arg-type]
     assert name == "serve-toy"
 

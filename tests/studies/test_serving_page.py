@@ -65,6 +65,7 @@ def test_a_scenario_has_a_line_and_verdicts_are_counted_where_there_are_interval
         rules[name] = RULE | {"cost": 0.11, "settings": {"shed_s": waits_s}}
     entry = {
         "scenario": "s-v0",
+        "claims": True,
         "rules": rules,
         "against_lookup": against,
         "patient_against_lookup": patient,
@@ -77,7 +78,9 @@ def test_a_scenario_has_a_line_and_verdicts_are_counted_where_there_are_interval
         "against_lookup": dict.fromkeys(against, none),
         "patient_against_lookup": dict.fromkeys(patient, none),
     }
-    text = serving.brief({"scenarios": [entry, alone]})
+    silent = entry | {"scenario": "silent-v0", "claims": False}
+    text = serving.brief({"scenarios": [entry, alone, silent]})
+    assert "- `silent-v0`: train had no card and load with enough to decide" in text
     row = cells(text.splitlines()[2])
     assert row == [
         "`s-v0`", "0.2000, more", "0.2000, more", "0.2000, less", "0.2000", "`hurry` 0.1234, less", "0.2000", "0.0700",
@@ -87,9 +90,10 @@ def test_a_scenario_has_a_line_and_verdicts_are_counted_where_there_are_interval
         "- One pair of counts for good, the best on train, costs more than the lookup on 0" in text
     )
     assert "- `hour-v0`: a case study" in text
-    said = serving.sentence({"scenarios": [entry, alone]})
+    said = serving.sentence({"scenarios": [entry, alone, silent]})
     assert "saves 0.100 [0.050, 0.150] on `s` (0.100 [0.050, 0.150]); in brackets where" in said
-    assert "hour-v0" not in said
+    assert "hour" not in said.removesuffix(" Intervals by hours.")
+    assert "silent" not in said
     assert "deciding ahead pays" in said
     unsure = entry | {"against_lookup": against | {"keep-all-drop": less}}
     assert "pays" not in serving.sentence({"scenarios": [entry, unsure]})

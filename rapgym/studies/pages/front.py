@@ -42,7 +42,7 @@ def brief(entries: Sequence[Score]) -> str:
     groups = headline(entries)
     said = (findings.worth(groups), findings.trimmed(groups), findings.beside_lookup(groups),
             learning_findings.beside_unlearned(groups))  # fmt: skip
-    rests = findings.beyond(groups)
+    rests = bench_report.beyond(groups)
     lines = [text.removesuffix(rests) for text in said]
     return "\n".join(
         f"- {text}" for text in (*lines, f"All of this:{_small(rests)}" if rests else "") if text

@@ -96,8 +96,13 @@ def patient(entries: Sequence[Entry]) -> str:
 
 
 def _known(entries: Sequence[Entry]) -> list[Entry]:
-    """Those with intervals."""
-    return [entry for entry in entries if entry["rules"]["lookup"]["low"] is not None]
+    """Those of which something is claimed: with intervals, and whose numbers carry a claim."""
+    return [each for each in entries if each["claims"] and not _is_single(each)]
+
+
+def _is_single(entry: Entry) -> bool:
+    """Whether test is one part, so that there are no intervals."""
+    return entry["rules"]["lookup"]["low"] is None
 
 
 def _brief(entry: Entry) -> list[str]:
@@ -132,10 +137,15 @@ def said(entries: Sequence[Entry]) -> list[str]:
             f"{words} costs more than the lookup on {words_of.count('more')} of {len(known)} scenarios with "
             f"intervals, less on {words_of.count('less')}."
         )
-    single = [f"`{entry['scenario']}`" for entry in entries if entry not in known]
+    single = [f"`{entry['scenario']}`" for entry in entries if _is_single(entry)]
     if single:
         lines.append(
             f"{listed(single)}: a case study, whose test is one part, so that nothing is claimed."
+        )
+    silent = [f"`{entry['scenario']}`" for entry in entries if not entry["claims"]]
+    if silent:
+        lines.append(
+            f"{listed(silent)}: train had no card and load with enough to decide, so that nothing is claimed."
         )
     return lines
 

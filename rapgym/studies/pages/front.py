@@ -44,15 +44,8 @@ def brief(entries: Sequence[Score]) -> str:
             learning_findings.beside_unlearned(groups))  # fmt: skip
     rests = bench_report.beyond(groups)
     lines = [text.removesuffix(rests) for text in said]
-    return "\n".join(
-        f"- {text}" for text in (*lines, f"All of this:{_small(rests)}" if rests else "") if text
-    )
-
-
-def _small(sentence: str) -> str:
-    """Without its capital."""
-    start = len(sentence) - len(sentence.lstrip())
-    return sentence[:start] + sentence[start].lower() + sentence[start + 1 :]
+    lines.append(rests.strip().replace(" this is ", " all of this is "))
+    return "\n".join(f"- {text}" for text in lines if text)
 
 
 def costs(entries: Sequence[Score]) -> str:

@@ -163,7 +163,7 @@ def sentence(found: Entry) -> str:
     pays = ": deciding ahead pays" if words == {"more"} else ""
     return (
         "**Where requests wait** (`RAP-Serve-v0`, synthetic days): beside dropping as memory falls the lookup saves "
-        f"{listed(told)}; in brackets where both choose how long a request may wait{pays}. Intervals by hours."
+        f"{listed(told)}; in brackets where both choose how long requests wait{pays}. Intervals by hours."
     )
 
 

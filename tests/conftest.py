@@ -68,9 +68,11 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with LONGEST; with several workers this needs xdist's --no-loadscope-reorder."""
+    """Let several workers begin with LONGEST; it needs xdist's --no-loadscope-reorder."""
     if gone := [name for name in LONGEST if not (TESTS / name).is_file()]:
         raise pytest.UsageError(f"conftest.LONGEST names files that are gone: {', '.join(gone)}")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return  # the order that was asked for
     places = {TESTS / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 

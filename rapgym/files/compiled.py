@@ -73,8 +73,8 @@ def resting_on(
         inlined: it becomes part of what calls it; else many arrays are handed over at each call.
     """
     options = {"fastmath": LOOSE if loose else False, **_known(_nrt=False, forceinline=inlined)}
-    source = "".join(inspect.getsource(module) for module in modules) + repr(sorted(options))
-    mark = hashlib.sha256(source.encode()).hexdigest()[:12]
+    source = "".join(inspect.getsource(module) for module in modules)
+    mark = hashlib.sha256(f"{source}{loose}{inlined}".encode()).hexdigest()[:12]
 
     def marked(function: Function) -> Function:
         function.__qualname__ = f"{function.__qualname__}-{mark}"

@@ -1,7 +1,8 @@
 """A step of all lanes in one compiled pass against the reference, to the last bit, in worlds nobody chose."""
 
 import ast
-import hashlib
+import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,26 @@ def test_a_step_is_that_of_the_reference_in_hostile_worlds(
     assert_same_steps(world, state, proposals, rng.integers(0, 10, lanes))
 
 
-def test_compiled_code_bears_the_files_it_rests_on_in_its_name() -> None:
-    content = b"".join(Path(str(each.__file__)).read_bytes() for each in (compiled, kernel))
-    mark = hashlib.sha256(content).hexdigest()[:12]
+def test_what_is_compiled_on_top_of_a_file_bears_its_source_in_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "lower.py"
+
+    def name(source: str, **options: bool) -> str:
+        path.write_text(source, "utf-8")
+        spec = importlib.util.spec_from_file_location("lower", path)
+        assert spec is not None
+
+        def upper(value: int) -> int:
+            return value
+
+        compiled.resting_on(importlib.util.module_from_spec(spec), **options)(upper)
+        return upper.__qualname__
+
+    first = name("ONE = 1\n")
+    assert name("ONE = 1\n") == first
+    assert len({first, name("ONE = 23\n"), name("ONE = 1\n", loose=True)}) == 3
+
+
+def test_a_stride_calls_compiled_functions_of_its_own_file_and_of_the_one_it_rests_on() -> None:
     elsewhere = {
         alias.asname or alias.name: str(node.module)
         for node in ast.walk(ast.parse(Path(stride_kernel.__file__).read_text("utf-8")))
@@ -104,6 +122,6 @@ def test_compiled_code_bears_the_files_it_rests_on_in_its_name() -> None:
     ]
     assert len(functions) > 8
     for function in functions:
-        assert function.py_func.__qualname__.endswith(f"-{mark}")
+        assert re.search("-[0-9a-f]{12}$", function.py_func.__qualname__)
         used = elsewhere.keys() & {*function.py_func.__code__.co_names}
         assert {elsewhere[name] for name in used} <= {kernel.__name__}

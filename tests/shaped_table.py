@@ -11,10 +11,12 @@ import numpy as np
 from rapgym.arrays import BoolArray, FloatArray
 from rapgym.model.shapes import BF16, FORMATS, Format
 from rapgym.quality import file as table_file
+from rapgym.quality.columns import QualityColumns
 from rapgym.quality.file import Rows
 from rapgym.quality.header import FormatQuality, Header, Orders, Sample
 from rapgym.quality.table import QualityTable
-from rapgym.scenarios import tables
+from rapgym.scenarios import tables, worlds
+from rapgym.scenarios.catalogue import story_of
 
 N = 60
 DOMAINS = ("books", "specs", "wiki")
@@ -139,3 +141,10 @@ def table(form: Format = BF16) -> QualityTable:
     content = table_file.packed(header, rows)
     name = tables.table_name("smollm2-135m", form)
     return QualityTable(name, table_file.unpacked(content, "synthetic"))
+
+
+def columns_of(source: str) -> QualityColumns:
+    """Calibration columns of this table ("shaped"), or those that a scenario's train part is told of."""
+    if source == "shaped":
+        return table().calibration()
+    return worlds.world(story_of(source), "train").quality

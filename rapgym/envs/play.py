@@ -191,7 +191,7 @@ class Play(Episodes):
             self._seen = strode.said.seen
             return strode
         if self.lanes.strides:
-            self.lanes.state = self.lanes.state  # a stride does not learn what happens here
+            self.lanes.leave_stride()
         proposal, served = self.actions.propose(actions)
         served = served & lanes
         if not lanes.all():

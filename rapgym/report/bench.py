@@ -154,12 +154,12 @@ def rests_on(entry: Score) -> str:
     return f"{count}: {CONDITIONAL}" if entry.conditional else count
 
 
-def beyond(groups: Sequence[Sequence[Score]]) -> str:
+def beyond(groups: Sequence[Sequence[Score]], what: str = "this") -> str:
     """What is added to a sentence over scenarios some of which speak of their rows alone; or nothing."""
     count = sum(group[0].conditional for group in groups)
     if not count:
         return ""
-    return f" On {count} of {len(groups)} scenarios this is {CONDITIONAL}."
+    return f" On {count} of {len(groups)} scenarios {what} is {CONDITIONAL}."
 
 
 def in_order(group: Sequence[Score]) -> list[Score]:

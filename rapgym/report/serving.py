@@ -169,6 +169,11 @@ def latency_cells(rule: Mapping[str, Any]) -> list[str] | None:
     return [*times, *(f"{rule[name]:.1%}" for _, name in LEVELS)]
 
 
+def by_cost(rules: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Rules of serving.json with their names, the cheapest first."""
+    return sorted(rules.items(), key=lambda item: float(item[1]["cost"]))
+
+
 def judged(beside: Mapping[str, Any]) -> Literal["more", "less", "undecided"]:
     """Whether a rule of serving.json costs more or less than the lookup; its interval decides.
 

@@ -12,7 +12,7 @@ from rapgym.report import beside, drawing, questions, study_figures
 from rapgym.report import fidelity as fidelity_report
 from rapgym.report import sensitivity as sensitivity_report
 from rapgym.report.page import Choice, Picture, Section, Table
-from rapgym.report.serving import LATENCY_HEADS, bounds, latency_cells
+from rapgym.report.serving import LATENCY_HEADS, bounds, by_cost, latency_cells
 from rapgym.scenarios import catalogue, tables
 
 NUMBERS = "the table below holds every number."
@@ -231,7 +231,7 @@ def _serving(found: Any) -> Section:
         raise ValueError("it holds no scenario")
     rows = []
     for entry in found["scenarios"]:
-        for name, rule in sorted(entry["rules"].items(), key=lambda item: float(item[1]["cost"])):
+        for name, rule in by_cost(entry["rules"]):
             less = entry["against_lookup"].get(name)
             rows.append(
                 [
@@ -252,7 +252,7 @@ def _serving(found: Any) -> Section:
     latency = [
         [name, bench_report.plain(entry["scenario"]), *cells]
         for entry in found["scenarios"]
-        for name, rule in sorted(entry["rules"].items(), key=lambda item: float(item[1]["cost"]))
+        for name, rule in by_cost(entry["rules"])
         if (cells := latency_cells(rule)) is not None
     ]
     tables = [Table("The numbers", head, rows)]

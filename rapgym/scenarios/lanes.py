@@ -158,6 +158,10 @@ class Lanes:
     def state(self, state: State) -> None:
         self._state, self.strides = state, False
 
+    def leave_stride(self) -> None:
+        """Know where the lanes stand without `stride`, which does not learn what moves them next."""
+        self._state, self.strides = self.state, False
+
     def strode(self) -> None:
         """Note that `stride` has moved lanes: it alone knows where they stand."""
         self._state, self.strides = None, True

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from rapgym.serving.kernel import Lane, World
 
 QUANTILES = (50, 95, 99)
-DECIMALS = (
-    9  # of a percentile, s: what a results file holds, so that what is read gives the same scores
-)
+# Of a percentile, s: what a results file holds, so that what is read gives the same scores.
+DECIMALS = 9
 TIMES = ("ttft", "tpot", "e2e")
 PERCENTILES = tuple(f"{name}_p{share}_s" for name in TIMES for share in QUANTILES)
 # Requests of a part: preempted at least once; with a first token by its deadline; finished, and from the
@@ -57,9 +56,7 @@ class Waits:
     """What the requests of P parts waited for."""
 
     counts: FloatArray  # columns of `COUNTED`, by part; of several seeds their mean, [P, 3]
-    percentiles: (
-        FloatArray  # `PERCENTILES` over all parts; NaN where no request has such a time, [9]
-    )
+    percentiles: FloatArray  # `PERCENTILES` of all parts; NaN where no request has such a time, [9]
 
 
 class Gathered:

@@ -4,8 +4,6 @@ The same as `QualityColumns.nll`, whatever the number of rows: an open hash tabl
 A set that has no row is entered with NaN, and its prediction is written there as soon as it is known.
 """
 
-from weakref import WeakKeyDictionary
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +11,7 @@ from rapgym.arrays import BoolArray, IntArray
 from rapgym.quality import quick
 from rapgym.quality.columns import MEMO_SETS, QualityColumns
 from rapgym.world.kernel import WORD, Entries, move, places_of
+from rapgym.world.once import once_for_columns
 
 
 class Lookup:
@@ -94,12 +93,7 @@ def kept_of(keys: NDArray[np.uint64], blocks: int) -> BoolArray:
     return kept
 
 
-_known: "WeakKeyDictionary[QualityColumns, Lookup]" = WeakKeyDictionary()
-
-
+@once_for_columns
 def lookup_of(columns: QualityColumns) -> Lookup:
     """The look-up of these columns, made once; it goes when they go."""
-    found = _known.get(columns)
-    if found is None:
-        found = _known[columns] = Lookup(columns)
-    return found
+    return Lookup(columns)

@@ -22,9 +22,7 @@ class Asked(NamedTuple):
     limit: IntArray  # [T, W]
     output: IntArray  # [T]
     loss: FloatArray  # [S]
-    reload_s: (
-        FloatArray  # until the blocks are back that the first state lacks of the second, [S, S]
-    )
+    reload_s: FloatArray  # until those are back that the first state lacks of the second, [S, S]
     back_s: FloatArray  # the same by the second state, [S, S]
     sizes: IntArray
     rates: FloatArray

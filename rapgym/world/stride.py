@@ -4,7 +4,6 @@ The arrays here are where the lanes stand; `state` says it as a `State`. Importi
 """
 
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from rapgym.quality import opened
 from rapgym.quality.columns import QualityColumns
 from rapgym.world import lookup, stride_kernel
 from rapgym.world.encoding import HISTORY, Layout
-from rapgym.world.once import once_a_world
+from rapgym.world.once import once_a_world, once_for_columns
 from rapgym.world.records import State, World
 from rapgym.world.stride_kernel import Answers, Lanes, Said, Small, Tables
 from rapgym.world.twin import fixed, sight_of, twin_of
@@ -268,18 +267,9 @@ def tables_of(world: World) -> Tables:
     )  # fmt: skip
 
 
-_known: "WeakKeyDictionary[QualityColumns, Answers]" = WeakKeyDictionary()
-
-
+@once_for_columns
 def answers_of(columns: QualityColumns) -> Answers:
     """What these columns say of any set, made once; it goes when they go."""
-    found = _known.get(columns)
-    if found is None:
-        found = _known[columns] = _answers(columns)
-    return found
-
-
-def _answers(columns: QualityColumns) -> Answers:
     floor, n = columns.floor, len(columns.floor)
     parts, rows = opened.opened(columns), columns.sets
     places = 1 << int(np.ceil(np.log2(2 * len(rows) + 64)))

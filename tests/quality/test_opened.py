@@ -3,20 +3,13 @@
 import numpy as np
 import pytest
 import shaped_table
+from shaped_table import columns_of
 from toy_table import toy_columns
 
 from rapgym.arrays import BoolArray
 from rapgym.quality import opened
 from rapgym.quality.columns import QualityColumns
-from rapgym.scenarios import worlds
-from rapgym.scenarios.catalogue import story_of
 from rapgym.world import stride, stride_kernel
-
-
-def columns_of(source: str) -> QualityColumns:
-    if source == "shaped":
-        return shaped_table.table().calibration()
-    return worlds.world(story_of(source), "train").quality
 
 
 def answered(columns: QualityColumns, kept: BoolArray) -> list[tuple[float, bool]]:

@@ -3,18 +3,10 @@
 import numpy as np
 import pytest
 import shaped_table
+from shaped_table import columns_of
 
 from rapgym.quality import quick
-from rapgym.quality.columns import QualityColumns
 from rapgym.quality.table import QualityTable
-from rapgym.scenarios import worlds
-from rapgym.scenarios.catalogue import story_of
-
-
-def columns_of(source: str) -> QualityColumns:
-    if source == "shaped":
-        return shaped_table.table().calibration()
-    return worlds.world(story_of(source), "train").quality
 
 
 @pytest.mark.parametrize("source", ["shaped", "laptop"])

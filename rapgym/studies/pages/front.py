@@ -44,7 +44,7 @@ def brief(entries: Sequence[Score]) -> str:
             learning_findings.beside_unlearned(groups))  # fmt: skip
     rests = bench_report.beyond(groups)
     lines = [text.removesuffix(rests) for text in said]
-    lines.append(rests.strip().replace(" this is ", " all of this is "))
+    lines.append(bench_report.beyond(groups, "all of this").strip())
     return "\n".join(f"- {text}" for text in lines if text)
 
 

@@ -10,7 +10,7 @@ from rapgym.quality.history import Share
 from rapgym.report import bench as bench_report
 from rapgym.report.bench import listed
 from rapgym.report.markdown import table
-from rapgym.report.serving import LATENCY_HEADS, bounds, judged, latency_cells
+from rapgym.report.serving import LATENCY_HEADS, bounds, by_cost, judged, latency_cells
 
 Entry = dict[str, Any]
 LATENCY = (
@@ -210,7 +210,7 @@ def findings(found: Entry) -> str:
 def _costs(entry: Entry) -> str:
     against = entry["against_lookup"]
     rows = []
-    for name, rule in sorted(entry["rules"].items(), key=lambda item: float(item[1]["cost"])):
+    for name, rule in by_cost(entry["rules"]):
         beside = against.get(name)
         told = (
             "" if beside is None
@@ -237,7 +237,7 @@ def _costs(entry: Entry) -> str:
     said = [f"**`{entry['scenario']}`**", table(heads, rows)]
     latency = [
         [f"`{name}`", *cells]
-        for name, rule in sorted(entry["rules"].items(), key=lambda item: float(item[1]["cost"]))
+        for name, rule in by_cost(entry["rules"])
         if (cells := latency_cells(rule)) is not None
     ]
     if latency:
@@ -253,7 +253,7 @@ def _stretches(found: Entry) -> str:
     both = {**found["rules"], **searched}
     rows = [
         [f"`{name}`", f"{each['cost']:.4f}", f"{each['nats']:.4f}", f"{each['undelivered']:.1%}"]
-        for name, each in sorted(both.items(), key=lambda item: float(item[1]["cost"]))
+        for name, each in by_cost(both)
     ]
     told = (
         f"On {len(found['parts'])} stretches of test, {seconds:,} s, beside searches that know it:"

@@ -16,7 +16,7 @@ causes are counted in (hindsight learning, Sinclair et al. 2023, arXiv:2207.0627
 minimises the expected cost of a soft choice: no rewards are sampled. What is shipped is an ensemble in one
 file, whose members learn from resampled stretches of time.
 
-Command of the published runs: rapgym train hindsight --seeds 5 --told fit --told train --publish
+Command of the published runs: rapgym train hindsight --seeds 3 --publish
 """
 
 import math

@@ -4,7 +4,7 @@ A row counts as an episode of its own: what its decision does to later rows (blo
 back) is not learned. Before any learning STOP is the likeliest action, so the agent begins as the dense proposal that the
 shield cuts. What is shipped is the most probable legal action at each small step, without sampling.
 
-Command of the published runs: rapgym train maskable_ppo --seeds 5 --publish
+Command of the published runs: rapgym train maskable_ppo --seeds 2 --publish
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 Stable-Baselines3's PPO as it is. The policy's first choice, before any learning, is to drop nothing:
 the shield then cuts. What is shipped is the most probable pair of counts, without sampling.
 
-Command of the published runs: rapgym train ppo_counts --seeds 5 --publish
+Command of the published runs: rapgym train ppo_counts --seeds 2 --publish
 """
 
 from collections.abc import Callable

@@ -1,10 +1,12 @@
 """Deliberate faults, each in a copy of the package: every one must make a test fail.
 
-    make mutations        about ten minutes; results/mutations.json says which test caught which fault
+    make mutations        half an hour; results/mutations.json says which test caught which fault
 
 A fault that nothing catches would mean that a promise can be broken unseen. The working tree is never
 changed: faults go into a copy in a temporary folder, where the tests of shield, memory, step, bound,
-guard, watchdog, scores and audit log run until the first one fails.
+guard, watchdog, scores and audit log run until the first one fails. First come the tests that caught
+the fault when the file was last written, or its module's own, in a process of their own: most faults
+take seconds. A run that was stopped goes on where it was, while the package's code is the same.
 """
 
 import argparse
@@ -16,11 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rapgym.files import writing
+from rapgym.files import provenance, writing
+from rapgym.jobs import kept
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "baselines" / "results" / "mutations.json"
@@ -48,6 +53,7 @@ TESTS = (
     "scenarios/test_scenario.py",
     "scenarios/test_file.py",
     "world/test_compiled_step.py",
+    "quality/test_quality.py",
     "bench/test_bench.py",
 )
 # A module's own tests go first, so that most faults take seconds.
@@ -66,6 +72,7 @@ OWN = {
     "bench/verdicts": "bench/test_scoreboard.py",
     "bench/results": "bench/test_bench.py",
     "scenarios/story": "scenarios/test_scenario.py",
+    "quality/columns": "quality/test_quality.py",
 }
 
 
@@ -78,7 +85,8 @@ settings.register_profile(
 )
 settings.load_profile("faults")
 """
-LIMIT_S = 300  # a fault may make a loop endless: then time catches it, and the file says so
+# A fault may make a loop endless: then time catches it, and the file says so.
+LIMIT_S, TIMES_LONGER = 300.0, 3.0  # the longer: of what the same tests take without a fault
 
 
 @dataclass(frozen=True)
@@ -306,8 +314,12 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def tried(fault: Fault | None, folder: Path) -> dict[str, Any]:
+def tried(fault: Fault | None, folder: Path, first: str, limit_s: float) -> dict[str, Any]:
     """Run the tests with a fault in place, and take it out again.
+
+    Args:
+        first: a file of tests that is run before the others.
+        limit_s: how long they may take.
 
     Raises:
         SystemExit: the fault's place is gone: the code has changed, and so must the list.
@@ -318,23 +330,46 @@ def tried(fault: Fault | None, folder: Path) -> dict[str, Any]:
         if fault.before not in before:
             raise SystemExit(f"{fault.what}: {fault.module}.py no longer holds {fault.before!r}")
         path.write_text(before.replace(fault.before, fault.after, 1))
-    own = own_tests(fault.module) if fault else None
-    tests = sorted(TESTS, key=lambda name: name != own)
     begin = time.perf_counter()
+    try:
+        caught = failure((first,), folder, limit_s) if first in TESTS else ""
+        caught = caught or failure([each for each in TESTS if each != first], folder, limit_s)
+    finally:
+        if path:
+            path.write_text(before)
+    return {"caught_by": caught, "seconds": round(time.perf_counter() - begin, 1)}
+
+
+def failure(tests: Sequence[str], folder: Path, limit_s: float) -> str:
+    """The first test of these files that fails; empty where none does."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p",
                "no:xdist", *(f"tests/{name}" for name in tests)]  # fmt: skip
     surroundings = os.environ | {"PYTHONPATH": str(folder), "CI": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True,
-                              timeout=LIMIT_S)  # fmt: skip
-        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, flags=re.MULTILINE)
-        caught = failed[1] if failed else "" if done.returncode == 0 else done.stdout[-300:]
+                              timeout=limit_s)  # fmt: skip
     except subprocess.TimeoutExpired:
-        caught = f"no end after {LIMIT_S} s"
-    finally:
-        if path:
-            path.write_text(before)
-    return {"caught_by": caught, "seconds": round(time.perf_counter() - begin, 1)}
+        return f"no end after {limit_s:.0f} s"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, flags=re.MULTILINE)
+    return failed[1] if failed else "" if done.returncode == 0 else done.stdout[-300:]
+
+
+def once_caught(entry: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run found, if a test caught the fault: one that survived is tried again.
+
+    Raises:
+        ValueError: it survived.
+    """
+    if not entry["caught_by"]:
+        raise ValueError("it survived")
+    return entry
+
+
+def likeliest(out: Path) -> dict[str, str]:
+    """The file of tests that caught each fault when the results were last written."""
+    listed = json.loads(out.read_text())["faults"] if out.is_file() else []
+    files = {each["what"]: each["caught_by"].partition("::")[0] for each in listed}
+    return {what: file.removeprefix("tests/") for what, file in files.items()}
 
 
 def main() -> int:
@@ -344,27 +379,38 @@ def main() -> int:
                         help="only faults whose description has these words; nothing is kept")  # fmt: skip
     asked = parser.parse_args()
     out, faults = asked.out, [fault for fault in FAULTS if asked.only in fault.what]
-    found: list[dict[str, Any]] = []
+    found: dict[int, dict[str, Any]] = {}
+    last = likeliest(out)
     with tempfile.TemporaryDirectory() as name:
         folder = copied(Path(name))
-        whole = {"caught_by": ""} if asked.only else tried(None, folder)
+        # It also compiles what no fault touches.
+        whole = {"caught_by": "", "seconds": 0.0} if asked.only else tried(None, folder, "", 3600.0)
+        limit_s = max(LIMIT_S, TIMES_LONGER * whole["seconds"])
         if whole["caught_by"]:
             print(f"without any fault the tests fail: {whole['caught_by']}", file=sys.stderr)
             return 1
-        for fault in faults:
-            result = tried(fault, folder)
-            print(
-                f"{fault.module:10} {fault.what:45} {result['caught_by'] or 'SURVIVED'}", flush=True
-            )
-            found.append({"what": fault.what, "module": fault.module, "before": fault.before,
-                          "after": fault.after, **result})  # fmt: skip
-    survived = [each["what"] for each in found if not each["caught_by"]]
+        work = (folder if asked.only else out.parent) / "mutations.work.jsonl"
+        code = provenance.files_sha256(provenance.code_files())
+        calls = [
+            partial(tried, fault, folder, last.get(fault.what, own_tests(fault.module)), limit_s)
+            for fault in faults
+        ]
+        bases = [[code, asdict(fault)] for fault in faults]
+        for i, result, _ in kept.results(calls, bases, work, jobs=1, read=once_caught):
+            fault = faults[i]
+            told = result["caught_by"] or "SURVIVED"
+            print(f"{fault.module:10} {fault.what:45} {told}", flush=True)
+            found[i] = {**asdict(fault), **result}
+    listed = [found[i] for i in sorted(found)]
+    survived = [each["what"] for each in listed if not each["caught_by"]]
     if asked.only:
-        return int(bool(survived) or not found)
+        return int(bool(survived) or not listed)
     content = {"command": "make mutations", "tests": [*TESTS], "without_fault_s": whole["seconds"],
-               "faults": found, "survived": survived}  # fmt: skip
+               "faults": listed, "survived": survived}  # fmt: skip
     with writing.written_aside(out) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
+    if not survived:
+        work.unlink(missing_ok=True)
     print(f"{len(found) - len(survived)} of {len(found)} caught")
     return int(bool(survived))
 

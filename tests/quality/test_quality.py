@@ -263,6 +263,19 @@ def test_a_format_costs_what_was_measured_on_the_largest_sample_of_the_split() -
         table.format_nll(int4, "calib", "news")
 
 
+def test_above_another_model_every_answer_is_dearer_by_what_the_format_costs() -> None:
+    columns, kept = toy_table({key(A2, F2)}).calibration(), np.array(ABOVE)
+    dearer = columns.above(0.25, 2.0).above(0.25, 2.0)
+    nll, measured = dearer.nll(kept)
+    assert not measured.all() and measured.any()
+    assert nll == pytest.approx(columns.nll(kept)[0] + 0.5)
+    assert dearer.predicted_nll(kept) == pytest.approx(columns.predicted_nll(kept) + 0.5)
+    assert dearer.at_counts == pytest.approx(columns.at_counts + 0.5)
+    assert dearer.single == pytest.approx(columns.single + 0.5)
+    assert dearer.importance.tolist() == columns.importance.tolist(), "a difference of two answers"
+    assert dearer.ceiling == 2.0
+
+
 def test_block_influence_is_the_same_in_both_views_and_missing_from_older_tables() -> None:
     table = written(replace(toy_header(), block_influence=(0.5, 0.25, 0.125)))
     for view in (table.calibration(), table.test("books")):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rapgym.envs import screen
-from rapgym.envs.info import lone_info, of_lane, own, rows_info
+from rapgym.envs.info import of_lane, own, rows_info
 from rapgym.envs.play import Acted, Play
 from rapgym.envs.single_form import SingleForm
 from rapgym.scenarios.catalogue import story_of
@@ -97,10 +97,11 @@ class RapEnv(SingleForm):
         self.layout = self.lanes.layout
         self._no_row = of_lane(rows_info(1, self.lanes.world.blocks), 0)
 
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self._play.step_alone(action) or super().step(action)
+
     def _info(self, acted: Any = None) -> dict[str, Any]:
         # Nothing is counted anew for the small steps of a row.
         if acted is None or (isinstance(acted, Acted) and acted.outcome is None):
             return own(self._no_row) | {"action_mask": self._play.actions.mask()[0]}
-        if not isinstance(acted, Acted):
-            return lone_info(acted, self._play.mask(acted))
         return super()._info(acted)

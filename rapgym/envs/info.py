@@ -73,28 +73,6 @@ def strode_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
     return found
 
 
-def lone_info(strode: "Strode", mask: NDArray[np.int8]) -> dict[str, Any]:
-    """`of_lane` of `strode_info`, where there is one lane."""
-    said = strode.said
-    info: dict[str, Any] = {
-        "served": strode.served.reshape(()),
-        "measured": said.measured.reshape(()),
-    }
-    info |= zip(SETS, strode.sets[0], strict=True)
-    whole, measures = said.whole, said.measures
-    for name, place in _ONE_WHOLE:
-        info[name] = whole[place]
-    for name, place in _ONE_MEASURE:
-        info[name] = measures[place]
-    info["action_mask"] = mask[0]
-    return info
-
-
-# Places of the numbers of the only lane, as arrays without an axis.
-_ONE_WHOLE = [(name, (0, place, ...)) for place, name in enumerate(WHOLE)]
-_ONE_MEASURE = [(name, (0, place, ...)) for place, name in enumerate(MEASURES)]
-
-
 def _nothing(lanes: int, blocks: int) -> dict[str, Any]:
     sets = np.zeros((len(SETS), lanes, blocks), dtype=bool)
     flags = np.zeros((len(FLAGS), lanes), dtype=bool)

@@ -22,6 +22,7 @@ from rapgym.world.records import Demand, Outcome
 from rapgym.world.simulator import Step
 
 if TYPE_CHECKING:
+    from rapgym.envs.alone import Alone
     from rapgym.world.stride import Stride, Strode
 
 WORD = np.dtype(np.uint64)  # what a stride reads actions as, and nothing else does
@@ -93,6 +94,7 @@ class Play(Episodes):
         # Films need more of a row than a stride says.
         self._may_stride, self._kind = not filmed, kind
         self._seen: NDArray[np.float32] | None = None  # what the last stride saw, until it is given
+        self._alone: Alone | None = None  # once the only lane has stridden
 
     def _stride(self) -> "Stride | None":
         """What takes steps of all lanes in one compiled pass, once the twin is loaded."""
@@ -127,7 +129,7 @@ class Play(Episodes):
 
     def __getstate__(self) -> dict[str, Any]:
         """Of a copy, whose arrays nobody shares."""
-        return self.__dict__ | {"_seen": None}
+        return self.__dict__ | {"_seen": None, "_alone": None}
 
     @property
     def longest(self) -> int:
@@ -162,12 +164,7 @@ class Play(Episodes):
         if stride is None:
             return super().read(actions, lanes)
         if lanes is None:
-            found = stride.read_one(actions)
-            return (
-                stride.read(super().read(actions)[None], checked=True)[0]
-                if found is None
-                else found
-            )
+            return stride.read(super().read(actions)[None], checked=True)[0]
         found = stride.read(actions)
         if found is None:
             found = stride.read(super().read(actions, lanes), checked=True)
@@ -208,6 +205,29 @@ class Play(Episodes):
                     self.films[lane].add(outcome, asked, limits[index], index)
         over = self._ended(lanes, self.lanes.ended & served)
         return Acted(served, over, outcome, asked)
+
+    def step_alone(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]] | None:
+        """A step of the only lane as Gymnasium's are, by `Alone`.
+
+        None, and no step, where that is not at hand, no episode is under way or the action is not as its
+        space samples them: `read` and `act` take it or say why not.
+        """
+        stride = self._stride()
+        if stride is None or not self.playing[0]:
+            return None
+        if self._alone is None:
+            from rapgym.envs.alone import Alone
+
+            self._alone = Alone(stride, self.actions.mask()[0])
+        taken = self._alone.step(action)
+        if taken is None:
+            return None
+        self._seen = None
+        self.lanes.strode()
+        if self.observation == "dict":
+            seen, *others, info = taken
+            return {"observations": seen, "action_mask": info["action_mask"].copy()}, *others, info
+        return taken
 
     def seen(self) -> NDArray[np.float32]:
         """What each lane sees, [B, O]."""

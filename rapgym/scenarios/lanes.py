@@ -164,8 +164,9 @@ class Lanes:
 
     def strode(self) -> None:
         """Note that `stride` has moved lanes: it alone knows where they stand."""
-        self._state, self.strides = None, True
-        self._turn()
+        if self._state is not None:  # else nothing is known of them that could be forgotten
+            self._state, self.strides = None, True
+            self._turn()
 
     def __getstate__(self) -> dict[str, Any]:
         """Of a copy: it makes what is compiled anew."""

@@ -3,6 +3,8 @@
 The arrays here are where the lanes stand; `state` says it as a `State`. Importing this loads numba.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,9 +29,17 @@ class Strode(NamedTuple):
     """What one step did in B lanes: all arrays the caller's own."""
 
     said: Said
-    sets: BoolArray  # of `said`, [B, 3, N]
-    served: BoolArray  # lanes whose row is finished, [B]
     mask: NDArray[np.int8] | None  # legal actions, [B, N + 1], where rows take several small steps
+
+    @property
+    def sets(self) -> BoolArray:
+        """Those of `said`, [B, 3, N]."""
+        return self.said.sets.view(bool)
+
+    @property
+    def served(self) -> BoolArray:
+        """Lanes whose row is finished, [B]."""
+        return self.said.served
 
     @property
     def over(self) -> BoolArray:
@@ -57,37 +67,31 @@ class Stride:
         """
         count, blocks = len(playing), world.blocks
         self.world, self.where, self.kind, self.count = world, where, kind, count
-        self._most = ENDLESS if most_steps is None else most_steps
-        self._twin, self._sight = twin_of(world), sight_of(world, where)
-        self._facts, self._tables = self._twin.facts, tables_of(world)
-        self._answers = answers_of(world.quality)
-        self._size, stays = where.size, where.slice_of("headroom_loaded").stop
+        self.small_steps, self.size = kind == "blocks", where.size
+        self._twin, stays = twin_of(world), where.slice_of("headroom_loaded").stop
         self.lanes = Lanes(
             whole=np.zeros((count, stride_kernel.WHOLE), dtype=np.int64),
             scale=np.ones(count),
             keys=np.zeros((count, 2), dtype=np.uint64),
             recent=np.zeros((count, 3 * HISTORY + 3), dtype=np.float32),
-            stays=np.zeros((count, stays) if kind == "blocks" else (0, 0), dtype=np.float32),
+            stays=np.zeros((count, stays if self.small_steps else 0), dtype=np.float32),
             stale=np.ones(count, dtype=bool),
             playing=playing,
         )
         self._entries = dict[str, Any]()  # see `_call`
-        self._went = np.zeros(blocks, dtype=np.int64)
-        self._nobody, self._no_proposal = np.zeros(count, dtype=bool), np.zeros(count, np.uint64)
-        self._words = self._answers.words
+        self._nobody, self._no_actions = np.zeros(count, dtype=bool), np.zeros(count, np.uint64)
         self._type = np.dtype(np.int8 if kind == "kept-set" else np.int64)  # of actions
         of_lane = {"blocks": (), "counts": (2,), "kept-set": (blocks,)}[kind]
         self._shape = (count, *of_lane)
         self._grid = words_of(world.quality.grid_kept)
-        self._small: Small | None = None
-        if kind == "blocks":
-            known, floor = world.quality.increments, world.floor
-            self._small = Small(
-                block=fixed(np.where(floor, 1.0, known.block / world.ceiling)),
-                pair=fixed(np.where(floor, 0.0, known.pair / world.ceiling)),
-                rises=np.zeros((count, blocks)),
-                so_far=np.ones((count, blocks), dtype=np.uint8),
-            )
+        self._small = small_of(world, count if self.small_steps else 0)
+        answers, most = answers_of(world.quality), ENDLESS if most_steps is None else most_steps
+        self._full = answers.words[stride_kernel.FULL]
+        # What `advance` is given in every step, in its order.
+        self._always = (
+            self._twin.facts, sight_of(world, where), tables_of(world), answers, self._small, self.lanes,
+            most, np.zeros(blocks, dtype=np.int64),
+        )  # fmt: skip
 
     @property
     def age(self) -> IntArray:
@@ -107,7 +111,6 @@ class Stride:
     @property
     def so_far(self) -> BoolArray:
         """What each lane's row still keeps, [B, N]; to read."""
-        assert self._small is not None
         return self._small.so_far.view(bool)
 
     def state(self) -> State:
@@ -134,7 +137,7 @@ class Stride:
         whole[:, stride_kernel.OVERHEAD] = foot.overhead_bytes(asked[1])
         lanes.recent[:, :-3] = seen[:, self.where.slice_of("recent_demand")]
         lanes.recent[:, -3:] = seen[:, :3]
-        if self._small is not None:
+        if self.small_steps:
             assert so_far is not None
             lanes.stays[:], lanes.stale[:] = seen, False
             keys[:, stride_kernel.SO_FAR], self._small.so_far[:] = words_of(so_far), so_far
@@ -145,8 +148,7 @@ class Stride:
         self, lanes: IntArray, row: IntArray, limit_row: IntArray, scale: FloatArray, rows: IntArray
     ) -> None:
         """Begin an episode of so many `rows` in each of some lanes, every block in memory: [n] each."""
-        full = self._words[stride_kernel.FULL]
-        self._call("begin", self.lanes, lanes, row, limit_row, scale, rows, full)
+        self._call("begin", self.lanes, lanes, row, limit_row, scale, rows, self._full)
 
     def read(self, actions: Any, *, checked: bool = False) -> Any:
         """What `act` takes of the actions of all lanes, uint64 [B].
@@ -175,44 +177,34 @@ class Stride:
             whole = self._call("of_counts", actions, self._grid, proposal)
         return proposal if whole else None
 
-    def read_one(self, action: Any) -> Any:
-        """`read` of the only lane's action, uint64."""
-        if self.kind == "blocks":
-            if type(action) in (int, np.int64) and 0 <= action <= self.world.blocks:
-                return np.uint64(action)
-            return None
-        if not isinstance(action, np.ndarray):
-            return None
-        if self.kind == "kept-set":
-            found = self.read(action[None])
-            return None if found is None else found[0]
-        if action.dtype != self._type or action.shape != self._shape[1:]:
-            return None
-        attention, ffn = action.tolist()
-        if 0 <= attention < len(self._grid) and 0 <= ffn < self._grid.shape[1]:
-            return self._grid[attention, ffn]
-        return None
-
     def act(self, actions: NDArray[Any], acting: BoolArray) -> Strode:
         """Take a step in these lanes, bool [B]; the others have only just begun.
 
         Args:
             actions: of all lanes, as `read` gives them.
         """
+        count, blocks = self.count, self.world.blocks
+        said = Said(
+            np.empty((count, self.size), np.float32), np.empty((count, 7), np.int64),
+            np.empty((count, 8)), np.empty((count, 3, blocks), np.uint8),
+            np.empty((count, 1, blocks + 1) if self.small_steps else (0, 0, 0), np.uint8),
+            np.empty(count, bool), np.empty(count, bool), np.empty(count, bool), np.empty(count),
+        )  # fmt: skip
         if not acting.flags.carray:
             acting = acting.copy()
-        if self._small is None:
-            return self._strode(actions, acting, acting.copy())
-        served, proposal = np.empty(self.count, dtype=bool), np.empty(self.count, np.uint64)
-        droppable = self._words[stride_kernel.DROPPABLE]
-        self._call(
-            "of_drops", actions, self._small, self.lanes, acting, droppable, proposal, served
-        )
-        return self._strode(proposal, acting, served)
+        self._call("advance", *self._always, said, actions, acting)
+        return Strode(said, said.mask[:, 0].view(np.int8) if self.small_steps else None)
 
     def look(self) -> Strode:
         """See what is so in every lane, and move none."""
-        return self._strode(self._no_proposal, self._nobody, self._nobody.copy())
+        return self.act(self._no_actions, self._nobody)
+
+    def advancing(
+        self, said: Said, actions: NDArray[np.uint64], acting: BoolArray
+    ) -> Callable[..., None]:
+        """What does as `act` with such actions and such lanes, and writes to these arrays each time what it did."""
+        given = *self._always, said
+        return partial(entry_of(stride_kernel.advance, *given, actions, acting), *given)
 
     def _call(self, name: str, *given: Any) -> Any:
         """Call a function of the kernel, always with arrays of the same types."""
@@ -221,32 +213,22 @@ class Stride:
             entry = self._entries[name] = entry_of(getattr(stride_kernel, name), *given)
         return entry(*given)
 
-    def _strode(self, proposal: NDArray[np.uint64], acting: BoolArray, served: BoolArray) -> Strode:
-        count, blocks = self.count, self.world.blocks
-        sets = np.empty((count, 3, blocks), dtype=np.uint8)
-        said = Said(
-            np.empty((count, self._size), np.float32), np.empty((count, 7), np.int64),
-            np.empty((count, 8)), sets, np.empty(count, bool), np.empty(count, bool),
-            np.empty(count),
-        )  # fmt: skip
-        self._call(
-            "advance", self._facts, self._sight, self._tables, self._answers, self.lanes, said, proposal,
-            acting, served, self._most, self._went,
-        )  # fmt: skip
-        if self._small is None:
-            return Strode(said, sets.view(bool), served, None)
-        mask = np.empty((count, 1, blocks + 1), dtype=np.uint8)
-        self._call(
-            "small_steps", self._facts, self._sight, self._tables, self._answers, self._small, self.lanes, served,
-            said.seen, mask,
-        )  # fmt: skip
-        return Strode(said, sets.view(bool), served, mask[:, 0].view(np.int8))
-
 
 def words_of(kept: BoolArray) -> NDArray[np.uint64]:
     """Sets as words, block 0 the lowest bit: bool [..., N] -> uint64 [...], N <= 64."""
     bits = np.uint64(1) << np.arange(kept.shape[-1], dtype=np.uint64)
     return np.where(kept, bits, np.uint64(0)).sum(axis=-1, dtype=np.uint64)
+
+
+def small_of(world: World, count: int) -> Small:
+    """What small steps of so many lanes need of a world; of none, nothing."""
+    block, pair = np.zeros(0), np.zeros((0, 0))
+    if count:
+        known, floor = world.quality.increments, world.floor
+        block = np.where(floor, 1.0, known.block / world.ceiling)
+        pair = np.where(floor, 0.0, known.pair / world.ceiling)
+    of_lanes = count, len(block)
+    return Small(fixed(block), fixed(pair), np.zeros(of_lanes), np.ones(of_lanes, dtype=np.uint8))
 
 
 def is_worth(world: World) -> bool:

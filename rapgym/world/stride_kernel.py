@@ -87,6 +87,17 @@ class Lanes(NamedTuple):
     playing: BoolArray  # lanes in whose episode something is left to do, [B]
 
 
+class Small(NamedTuple):
+    """What lanes whose rows take several small steps are served by; N blocks, none where rows take one."""
+
+    block: (
+        FloatArray  # what each block costs when it goes alone, over C; of the floor 1 or more, [N]
+    )
+    pair: FloatArray  # what it costs more where another one is gone, over C; of the floor 0, [N, N]
+    rises: FloatArray  # what each block of each lane would cost now, over C, [B, N]
+    so_far: Bytes  # what each row still keeps, [B, N]
+
+
 class Tables(NamedTuple):
     """Numbers by what they are looked up with."""
 
@@ -103,6 +114,8 @@ class Said(NamedTuple):
     whole: IntArray  # [B, 7]
     measures: FloatArray  # [B, 8]
     sets: Bytes  # [B, 3, N]
+    mask: Bytes  # legal actions, [B, 1, N + 1] where rows take several small steps, or [0, 0, 0]
+    served: BoolArray  # lanes whose row is finished, [B]
     measured: BoolArray  # [B]
     over: BoolArray  # lanes whose episode is, [B]
     reward: FloatArray  # [B]
@@ -416,54 +429,98 @@ def _observe(f: Facts, s: Sight, t: Tables, here: Lanes, seen: Floats, lane: int
     seen[lane, place + one] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)
 
 
+@resting_on(kernel, inlined=True)
+def _drop(m: Small, here: Lanes, lane: int, action: np.uint64, droppable: np.uint64) -> bool:
+    """Drop a block of one lane's row; False where the action stands for STOP."""
+    blocks, so_far = m.so_far.shape[1], here.keys[lane, SO_FAR]
+    bit = np.uint64(1) << action if action < np.uint64(blocks) else NOTHING
+    if so_far & droppable & bit == NOTHING:
+        return False
+    here.keys[lane, SO_FAR] = so_far ^ bit
+    m.so_far[lane, action] = 0
+    for block in range(blocks):
+        m.rises[lane, np.uint64(block)] += m.pair[action, np.uint64(block)]
+    return True
+
+
+@resting_on(kernel, inlined=True)
+def _observe_steps(
+    f: Facts, s: Sight, t: Tables, a: Answers, m: Small, here: Lanes, o: Said, lane: int
+) -> None:
+    """Write what changes with a lane's small steps, and its mask; a row that was served is followed by a whole one.
+
+    As `encoding.with_steps` and `scenarios.lanes.importance`.
+    """
+    seen, blocks, largest, card = o.seen, len(f.floor), s.units[2], s.units[0]
+    start = np.uint64(here.stays.shape[1])
+    headroom, known = start + np.uint64(blocks), start + np.uint64(blocks + 1)
+    so_far = here.keys[lane, SO_FAR]
+    if o.served[lane] or so_far == NOTHING:
+        so_far = here.keys[lane, SO_FAR] = a.words[FULL]
+        for block in range(blocks):
+            m.so_far[lane, np.uint64(block)] = 1
+            m.rises[lane, np.uint64(block)] = m.block[np.uint64(block)]
+    spread_floats(so_far, t.floats, seen, lane, start, blocks)
+    attention, ffn = ones(so_far & ATTENTION_BITS), ones(so_far & FFN_BITS)
+    used = here.whole[lane, OVERHEAD] + attention * here.whole[lane, COST] + ffn * f.sizes[FFN]
+    limit = f.limit_bytes[np.uint64(here.whole[lane, LIMIT_ROW]), 0]
+    seen[lane, headroom] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)
+    for block in range(blocks):
+        place = np.uint64(block)
+        share = np.float32(min(max(m.rises[lane, place], 0.0), 1.0))
+        seen[lane, known + place] = share * seen[lane, start + place]
+    spread(so_far & a.words[DROPPABLE], t.bits, o.mask, 0, lane, blocks)
+    o.mask[lane, 0, np.uint64(blocks)] = 1
+
+
 @resting_on(kernel)
 def advance(
     f: Facts,
     s: Sight,
     t: Tables,
     a: Answers,
+    m: Small,
     here: Lanes,
-    o: Said,
-    proposal: Words,
-    acting: BoolArray,
-    served: BoolArray,
     most_steps: int,
     went: IntArray,
+    o: Said,
+    actions: Words,
+    acting: BoolArray,
 ) -> None:
     """Take a step in every lane and see what is so then.
 
     Args:
-        proposal: of each lane whose row is served, [B].
-        acting: lanes that take a step of their episode; the others have only begun it, [B].
-        served: those of them whose row is served now, [B].
         most_steps: after which an episode is cut.
         went: scratch, [N].
+        actions: of each lane its proposal, or where rows take several steps a block, N to stop: [B].
+        acting: lanes that take a step of their episode; the others have only begun it, [B].
     """
-    whole, lanes, stays = here.whole, len(acting), here.stays.shape[1]
-    every = True
-    for lane in range(lanes):
-        every &= served[lane]
-    if not every:
-        o.measures[:], o.sets[:], o.whole[:] = 0.0, 0, 0
-        o.measured[:], o.reward[:], o.whole[:, REASON] = False, 0.0, -1
-    for lane in range(lanes):
-        over = False
-        if served[lane]:
-            _serve(f, t, a, here, o, lane, proposal[lane], went)
+    whole, small, stays = here.whole, len(m.block) > 0, here.stays.shape[1]
+    of_row = here.stays if small else o.seen
+    for lane in range(len(acting)):
+        over, served, proposal = False, acting[lane], actions[lane]
+        if small and served:
+            proposal = here.keys[lane, SO_FAR]
+            served = not _drop(m, here, lane, actions[lane], a.words[DROPPABLE])
+        o.served[lane] = served
+        if served:
+            _serve(f, t, a, here, o, lane, proposal, went)
             over = whole[lane, AGE] >= whole[lane, LENGTH]
+        else:
+            o.whole[lane], o.measures[lane], o.sets[lane] = 0, 0.0, 0
+            o.whole[lane, REASON], o.measured[lane], o.reward[lane] = -1, False, 0.0
         if acting[lane]:
             whole[lane, STEPS] += 1
             over |= whole[lane, STEPS] >= most_steps
             here.playing[lane] = not over
         o.over[lane] = over
-        if stays == 0:
-            _observe(f, s, t, here, o.seen, lane)
-            continue
-        if served[lane] or here.stale[lane]:
-            _observe(f, s, t, here, here.stays, lane)
+        if not small or served or here.stale[lane]:
+            _observe(f, s, t, here, of_row, lane)
             here.stale[lane] = False
-        for index in range(stays):
-            o.seen[lane, np.uint64(index)] = here.stays[lane, np.uint64(index)]
+        if small:
+            for index in range(stays):
+                o.seen[lane, np.uint64(index)] = of_row[lane, np.uint64(index)]
+            _observe_steps(f, s, t, a, m, here, o, lane)
 
 
 @resting_on(kernel)
@@ -505,66 +562,3 @@ def of_bits(actions: NDArray[np.int8], proposal: Words) -> bool:
             return False
         proposal[lane] = bits
     return True
-
-
-class Small(NamedTuple):
-    """What lanes whose rows take several small steps are served by; N blocks."""
-
-    block: (
-        FloatArray  # what each block costs when it goes alone, over C; of the floor 1 or more, [N]
-    )
-    pair: FloatArray  # what it costs more where another one is gone, over C; of the floor 0, [N, N]
-    rises: FloatArray  # what each block of each lane would cost now, over C, [B, N]
-    so_far: Bytes  # what each row still keeps, [B, N]
-
-
-@resting_on(kernel)
-def of_drops(
-    actions: Words, m: Small, here: Lanes, acting: BoolArray, droppable: np.uint64, proposal: Words,
-    served: BoolArray,
-) -> None:  # fmt: skip
-    """Drop a block in each lane that acts, or serve its row: actions uint64 [B], none above N."""
-    blocks, one = m.so_far.shape[1], np.uint64(1)
-    for lane in range(len(actions)):
-        action, so_far = actions[lane], here.keys[lane, SO_FAR]
-        bit = one << action if action < np.uint64(blocks) else NOTHING
-        drops = acting[lane] and so_far & droppable & bit != NOTHING
-        served[lane], proposal[lane] = acting[lane] and not drops, so_far
-        if drops:
-            here.keys[lane, SO_FAR] = so_far ^ bit
-            m.so_far[lane, action] = 0
-            for block in range(blocks):
-                m.rises[lane, np.uint64(block)] += m.pair[action, np.uint64(block)]
-
-
-@resting_on(kernel)
-def small_steps(
-    f: Facts, s: Sight, t: Tables, a: Answers, m: Small, here: Lanes, served: BoolArray, seen: Floats,
-    mask: Bytes,
-) -> None:  # fmt: skip
-    """Begin the rows after those that were served and write what changes with small steps, and masks.
-
-    As `encoding.with_steps` and `scenarios.lanes.importance`.
-    """
-    blocks, largest, card, one = len(f.floor), s.units[2], s.units[0], np.uint64(1)
-    full, droppable = a.words[FULL], a.words[DROPPABLE]
-    start = np.uint64(here.stays.shape[1])
-    headroom, known = start + np.uint64(blocks), start + np.uint64(blocks + 1)
-    for lane in range(len(seen)):
-        so_far = here.keys[lane, SO_FAR]
-        if served[lane] or so_far == NOTHING:
-            so_far = here.keys[lane, SO_FAR] = full
-            for block in range(blocks):
-                m.so_far[lane, np.uint64(block)] = 1
-                m.rises[lane, np.uint64(block)] = m.block[np.uint64(block)]
-        spread_floats(so_far, t.floats, seen, lane, start, blocks)
-        attention, ffn = ones(so_far & ATTENTION_BITS), ones(so_far & FFN_BITS)
-        used = here.whole[lane, OVERHEAD] + attention * here.whole[lane, COST] + ffn * f.sizes[FFN]
-        limit = f.limit_bytes[np.uint64(here.whole[lane, LIMIT_ROW]), 0]
-        seen[lane, headroom] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)
-        for block in range(blocks):
-            place = np.uint64(block)
-            share = np.float32(min(max(m.rises[lane, place], 0.0), 1.0))
-            seen[lane, known + place] = share * seen[lane, start + place]
-        spread(so_far & droppable, t.bits, mask, 0, lane, blocks)
-        mask[lane, 0, np.uint64(blocks)] = one

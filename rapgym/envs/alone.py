@@ -38,10 +38,11 @@ class Alone:
                 *((name, np.bool_) for name in ("served", "measured", "over")),
             ]
         )
-        self._memory = np.zeros(self._form.itemsize, dtype=np.uint8)
+        self._memory, fields = np.zeros(self._form.itemsize, dtype=np.uint8), self._form.fields
+        assert fields is not None
 
         def part(name: str, kind: Any, *shape: int) -> NDArray[Any]:
-            return np.ndarray((1, *shape), kind, self._memory, self._form.fields[name][1])
+            return np.ndarray((1, *shape), kind, self._memory, fields[name][1])
 
         masks = part("action_mask", np.uint8, 1, legal)
         masks[:] = mask

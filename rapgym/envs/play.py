@@ -225,8 +225,9 @@ class Play(Episodes):
         self._seen = None
         self.lanes.strode()
         if self.observation == "dict":
-            seen, *others, info = taken
-            return {"observations": seen, "action_mask": info["action_mask"].copy()}, *others, info
+            seen, reward, terminated, truncated, info = taken
+            both = {"observations": seen, "action_mask": info["action_mask"].copy()}
+            return both, reward, terminated, truncated, info
         return taken
 
     def seen(self) -> NDArray[np.float32]:

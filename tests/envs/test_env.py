@@ -25,7 +25,7 @@ from rapgym.scenarios import catalogue
 from rapgym.scenarios.catalogue import by_default
 from rapgym.scenarios.lanes import importance
 from rapgym.scenarios.story import Scenario
-from rapgym.world import encoding
+from rapgym.world import encoding, pace
 from rapgym.world.shield import Reason
 
 pytestmark = pytest.mark.usefixtures("shaped", "toy_story")
@@ -507,3 +507,48 @@ def test_each_step_sees_what_is_true_then(env_id: str) -> None:
             known = None if so_far is None else importance(lanes.world, so_far)
             fresh = encoding.observe(lanes.world, lanes.layout, visible, so_far, known)
             assert seen.tobytes() == fresh[0].tobytes()
+
+
+def raw(step: tuple[Any, ...]) -> list[Any]:
+    """What a step returned, to the last bit."""
+    seen, *plain, info = step
+    named = info | (seen if isinstance(seen, dict) else {"seen": seen})
+    arrays = {name: (type(a), a.dtype, a.shape, a.tobytes()) for name, a in named.items()}
+    return [arrays, [(type(each), each) for each in plain]]
+
+
+@every_id
+@every_observation
+def test_compiled_steps_are_those_of_the_reference(
+    env_id: str, observation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through resets, copies and actions in other forms; compared when all is over, so nothing is written twice."""
+    plain, rng = made(env_id, observation=observation), np.random.default_rng(0)
+    _, info = plain.reset(seed=4)
+    actions, wanted = [], []
+    for _ in range(200):
+        actions.append(legal_action(plain, info, rng))
+        wanted.append(plain.step(actions[-1]))
+        info = plain.reset()[1] if wanted[-1][3] else wanted[-1][4]
+    monkeypatch.setattr(pace, "REFERENCE_ROWS", 0)
+    env, found = made(env_id, observation=observation), []
+    env.reset(seed=4)
+    for turn, action in enumerate(actions):
+        if turn % 50 == 30:
+            env = copy.deepcopy(env)
+        found.append(env.step(np.array(action, dtype=float) if turn % 7 == 5 else action))
+        if found[-1][3]:
+            env.reset()
+    assert env.lanes.strides
+    assert [raw(step) for step in found] == [raw(step) for step in wanted]
+
+
+def test_arrays_of_a_compiled_step_share_no_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "REFERENCE_ROWS", 0)
+    env = made("RAP-KeptSet-v0", observation="dict")
+    env.reset(seed=0)
+    seen, *_, info = env.step(env.action_space.sample())
+    arrays = [*seen.values(), *info.values()]
+    assert all(array.flags.writeable and array.flags.aligned for array in arrays)
+    for place, one in enumerate(arrays):
+        assert not any(np.shares_memory(one, other) for other in arrays[:place])

@@ -384,7 +384,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = copied(Path(name))
         # It also compiles what no fault touches.
-        whole = {"caught_by": "", "seconds": 0.0} if asked.only else tried(None, folder, "", 3600.0)
+        whole: dict[str, Any] = {"caught_by": "", "seconds": 0.0}
+        if not asked.only:
+            whole = tried(None, folder, "", 3600.0)
         limit_s = max(LIMIT_S, TIMES_LONGER * whole["seconds"])
         if whole["caught_by"]:
             print(f"without any fault the tests fail: {whole['caught_by']}", file=sys.stderr)

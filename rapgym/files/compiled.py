@@ -2,12 +2,17 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from numba import njit, typeof
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu import CPUTargetOptions
+
+from rapgym.files.checked import locked
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -106,5 +111,31 @@ def _kept(function: Function, options: dict[str, Any]) -> Function:
         found = njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to keep it
         found = njit(**options)(function)
+    else:
+        found.compile = _in_turn(found)
     compiled_function: Function = found
     return compiled_function
+
+
+def _in_turn(function: Any) -> Callable[[Any], Any]:
+    """How a function is compiled by one process at a time: who waited takes what the first one kept."""
+    compile_it, place = function.compile, Path(function.stats.cache_path)
+    name = f"{function.py_func.__module__}.{function.py_func.__qualname__}.lock"
+
+    def compile_in_turn(types: Any) -> Any:
+        if types in function.overloads:
+            return compile_it(types)
+        # Numba's own lock first: a thread that held the file would wait for one that wants the file.
+        with global_compiler_lock, _held(place / name):
+            return compile_it(types)
+
+    return compile_in_turn
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """`locked`, where a file can be made: else two may do the same work."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            held.enter_context(locked(path))
+        yield

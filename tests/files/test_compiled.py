@@ -1,6 +1,10 @@
 """Compiled functions are kept beside their source, in the user's cache, or not at all; they answer in each case."""
 
 import importlib.util
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +127,32 @@ def test_what_only_compiled_functions_call_has_no_way_in_from_python(installed: 
 
     assert ways_in(module.twice)
     assert ways_in(module._sum) == []
+
+
+ASKED = """
+import sys
+from doubled import twice
+
+print("ready", flush=True)
+sys.stdin.readline()
+assert twice(3) == 6
+print(sum(twice.stats.cache_misses.values()))
+"""
+
+
+def test_of_processes_that_want_it_at_the_same_time_one_compiles(installed: Path) -> None:
+    (installed / "doubled.py").write_text(SOURCE)
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), *sys.path])}
+    command, pipe = [sys.executable, "-c", ASKED], subprocess.PIPE
+    with ExitStack() as ended:
+        both: list[Any] = [
+            ended.enter_context(
+                subprocess.Popen(command, env=found, text=True, stdin=pipe, stdout=pipe)
+            )
+            for _ in range(2)
+        ]
+        assert [each.stdout.readline() for each in both] == ["ready\n"] * 2
+        for each in both:
+            each.stdin.write("\n")
+            each.stdin.flush()
+        assert sorted(each.communicate()[0] for each in both) == ["0\n", "1\n"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.files.compiled import compiled
+from rapgym.files.compiled import compiled, inner
 
 FEATURES = 6  # of a past
 LOWEST, HIGHEST, STEPS, FARTHEST, NEIGHBOURS = range(5)  # places in `Stretches.bounds`
@@ -56,7 +56,7 @@ def scratch_of(stretches: Stretches, sets: Sets) -> Scratch:
     return Scratch(np.empty(count), np.empty(near, np.int64), places[0], places[1])
 
 
-@compiled
+@inner
 def _features(past: IntArray, now: IntArray) -> None:
     """As `forecast.features`, of one past."""
     last = len(past) - 1
@@ -70,7 +70,7 @@ def _features(past: IntArray, now: IntArray) -> None:
     now[3], now[4], now[5] = level - total * 8 // 8, level - 8 * lowest, level - 8 * highest
 
 
-@compiled
+@inner
 def _sift(heap: IntArray, size: int) -> None:
     """Let the first of a heap sink to where no child is larger."""
     place, value = 0, heap[0]
@@ -85,7 +85,7 @@ def _sift(heap: IntArray, size: int) -> None:
     heap[place] = value
 
 
-@compiled
+@inner
 def near(s: Stretches, past: IntArray, apart: FloatArray, nearest: IntArray) -> None:
     """Write the keys of the nearest pasts, ascending: distance times their number, plus the place."""
     now = np.empty(FEATURES, np.int64)
@@ -113,7 +113,7 @@ def near(s: Stretches, past: IntArray, apart: FloatArray, nearest: IntArray) -> 
     nearest.sort()
 
 
-@compiled
+@inner
 def _worth_trying(
     sets: Sets, base: int, attention_cost: int, limit: int, chosen: IntArray, first_bytes: IntArray
 ) -> int:

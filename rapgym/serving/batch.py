@@ -108,7 +108,8 @@ def _account(w: World, lane: Lane, book: Book, row: FloatArray) -> None:
     row[PREEMPTIONS] = count[kernel.PREEMPTIONS] - before[kernel.PREEMPTIONS]
     row[STEPS] = count[kernel.STEPS] - before[kernel.STEPS]
     row[STEP_TOKENS] = count[kernel.STEP_TOKENS] - before[kernel.STEP_TOKENS]
-    before[:] = count
+    for each in range(len(count)):  # whole, numba would compile the text of an error for seconds
+        before[each] = count[each]
     row[WAITING], row[RUNNING] = count[kernel.WAITING], count[kernel.RUNNING]
     row[PAGES_USED], row[LOADING] = count[kernel.PAGES_USED], count[kernel.LOADING]
     row[ATTENTION_DROPPED] = count[kernel.ATTENTION_DROPPED]

@@ -42,7 +42,7 @@ class Entries(NamedTuple):
     used: IntArray  # places taken, [1]
 
 
-@compiled
+@inner
 def pack(sets: BoolArray, index: int, key: NDArray[np.uint64]) -> None:
     """Write the key of one of K kept sets, bool [K, N]: a bit for each block, block 0 the lowest."""
     for word in range(len(key)):
@@ -53,7 +53,7 @@ def pack(sets: BoolArray, index: int, key: NDArray[np.uint64]) -> None:
         key[word] = bits
 
 
-@compiled
+@inner
 def place_of(entries: Entries, key: NDArray[np.uint64]) -> int:
     """Where the table has the kept set of a key; entered if it is new, `FULL` without room."""
     mixed = np.uint64(0x9E3779B97F4A7C15)
@@ -157,7 +157,7 @@ class Scratch(NamedTuple):
     other: NDArray[np.uint64]  # [words]
 
 
-@compiled
+@inner
 def ones(bits: np.uint64) -> int:
     bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
     bits = (bits & np.uint64(0x3333333333333333)) + (
@@ -167,7 +167,7 @@ def ones(bits: np.uint64) -> int:
     return np.int64((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))  # type: ignore[return-value]
 
 
-@compiled
+@inner
 def counts_of(key: NDArray[np.uint64]) -> tuple[int, int]:
     """How many attention and how many FFN blocks a set has: the even bits of its key, and the odd."""
     attention = ffn = 0
@@ -231,7 +231,7 @@ def _unload_refused(
     _fit(stays, lane, attention_cost, ffn_cost, excess, f.last_first, scratch.went)
 
 
-@compiled
+@inner
 def nearest(value: float) -> float:
     """The nearest whole number, of two the even one: `np.rint`, without a call for what is usual."""
     if abs(value) < 2.0**51:
@@ -239,7 +239,7 @@ def nearest(value: float) -> float:
     return np.rint(value)
 
 
-@compiled
+@inner
 def token_counts(f: Facts, row: int, scale: float) -> tuple[int, int, int]:
     """Prompt, reserved and longest tokens of a row, scaled."""
     return (  # type: ignore[return-value]
@@ -249,14 +249,14 @@ def token_counts(f: Facts, row: int, scale: float) -> tuple[int, int, int]:
     )
 
 
-@compiled
+@inner
 def block_cost(f: Facts, tokens: int) -> int:
     """Weights and KV cache of one kept attention block, rounded up to the byte."""
     kv_bytes = -((-f.sizes[MODEL_KV] * tokens) // f.sizes[LAYERS])
     return f.sizes[ATTENTION] + kv_bytes
 
 
-@compiled
+@inner
 def overhead_bytes(f: Facts, prompt: int) -> int:
     return f.sizes[FIXED] + np.int64(np.ceil(f.rates[ACTIVATION] * prompt))
 
@@ -437,7 +437,7 @@ def unknown(entries: Entries) -> IntArray:
     return np.flatnonzero(entries.taken & np.isnan(entries.nll))
 
 
-@compiled
+@inner
 def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scratch) -> int:
     """Let the shield decide and the row's limits pass, in every lane: `DONE`, or what there is not."""
     falls.made[0], missing = 0, 0
@@ -646,12 +646,12 @@ class Sight(NamedTuple):
     units: FloatArray  # bytes of the card, tokens of a unit, the largest that a feature can be
 
 
-@compiled
+@inner
 def clipped(value: float, largest: float) -> np.float32:
     return np.float32(min(max(value, -largest), largest))
 
 
-@compiled
+@inner
 def turned(row: int, rows: int) -> int:
     """A row before the first one is one at the end."""
     while row < 0:

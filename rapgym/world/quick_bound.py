@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.files.compiled import compiled
+from rapgym.files.compiled import compiled, inner
 
 WINDOW_S, ATTENTION, FFN = range(3)  # in `Asked.sizes`: seconds of a row, and the grid's shape
 CEILING, PAUSE_S = range(2)  # in `Asked.rates`
@@ -40,7 +40,7 @@ class Row(NamedTuple):
     drop: FloatArray  # scratch, [S]
 
 
-@compiled
+@inner
 def _least_with_more_dropped(values: FloatArray, ffn: int) -> None:
     """In place: the minimum over all counts that drop at least as much of both kinds."""
     states = len(values)
@@ -51,7 +51,7 @@ def _least_with_more_dropped(values: FloatArray, ffn: int) -> None:
             values[state] = min(values[state], values[state + ffn])
 
 
-@compiled
+@inner
 def _fill(a: Asked, t: int, later: FloatArray, row: Row) -> None:
     window_s, ffn, states = a.sizes[WINDOW_S], a.sizes[FFN], len(a.loss)
     ceiling, pause_s = a.rates[CEILING], a.rates[PAUSE_S]
@@ -89,7 +89,7 @@ def _fill(a: Asked, t: int, later: FloatArray, row: Row) -> None:
             row.to_come[second, state] = min(go_on, row.refusing[second])
 
 
-@compiled
+@inner
 def _before(a: Asked, row: Row, found: FloatArray) -> None:
     """Write the least cost of a row and all later ones, by counts before it, [S]."""
     states, start = len(found), row.to_come[0]
@@ -107,7 +107,7 @@ def _before(a: Asked, row: Row, found: FloatArray) -> None:
             found[state] = min(found[state], then + min(back_s[state], calm_s) * per_second)
 
 
-@compiled
+@inner
 def _end(a: Asked, row: Row, start: int, later: FloatArray) -> int:
     """The counts at the end of a row that starts with `start`, along a best plan."""
     now, ffn = start, a.sizes[FFN]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.files.compiled import compiled
+from rapgym.files.compiled import compiled, inner
 from rapgym.world.twin import given
 
 # Nats: sets whose costs differ by less are not told apart here. The two ways differ by a tenth of it at most.
@@ -70,7 +70,14 @@ def scratch_of(net: Net) -> Scratch:
     )  # fmt: skip
 
 
-@compiled
+@inner
+def _copy(source: Array32, to: Array32) -> None:
+    """`to[:] = source`, for which numba would compile the text of an error for seconds."""
+    for place in range(len(to)):
+        to[place] = source[place]
+
+
+@inner
 def _read(net: Net, seen: Array32, raw: Array32) -> None:
     """As `features.Inputs.raw`."""
     places, place = net.places, 0
@@ -90,7 +97,7 @@ def _read(net: Net, seen: Array32, raw: Array32) -> None:
         raw[place + index] = seen[net.rest[index]]
 
 
-@compiled
+@inner
 def _bend(values: Array32) -> None:
     """The hyperbolic tangent of each, in place; off by 3e-7 at most.
 
@@ -108,18 +115,18 @@ def _bend(values: Array32) -> None:
         values[place] = two * x / (one + x * x)
 
 
-@compiled
+@inner
 def _curves(net: Net, s: Scratch) -> None:
     """Write what the network says at the knots."""
     hidden, deeper, values = s.hidden, s.deeper, s.values
-    hidden[:] = net.first_bias
+    _copy(net.first_bias, hidden)
     for entry in range(len(s.raw)):
         value = s.raw[entry]
         if value != 0.0:
             for unit in range(len(hidden)):
                 hidden[unit] += value * net.first[entry, unit]
     _bend(hidden)
-    deeper[:] = net.second_bias
+    _copy(net.second_bias, deeper)
     width = net.second.shape[1]
     for member in range(len(net.second)):
         start = member * width
@@ -128,14 +135,14 @@ def _curves(net: Net, s: Scratch) -> None:
             for unit in range(width):
                 deeper[start + unit] += value * net.second[member, entry, unit]
     _bend(deeper)
-    values[:] = net.third_bias
+    _copy(net.third_bias, values)
     for entry in range(len(deeper)):
         value = deeper[entry]
         for knot in range(len(values)):
             values[knot] += value * net.third[entry, knot]
 
 
-@compiled
+@inner
 def _add_curve(
     knots: FloatArray, values: Array32, first: int, x: FloatArray, lower: IntArray, cost: FloatArray
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, IntArray
-from rapgym.files.compiled import compiled
+from rapgym.files.compiled import compiled, inner
 
 # Values that differ by less, as a share of the highest and at least of 1, are not told apart here.
 NEAR = 2e-5
@@ -62,9 +62,16 @@ def scratch_of(net: Net, blocks: int) -> Scratch:
     return Scratch(hidden[0], hidden[1], *(np.empty(size, np.float32) for size in sizes))
 
 
-@compiled
+@inner
+def _copy(source: Array32, to: Array32) -> None:
+    """`to[:] = source`, for which numba would compile the text of an error for seconds."""
+    for place in range(len(to)):
+        to[place] = source[place]
+
+
+@inner
 def _first(net: Net, seen: Array32, hidden: Array32) -> None:
-    hidden[:] = net.first_bias
+    _copy(net.first_bias, hidden)
     for entry in range(len(seen)):
         value = seen[entry]
         if value != 0.0:
@@ -72,16 +79,16 @@ def _first(net: Net, seen: Array32, hidden: Array32) -> None:
                 hidden[unit] += value * net.first[entry, unit]
 
 
-@compiled
+@inner
 def _rest(net: Net, hidden: Array32, deeper: Array32, values: Array32) -> None:
     """What follows from the first layer's units before they are rectified."""
-    deeper[:] = net.second_bias
+    _copy(net.second_bias, deeper)
     for entry in range(len(hidden)):
         value = hidden[entry]
         if value > 0.0:
             for unit in range(len(deeper)):
                 deeper[unit] += value * net.second[entry, unit]
-    values[:] = net.last_bias
+    _copy(net.last_bias, values)
     for entry in range(len(deeper)):
         value = deeper[entry]
         if value > 0.0:
@@ -135,11 +142,11 @@ def drop(steps: Steps, seen: Array32, kept: BoolArray, told: BoolArray, s: Scrat
         cached = np.float32(held / steps.units[1])
         ceiling = np.float32(steps.units[2])
         kept[lane] = True
-        s.rises[:] = steps.block
-        s.barred[:] = steps.barred
+        _copy(steps.block, s.rises)
+        _copy(steps.barred, s.barred)
         told[lane] = False
         for _ in range(stop + 1):
-            s.hidden[:] = s.row
+            _copy(s.row, s.hidden)
             for block in range(stop):
                 known = np.float32(1.0)
                 if not steps.floor[block]:

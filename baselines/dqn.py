@@ -49,6 +49,8 @@ class Settings:
 class Agent:
     """The small steps of the highest value by a trained network."""
 
+    in_step = True
+
     def __init__(self, file: str, sha256: str | None = None) -> None:
         self._begin(trained.load(file, sha256))
 

@@ -23,6 +23,8 @@ SETTINGS = dict(zip(("margin", "headroom", "rows"), (a.ravel() for a in _tried),
 class FrontierHysteresis:
     """Keeps what is loaded while it fits; a better set comes back only after a proven while."""
 
+    in_step = True
+
     def __init__(
         self,
         margin: float | FloatArray,

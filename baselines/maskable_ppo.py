@@ -44,6 +44,8 @@ class Settings:
 class Agent:
     """The most probable small steps of a trained network."""
 
+    in_step = True
+
     def __init__(self, file: str, sha256: str | None = None) -> None:
         self._begin(trained.load(file, sha256))
 

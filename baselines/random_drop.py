@@ -10,6 +10,8 @@ from rapgym.world import shield
 class RandomDrop:
     """A fresh random order at every row; drops along it until what is kept fits."""
 
+    in_step = True
+
     def reset(self, batch: int, briefing: Briefing) -> None:
         self._briefing = briefing
         self._droppable = briefing.quality.order

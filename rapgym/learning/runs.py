@@ -135,7 +135,7 @@ class Run:
             return Done(self, found.training["check_cost"], found.training["seconds"], True)
         module = module_of(self.method)
         torch.set_num_threads(1)  # runs stand side by side, and one thread repeats itself
-        start = trained.load(self.start) if self.start else None
+        start = trained.read(trained.path_of(self.start)) if self.start else None
         options = {} if checkpoint_s is None else {"checkpoint_s": checkpoint_s}
         if self.told not in PARTS:
             raise InvalidPolicy(f"nothing is trained on {self.told}; there are {', '.join(PARTS)}")

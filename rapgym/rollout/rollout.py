@@ -98,7 +98,8 @@ def run(
     """Serve a whole split in each of its pairings, calibration columns only.
 
     Pairings turn the same tenant rows, so one pairing's past is another's future: each is served
-    after the other, by a policy object of its own, with a random stream of its own.
+    after the other, by a policy object of its own, with a random stream of its own. Those of the
+    package's policies that declare that they do not look serve all pairings together: see `at_once`.
 
     Args:
         make: gives a new policy object.
@@ -112,17 +113,21 @@ def run(
     world = worlds.world(story, split)
     starts = whole_split(world, story.offsets)
     compiled = pace.is_worth(world, sum(start.rows for start in starts) * copies)
-    held = (Lanes(story, split, copies, compiled=compiled) for _ in starts)
-    alone = copies == 1 and (guarding is None or guarding == Guarding())
-    logs = []
-    for k, (lanes, start) in enumerate(zip(held, starts, strict=True)):
-        policy = make()
-        log = None
-        if alone and at_once.can_serve(policy, lanes):
-            log = at_once.episode(policy, lanes, start, briefing)
-        if log is None:
-            log = episode(policy, lanes, start, briefing, [seed, k], guarding)
-        logs.append(log)
+    policy, logs = make(), []
+    if copies == 1 and (guarding is None or guarding == Guarding()):
+        lanes, log = Lanes(story, split, len(starts), compiled=compiled), None
+        if at_once.can_serve(policy, lanes):
+            log = at_once.episodes(policy, lanes, starts, briefing)
+        elif at_once.can_serve_in_step(policy):
+            policies = [policy, *(make() for _ in starts[1:])]
+            rngs = [np.random.default_rng([seed, k]) for k in range(len(starts))]
+            log = at_once.in_step(policies, lanes, starts, briefing, rngs)
+        if log is not None:
+            return log
+    for k, start in enumerate(starts):
+        lanes = Lanes(story, split, copies, compiled=compiled)
+        policy = make() if k else policy
+        logs.append(episode(policy, lanes, start, briefing, [seed, k], guarding))
     return joined(logs)
 
 

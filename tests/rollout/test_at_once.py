@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,12 @@ class Sticky(FrontierLookup):
         return np.where(stays[:, None], seen.loaded, super().propose(observation, rng))
 
 
+class Bold(RandomDrop):
+    """A user's, which declares what a user's may not."""
+
+    in_step = True
+
+
 class Mute(FrontierLookup):
     """Has no answer to some row."""
 
@@ -45,14 +52,21 @@ class Mute(FrontierLookup):
         return None if len(observation) > 1 else super().propose(observation, rng)
 
 
-def declared() -> list[registry.Entry]:
-    """The methods of the package whose rows may be decided at once, where they can be built on laptop."""
+class Silent(FrontierLookup):
+    """Has no answer at all."""
+
+    def propose(self, observation: FloatArray, rng: np.random.Generator) -> Any:
+        return None
+
+
+def declared(name: str) -> list[registry.Entry]:
+    """The methods of the package that declare this, where they can be built on laptop."""
     found = []
     for entry in registry.POLICIES:
         if entry.reads and not registry.trained_seeds(entry, LAPTOP):
             continue
         made = registry.build(entry, registry.settings(entry, briefing(LAPTOP)))
-        if getattr(made, "lanes_apart", False):
+        if getattr(made, name, False):
             found.append(entry)
     return found
 
@@ -63,7 +77,7 @@ def both(make: Callable[[], Any], story: Scenario, start: Start) -> tuple[Episod
     def lanes() -> Lanes:
         return Lanes(story, "test", 1, compiled=True)
 
-    quick = at_once.episode(make(), lanes(), start, told)
+    quick = at_once.episodes(make(), lanes(), [start], told)
     assert quick is not None
     return quick, rollout.episode(make(), lanes(), start, told, [0, 0])
 
@@ -75,10 +89,24 @@ def assert_same(quick: EpisodeLog, slow: EpisodeLog) -> None:
         assert (one == other).all(), field.name
 
 
-@pytest.mark.parametrize("entry", declared(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", declared("lanes_apart"), ids=lambda entry: entry.name)
 def test_every_method_that_declares_it_is_served_alike(entry: registry.Entry) -> None:
     options = registry.settings(entry, briefing(LAPTOP))
     assert_same(*both(lambda: registry.build(entry, options), LAPTOP, Start(0, 37, 1.0, 96)))
+
+
+@pytest.mark.parametrize("name", ["lanes_apart", "in_step"])
+def test_pairings_that_are_served_together_are_those_that_are_served_in_turn(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, entries = briefing(LAPTOP, "fit-1"), declared(name)
+    assert entries
+    for entry in entries:
+        make = partial(registry.build, entry, registry.settings(entry, told))
+        quick = rollout.run(make, LAPTOP, "validation-1", told, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(at_once, "_declares", lambda policy, name: False)
+            assert_same(quick, rollout.run(make, LAPTOP, "validation-1", told, 3))
 
 
 @pytest.mark.parametrize("start", [Start(0, 0, 1.0, 96), Start(50, 11, 1.1, 96)])
@@ -93,7 +121,9 @@ def test_rows_are_asked_in_parts_that_fit_in_memory(monkeypatch: pytest.MonkeyPa
 
 def test_an_answer_that_cannot_be_read_sends_the_episode_back_to_its_rows() -> None:
     lanes = Lanes(LAPTOP, "test", 1, compiled=True)
-    assert at_once.episode(Mute(), lanes, Start(0, 0, 1.0, 96), briefing(LAPTOP)) is None
+    starts, told = [Start(0, 0, 1.0, 96)], briefing(LAPTOP)
+    assert at_once.episodes(Mute(), lanes, starts, told) is None
+    assert at_once.in_step([Silent()], lanes, starts, told, [np.random.default_rng(0)]) is None
 
 
 def test_who_remembers_draws_or_is_a_users_is_asked_row_by_row() -> None:
@@ -105,6 +135,9 @@ def test_who_remembers_draws_or_is_a_users_is_asked_row_by_row() -> None:
     folds: Any = CrossFitted([], 0, 1, shift=0.0, caution=0.0, later=0.0)
     for other in (*others, folds):
         assert not at_once.can_serve(other, lanes), type(other).__name__
+    assert at_once.can_serve_in_step(RandomDrop())
+    for other in (Bold(), Sticky(), folds):
+        assert not at_once.can_serve_in_step(other), type(other).__name__
 
 
 def test_a_run_takes_the_way_that_it_may(
@@ -113,14 +146,14 @@ def test_a_run_takes_the_way_that_it_may(
     """No deadline and no watchdog stands above rows that are decided together."""
     taken = []
 
-    def episode(*given: Any) -> None:
+    def episodes(*given: Any) -> None:
         taken.append(given)
 
-    monkeypatch.setattr(at_once, "episode", episode)
+    monkeypatch.setattr(at_once, "episodes", episodes)
     monkeypatch.setattr(at_once, "can_serve", lambda *given: True)
     told: Briefing = briefing(toy_story)
     rollout.run(FrontierLookup, toy_story, "test", told)
-    assert len(taken) == toy_story.offsets
+    assert len(taken) == 1
     rollout.run(FrontierLookup, toy_story, "test", told, copies=2)
     rollout.run(FrontierLookup, toy_story, "test", told, guarding=Guarding(deadline_ms=1000))
-    assert len(taken) == toy_story.offsets
+    assert len(taken) == 1

@@ -32,7 +32,8 @@ def least_cost_rows(
         Mean cost of each row, float64 [rows, B], and its output tokens, int64 [rows, B].
     """
     lanes = [_Lane(world, at_counts, state, lane, rows) for lane in range(state.lanes)]
-    compiled = rows * state.lanes >= pace.REFERENCE_ROWS
+    loaded = pace.is_loaded() or pace.is_loaded("quick_bound")
+    compiled = loaded or rows * state.lanes >= pace.REFERENCE_ROWS
     return (
         np.stack([lane.plan(compiled=compiled) for lane in lanes], axis=1),
         np.stack([lane.output for lane in lanes], axis=1),

@@ -26,9 +26,9 @@ def is_compiled(world: World, rows: int) -> bool:
 _rows = 0  # of all runs in this process, see `is_worth`
 
 
-def is_loaded() -> bool:
+def is_loaded(module: str = "twin") -> bool:
     """Whether compiled code is at hand, so that its use costs nothing beforehand."""
-    return "rapgym.world.twin" in sys.modules
+    return f"{__package__}.{module}" in sys.modules
 
 
 def is_worth(world: World, rows: int) -> bool:

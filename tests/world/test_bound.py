@@ -197,7 +197,9 @@ def test_compiled_code_plans_the_same_to_the_last_bit(trial: Trial) -> None:
         assert (one.plan(compiled=True) == one.plan(compiled=False)).all()
 
 
-def test_a_long_run_is_planned_by_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_run_is_planned_by_compiled_code_and_any_once_that_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world, asked = toy_world(toy_rows([5], [[460] * 4])), list[bool]()
 
     def planned(self: bound._Lane, *, compiled: bool) -> FloatArray:
@@ -205,9 +207,11 @@ def test_a_long_run_is_planned_by_compiled_code(monkeypatch: pytest.MonkeyPatch)
         return np.zeros(len(self.output))
 
     monkeypatch.setattr(bound._Lane, "plan", planned)
-    for rows in (pace.REFERENCE_ROWS - 1, pace.REFERENCE_ROWS):
+    short, long = pace.REFERENCE_ROWS - 1, pace.REFERENCE_ROWS
+    for loaded, rows in ([], short), ([], long), (["twin"], short), (["quick_bound"], short):
+        monkeypatch.setattr(pace, "is_loaded", lambda name="twin", there=loaded: name in there)
         bound.least_cost_rows(world, at_counts(world), lanes_at(world, [0]), rows)
-    assert asked == [False, True]
+    assert asked == [False, True, True, True]
 
 
 def one_lane(world: World) -> float:

@@ -1,6 +1,6 @@
 """The columns of a results file, read in pieces: a line may be longer than memory should hold as text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +51,15 @@ def _table(stretches: Iterator[tuple[bytes, bool]], table: Table) -> dict[str, A
     for name in names:
         seen = dict[str, int]()
         kind: Any = np.float64 if name in real else np.int64
-        parts = [
-            np.fromiter(_places(cells, seen), np.int64, len(cells))
-            if name in sets
-            else np.array(cells, dtype=object).astype(kind)
-            for cells in _line(stretches, name)
-        ]
+        parts = []
+        for cells in _line(stretches, name):
+            if name in sets:
+                _enter(cells, seen)
+                parts.append(_looked_up(cells, seen))
+            elif name in real:
+                parts.append(np.array(cells, dtype=object).astype(kind))
+            else:  # the same ones again and again
+                parts.append(_looked_up(cells, {cell: int(cell) for cell in dict.fromkeys(cells)}))
         column = np.concatenate(parts) if parts else np.empty(0, kind)
         if rows not in (None, len(column)):
             raise ValueError("its columns differ in length")
@@ -100,16 +103,18 @@ def _stretches(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
         raise ValueError("its last line is cut short")
 
 
-def _places(cells: Sequence[str], seen: dict[str, int]) -> Iterator[int]:
-    """Each key's place among all that were seen, in the order in which they first came."""
+def _looked_up(cells: Sequence[str], known: Mapping[str, int]) -> IntArray:
+    return np.fromiter(map(known.__getitem__, cells), np.int64, len(cells))
+
+
+def _enter(cells: Sequence[str], seen: dict[str, int]) -> None:
+    """Give each new key its place among all that were seen, in the order in which they first came."""
     size = sum(map(len, seen))
-    for cell in cells:
-        place = seen.get(cell)
-        if place is None:
+    for cell in dict.fromkeys(cells):
+        if cell not in seen:
             size += len(cell)
             if size > limits.RESULT_KEYS:
                 raise ValueError(
                     f"its kept sets take more than {incoming.size(limits.RESULT_KEYS)}"
                 )
-            place = seen[cell] = len(seen)
-        yield place
+            seen[cell] = len(seen)

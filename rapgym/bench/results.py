@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym import heldout
 from rapgym.arrays import BoolArray, FloatArray, IntArray
@@ -120,32 +121,36 @@ def _lines(cells: Sequence[Cell]) -> Iterator[str]:
         yield line(name, parts, _keys if name in SETS else _costs if name in COSTS else _integers)
 
 
-def _integers(column: IntArray) -> list[str]:
-    return [str(value) for value in column.astype(np.int64).ravel().tolist()]
+def _integers(column: IntArray) -> NDArray[np.object_]:
+    return _texts(column.astype(np.int64))
 
 
-def _costs(column: FloatArray) -> list[str]:
+def _costs(column: FloatArray) -> NDArray[np.object_]:
     # Adding zero turns -0.0 into 0.0: the same bytes for the same cost.
-    return [repr(value + 0.0) for value in np.round(column.ravel(), DECIMALS).tolist()]
+    return _texts(np.round(column, DECIMALS) + 0.0)
 
 
-def _keys(sets: BoolArray) -> list[str]:
+def _texts(numbers: NDArray[Any]) -> NDArray[np.object_]:
+    """Numbers as Python writes them, each that is there several times once."""
+    found, place = np.unique(numbers, return_inverse=True)
+    return np.array([*map(repr, found.tolist())], dtype=object)[place.ravel()]
+
+
+def _keys(sets: BoolArray) -> NDArray[np.object_]:
     flat = sets.reshape(-1, sets.shape[-1])
     _, first, inverse = np.unique(
         blocks.packed(flat), axis=0, return_index=True, return_inverse=True
     )
-    keys = np.array([blocks.key(flat[i]) for i in first], dtype=object)
-    named: list[str] = keys[inverse.ravel()].tolist()
-    return named
+    return np.array([blocks.key(flat[i]) for i in first], dtype=object)[inverse.ravel()]
 
 
-def write(path: Path, results: Results) -> None:
-    """Write results, complete or not at all."""
+def write(path: Path, results: Results, *, level: int = 9) -> None:
+    """Write results, complete or not at all; `level` as `headed.pack` has it."""
     with writing.written_aside(path) as file:
-        file.write(packed(results, xz=path.suffix == ".xz"))
+        file.write(packed(results, xz=path.suffix == ".xz", level=level))
 
 
-def packed(results: Results, *, xz: bool) -> bytes:
+def packed(results: Results, *, xz: bool, level: int = 9) -> bytes:
     """The bytes of a results file, as xz or as gzip."""
     header = {
         "schema": SCHEMA,
@@ -154,7 +159,7 @@ def packed(results: Results, *, xz: bool) -> bytes:
     }
     if results.scores:
         header["entries"] = [score.as_json() for score in results.scores]
-    return headed.pack(header, _lines(results.cells), xz=xz)
+    return headed.pack(header, _lines(results.cells), xz=xz, level=level)
 
 
 def read(path: Path) -> Results:

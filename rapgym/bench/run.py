@@ -235,7 +235,8 @@ def run(
                 failed.setdefault(work[i].entrant.name, cell.fault)
             else:
                 basis = _basis(work[i])
-                results.write(paths[i], Results({**origin_here, "basis": basis}, (cell,)))
+                part = Results({**origin_here, "basis": basis}, (cell,))
+                results.write(paths[i], part, level=1)  # it is soon removed
                 done[i] = cell
             progress.advance(
                 weights[i],

@@ -16,17 +16,22 @@ from rapgym.files import incoming, json_text, limits
 XZ_PRESET = 2  # a third smaller than gzip in as much time; more costs time and gains little
 
 
-def pack(header: dict[str, Any], lines: Iterable[str], *, xz: bool = False) -> bytes:
+def pack(
+    header: dict[str, Any], lines: Iterable[str], *, xz: bool = False, level: int = 9
+) -> bytes:
     """The bytes of a file with this header and these CSV lines, column names first.
 
     Args:
         xz: as xz, not as gzip.
+        level: of gzip; 1 packs several times as quickly as 9, and a third larger.
     """
     text = "\n".join([described(header), *lines, ""])
     if xz:
         return lzma.compress(text.encode(), preset=XZ_PRESET)
     buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0) as file:
+    with gzip.GzipFile(
+        filename="", fileobj=buffer, mode="wb", compresslevel=level, mtime=0
+    ) as file:
         file.write(text.encode())
     return buffer.getvalue()
 

@@ -60,6 +60,7 @@ TESTS = (
 OWN = {
     "world/reward": "world/test_simulator.py",
     "world/stall": "world/test_simulator.py",
+    "world/records": "world/test_simulator.py",
     "world/plan": "world/test_bound.py",
     "world/kernel": "world/test_compiled_step.py",
     "learning/hindsight/counterfactual": "learning/test_counterfactual.py",

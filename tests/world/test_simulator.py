@@ -16,7 +16,7 @@ from rapgym.arrays import BoolArray, FloatArray
 from rapgym.errors import InvalidSpec
 from rapgym.model import blocks
 from rapgym.world import simulator
-from rapgym.world.records import Outcome, World
+from rapgym.world.records import Outcome, State, World
 from rapgym.world.shield import Reason
 
 DENSE = kept_without()
@@ -243,3 +243,17 @@ def test_scaling_changes_tokens_alone() -> None:
     asked = world.demand(state)
     assert asked.prompt_tokens.tolist() == [6, 9]  # 5.5 and 9.0, to even
     assert asked.batch.tolist() == [1, 1]
+
+
+def test_lanes_are_put_where_they_are_named_and_no_others_move() -> None:
+    rows, scales = np.arange(4), np.array([1.0, 2.0, 3.0, 4.0])
+    loaded = np.stack([DENSE, kept_without(2), kept_without(3), FLOOR])
+    whole = State(rows, rows + 10, scales, loaded)
+    part = State(np.array([7, 8]), np.array([17, 18]), np.array([7.0, 8.0]), loaded[[3, 1]])
+    found = whole.put(np.array([2, 0]), part)
+    assert found.row.tolist() == [8, 1, 7, 3]
+    assert found.limit_row.tolist() == [18, 11, 17, 13]
+    assert found.token_scale.tolist() == [8.0, 2.0, 7.0, 4.0]
+    assert (found.loaded == loaded[[1, 1, 3, 3]]).all()
+    assert whole.row.tolist() == [0, 1, 2, 3]
+    assert (whole.loaded == np.stack([DENSE, kept_without(2), kept_without(3), FLOOR])).all()

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isqrt
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -39,6 +39,9 @@ from rapgym.world.encoding import HISTORY, Reading
 from rapgym.world.once import once_a_world
 from rapgym.world.records import World
 from rapgym.world.reward import token_loss
+
+if TYPE_CHECKING:
+    from rapgym.world.tally import Tally
 
 NEIGHBOURS = 128  # futures that count; on chat, half and twice as many differ by under 1 %
 MOST_STRETCHES = 4096  # taken evenly from longer splits
@@ -277,6 +280,18 @@ class Forecast:
             chosen[lanes] = sets[self._best(seen.loaded[lanes], sets, change, lanes)]
         return self._frontier.kept[chosen]
 
+    @property
+    def tally_sets(self) -> BoolArray:
+        return self._frontier.kept
+
+    def tally(
+        self, kept: "Tally", observation: FloatArray, row: IntArray, limit_row: IntArray
+    ) -> None:
+        """Serve rows in a lane for each setting, see `rollout.at_once.Tallied`."""
+        seen = self._briefing.read(observation)
+        given = (self._pasts(seen), seen.tokens, seen.prompt_tokens, row, limit_row)
+        self._compiled().serve(kept, self._lanes, *given)
+
     def costs(self, seen: Reading, lane: int) -> tuple[IntArray, FloatArray]:
         """The sets of the frontier worth trying in a lane, best first, and J of each: [K] and [K]."""
         shift, caution, later = self._lanes[lane]
@@ -321,14 +336,17 @@ class Forecast:
         known = (seen.recent_limit_bytes[lanes], seen.limit_bytes[lanes, None], announced)
         return np.ascontiguousarray(np.concatenate(known, axis=1)[:, -_past_s(self._world) :])
 
+    def _compiled(self) -> "_Quick":
+        if self._quick is None or self._quick.futures is not self._futures:
+            self._quick = _Quick(self._world, self._frontier, self._remains, self._futures)
+        return self._quick
+
     def _outlook(
         self, past: IntArray, tokens: int, prompt_tokens: int, shift: float
     ) -> tuple[IntArray, FloatArray]:
         """The sets worth trying, [K]; their loss, back, E[worse] and E[more_back], [4, K]."""
         if pace.is_loaded():
-            if self._quick is None or self._quick.futures is not self._futures:
-                self._quick = _Quick(self._world, self._frontier, self._remains, self._futures)
-            return self._quick.outlook(past, tokens, prompt_tokens, shift)
+            return self._compiled().outlook(past, tokens, prompt_tokens, shift)
         known = past[-_known_s(self._world) :]
         used = self._remains.used_bytes(self._world, tokens, prompt_tokens)
         sets = worth_trying(used[:, 0], known[0])
@@ -347,6 +365,7 @@ class _Quick:
         from rapgym.world.twin import fixed
 
         self.futures, self._code, foot = futures, quick_futures, world.footprint
+        self._world = world
         bounds = [futures.lowest, futures.highest, STEPS, FARTHEST, NEIGHBOURS]
         parts = (futures.past.astype(np.float64), futures.unit, futures.level, futures.ahead)
         self._stretches = quick_futures.Stretches(*map(fixed, (*parts, np.array(bounds))))
@@ -387,6 +406,26 @@ class _Quick:
         self._code.best(self._sets, loaded, sets, change, weights, TIE, np.empty(len(sets)), found)
         return found
 
+    def serve(
+        self, kept: "Tally", lanes: Sequence[tuple[float, float, float]], *rows: IntArray
+    ) -> None:
+        """Decide and serve rows in lanes that all meet them.
+
+        Args:
+            lanes: shift, caution and later of each.
+            rows: pasts, tokens, prompt tokens, rows and limit rows, [R, ...] each.
+        """
+        sets, most, world = self._sets.kept, len(self._sets.kept), self._world
+        shifts, own = np.unique([shift for shift, _, _ in lanes], return_inverse=True)
+        count = np.zeros(len(shifts), dtype=np.int64)
+        tries = self._code.Tries(
+            shifts, own.astype(np.int64), np.array([weights for _, *weights in lanes]),
+            stall.returning_bytes(world.footprint, (sets | world.floor)[:, None], sets[None]),
+            count, np.zeros((len(count), most), dtype=np.int64), np.zeros((len(count), 4, most)),
+            np.zeros(most), np.zeros(len(own), dtype=np.int64),
+        )  # fmt: skip
+        kept.drive(self._code.serve, self._stretches, self._sets, self._scratch, tries, *rows, TIE)
+
 
 class Plain(Forecast):
     """The expected cost as it stands, nothing tuned: every part of J counts once.
@@ -419,6 +458,16 @@ class CrossFitted(Forecast):
         self._futures = self._folds[self._row * len(self._folds) // self._rows]
         self._row = (self._row + 1) % self._rows
         return super().propose(observation, rng)
+
+    def tally(
+        self, kept: "Tally", observation: FloatArray, row: IntArray, limit_row: IntArray
+    ) -> None:
+        count, rows = len(self._folds), self._rows
+        fold = (self._row + np.arange(len(row))) % rows * count // rows
+        for part in np.split(np.arange(len(row)), 1 + np.flatnonzero(np.diff(fold))):
+            self._futures = self._folds[fold[part[0]]]
+            super().tally(kept, observation[part], row[part], limit_row[part])
+        self._row = (self._row + len(row)) % rows
 
 
 def folded(world: World, count: int) -> list[Futures]:

@@ -5,7 +5,7 @@ again in the next burst. This one keeps what is in memory while it fits, and goe
 set once such a set has fitted with room to spare for some rows on end.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import Lookup
 from rapgym.rollout import tuning as rollout_tuning
+
+if TYPE_CHECKING:
+    from rapgym.world.tally import Tally
 
 # Shares of the card, and rows. Without headroom or patience it keeps a set only over worse ones.
 MARGINS, HEADROOMS, PATIENCE = (0.0, 0.01, 0.02, 0.04), (0.0, 0.01, 0.03, 0.06), (1, 2, 4)
@@ -69,6 +72,27 @@ class FrontierHysteresis:
         keeps = stays & ~returns
         self._last = np.where(keeps, self._last, chosen)
         return np.where(keeps[:, None], loaded, front.kept[chosen])
+
+    @property
+    def tally_sets(self) -> BoolArray:
+        return self._frontier.kept
+
+    def tally(
+        self, kept: "Tally", observation: FloatArray, row: IntArray, limit_row: IntArray
+    ) -> None:
+        """Serve rows in a lane for each setting, see `rollout.at_once.Tallied`."""
+        from rapgym.policies import quick_hysteresis
+
+        lookup, margin, lanes = self._lookup, self._margin_bytes, len(self._fitted)
+        safe = lookup.chosen_beside(observation, margin + self._headroom_bytes)
+        chosen = lookup.chosen_beside(observation, margin)
+        free = self._briefing.read(observation).limit_bytes[:, None] - margin
+        patience = np.broadcast_to(self._rows, lanes).astype(np.int64)
+        scratch = np.empty((2, lanes), dtype=np.int64)
+        kept.drive(
+            quick_hysteresis.serve, self._frontier.nll, patience, self._fitted, scratch[0],
+            scratch[1], safe, chosen, free, row, limit_row,
+        )  # fmt: skip
 
     def _nll(self, loaded: BoolArray) -> FloatArray:
         """Nats a token above dense, [B]; most lanes still hold the grid set they proposed last."""

@@ -1,13 +1,16 @@
 """Frontier lookup that leaves part of the memory free, so that fewer emergencies happen."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rapgym.arrays import BoolArray, FloatArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import Lookup
 from rapgym.rollout import tuning as rollout_tuning
+
+if TYPE_CHECKING:
+    from rapgym.world.tally import Tally
 
 MARGINS = np.round(np.concatenate([np.arange(0, 0.05, 0.0025), np.arange(0.05, 0.325, 0.01)]), 4)
 
@@ -28,6 +31,16 @@ class FrontierMargin:
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         return self._lookup.frontier.kept[self._lookup.chosen(observation, self._free_bytes)]
+
+    @property
+    def tally_sets(self) -> BoolArray:
+        return self._lookup.frontier.kept
+
+    def tally(
+        self, kept: "Tally", observation: FloatArray, row: IntArray, limit_row: IntArray
+    ) -> None:
+        """Serve rows in a lane for each margin, see `rollout.at_once.Tallied`."""
+        kept.serve(row, limit_row, self._lookup.chosen_beside(observation, self._free_bytes))
 
 
 def tune(briefing: Briefing) -> dict[str, Any]:

@@ -5,14 +5,17 @@ second in the worst of the rows that are seen says how far it may fall in this o
 stays free, beside a fixed margin. Quiet times cost little margin, bursts bring more.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rapgym.arrays import BoolArray, FloatArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.policies.policy import Briefing
 from rapgym.policies.reference import Lookup
 from rapgym.rollout import tuning as rollout_tuning
+
+if TYPE_CHECKING:
+    from rapgym.world.tally import Tally
 
 MARGINS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03)  # shares of the card
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the deepest recent fall
@@ -38,11 +41,31 @@ class FrontierRecent:
         self._briefing, self._lookup = briefing, Lookup(briefing)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        seen, layout = self._briefing.read(observation), self._briefing.layout
-        recent = seen.recent_limit_bytes.reshape(len(observation), -1, layout.window_s)
-        deepest = (recent[:, :, 0] - recent.min(axis=2)).max(axis=1)
-        free = np.ceil(self._margin * layout.card_bytes + self._share * deepest).astype(np.int64)
+        free = self._free_bytes(self._deepest(observation))
         return self._lookup.frontier.kept[self._lookup.chosen(observation, free)]
+
+    @property
+    def tally_sets(self) -> BoolArray:
+        return self._lookup.frontier.kept
+
+    def tally(
+        self, kept: "Tally", observation: FloatArray, row: IntArray, limit_row: IntArray
+    ) -> None:
+        """Serve rows in a lane for each setting, see `rollout.at_once.Tallied`."""
+        free = self._free_bytes(self._deepest(observation)[:, None])
+        kept.serve(row, limit_row, self._lookup.chosen_beside(observation, free))
+
+    def _deepest(self, observation: FloatArray) -> IntArray:
+        """How far the limit fell in the worst of the rows that are seen, [B]."""
+        window_s = self._briefing.layout.window_s
+        seen = self._briefing.read(observation).recent_limit_bytes
+        recent = seen.reshape(len(observation), -1, window_s)
+        found: IntArray = (recent[:, :, 0] - recent.min(axis=2)).max(axis=1)
+        return found
+
+    def _free_bytes(self, deepest: IntArray) -> IntArray:
+        margin = self._margin * self._briefing.layout.card_bytes
+        return np.ceil(margin + self._share * deepest).astype(np.int64)
 
 
 def tune(briefing: Briefing) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def inlined(function: Function) -> Function:
 
 
 def resting_on(
-    *modules: ModuleType, loose: bool = False, inlined: bool = False
+    *modules: ModuleType, loose: bool = False, inlined: bool = False, allocates: bool = False
 ) -> Callable[[Function], Function]:
     """`compiled` for a function that calls compiled functions of these modules, too.
 
@@ -76,8 +76,9 @@ def resting_on(
     Args:
         loose: sums may be added up in any order.
         inlined: it becomes part of what calls it; else many arrays are handed over at each call.
+        allocates: what it calls makes arrays, which are counted then.
     """
-    options = {"fastmath": LOOSE if loose else False, **_known(_nrt=False, forceinline=inlined)}
+    options = {"fastmath": LOOSE if loose else False, **_known(_nrt=allocates, forceinline=inlined)}
     source = "".join(inspect.getsource(module) for module in modules)
     mark = hashlib.sha256(f"{source}{loose}{inlined}".encode()).hexdigest()[:12]
 

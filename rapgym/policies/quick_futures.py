@@ -9,7 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
-from rapgym.files.compiled import compiled, inner
+from rapgym.files.compiled import compiled, inner, resting_on
+from rapgym.world import kernel, tally_kernel
+from rapgym.world.kernel import DONE, Entries, Facts, Falls, Lanes
+from rapgym.world.tally_kernel import Paid, serve_row
 
 FEATURES = 6  # of a past
 LOWEST, HIGHEST, STEPS, FARTHEST, NEIGHBOURS = range(5)  # places in `Stretches.bounds`
@@ -43,7 +46,8 @@ class Scratch(NamedTuple):
     """Room that is written to and forgotten."""
 
     apart: FloatArray  # [P]
-    nearest: IntArray  # [n]
+    nearest: IntArray  # keys of n different pasts, which the next call begins with, [n]
+    some: IntArray  # more than n keys
     gone: IntArray  # [K]
     first_bytes: IntArray  # [K]
 
@@ -53,7 +57,8 @@ def scratch_of(stretches: Stretches, sets: Sets) -> Scratch:
     count = len(stretches.level)
     near = min(int(stretches.bounds[NEIGHBOURS]), count)
     places = np.empty((2, len(sets.kept)), dtype=np.int64)
-    return Scratch(np.empty(count), np.empty(near, np.int64), places[0], places[1])
+    some = np.empty(4 * near, dtype=np.int64)
+    return Scratch(np.empty(count), np.arange(near), some, places[0], places[1])
 
 
 @inner
@@ -71,24 +76,12 @@ def _features(past: IntArray, now: IntArray) -> None:
 
 
 @inner
-def _sift(heap: IntArray, size: int) -> None:
-    """Let the first of a heap sink to where no child is larger."""
-    place, value = 0, heap[0]
-    while 2 * place + 1 < size:
-        child = 2 * place + 1
-        if child + 1 < size and heap[child + 1] > heap[child]:
-            child += 1
-        if heap[child] <= value:
-            break
-        heap[place] = heap[child]
-        place = child
-    heap[place] = value
+def near(s: Stretches, past: IntArray, room: Scratch) -> None:
+    """Write the keys of the nearest pasts, ascending: distance times their number, plus the place.
 
-
-@inner
-def near(s: Stretches, past: IntArray, apart: FloatArray, nearest: IntArray) -> None:
-    """Write the keys of the nearest pasts, ascending: distance times their number, plus the place."""
-    now = np.empty(FEATURES, np.int64)
+    Those of the call before, whose times are mostly near to this one, say how far the farthest can be.
+    """
+    now, apart, some, nearest = np.empty(FEATURES, np.int64), room.apart, room.some, room.nearest
     _features(past, now)
     count, size, farthest = len(s.level), len(nearest), np.float64(s.bounds[FARTHEST])
     # Distances are whole numbers below 2^47, which doubles hold, and multiply several at a time.
@@ -98,19 +91,18 @@ def near(s: Stretches, past: IntArray, apart: FloatArray, nearest: IntArray) -> 
         for place in range(count):
             step = min(max(s.past[feature, place] - own, -farthest), farthest)
             apart[place] += step * step
-    # The least so far in a heap whose first is the largest of them.
-    for place in range(size):
-        nearest[size - 1 - place] = np.int64(apart[place]) * count + place
-    nearest.sort()
-    for low in range(size // 2):
-        nearest[low], nearest[size - 1 - low] = nearest[size - 1 - low], nearest[low]
-    most = np.float64(nearest[0] // count)
-    for place in range(size, count):
-        if apart[place] < most:  # of equals the earlier one is nearer
-            nearest[0] = np.int64(apart[place]) * count + place
-            _sift(nearest, size)
-            most = np.float64(nearest[0] // count)
-    nearest.sort()
+    most, found = 0.0, 0
+    for key in nearest:
+        most = max(most, apart[key % count])
+    for place in range(count):
+        if apart[place] <= most:
+            if found == len(some):
+                some.sort()
+                found, most = size, np.float64(some[size - 1] // count)
+            some[found] = np.int64(apart[place]) * count + place
+            found += 1
+    some[:found].sort()
+    nearest[:] = some[:size]
 
 
 @inner
@@ -153,6 +145,23 @@ def outlook(
     Returns:
         How many sets those are.
     """
+    near(s, past, scratch)
+    return _expected(s, sets, past, tokens, prompt, shift, chosen, found, scratch)
+
+
+@inner
+def _expected(
+    s: Stretches,
+    sets: Sets,
+    past: IntArray,
+    tokens: int,
+    prompt: int,
+    shift: float,
+    chosen: IntArray,
+    found: FloatArray,
+    scratch: Scratch,
+) -> int:
+    """As `outlook`, once the nearest pasts are known."""
     sizes, rates = sets.sizes, sets.rates
     window_s, known_s, ffn_cost = sizes[WINDOW_S], sizes[KNOWN_S], sizes[FFN]
     ceiling, pause_s = rates[CEILING], rates[PAUSE]
@@ -164,7 +173,6 @@ def outlook(
     for index in range(count):
         found[0, index], found[1, index] = sets.loss[chosen[index], 0], sets.back[chosen[index], 0]
         found[2, index] = found[3, index] = 0.0
-    near(s, past, scratch.apart, scratch.nearest)
     stretches, states = len(s.level), sets.loss.shape[1]
     farthest, total = scratch.nearest[len(scratch.nearest) - 1] // stretches, 0
     for key in scratch.nearest:
@@ -224,16 +232,30 @@ def judged(
         loaded: blocks in memory, bool [N].
         chosen, found: as `outlook` gives them, [K] and [4, K]; cost: written, [K].
     """
-    ceiling, link, sizes = sets.rates[CEILING], sets.rates[LINK], sets.sizes
     for index in range(len(chosen)):
-        returning = 0
-        for block in range(len(loaded)):
-            if sets.kept[chosen[index], block] and not loaded[block]:
-                returning += sizes[FFN] if block % 2 else sizes[ATTENTION]
-        loss, back = found[0, index], found[1, index]
-        worse, more_back = found[2, index], found[3, index]
-        wait = (ceiling - loss) * min(returning / link / sizes[WINDOW_S], 1.0)
-        cost[index] = loss + wait + later * back + caution * (worse + later * more_back)
+        returning = _returning(sets, loaded, chosen[index])
+        cost[index] = _cost(sets, found, index, returning, caution, later)
+
+
+@inner
+def _returning(sets: Sets, loaded: BoolArray, wanted: int) -> int:
+    """Bytes of the blocks of a set that are not in memory, bool [N]."""
+    returning = 0
+    for block in range(len(loaded)):
+        if sets.kept[wanted, block] and not loaded[block]:
+            returning += sets.sizes[FFN] if block % 2 else sets.sizes[ATTENTION]
+    return returning
+
+
+@inner
+def _cost(
+    sets: Sets, found: FloatArray, index: int, returning: int, caution: float, later: float
+) -> float:
+    """J of one set that is tried."""
+    ceiling, loss, back = sets.rates[CEILING], found[0, index], found[1, index]
+    worse, more_back = found[2, index], found[3, index]
+    wait = (ceiling - loss) * min(returning / sets.rates[LINK] / sets.sizes[WINDOW_S], 1.0)
+    return loss + wait + later * back + caution * (worse + later * more_back)
 
 
 @compiled
@@ -260,3 +282,64 @@ def best(
         while cost[place] > least:
             place += 1
         first[lane] = place
+
+
+class Tries(NamedTuple):
+    """Settings of B lanes that meet the same rows, and room for what they share."""
+
+    shift: FloatArray  # that differ, [U]
+    own: IntArray  # which of them a lane has, [B]
+    weights: FloatArray  # caution and later, [B, 2]
+    between: IntArray  # bytes that return from one set to another, [K, K]
+    tried: IntArray  # scratch: how many sets are worth trying, [U]
+    chosen: IntArray  # scratch, [U, K]
+    found: FloatArray  # scratch, [U, 4, K]
+    cost: FloatArray  # scratch, [K]
+    proposed: IntArray  # scratch, [B]
+
+
+@resting_on(kernel, tally_kernel, allocates=True)
+def serve(
+    f: Facts, one: Lanes, falls: Falls, entries: Entries, scratch: kernel.Scratch,
+    known: tally_kernel.Sets, paid: Paid, s: Stretches, sets: Sets, room: Scratch, tries: Tries,
+    pasts: IntArray, tokens: IntArray, prompt: IntArray, rows: IntArray, limit_rows: IntArray,
+    tie: float, done: IntArray,
+) -> int:  # fmt: skip
+    """Decide rows in turn in every lane, and serve them: as `tally_kernel.serve`.
+
+    Args:
+        pasts: as `outlook` takes them, [R, past_s]; tokens, prompt: [R].
+        tie: as `best` takes it.
+    """
+    while done[0] < len(rows):
+        at = done[0]
+        near(s, pasts[at], room)
+        for each in range(len(tries.shift)):
+            tries.tried[each] = _expected(
+                s, sets, pasts[at], tokens[at], prompt[at], tries.shift[each], tries.chosen[each],
+                tries.found[each], room,
+            )  # fmt: skip
+        for lane in range(len(tries.own)):
+            each, held = tries.own[lane], paid.held[lane]
+            caution, later = tries.weights[lane, 0], tries.weights[lane, 1]
+            least = np.inf
+            for index in range(tries.tried[each]):
+                wanted = tries.chosen[each, index]
+                if held == tally_kernel.NONE:
+                    returning = _returning(sets, paid.loaded[lane], wanted)
+                else:
+                    returning = tries.between[held, wanted]
+                cost = _cost(sets, tries.found[each], index, returning, caution, later)
+                tries.cost[index] = cost
+                least = min(least, cost)
+            place = 0
+            while tries.cost[place] > least + tie:
+                place += 1
+            tries.proposed[lane] = tries.chosen[each, place]
+        found = serve_row(
+            f, one, falls, entries, scratch, known, paid, rows[at], limit_rows[at], tries.proposed
+        )
+        if found != DONE:
+            return found
+        done[0] += 1
+    return DONE

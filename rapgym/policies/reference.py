@@ -80,6 +80,12 @@ class Lookup:
         used = self.frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
         return self.frontier.best_fitting(used, seen.limit_bytes - free_bytes)
 
+    def chosen_beside(self, observation: FloatArray, free_bytes: IntArray) -> IntArray:
+        """The same for several amounts that are to stay free: [B, O] and [B, M] or [M] -> [B, M]."""
+        amounts = np.atleast_1d(free_bytes)
+        free = np.broadcast_to(amounts, (len(observation), amounts.shape[-1]))
+        return np.stack([self.chosen(observation, each) for each in free.T], axis=1)
+
 
 class FrontierLookup:
     """At each row the best measured set of the grid that fits now. It looks neither back nor ahead."""

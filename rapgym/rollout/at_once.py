@@ -8,23 +8,47 @@ before them left this time, until no guess is wrong: then every row stands on th
 they had been served in turn. The first wrong row is right after each round, so there is an end; and since
 a row mostly leaves the same whatever was in memory before it, it comes after some rounds.
 
+In turn by compiled code for one that is `Tallied`: no guess is needed, and lanes may try different settings.
+
 Row by row for one that remembers or draws: all pairings' rows are served in one step.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.guard.guard import Guard, ask, begin, refuses_misfit, strict_lanes
 from rapgym.policies.policy import Briefing, Policy
-from rapgym.rollout.log import EpisodeLog, LogWriter
+from rapgym.rollout.log import EpisodeLog, LogWriter, joined
 from rapgym.scenarios.lanes import Lanes, Start, together
 from rapgym.world.records import State
 from rapgym.world.shield import Reason
 
+if TYPE_CHECKING:
+    from rapgym.world.tally import Tally
+
 MOST_ASKED = 4096  # observations that are in memory together
 PACKAGE = __name__.partition(".")[0]
+
+
+class Tallied(Policy, Protocol):
+    """A policy that can decide by compiled code, in turn, rows that all its lanes meet."""
+
+    @property
+    def tally_sets(self) -> BoolArray:
+        """What it may propose, beside what is in memory: bool [M, N], once it was reset."""
+
+    def tally(
+        self, kept: "Tally", observation: FloatArray, row: IntArray, limit_row: IntArray
+    ) -> None:
+        """Decide rows in turn and have `kept` serve them, as `propose` would lane by lane.
+
+        Args:
+            observation: of each row, [R, O]; what it says of blocks in memory is not so.
+            row, limit_row: [R].
+        """
 
 
 def can_serve(policy: object, lanes: Lanes) -> bool:
@@ -46,9 +70,17 @@ def can_serve_in_step(policy: object) -> bool:
     return _declares(policy, "in_step")
 
 
+def can_tally(policy: Policy) -> TypeGuard[Tallied]:
+    """Whether a policy, one of the package's, decides by compiled code where tokens are not scaled."""
+    return _is_own(policy) and hasattr(policy, "tally")
+
+
 def _declares(policy: object, name: str) -> bool:
-    own = type(policy).__module__.partition(".")[0] == PACKAGE
-    return own and getattr(policy, name, False) is True
+    return _is_own(policy) and getattr(policy, name, False) is True
+
+
+def _is_own(policy: object) -> bool:
+    return type(policy).__module__.partition(".")[0] == PACKAGE
 
 
 def episodes(
@@ -104,6 +136,81 @@ def _put_right(loaded: BoolArray, left: BoolArray, count: int) -> IntArray:
     wrong: IntArray = count + np.flatnonzero((loaded[count:] != left[:-count]).any(axis=1))
     loaded[wrong] = left[wrong - count]
     return wrong
+
+
+def in_turn(
+    policies: Sequence[Policy], lanes: Lanes, starts: Sequence[Start], briefing: Briefing
+) -> EpisodeLog:
+    """The log of K episodes of T rows, one after the other, [T, K].
+
+    Args:
+        policies: one for each episode.
+        lanes: of the world and its compiled code; where they stand is left as it is.
+
+    Raises:
+        InvalidPolicy: a policy's `reset` raises, or `on_misfit` is declared wrongly.
+    """
+    return joined(
+        [
+            _in_turn(policy, lanes, start, briefing)
+            for policy, start in zip(policies, starts, strict=True)
+        ]
+    )
+
+
+def _in_turn(policy: Policy, lanes: Lanes, start: Start, briefing: Briefing) -> EpisodeLog:
+    twin, whole = lanes.twin, _states(lanes, [start])
+    assert twin is not None  # who calls this
+    assert can_tally(policy)  # has asked
+    kept = _tallied(policy, lanes, start, briefing, np.zeros(1), start.rows)
+    proposal, whole.loaded[:] = kept.proposed
+    source = np.full(start.rows, Reason.POLICY, dtype=np.int64)
+    strict = strict_lanes(refuses_misfit(policy), source)
+    _, outcome = twin.step(whole, proposal, source, strict)
+    writer = LogWriter()
+    writer.add(lanes.world, whole.row, whole.limit_row, source, outcome)
+    return writer.finish().reshaped(start.rows, 1)
+
+
+def tally(
+    policy: Tallied, lanes: Lanes, start: Start, briefing: Briefing, total: FloatArray
+) -> int:
+    """Let a policy whose lanes try different settings serve an episode; `rollout.served_rows` in sum.
+
+    Args:
+        lanes: of the world; where they stand is left as it is.
+        total: what each lane has paid, cost times output tokens, is added here, [B].
+
+    Returns:
+        Output tokens of the rows.
+    """
+    _tallied(policy, lanes, start, briefing, total)
+    return int(lanes.world.rows.output_tokens[_states(lanes, [start]).row].sum())
+
+
+def _tallied(
+    policy: Tallied,
+    lanes: Lanes,
+    start: Start,
+    briefing: Briefing,
+    total: FloatArray,
+    rows: int = 0,
+) -> "Tally":
+    """An episode that was served; it remembers so many rows of the first lane."""
+    from rapgym.world.tally import Tally
+    from rapgym.world.twin import twin_of
+
+    world, twin, whole = lanes.world, twin_of(lanes.world), _states(lanes, [start])
+    assert start.token_scale == 1.0
+    begin(policy, len(total), briefing)
+    strict = refuses_misfit(policy)
+    kept = Tally(world, policy.tally_sets, total, refuses_misfit=strict, rows=rows)
+    for first in range(0, start.rows, MOST_ASKED):
+        age = np.arange(first, min(first + MOST_ASKED, start.rows))
+        part = whole.at(age)
+        observation, _ = twin.seen(lanes.layout, part, age)
+        policy.tally(kept, observation, part.row, part.limit_row)
+    return kept
 
 
 class _Beside:

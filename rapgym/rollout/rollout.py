@@ -116,7 +116,10 @@ def run(
     policy, logs = make(), []
     if copies == 1 and (guarding is None or guarding == Guarding()):
         lanes, log = Lanes(story, split, len(starts), compiled=compiled), None
-        if at_once.can_serve(policy, lanes):
+        if lanes.twin is not None and at_once.can_tally(policy):
+            policies = [policy, *(make() for _ in starts[1:])]
+            log = at_once.in_turn(policies, lanes, starts, briefing)
+        elif at_once.can_serve(policy, lanes):
             log = at_once.episodes(policy, lanes, starts, briefing)
         elif at_once.can_serve_in_step(policy):
             policies = [policy, *(make() for _ in starts[1:])]

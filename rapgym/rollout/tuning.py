@@ -9,9 +9,10 @@ from rapgym.arrays import BoolArray, FloatArray, IntArray, first_of_least
 from rapgym.errors import InvalidPolicy
 from rapgym.policies.policy import Briefing, Policy
 from rapgym.policies.tuning import TUNING_BUDGET
-from rapgym.rollout.rollout import served_rows, whole_split
+from rapgym.rollout import at_once
+from rapgym.rollout.rollout import paired_rows, served_rows, whole_split
 from rapgym.scenarios.lanes import Lanes
-from rapgym.world.pace import step_for
+from rapgym.world import pace, simulator
 from rapgym.world.records import World
 
 
@@ -27,10 +28,16 @@ def train_costs(make: Callable[[], Policy], briefing: Briefing, copies: int) -> 
     is called for one pairing after the other, in the order of `whole_split`.
     """
     story, lanes = briefing.scenario, Lanes(briefing.scenario, briefing.split, copies)
+    world, starts = lanes.world, whole_split(lanes.world, story.offsets)
     total, output = np.zeros(copies), np.zeros(copies)
-    for k, start in enumerate(whole_split(lanes.world, story.offsets)):
-        for _, served in served_rows(make(), lanes, start, briefing, [0, k]):
-            total += served.outcome.terms.total * lanes.world.mean_output_tokens
+    quick = pace.is_compiled(world, copies * sum(start.rows for start in starts))
+    for k, start in enumerate(starts):
+        policy = make()
+        if quick and at_once.can_tally(policy):
+            output += at_once.tally(policy, lanes, start, briefing, total)
+            continue
+        for _, served in served_rows(policy, lanes, start, briefing, [0, k]):
+            total += served.outcome.terms.total * world.mean_output_tokens
             output += served.outcome.output_tokens
     return total / np.maximum(output, 1)
 
@@ -69,12 +76,14 @@ def fixed_sets_cost(
 ) -> FloatArray:
     """Cost of keeping one set for good, for each of K sets at once, all pairings pooled, [K]."""
     count, rows = len(sets), len(world.rows)
+    step = simulator.step
+    if pace.is_compiled(world, offsets * count * rows):
+        return _sets_cost(world, sets, refuses_misfit=refuses_misfit, offsets=offsets)
     turned = np.repeat(np.arange(offsets) * rows // offsets, count)
     lanes = len(turned)
     state = world.state(np.zeros(lanes, dtype=np.int64), turned)
     proposal, strict = np.tile(sets, (offsets, 1)), np.full(lanes, refuses_misfit)
     total, output = np.zeros(lanes), np.zeros(lanes)
-    step = step_for(world, lanes * rows)
     for _ in range(rows):
         state, outcome = step(world, state, proposal, None, strict)
         total += outcome.terms.total * world.mean_output_tokens
@@ -82,4 +91,18 @@ def fixed_sets_cost(
     cost: FloatArray = total.reshape(offsets, count).sum(axis=0) / output.reshape(
         offsets, count
     ).sum(axis=0)
+    return cost
+
+
+def _sets_cost(world: World, sets: BoolArray, *, refuses_misfit: bool, offsets: int) -> FloatArray:
+    """`fixed_sets_cost` by compiled code."""
+    from rapgym.world.tally import Tally
+
+    row, limit_row = paired_rows(world, offsets)
+    chosen = np.broadcast_to(np.arange(len(sets)), (len(row), len(sets)))
+    total = np.zeros((offsets, len(sets)))
+    for pairing, paid in enumerate(total):
+        tally = Tally(world, sets, paid, refuses_misfit=refuses_misfit)
+        tally.serve(row[:, pairing], limit_row[:, pairing], chosen)
+    cost: FloatArray = total.sum(axis=0) / float(world.rows.output_tokens[row].sum())
     return cost

@@ -105,11 +105,8 @@ class Twin:
 
     def __init__(self, world: World) -> None:
         self.world, self.facts, self._lookup = world, facts_of(world), lookup_of(world.quality)
-        words = -(-world.blocks // 64)
         self._sight: tuple[Layout, Sight, int] | None = None
-        self._scratch = Scratch(
-            np.empty(world.blocks, np.int64), np.empty(words, np.uint64), np.empty(words, np.uint64)
-        )
+        self._scratch = scratch_of(world.blocks)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is made anew: copied arrays could be written to, and so be of another type."""
@@ -287,6 +284,14 @@ class Twin:
             lookup.predict(self.world.quality, entries, places[:new])
             kernel.charge(self.facts, lanes, falls, entries)
         return falls
+
+
+def scratch_of(blocks: int) -> Scratch:
+    """Room for what the passes of a world of so many blocks forget."""
+    words = -(-blocks // kernel.WORD)
+    return Scratch(
+        np.empty(blocks, np.int64), np.empty(words, np.uint64), np.empty(words, np.uint64)
+    )
 
 
 def falls_of(count: int, blocks: int) -> Falls:

@@ -17,7 +17,7 @@ from rapgym.policies import registry
 from rapgym.policies.policy import Briefing, briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import at_once, rollout
-from rapgym.rollout.log import EpisodeLog
+from rapgym.rollout.log import EpisodeLog, joined
 from rapgym.scenarios.catalogue import scenario
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario
@@ -105,7 +105,7 @@ def test_pairings_that_are_served_together_are_those_that_are_served_in_turn(
         make = partial(registry.build, entry, registry.settings(entry, told))
         quick = rollout.run(make, LAPTOP, "validation-1", told, 3)
         with monkeypatch.context() as patch:
-            patch.setattr(at_once, "_declares", lambda policy, name: False)
+            patch.setattr(at_once, "_is_own", lambda policy: False)
             assert_same(quick, rollout.run(make, LAPTOP, "validation-1", told, 3))
 
 
@@ -138,6 +138,21 @@ def test_who_remembers_draws_or_is_a_users_is_asked_row_by_row() -> None:
     assert at_once.can_serve_in_step(RandomDrop())
     for other in (Bold(), Sticky(), folds):
         assert not at_once.can_serve_in_step(other), type(other).__name__
+
+
+def test_compiled_code_that_decides_in_turn_does_as_its_policy() -> None:
+    """Hysteresis keeps sets that are none of the frontier's; a forecast's hangs on what is in memory."""
+    told, starts = briefing(LAPTOP), rollout.whole_split(Lanes(LAPTOP, "test", 1).world, 2)
+    for name in ("frontier-margin", "frontier-recent", "frontier-hysteresis", "forecast"):
+        entry = registry.entry(name)
+        make = partial(registry.build, entry, registry.settings(entry, told))
+        lanes = Lanes(LAPTOP, "test", 1, compiled=True)
+        policies = [make(), make()]
+        assert all(at_once.can_tally(policy) for policy in policies)
+        quick = at_once.in_turn(policies, lanes, starts, told)
+        alone = [rollout.episode(make(), Lanes(LAPTOP, "test", 1, compiled=True), start, told, [0, 0])
+                 for start in starts]  # fmt: skip
+        assert_same(quick, joined(alone))
 
 
 def test_a_run_takes_the_way_that_it_may(

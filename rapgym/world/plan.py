@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.model import blocks
 from rapgym.world import pace, stall
 from rapgym.world.records import Outcome, State, World
 from rapgym.world.reward import token_loss
@@ -82,9 +83,10 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
     """
     lanes, count = start.lanes, len(candidates)
     tiled = np.tile(candidates, (lanes, 1))
-    kept = np.empty((rows, lanes, count, world.blocks), dtype=bool)  # executed at a row's start
+    # Executed at a row's start, and in memory at its end: packed, for of days there are gigabytes of them.
+    kept, ends = [], []
     waits: list[list[_Stretch]] = []
-    own, ends = [], []
+    own = []
     step, twin = pace.step_for(world, rows * len(tiled)), pace.twin_for(world, rows * len(tiled))
     for t in range(rows):
         state = world.state(
@@ -94,10 +96,10 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
             tiled,
         )
         _, outcome = step(world, state, tiled)
-        kept[t] = outcome.kept.reshape(lanes, count, -1)
+        kept.append(blocks.packed(outcome.kept.reshape(lanes, count, -1)))
         waits.append(_stretches(world, outcome, (lanes, count)))
         own.append(outcome.terms.total.reshape(lanes, count))
-        ends.append(outcome.kept_end.reshape(lanes, count, -1))
+        ends.append(blocks.packed(outcome.kept_end.reshape(lanes, count, -1)))
 
     def onward(t: int, loaded: BoolArray, ahead: FloatArray) -> tuple[FloatArray, IntArray]:
         """The least cost at row t from each loaded set, and the choice that has it.
@@ -108,11 +110,12 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
         Returns:
             float64 [B, M] and int64 [B, M].
         """
+        executed = blocks.unpacked(kept[t], world.blocks)
         if twin is not None:
             able_s = np.stack([stretch.able_s for stretch in waits[t]])
             cost = np.stack([stretch.cost for stretch in waits[t]])
-            return twin.onward(loaded, kept[t], able_s, cost, ahead)
-        total = _onward(world, loaded, kept[t], waits[t], ahead)
+            return twin.onward(loaded, executed, able_s, cost, ahead)
+        total = _onward(world, loaded, executed, waits[t], ahead)
         return total.min(axis=2), total.argmin(axis=2)
 
     ahead = [np.zeros((lanes, count))] * rows  # of row t's choice and all rows after it
@@ -120,7 +123,7 @@ def best_plan(world: World, candidates: BoolArray, start: State, rows: int) -> B
     for t in range(rows - 1, -1, -1):
         ahead[t] = own[t] + later
         if t:
-            later, _ = onward(t, ends[t - 1], ahead[t])
+            later, _ = onward(t, blocks.unpacked(ends[t - 1], world.blocks), ahead[t])
     proposals = np.empty((rows, lanes, world.blocks), dtype=bool)
     state = start
     for t in range(rows):

@@ -11,7 +11,7 @@ from rapgym.bench.cells import BOUND, LOOKUP, STATIC_REPAIRED
 from rapgym.bench.contest import Contest, contest_of
 from rapgym.bench.pieces import LEAST_PIECES
 from rapgym.bench.records import Score
-from rapgym.bench.results import Results
+from rapgym.bench.results import UNORDERED, Results
 from rapgym.quality.predictor_tuning import spearman
 from rapgym.report import bench as bench_report
 from rapgym.report import roles
@@ -123,6 +123,8 @@ def _pays(contest: Contest, group: Sequence[Score]) -> Answer | None:
     lookup = roles.lookup(group)
     if lookup is None or lookup.calibration_tokens is None:
         return None
+    if lookup.break_even_tokens is None and UNORDERED not in contest.served:
+        return None  # nothing stood beside it
     a_day = output_tokens_a_day(contest.served[LOOKUP].output, contest.story.window_s)
     if lookup.break_even_tokens is None:
         return Answer("refuted", "it saves nothing beside dropping blocks at random")

@@ -94,6 +94,10 @@ def test_calibration_is_set_against_a_day_of_output(benched: Results, contest: C
         changed = dataclasses.replace(lookup, calibration_tokens=9.0, break_even_tokens=tokens)
         return asked("With the cost").answer(contest, [*others, changed])
 
+    assert after(None) is None, "nothing stood beside it"
+    contest = dataclasses.replace(
+        contest, served={**contest.served, "random": contest.served["frontier"]}
+    )
     soon, late, never = after(0.9 * day), after(1.1 * day), after(None)
     verdicts = [each.verdict for each in (soon, late, never) if each]
     assert verdicts == ["confirmed", "refuted", "refuted"]

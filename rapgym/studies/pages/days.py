@@ -8,7 +8,7 @@ from rapgym.bench import results
 from rapgym.bench.cells import ADMISSION, BOUND, LOOKUP, STATIC_REPAIRED
 from rapgym.bench.records import Score
 from rapgym.report import bench as bench_report
-from rapgym.report import beside, findings, roles
+from rapgym.report import beside, findings, questions, roles
 from rapgym.report import learning as learning_findings
 from rapgym.report.bench import listed, plain
 from rapgym.report.markdown import table
@@ -145,6 +145,7 @@ _SHOWN = (
     "forecast-plain",
     "hindsight",
     "forecast-hindsight",
+    *questions.RL,
     "best-plan",
 )
 

@@ -21,10 +21,10 @@ MISSING = (
     "baselines/results/days-large.csv.xz` makes it."
 )
 DOES = {
-    "better": "beats the lookup",
-    "worse": "is worse than the lookup",
-    "equal": "is as good as the lookup",
-    "undecided": "is not told from the lookup",
+    "better": "beats it",
+    "worse": "is worse",
+    "equal": "is as good",
+    "undecided": "is not told from it",
 }
 
 
@@ -171,23 +171,38 @@ def answers(folder: Path) -> str:
 
 def sentence(folder: Path) -> str:
     """What days say, for a page that says more; nothing where none was benched."""
-    told = []
-    for group in published(folder):
-        by = {entry.policy: entry for entry in group}
-        champion = roles.champion_of("all")(group)
-        text = (
-            f"on `{plain(group[0].scenario)}` the lookup costs {by[LOOKUP].cost:.4f} nats a token, not pruning "
-            f"{by[ADMISSION].cost:.4f}, the best fixed set, trimmed, {by[STATIC_REPAIRED].cost:.4f}, the bound "
-            f"{by[BOUND].cost:.4f}"
-        )
-        if champion is not None and champion.verdict:
-            less = champion.cost - by[LOOKUP].cost
-            ends = bench_report.interval_of(champion.champion_low, champion.champion_high)
-            text += f"; the champion, `{champion.policy}`, {DOES[champion.verdict]} ({less:+.4f} {ends})"
-        told.append(text)
-    if not told:
+    groups = published(folder)
+    if not groups:
         return ""
-    return (
-        f"**Over days of traffic** (synthetic, four days of test): {'; '.join(told)}. Intervals are by hours, "
-        "conditional on these rows."
+    lookup, unpruned, trimmed, bound = (
+        _range([entry.cost for group in groups for entry in group if entry.policy == name])
+        for name in (LOOKUP, ADMISSION, STATIC_REPAIRED, BOUND)
     )
+    counted = f"{len(groups)} scenarios, " if len(groups) > 1 else ""
+    said = [
+        f"**Over days** (synthetic, {counted}four days of test): the lookup costs {lookup} nats, not pruning "
+        f"{unpruned}, the best set, trimmed, {trimmed}, the bound {bound}",
+        *filter(None, [_champions(groups)]),
+    ]
+    return f"{'. '.join(said)}. Intervals are by hours of these days."
+
+
+def _range(costs: Sequence[float]) -> str:
+    ends = dict.fromkeys(f"{cost:.4f}" for cost in (min(costs), max(costs)))
+    return " to ".join(ends)
+
+
+def _champions(groups: Sequence[Group]) -> str:
+    """On how many scenarios champions stand how beside the lookup, and by how much where they are told from it."""
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        champion = roles.champion_of("all")(group)
+        if champion is not None and champion.verdict:
+            less = champion.cost - next(each.cost for each in group if each.policy == LOOKUP)
+            ends = bench_report.interval_of(champion.champion_low, champion.champion_high)
+            found.setdefault(champion.verdict, []).append(f"{less:+.4f} {ends}")
+    clauses = []
+    for verdict in filter(found.__contains__, DOES):
+        told = f" ({'; '.join(found[verdict])})" if verdict in ("better", "worse") else ""
+        clauses.append(f"{DOES[verdict]} on {len(found[verdict])}{told}")
+    return f"The champion {listed(clauses)}" if clauses else ""

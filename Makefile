@@ -12,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test check format lint types readme docs links leaderboard sensitivity maps slow packaging ray clients versions fuzz mutations clean
+.PHONY: bench test check format lint types readme docs links leaderboard sensitivity maps slow benchmark packaging ray clients versions fuzz mutations clean
 .NOTPARALLEL:
 
 bench: $(VENV)/.core
@@ -70,6 +70,11 @@ mutations: $(VENV)/.dev
 # What takes minutes, or needs `rapgym models pull smollm2-135m` first.
 slow: $(VENV)/.dev
 	$(BIN)/pytest -q -m slow
+
+# What steps and decisions take on this machine: minutes, best with nothing beside it.
+benchmark: $(VENV)/.core
+	$(ONE_THREAD) $(BIN)/python benchmarks/steps.py --lanes 1 1024 4096 --out baselines/results/steps.json
+	$(ONE_THREAD) $(BIN)/python benchmarks/decisions.py --out baselines/results/decisions.json
 
 # Clusters on this machine.
 ray: $(VENV)/.dev

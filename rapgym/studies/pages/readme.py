@@ -22,7 +22,17 @@ from rapgym.report.markdown import table
 from rapgym.rivals import rivals as rival_list
 from rapgym.scenarios.catalogue import by_default, shipped
 from rapgym.studies import maps as maps_study
-from rapgym.studies.pages import cards, discount, figure, front, inputs, marks, questions, site
+from rapgym.studies.pages import (
+    cards,
+    discount,
+    figure,
+    front,
+    inputs,
+    marks,
+    questions,
+    site,
+    speed,
+)
 from rapgym.studies.pages import days as days_page
 from rapgym.studies.pages import maps as maps_page
 from rapgym.studies.pages import results as results_page
@@ -168,6 +178,10 @@ def parts(found: Results) -> dict[str, str]:
         "serving-latency": serving_page.latency(),
         "discount": results_page.section(
             RESULTS.parent, "discount.json", discount.page, "python -m rapgym.studies.discount"
+        ),
+        "steps": results_page.section(RESULTS.parent, "steps.json", speed.steps, "make benchmark"),
+        "decisions": results_page.section(
+            RESULTS.parent, "decisions.json", speed.decisions, "make benchmark"
         ),
         "history": serving_page.shares(history.read(history.path_of("smollm2-135m"))),
         **site.parts(),

@@ -1,0 +1,54 @@
+"""What a step and a decision take, in tables."""
+
+from typing import Any
+
+from rapgym.report.markdown import table
+
+BESIDE = (" (watchdog)", " (audit log)")  # as `benchmarks/decisions.py` names them
+
+
+def steps(found: dict[str, Any]) -> str:
+    """Rate of each environment over that of Gymnasium's CartPole, by lanes."""
+    rows = [
+        [lanes, f"`{name}`", f"{each['mean_us']:,.1f}", f"{each['of_peer_mean']:.3f}"]
+        for lanes, part in found["lanes"].items()
+        for name, each in part.items()
+    ]
+    heads = ("lanes", "environment", "a step of all lanes, us", "rate over CartPole's")
+    return f"{table(heads, rows, left=2)}\n\n{_of_all(found)}{_measured_on(found)}"
+
+
+def _of_all(found: dict[str, Any]) -> str:
+    most = max(int(lanes) for lanes in found["lanes"])
+    said = [
+        f"`{name}` {each['reset_us'] / 1000:.1f} ms and {each['added_mib']:.0f} MiB"
+        for name, each in found["of_all"].items()
+    ]
+    return (
+        f"A reset of all of {most:,} lanes, and what they add to memory: {'; '.join(said)}.\n\n"
+        if said
+        else ""
+    )
+
+
+def decisions(found: dict[str, Any]) -> str:
+    """Microseconds of a decision: at the median and once in a hundred, alone and with what can stand beside it."""
+    rows = []
+    for scenario, times in found["microseconds"].items():
+        for policy in (name for name in times if not name.endswith(BESIDE)):
+            beside = [times.get(f"{policy}{how}") for how in BESIDE]
+            rows.append(
+                [
+                    f"`{scenario}`",
+                    f"`{policy}`",
+                    *(f"{times[policy][share]:.0f}" for share in ("p50", "p99")),
+                    *(f"{each['p50']:.0f}" if each else "-" for each in beside),
+                ]
+            )
+    heads = ("scenario", "policy", "p50, us", "p99, us", "p50 with watchdog", "p50 with audit log")
+    return f"{table(heads, rows, left=2)}\n\n{_measured_on(found)}"
+
+
+def _measured_on(found: dict[str, Any]) -> str:
+    commit = (found["commit"] or "")[:7]
+    return f"Measured on one core, {found['machine']}, Python {found['python']}, at `{commit}`."

@@ -1,6 +1,6 @@
 """What the long days say: the questions of the field, and what each day of test costs.
 
-`rapgym bench --scenario days-large --out baselines/results/days-large.csv.xz` runs one of them; this reads
+`rapgym bench --scenario days-large --out FILE` with `--policy` for each runs one of them; this reads
 each such file that is published and writes `baselines/results/days.json`, so that pages need not draw
 fourteen days. Four days are fewer than a claim by days needs: intervals are by hours, and each day's cost
 stands beside them, so that a reader sees whether one day decides.

@@ -1,6 +1,6 @@
 """What the long days say: the questions of the field, and what each day of test costs.
 
-`rapgym bench --scenario days-large --out FILE` with `--policy` for each runs one of them; this reads
+`rapgym bench --scenario NAME $(python -m rapgym.studies.days --entrants NAME)` runs one of them; this reads
 each such file that is published and writes `baselines/results/days.json`, so that pages need not draw
 fourteen days. Four days are fewer than a claim by days needs: intervals are by hours, and each day's cost
 stands beside them, so that a reader sees whether one day decides.
@@ -8,7 +8,8 @@ stands beside them, so that a reader sees whether one day decides.
 `days-mid` and `days-small` have 2.3 and 3.5 times the rows of `days-large`. All entrants would pass what is
 read of a results file (`limits.RESULTS` and `limits.RESULT_ROWS`, which bound memory) and what is committed,
 and rows coarser than those that were served could not be replayed. So they are benched with fewer entrants,
-`FEWER`: those that the questions and the tables of days name. Who is missing is listed in `left_out`.
+`FEWER`: those that the questions and the tables of days name. Of `days-large` the rows of all would still be
+more than is committed: it goes without `LEFT_OUT`. Who is missing is listed in `left_out`.
 """
 
 import argparse
@@ -30,6 +31,11 @@ from rapgym.scenarios import catalogue
 from rapgym.scenarios.story import Scenario
 
 OUT = places.RESULTS / "days.json"
+# Left out of `days-large`: rivals with another form of their own that stands there, and a mean of two that do.
+LEFT_OUT = (
+    "forecast-hindsight", "int8-admission", "int4-admission", "int8-kv-admission", "int8-pruned",
+    "int4-pruned", "int8-kv-pruned",
+)  # fmt: skip
 # Asked for on `days-mid` and `days-small`; those that are always run come on top.
 FEWER = (
     "static-best", "static-best-repaired", "keep-all", "gsi", "frontier", "frontier-margin",
@@ -37,6 +43,14 @@ FEWER = (
     "int4-int8-kv-admission", "partial-admission",
 )  # fmt: skip
 Entry = dict[str, Any]
+
+
+def asked_for(story: Scenario) -> tuple[str, ...]:
+    """Whom bench is asked for on a scenario of days: as many as its file can hold."""
+    if story.name != "days-large":
+        return FEWER
+    every = (each for each in entrants.every() if each.is_ready(story))
+    return tuple(each.name for each in every if each.name not in LEFT_OUT)
 
 
 def files(folder: Path = places.RESULTS) -> list[Path]:
@@ -105,11 +119,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
     parser.add_argument(
-        "--fewer", action="store_true", help="print what bench is asked for instead"
+        "--entrants", metavar="SCENARIO", help="print what bench is asked for on it instead"
     )
     arguments = parser.parse_args()
-    if arguments.fewer:
-        print(*(f"--policy {name}" for name in FEWER))
+    if arguments.entrants:
+        story = catalogue.scenario(arguments.entrants)
+        print(*(f"--policy {name}" for name in asked_for(story)))
         return
     listed = [entry for path in files() for entry in studied(results.read(path))]
     if not listed:

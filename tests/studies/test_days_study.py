@@ -93,7 +93,7 @@ def sampled_differences(cell: Cell, story: Scenario, rows: Any) -> list[str]:
 @each_file
 def test_whoever_is_asked_for_was_run(path: Path) -> None:
     run = {entry.policy for entry in results.read_scores(path).scores}
-    assert {*days.FEWER, *entrants.ALWAYS} <= run
+    assert {*days.asked_for(story_of(path)), *entrants.ALWAYS} <= run
 
 
 @each_row

@@ -54,6 +54,7 @@ TESTS = (
     "scenarios/test_file.py",
     "world/test_compiled_step.py",
     "quality/test_quality.py",
+    "bench/test_bench_records.py",
     "bench/test_bench.py",
 )
 # A module's own tests go first, so that most faults take seconds.

@@ -173,3 +173,4 @@ def test_no_cost_is_below_none_by_a_sign_alone() -> None:
     """Two processors may round to 0.0 and -0.0: a file holds the same bytes of both."""
     found = results._costs(np.array([0.0, -0.0, -1e-12, 0.25]))
     assert [*found] == ["0.0", "0.0", "0.0", "0.25"]
+    assert [*results._costs(np.array([-0.0]))] == ["0.0"], "with no other zero beside it"

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 PRIVATE = {"PYTHONPATH", "RAPGYM_DATA", "RAPGYM_CACHE", "PYTHONWARNINGS"}
 LIMITS_BYTES = {
     "wheel": 10 << 20,
-    "sdist": 32 << 20,
+    "sdist": 48 << 20,
 }  # the sdist has every result and trained policy
 LICENCES = {"LICENSE", "traces/licenses/CC-BY-4.0.txt", "traces/licenses/MIT-BurstGPT_test.txt"}
 SAMPLE = (

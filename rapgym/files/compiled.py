@@ -80,7 +80,7 @@ def resting_on(
     """
     options = {"fastmath": LOOSE if loose else False, **_known(_nrt=allocates, forceinline=inlined)}
     source = "".join(inspect.getsource(module) for module in modules)
-    mark = hashlib.sha256(f"{source}{loose}{inlined}".encode()).hexdigest()[:12]
+    mark = hashlib.sha256(f"{source}{loose}{inlined}{allocates}".encode()).hexdigest()[:12]
 
     def marked(function: Function) -> Function:
         function.__qualname__ = f"{function.__qualname__}-{mark}"

@@ -162,7 +162,7 @@ def _in_turn(policy: Policy, lanes: Lanes, start: Start, briefing: Briefing) -> 
     twin, whole = lanes.twin, _states(lanes, [start])
     assert twin is not None  # who calls this
     assert can_tally(policy)  # has asked
-    kept = _tallied(policy, lanes, start, briefing, np.zeros(1), start.rows)
+    kept = _tallied(policy, lanes, whole, briefing, np.zeros(1), start.rows)
     proposal, whole.loaded[:] = kept.proposed
     source = np.full(start.rows, Reason.POLICY, dtype=np.int64)
     strict = strict_lanes(refuses_misfit(policy), source)
@@ -184,29 +184,30 @@ def tally(
     Returns:
         Output tokens of the rows.
     """
-    _tallied(policy, lanes, start, briefing, total)
-    return int(lanes.world.rows.output_tokens[_states(lanes, [start]).row].sum())
+    whole = _states(lanes, [start])
+    _tallied(policy, lanes, whole, briefing, total)
+    return int(lanes.world.rows.output_tokens[whole.row].sum())
 
 
 def _tallied(
     policy: Tallied,
     lanes: Lanes,
-    start: Start,
+    whole: State,
     briefing: Briefing,
     total: FloatArray,
     rows: int = 0,
 ) -> "Tally":
-    """An episode that was served; it remembers so many rows of the first lane."""
+    """An episode that was served, of `_states`; it remembers so many rows of the first lane."""
     from rapgym.world.tally import Tally
     from rapgym.world.twin import twin_of
 
-    world, twin, whole = lanes.world, twin_of(lanes.world), _states(lanes, [start])
-    assert start.token_scale == 1.0
+    world, twin = lanes.world, twin_of(lanes.world)
+    assert (whole.token_scale == 1.0).all()
     begin(policy, len(total), briefing)
     strict = refuses_misfit(policy)
     kept = Tally(world, policy.tally_sets, total, refuses_misfit=strict, rows=rows)
-    for first in range(0, start.rows, MOST_ASKED):
-        age = np.arange(first, min(first + MOST_ASKED, start.rows))
+    for first in range(0, whole.lanes, MOST_ASKED):
+        age = np.arange(first, min(first + MOST_ASKED, whole.lanes))
         part = whole.at(age)
         observation, _ = twin.seen(lanes.layout, part, age)
         policy.tally(kept, observation, part.row, part.limit_row)

@@ -76,7 +76,6 @@ def fixed_sets_cost(
 ) -> FloatArray:
     """Cost of keeping one set for good, for each of K sets at once, all pairings pooled, [K]."""
     count, rows = len(sets), len(world.rows)
-    step = simulator.step
     if pace.is_compiled(world, offsets * count * rows):
         return _sets_cost(world, sets, refuses_misfit=refuses_misfit, offsets=offsets)
     turned = np.repeat(np.arange(offsets) * rows // offsets, count)
@@ -85,7 +84,7 @@ def fixed_sets_cost(
     proposal, strict = np.tile(sets, (offsets, 1)), np.full(lanes, refuses_misfit)
     total, output = np.zeros(lanes), np.zeros(lanes)
     for _ in range(rows):
-        state, outcome = step(world, state, proposal, None, strict)
+        state, outcome = simulator.step(world, state, proposal, None, strict)
         total += outcome.terms.total * world.mean_output_tokens
         output += outcome.output_tokens
     cost: FloatArray = total.reshape(offsets, count).sum(axis=0) / output.reshape(

@@ -17,8 +17,8 @@ from rapgym.studies import days
 Group = list[Score]
 Entry = dict[str, Any]
 MISSING = (
-    "Not made for these worlds yet: `rapgym bench --scenario days-large --out "
-    "baselines/results/days-large.csv.xz` makes it."
+    "Not made for these worlds yet: `rapgym bench --scenario days-large $(python -m rapgym.studies.days "
+    "--entrants days-large) --out baselines/results/days-large.csv.xz` makes it."
 )
 DOES = {
     "better": "beats it",

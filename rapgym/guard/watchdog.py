@@ -197,10 +197,3 @@ TRANSITIONS = (
     Transition(Mode.POLICY, Mode.REVERTED, "either, and it is trip number trips"),
     Transition(Mode.REFERENCE, Mode.POLICY, "its shadow costs no more over hand_back_rows"),
 )
-
-
-def diagram() -> str:
-    """The state machine as Mermaid draws it; an operator's pin masks it, and changes no state."""
-    lines = ["stateDiagram-v2", f"    [*] --> {Mode.POLICY.name}"]
-    lines += [f"    {t.before.name} --> {t.after.name}: {t.when}" for t in TRANSITIONS]
-    return "\n".join(lines)

@@ -1,6 +1,6 @@
 """What the watchdog saves where policies go bad half-way, and what it costs where they do not.
 
-    python -m rapgym.studies.watchdog [--split test] [--out baselines/results/watchdog.json]
+    python -m rapgym.studies.watchdog [--split test] [--scenario NAME] [--out FILE]
 
 On each scenario a good policy decides the first half of the split's rows; from then on it is frozen
 (repeats its last proposal), inverted, noise, a miser (proposes to drop all that may be dropped), or
@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
-from rapgym.files import provenance
-from rapgym.guard import watchdog
+from rapgym.files import places, provenance, writing
 from rapgym.guard.guard import Guard, Guarding
 from rapgym.guard.watchdog import Mode, Rules
 from rapgym.policies import registry
@@ -46,6 +45,7 @@ SCENARIOS = {
     "code-8bit": "",  # none other has rows of two seconds
     "laptop": "chat-beside-code",
 }
+OUT = places.RESULTS / "watchdog.json"
 GOOD = "forecast"
 PRICED = ("frontier", "forecast", "frontier-margin", "frontier-recent", "frontier-hysteresis",
           "gsi", "keep-all", "static-best", "random")  # fmt: skip
@@ -205,22 +205,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--split", choices=series.SPLITS, default="test")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
     arguments = parser.parse_args()
     rules, found = Rules(), {}
     for name in arguments.scenario or SCENARIOS:
         found[name] = scenario_results(catalogue.scenario(name), arguments.split, rules)
         print(table({name: found[name]}), flush=True)
-    if arguments.out:
-        told = {
-            "split": arguments.split,
-            "rules": asdict(rules),
-            "diagram": watchdog.diagram(),
-            "good_policy": GOOD,
-            "code_commit": provenance.commit(),
-            "scenarios": found,
-        }
-        arguments.out.write_text(json.dumps(told, indent=2) + "\n")
+    told = {
+        "split": arguments.split,
+        "rules": asdict(rules),
+        "good_policy": GOOD,
+        "code_commit": provenance.commit(),
+        "scenarios": found,
+    }
+    with writing.written_aside(arguments.out) as file:
+        file.write((json.dumps(told, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from rapgym.studies import maps as maps_study
 from rapgym.studies.pages import (
     cards,
     discount,
+    faults,
     figure,
     front,
     inputs,
@@ -178,6 +179,9 @@ def parts(found: Results) -> dict[str, str]:
         "serving-latency": serving_page.latency(),
         "discount": results_page.section(
             RESULTS.parent, "discount.json", discount.page, "python -m rapgym.studies.discount"
+        ),
+        "watchdog-found": results_page.section(
+            RESULTS.parent, "watchdog.json", faults.page, "python -m rapgym.studies.watchdog"
         ),
         "steps": results_page.section(RESULTS.parent, "steps.json", speed.steps, "make benchmark"),
         "decisions": results_page.section(

@@ -7,7 +7,7 @@ last rows, and compared twice: before a row is served, with what is known of it 
 it has ended (`advance`). While the reference decides, the policy is still asked, and what its
 decisions would have cost decides whether it gets the lane back.
 
-`TRANSITIONS` is the machine; docs/watchdog.md shows a drawing of it, `diagram` says it in text.
+`TRANSITIONS` is the machine; docs/watchdog.md shows a drawing of it.
 """
 
 from dataclasses import dataclass, replace

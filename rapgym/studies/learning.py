@@ -34,11 +34,11 @@ ABLATIONS = {
     "without KV share and demand": {"kv_share": "false"},
     "myopic": {"continuation": "false"},
 }
-ABLATED = ("chat-beside-code", "chat-mixed-8bit", "code-8bit", "days-large")
-ABLATION_SEEDS = 3
+ABLATED = ("chat-beside-code", "chat-mixed-8bit", "code-8bit")
+SEEDS = 3  # of ablations and of fine-tuning
 FIT: Told = "fit-3"  # told of the first two thirds of train
 FROM, TUNED_ON = "chat-beside-code", "laptop"  # where fine-tuning begins, and what it is for
-SEEDS, TRANSFER_SEEDS = 5, 1
+TRANSFER_SEEDS = 1
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,22 @@ def shipped(name: str, told: Told, seed: int) -> str:
     return trained.place(METHOD, catalogue.scenario(name), told, seed)
 
 
+def plain(name: str, variant: str, seed: int) -> Callable[[], Judged]:
+    """The method as it is, told of `FIT`: as rapgym ships it, and where that seed is not shipped, trained here."""
+    if seed in trained.seeds(METHOD, catalogue.scenario(name), FIT):
+        return partial(judged, name, variant, shipped(name, FIT, seed))
+    return partial(trained_then_judged, name, variant, seed, FIT, {}, "")
+
+
 def ablations() -> list[Callable[[], Judged]]:
     """Each switch turned off, a few seeds each: told of two thirds of train, so that the last can judge it too."""
     return [
         partial(trained_then_judged, name, variant, seed, FIT, texts, "")
         if texts
-        else partial(judged, name, variant, shipped(name, FIT, seed))
+        else plain(name, variant, seed)
         for name in ABLATED
         for variant, texts in ABLATIONS.items()
-        for seed in range(ABLATION_SEEDS)
+        for seed in range(SEEDS)
     ]
 
 
@@ -116,14 +123,13 @@ def transfer() -> list[Callable[[], Judged]]:
 
 
 def finetune() -> list[Callable[[], Judged]]:
-    """Before, after and against training anew, on a recording of one's own."""
-    found: list[Callable[[], Judged]] = []
+    """Before, after and against training anew, on a recording of one's own: all begin with one policy."""
+    start = shipped(FROM, FIT, 0)
+    found: list[Callable[[], Judged]] = [partial(judged, TUNED_ON, "before", start)]
     for seed in range(SEEDS):
-        start = shipped(FROM, FIT, seed)
         found += [
-            partial(judged, TUNED_ON, "before", start),
             partial(trained_then_judged, TUNED_ON, "after", seed, FIT, {}, start),
-            partial(judged, TUNED_ON, "anew", shipped(TUNED_ON, FIT, seed)),
+            plain(TUNED_ON, "anew", seed),
         ]
     return found
 

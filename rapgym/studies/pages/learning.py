@@ -135,9 +135,9 @@ def finetune(records: Sequence[Record], ends: dict[str, dict[str, float]]) -> st
             ]
         )
     told = (
-        f"**On one's own recording.** `hindsight` of other traffic on `{name}`: before and after `rapgym "
-        "train hindsight --from`, and trained there from scratch (anew); the mean of five seeds, the least and "
-        "the most."
+        f"**On one's own recording.** `hindsight` of other traffic on `{name}`: one policy before, and after `rapgym "
+        "train hindsight --from`, and others trained there from scratch (anew); the mean of "
+        f"{len({r['seed'] for r in records})} seeds, the least and the most."
     )
     heads = ("policy", "validation", "test", "foresight", "seconds of training")
     return told + "\n\n" + table(heads, rows)

@@ -42,7 +42,7 @@ def test_cases_within_5_percent_are_counted_over_all_rows_and_from_the_fault_on(
 
 def test_the_price_is_of_policies_it_adds_to_alone() -> None:
     text = faults.page(found())
-    assert "at most `good` 5.0; nothing to 2 policies." in text
+    assert "at most 5.0 to `good`; nothing to 2 policies." in text
 
 
 def _plain(text: str) -> str:

@@ -56,10 +56,10 @@ def _price(found: Found) -> str:
     """What the watchdog adds to policies with which nothing is wrong, in hundredths of the reference's cost."""
     names = dict.fromkeys(name for one in found["scenarios"].values() for name in one["prices"])
     added = {name: max(_added(found, name)) for name in names}
-    said = [f"`{name}` {100 * most:.1f}" for name, most in added.items() if most > NOTHING]
+    said = [f"{100 * most:.1f} to `{name}`" for name, most in added.items() if most > NOTHING]
     rest = len(added) - len(said)
     return (
-        "Where nothing is wrong, the watchdog adds, in hundredths of the reference's cost: "
+        "Where nothing is wrong, the watchdog adds, in hundredths of the reference's cost, "
         + "; ".join([*(f"at most {each}" for each in said), f"nothing to {rest} policies"])
         + ". It takes cost off those that are bad throughout."
     )

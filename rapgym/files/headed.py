@@ -14,6 +14,9 @@ from typing import Any
 from rapgym.files import incoming, json_text, limits
 
 XZ_PRESET = 2  # a third smaller than gzip in as much time; more costs time and gains little
+# Where many rows stand, one policy's are like another's tens of megabytes before: 22 % smaller in four times the time.
+XZ_LONG = {"id": lzma.FILTER_LZMA2, "preset": 4, "dict_size": 64 * limits.MIB}
+LONG = 256 * limits.MIB
 
 
 def pack(
@@ -27,7 +30,10 @@ def pack(
     """
     text = "\n".join([described(header), *lines, ""])
     if xz:
-        return lzma.compress(text.encode(), preset=XZ_PRESET)
+        content = text.encode()
+        if len(content) >= LONG:
+            return lzma.compress(content, filters=[XZ_LONG])
+        return lzma.compress(content, preset=XZ_PRESET)
     buffer = io.BytesIO()
     with gzip.GzipFile(
         filename="", fileobj=buffer, mode="wb", compresslevel=level, mtime=0

@@ -39,8 +39,8 @@ SERIES_ROW = 4 * MIB  # a line, whose single requests take about eight character
 # Traffic of a serving world: twelve million requests, 16 bytes each, and a month of seconds.
 TRAFFIC = 208 * MIB
 
-# Results: four times the rows of those that are published.
-RESULTS = 512 * MIB  # unpacked
+# Results: as many rows as the largest that are published, and a few policies more; 2 GiB once read.
+RESULTS = 704 * MIB  # unpacked
 RESULT_ROWS = 1 << 22
 RESULT_CELL = 1100  # characters: a key of 4096 blocks has 1024
 RESULT_KEYS = 64 * MIB  # of different kept sets

@@ -5,11 +5,10 @@ each such file that is published and writes `baselines/results/days.json`, so th
 fourteen days. Four days are fewer than a claim by days needs: intervals are by hours, and each day's cost
 stands beside them, so that a reader sees whether one day decides.
 
-`days-mid` and `days-small` have 2.3 and 3.5 times the rows of `days-large`. All entrants would pass what is
-read of a results file (`limits.RESULTS` and `limits.RESULT_ROWS`, which bound memory) and what is committed,
-and rows coarser than those that were served could not be replayed. So they are benched with fewer entrants,
-`FEWER`: those that the questions and the tables of days name. Of `days-large` the rows of all would still be
-more than is committed: it goes without `LEFT_OUT`. Who is missing is listed in `left_out`.
+Rows coarser than those that were served could not be replayed, and what is read of a results file is bounded
+(`limits.RESULTS` and `limits.RESULT_ROWS`, which bound memory). So `days-mid` and `days-small`, with 2.3 and 3.5
+times the rows of `days-large`, are benched with fewer entrants: those that the questions and the tables of days
+name, and of those that learn as many as there is room for. Who is missing is listed in `left_out` and `untrained`.
 """
 
 import argparse
@@ -31,26 +30,23 @@ from rapgym.scenarios import catalogue
 from rapgym.scenarios.story import Scenario
 
 OUT = places.RESULTS / "days.json"
-# Left out of `days-large`: rivals with another form of their own that stands there, and a mean of two that do.
-LEFT_OUT = (
-    "forecast-hindsight", "int8-admission", "int4-admission", "int8-kv-admission", "int8-pruned",
-    "int4-pruned", "int8-kv-pruned",
-)  # fmt: skip
-# Asked for on `days-mid` and `days-small`; those that are always run come on top.
 FEWER = (
     "static-best", "static-best-repaired", "keep-all", "gsi", "frontier", "frontier-margin",
     "frontier-recent", "frontier-hysteresis", "forecast", "int8-int8-kv", "int4-int8-kv",
     "int4-int8-kv-admission", "partial-admission",
 )  # fmt: skip
+# Asked for where not all are; those that are always run come on top.
+ASKED = {
+    "days-mid": (*FEWER, "random", "hindsight", "dqn", "maskable_ppo", "ppo_counts"),
+    "days-small": (*FEWER, "hindsight"),
+}
 Entry = dict[str, Any]
 
 
 def asked_for(story: Scenario) -> tuple[str, ...]:
     """Whom bench is asked for on a scenario of days: as many as its file can hold."""
-    if story.name != "days-large":
-        return FEWER
-    every = (each for each in entrants.every() if each.is_ready(story))
-    return tuple(each.name for each in every if each.name not in LEFT_OUT)
+    every = tuple(each.name for each in entrants.every() if each.is_ready(story))
+    return ASKED.get(story.name, every)
 
 
 def files(folder: Path = places.RESULTS) -> list[Path]:

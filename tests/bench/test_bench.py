@@ -297,6 +297,17 @@ def test_verify_refuses_results_of_another_table(finished: tuple[Path, Results])
         list(verify.differences(found))
 
 
+def test_long_results_are_packed_with_a_wider_window_and_read_within_the_limit_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    header, lines = {"format": "toy"}, ["a,b", *(f"{i},{i % 7}" for i in range(1000))]
+    short = headed.pack(header, lines, xz=True)
+    monkeypatch.setattr(headed, "LONG", 100)
+    long = headed.pack(header, lines, xz=True)
+    assert long != short
+    assert headed.unpack(long) == headed.unpack(short) == (header, lines)
+
+
 def test_a_file_packed_as_xz_holds_the_same_in_fewer_bytes(finished: tuple[Path, Results]) -> None:
     path, found = finished
     smaller = path.with_suffix(".xz")

@@ -53,7 +53,10 @@ from rapgym.workload import series
 
 OUT = places.RESULTS / "causal.json"
 COMMAND = "OPENBLAS_NUM_THREADS=1 python -m rapgym.studies.causal.study"
-SCENARIOS = ("chat-mixed-8bit", "chat-beside-code", "days-large")
+SCENARIOS = (
+    "chat", "chat-bursty-8bit", "chat-gqa-8bit", "chat-mixed-8bit", "code-8bit", "chat-beside-code",
+    "days-large",
+)  # fmt: skip
 ROWS = 4000  # of a twin: 2,800 to train on, 1,000 to test
 SHORT_SEEDS = (1, 2, 3)  # of twins as short as the trace; the long one has 0
 FORECAST = "forecast"

@@ -24,6 +24,7 @@ from rapgym.scenarios.catalogue import by_default, shipped
 from rapgym.studies import maps as maps_study
 from rapgym.studies.pages import (
     cards,
+    coverage,
     discount,
     faults,
     figure,
@@ -179,6 +180,9 @@ def parts(found: Results) -> dict[str, str]:
         "serving-latency": serving_page.latency(),
         "discount": results_page.section(
             RESULTS.parent, "discount.json", discount.page, "python -m rapgym.studies.discount"
+        ),
+        "coverage": results_page.section(
+            RESULTS.parent, "coverage.json", coverage.page, "python -m rapgym.studies.coverage"
         ),
         "watchdog-found": results_page.section(
             RESULTS.parent, "watchdog.json", faults.page, "python -m rapgym.studies.watchdog"

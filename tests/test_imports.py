@@ -68,6 +68,22 @@ assert ours == {"rapgym", "rapgym.envs", "rapgym.envs.registration"} | files, ou
     )
 
 
+@pytest.mark.parametrize(("words", "commands"), [("--help", set()), ("tables list", {"tables"})])
+def test_a_command_loads_no_other_and_help_loads_none(words: str, commands: set[str]) -> None:
+    loaded_after(
+        f"""
+import sys
+from rapgym import cli
+try:
+    cli.main({words.split()!r})
+except SystemExit:
+    pass
+loaded = {{name for name in cli.COMMANDS if f"rapgym.cli.{{name}}" in sys.modules}}
+assert loaded == {commands!r}, loaded
+"""
+    )
+
+
 @pytest.mark.parametrize("name", ["RAP-v0", "rapgym/RAP-KeptSet-v0"])
 def test_importing_registers_the_ids_once(name: str) -> None:
     loaded_after(

@@ -13,40 +13,44 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
 from rapgym.errors import InvalidResult, MissingExtra, RapgymError
 from rapgym.files.shown import shown_lines
 from rapgym.jobs import ending
 
-# In the order of `rapgym --help`. A command is added here and in a module of the same name.
-COMMANDS = (
-    "bench",
-    "map",
-    "scenarios",
-    "policies",
-    "tables",
-    "traces",
-    "record",
-    "models",
-    "texts",
-    "measure",
-    "train",
-    "validate",
-    "profile",
-    "verify",
-    "submit",
-    "report",
-    "audit",
-    "doctor",
-)
+# What each does, in the order of `rapgym --help`. A command is added here and in a module of the same name.
+COMMANDS = {
+    "bench": "run policies on scenarios and print their scores",
+    "map": "is it worth it: what is cheapest on which card, under which load",
+    "scenarios": "physical stories and their numbers",
+    "policies": "methods to compare; tune their free parameters",
+    "tables": "measured quality tables",
+    "traces": "recorded workloads; download them",
+    "record": "record memory in use, or requests, into a trace of your own",
+    "models": "known models; download their weights",
+    "texts": "texts to measure quality on; download them",
+    "measure": "measure a model's quality table",
+    "train": "train a policy that learns",
+    "validate": "replay rows on a live model: predicted against measured",
+    "profile": "fit a serving profile to a recorded run",
+    "verify": "replay and re-score a results file or a submission, or replay an audit log",
+    "submit": "pack a policy of yours and its rows for the leaderboard",
+    "report": "one HTML page of a results file, an audit log, or a stretch of serving",
+    "audit": "explain and verify the log of every decision",
+    "doctor": "check this installation",
+}
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def parser(asked: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser of the command line.
+
+    Args:
+        asked: commands whose arguments it knows; of all others it knows the name and what they do.
+    """
     from rapgym import __version__
 
     whole = argparse.ArgumentParser(
@@ -56,8 +60,11 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"rapgym {__version__}")
     subparsers = whole.add_subparsers(metavar="COMMAND", required=True, title="commands")
-    for command in COMMANDS:
-        importlib.import_module(f"rapgym.cli.{command}").add(subparsers)
+    for command, does in COMMANDS.items():
+        if command in asked:
+            importlib.import_module(f"rapgym.cli.{command}").add(subparsers)
+        else:
+            subparsers.add_parser(command, help=does)
     return whole
 
 
@@ -90,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; argparse itself exits with 2 on wrong arguments."""
     try:
         with ending.told():
-            arguments = parser().parse_args(argv)
+            words = sys.argv[1:] if argv is None else argv
+            arguments = parser(words[:1]).parse_args(words)
             code: int = arguments.run(arguments)
             sys.stdout.flush()
     except RapgymError as error:

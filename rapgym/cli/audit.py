@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapgym.cli import Subparsers, at_least, require, users
+from rapgym.cli import COMMANDS, Subparsers, at_least, require, users
 from rapgym.files.shown import shown, shown_lines
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `audit`."""
     command = subparsers.add_parser(
         "audit",
-        help="explain and verify the log of every decision",
+        help=COMMANDS["audit"],
         description="Says what an audit log holds; --row explains one decision in a sentence. A log "
         "is a text file of one JSON object a line, chained by sha256. Exit code 1, and what is wrong, "
         "where it does not hold.",

@@ -7,7 +7,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from rapgym.cli import Subparsers, at_least, own_traces, serving, users, workers
+from rapgym.cli import COMMANDS, Subparsers, at_least, own_traces, serving, users, workers
 from rapgym.cli import report as cli_report
 from rapgym.errors import InvalidSpec
 from rapgym.files.shown import shown, shown_lines
@@ -19,7 +19,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `bench`."""
     command = subparsers.add_parser(
         "bench",
-        help="run policies on scenarios and print their scores",
+        help=COMMANDS["bench"],
         description="Runs policies on the test splits of scenarios, prints scores with intervals, "
         "and writes a results file that can be run again. A run that was stopped goes on where it "
         "stopped.",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from rapgym.cli import Subparsers
+from rapgym.cli import COMMANDS, Subparsers
 from rapgym.errors import DataUnavailable, RapgymError, WrongChecksum
 from rapgym.files import checked
 from rapgym.model import pretrained
@@ -34,7 +34,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `doctor`."""
     command = subparsers.add_parser(
         "doctor",
-        help="check this installation",
+        help=COMMANDS["doctor"],
         description="Check versions, extras, data, weights, tables and traces. Exit code 1 says "
         "that something is wrong, not that something optional is absent.",
         epilog="example: rapgym doctor",

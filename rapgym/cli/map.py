@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym.cli import Subparsers, own_traces, workers
+from rapgym.cli import COMMANDS, Subparsers, own_traces, workers
 from rapgym.cli import report as cli_report
 from rapgym.files.shown import shown
 
@@ -19,7 +19,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `map`."""
     command = subparsers.add_parser(
         "map",
-        help="is it worth it: what is cheapest on which card, under which load",
+        help=COMMANDS["map"],
         description="Plays everything that could be done on a card, over cards and loads around a scenario, or over "
         "how fast blocks come back and the format on the card: "
         "not pruning in each format, one smaller set of blocks for good, and blocks dropped at run time in 16, 8 "

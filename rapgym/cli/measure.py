@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym.cli import Subparsers, at_least, measured, require
+from rapgym.cli import COMMANDS, Subparsers, at_least, measured, require
 from rapgym.errors import DataUnavailable, InvalidSpec, RapgymError
 from rapgym.files import checked, writing
 from rapgym.model import pretrained
@@ -27,7 +27,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `measure`."""
     command = subparsers.add_parser(
         "measure",
-        help="measure a model's quality table",
+        help=COMMANDS["measure"],
         description="Measure how much each kept set of a model costs, in nats a token, and write "
         "the table. It may be stopped at any time: the same command goes on where it was. Texts "
         "are those that rapgym texts list shows, as far as they are here, or are given with --text. "

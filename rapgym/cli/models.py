@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from rapgym.cli import Subparsers
+from rapgym.cli import COMMANDS, Subparsers
 from rapgym.errors import InvalidSpec
 from rapgym.model import pretrained
 
@@ -12,7 +12,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `models list` and `models pull`."""
     command = subparsers.add_parser(
         "models",
-        help="known models; download their weights",
+        help=COMMANDS["models"],
         description="Known models, and whether their weights are on this machine. Any other "
         "decoder-only model is measured by its hub id or folder: see rapgym measure.",
         epilog="example: rapgym models pull smollm2-135m",

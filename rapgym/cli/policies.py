@@ -4,14 +4,14 @@ import argparse
 import json
 import sys
 
-from rapgym.cli import Subparsers, workers
+from rapgym.cli import COMMANDS, Subparsers, workers
 
 
 def add(subparsers: Subparsers) -> None:
     """Register `policies list` and `policies tune`."""
     command = subparsers.add_parser(
         "policies",
-        help="methods to compare; tune their free parameters",
+        help=COMMANDS["policies"],
         description="The methods that bench runs. Name your own as module:Class; docs/policies.md "
         "says which two methods it has.",
         epilog="example: rapgym policies list",

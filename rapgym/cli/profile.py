@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from rapgym.cli import Subparsers, require, serving
+from rapgym.cli import COMMANDS, Subparsers, require, serving
 
 
 def add(subparsers: Subparsers) -> None:
     """Register `profile`."""
     command = subparsers.add_parser(
         "profile",
-        help="fit a serving profile to a recorded run",
+        help=COMMANDS["profile"],
         description="A serving profile holds what a step of a serving engine takes on a card.",
         epilog="example: rapgym profile fit runs/RTX4090-Llama-3.1-8B --served llama3-8b",
     )

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapgym.cli import Subparsers, at_least, own_traces
+from rapgym.cli import COMMANDS, Subparsers, at_least, own_traces
 from rapgym.files.shown import shown
 from rapgym.workload.inputs import formats
 
@@ -27,7 +27,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `record`."""
     command = subparsers.add_parser(
         "record",
-        help="record memory in use, or requests, into a trace of your own",
+        help=COMMANDS["record"],
         description="Records until --seconds have passed, Ctrl-C or SIGTERM. Meanwhile rows lie in "
         "TRACE.recording, which outlives kill -9: what a killed recorder left is saved at the next "
         "start under a name of its own, or by --finish. It keeps no text.",

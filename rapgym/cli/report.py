@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym.cli import Subparsers, require
+from rapgym.cli import COMMANDS, Subparsers, require
 from rapgym.files.shown import shown
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `report`."""
     command = subparsers.add_parser(
         "report",
-        help="one HTML page of a results file, an audit log, or a stretch of serving",
+        help=COMMANDS["report"],
         description="Writes one HTML file that works offline: of a results file the answer in three "
         "sentences and the figures it rests on, of an audit log who decided when and why. With --serve it plays a "
         "serving scenario and shows the stretch of test that asked most of its card, second by second.",

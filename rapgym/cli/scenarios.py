@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rapgym.cli import Subparsers, own_traces
+from rapgym.cli import COMMANDS, Subparsers, own_traces
 from rapgym.files import places
 from rapgym.files.shown import shown_lines
 
@@ -17,7 +17,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `scenarios list | show | new | check | load | build`."""
     command = subparsers.add_parser(
         "scenarios",
-        help="physical stories and their numbers",
+        help=COMMANDS["scenarios"],
         description="What is served on which card beside whom, and the numbers that follow.",
         epilog="example: rapgym scenarios show chat-beside-code",
     )

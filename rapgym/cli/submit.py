@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rapgym.cli import Subparsers, at_least
+from rapgym.cli import COMMANDS, Subparsers, at_least
 from rapgym.files.shown import shown
 
 
@@ -11,7 +11,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `submit`."""
     command = subparsers.add_parser(
         "submit",
-        help="pack a policy of yours and its rows for the leaderboard",
+        help=COMMANDS["submit"],
         description="Packs what is needed to run a policy again into one zip: its files, its rows, "
         "and what you state of it. Before it is written, its rows are replayed and the policy decides "
         "again from the packed files alone. docs/submit.md has the rules.",

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from rapgym.cli import Subparsers
+from rapgym.cli import COMMANDS, Subparsers
 from rapgym.files.shown import shown_lines
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `tables list` and `tables show`."""
     command = subparsers.add_parser(
         "tables",
-        help="measured quality tables",
+        help=COMMANDS["tables"],
         description="Quality tables: what each kept set of a model costs, as it was measured.",
         epilog=f"example: rapgym tables show {EXAMPLE}",
     )

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from rapgym.cli import Subparsers
+from rapgym.cli import COMMANDS, Subparsers
 from rapgym.quality import texts as quality_texts
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `texts list` and `texts pull`."""
     command = subparsers.add_parser(
         "texts",
-        help="texts to measure quality on; download them",
+        help=COMMANDS["texts"],
         description="Texts that rapgym measure and rapgym validate need: calibration text, and disjoint test "
         "text. WikiText-2 has a public source. Books and specs were put together from many: a mirror alone has "
         "them (RAPGYM_DATA), and without it both commands work on wiki alone.",

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from rapgym.cli import Subparsers
+from rapgym.cli import COMMANDS, Subparsers
 from rapgym.errors import DataUnavailable, WrongChecksum
 from rapgym.files.shown import shown_lines
 from rapgym.workload import sources
@@ -20,7 +20,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `traces list`, `traces show` and `traces pull`."""
     command = subparsers.add_parser(
         "traces",
-        help="recorded workloads; download them",
+        help=COMMANDS["traces"],
         description="Raw traces that scenarios are built from, their licences, and whether they "
         "are on this machine. The shipped scenarios run without them: their series are part of "
         "rapgym.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapgym.cli import Subparsers, at_least, own_traces, workers
+from rapgym.cli import COMMANDS, Subparsers, at_least, own_traces, workers
 from rapgym.policies.policy import FITS, Told
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `train`."""
     command = subparsers.add_parser(
         "train",
-        help="train a policy that learns",
+        help=COMMANDS["train"],
         description="Trains a method with several seeds, on rows of a scenario's train part alone: "
         "with every seed told of all of it, for test; and told of it without each of its thirds, for the "
         "cross-validation by which champions are chosen. A run that was stopped goes on where it stopped, one that has finished is not run again.",

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym.cli import Subparsers, at_least, require, serving, users
+from rapgym.cli import COMMANDS, Subparsers, at_least, require, serving, users
 from rapgym.files.shown import shown_lines
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `validate`."""
     command = subparsers.add_parser(
         "validate",
-        help="replay rows on a live model: predicted against measured",
+        help=COMMANDS["validate"],
         description="Serves rows of a scenario on a live model on this machine: blocks really leave "
         "and return, another process takes the tenant's bytes, and the memory limit is enforced. "
         "Prints bytes, nats and seconds as the simulator predicts and as they are measured. Texts "

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapgym.cli import Subparsers, at_least, serving
+from rapgym.cli import COMMANDS, Subparsers, at_least, serving
 from rapgym.files.shown import shown, shown_lines
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def add(subparsers: Subparsers) -> None:
     """Register `verify`."""
     command = subparsers.add_parser(
         "verify",
-        help="replay and re-score a results file or a submission, or replay an audit log",
+        help=COMMANDS["verify"],
         description="Serves every row of a results file again from its proposals, and computes "
         "every score again; of a submission (a zip or its folder), checks every file first, and with "
         "--again runs its policy from these alone; of an audit log, takes every decision again from the log alone and follows "

@@ -1,5 +1,6 @@
 """Synthetic twins: their chances are what they say, their rows come from train, and they repeat."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from rapgym.rollout import rollout
 from rapgym.scenarios import worlds
 from rapgym.studies.causal import twin
 from rapgym.studies.causal.twin import Chain, Twin
-from rapgym.workload import series
+from rapgym.workload import series, servegen
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,15 @@ def test_a_seed_fixes_a_twin_and_policies_run_on_it(source: Twin, tmp_path: Path
     log = rollout.run(FrontierLookup, story, "test", briefing(story))
     assert log.row.shape == (30, 1)
     assert np.isfinite(log.mean_cost)
+
+
+def test_a_twin_of_days_that_are_drawn_is_read_from_its_own_file(
+    source: Twin, tmp_path: Path
+) -> None:
+    days = replace(source, story=replace(source.story, trace=f"{servegen.PREFIX}language/m-large"))
+    assert days.story.is_drawn
+    story = twin.write(days, twin.draw(days, 40, seed=0), tmp_path)
+    assert len(worlds.workload(story)) == 40
 
 
 def test_what_has_no_twin_says_so() -> None:

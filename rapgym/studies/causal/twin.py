@@ -369,6 +369,7 @@ def write(twin: Twin, drawn: Drawn, folder: Path) -> Scenario:
         name=name,
         story=f"Drawn from what the train rows of {twin.story.name} were like.",
         workload=str(path).removesuffix(".csv.gz"),  # an absolute path: not one of traces/
+        trace="twin",  # nor one that is drawn from a trace's name
         synthetic=True,
         group="own",
         offsets=1,  # further rows are drawn, not paired anew

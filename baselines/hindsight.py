@@ -176,11 +176,11 @@ class Agent:
             self._quick = self._compiled()
         if self._quick is None:
             return self._kept[[self._choose(seen) for seen in observation]]
-        chosen = self._quick.chosen(observation)
-        if chosen.min() < 0:  # two sets cost nearly the same: the reference tells
+        chosen, whole = self._quick.chosen(observation)
+        if not whole:  # two sets cost nearly the same: the reference tells
             for lane in np.flatnonzero(chosen < 0):
                 chosen[lane] = self._choose(observation[lane])
-        return self._kept[chosen]
+        return self._kept.take(chosen, axis=0)
 
     def quick_costs(self, seen: FloatArray) -> FloatArray | None:
         """`costs` of one observation, but for `quick.NEAR`, by compiled code; None before that is loaded."""

@@ -101,6 +101,19 @@ def entry_of(function: Any, *given: Any) -> Callable[..., Any]:
     return entry
 
 
+def settled(function: Any) -> Callable[..., Any]:
+    """A compiled function whose arguments are of the types of its first call at every other one: see `entry_of`."""
+    entry: Callable[..., Any] | None = None
+
+    def called(*given: Any) -> Any:
+        nonlocal entry
+        if entry is None:
+            entry = entry_of(function, *given)
+        return entry(*given)
+
+    return called
+
+
 def _known(**options: bool) -> dict[str, bool]:
     """Those that this numba knows: none changes what a function gives."""
     return {name: value for name, value in options.items() if hasattr(CPUTargetOptions, name)}

@@ -276,7 +276,8 @@ class Lanes:
     def observe_with(self, loaded: BoolArray) -> FloatArray:
         """What a policy would see if these blocks were in memory, bool [B, N] -> float32 [B, O]."""
         if self.twin is not None and not self._small_steps:
-            state = replace(self.state, loaded=loaded)
+            now = self.state
+            state = State(now.row, now.limit_row, now.token_scale, loaded)
             return self.twin.seen(self.layout, state, self.age)[0]
         return encoding.observe(self.world, self.layout, replace(self.seen, loaded=loaded))
 

@@ -161,8 +161,10 @@ def test_where_all_are_near_the_reference_decides(
     net = agent._compiled()._net
     names = ("third", "third_bias", "loss", "to_lose")
     alike = net._replace(**{name: fixed(0 * getattr(net, name)) for name in names})
-    assert module.Quick(alike).chosen(seen).tolist() == [-1]
-    assert module.Quick(net).chosen(seen).tolist() == [agent._choose(seen[0])]
+    chosen, whole = module.Quick(alike).chosen(seen)
+    assert (chosen.tolist(), whole) == ([-1], False)
+    chosen, whole = module.Quick(net).chosen(seen)
+    assert (chosen.tolist(), whole) == ([agent._choose(seen[0])], True)
 
 
 @pytest.mark.parametrize("watched", [False, True])

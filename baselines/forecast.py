@@ -242,6 +242,7 @@ class Forecast:
     """At each row the set of the frontier with the least expected cost J."""
 
     lanes_apart = True
+    _quick: "_Quick | None" = None
 
     def __init__(
         self, shift: float | FloatArray, caution: float | FloatArray, later: float | FloatArray
@@ -260,12 +261,9 @@ class Forecast:
         self._frontier = frontier(briefing.quality)
         self._remains = _remains(self._world)
         self._futures = self._all_futures()
-        self._quick: _Quick | None = None
-        lanes = [np.broadcast_to(values, batch).tolist() for values in self._settings]
-        self._lanes, self._of_lanes = (
-            [*zip(*lanes, strict=True)],
-            np.array(lanes, dtype=float).T.copy(),
-        )
+        lanes = (np.broadcast_to(values, batch).tolist() for values in self._settings)
+        self._lanes = [*zip(*lanes, strict=True)]
+        self._of_lanes = np.array(self._lanes, dtype=np.float64)  # [B, 3]
 
     def _all_futures(self) -> Futures:
         return _all_futures(self._world)
@@ -340,9 +338,10 @@ class Forecast:
         return np.ascontiguousarray(np.concatenate(known, axis=1)[:, -_past_s(self._world) :])
 
     def _compiled(self) -> "_Quick":
-        if self._quick is None or self._quick.futures is not self._futures:
-            self._quick = _Quick(self._briefing, self._frontier, self._remains, self._futures)
-        return self._quick
+        quick, told, futures = self._quick, self._briefing, self._futures
+        if quick is None or quick.briefing is not told or quick.futures is not futures:
+            self._quick = quick = _Quick(told, self._frontier, self._remains, futures)
+        return quick
 
     def _outlook(
         self, past: IntArray, tokens: int, prompt_tokens: int, shift: float
@@ -371,7 +370,8 @@ class _Quick:
         from rapgym.world.twin import fixed
 
         world, where, foot = briefing.train, briefing.layout, briefing.footprint
-        self.futures, self._code, self._world = futures, quick_futures, world
+        self.briefing, self.futures = briefing, futures
+        self._code, self._world = quick_futures, world
         bounds = [futures.lowest, futures.highest, STEPS, FARTHEST, NEIGHBOURS]
         parts = (futures.past.astype(np.float64), futures.unit, futures.level, futures.ahead)
         self._stretches = quick_futures.Stretches(*map(fixed, (*parts, np.array(bounds))))

@@ -104,11 +104,9 @@ class Deciding:
 
     def _add(self, log: AuditLog, decided: Decided, strict: BoolArray, made: Decision) -> None:
         """What the audit log is given of a decision."""
-        asked, state = self._lanes.asked, self._lanes.state
-        limit = self._lanes.world.rows.limit_bytes[state.limit_row, 0]
-        budget = self._context.budget_bytes(limit, asked.prompt_tokens)
-        told = Decisions(asked, limit, budget, decided.proposal, decided.source, strict, made,
-                         observation=decided.observation, loaded=state.loaded)  # fmt: skip
+        lanes = self._lanes
+        told = Decisions(lanes.asked, *lanes.room, decided.proposal, decided.source, strict, made,
+                         observation=decided.observation, loaded=lanes.state.loaded)  # fmt: skip
         log.append(self._context, told)
 
 

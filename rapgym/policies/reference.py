@@ -62,7 +62,7 @@ class Lookup:
     """The best set of a frontier that fits: by compiled code once that is loaded."""
 
     def __init__(self, briefing: Briefing) -> None:
-        self._briefing, self.frontier = briefing, frontier(briefing.quality)
+        self.briefing, self.frontier = briefing, frontier(briefing.quality)
         self._quick: Callable[[FloatArray, IntArray | int], IntArray] | None = None
 
     def kept(self, observation: FloatArray, free_bytes: IntArray | int = 0) -> BoolArray:
@@ -78,11 +78,11 @@ class Lookup:
             free_bytes: that are to stay free beside it, of each lane or of all.
         """
         if self._quick is None and pace.is_loaded():
-            self._quick = quick(self._briefing, self.frontier)
+            self._quick = quick(self.briefing, self.frontier)
         if self._quick is not None:
             return self._quick(observation, free_bytes)
-        seen = self._briefing.read(observation)
-        used = self.frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
+        seen = self.briefing.read(observation)
+        used = self.frontier.used_bytes(self.briefing.footprint, seen.tokens, seen.prompt_tokens)
         return self.frontier.best_fitting(used, seen.limit_bytes - free_bytes)
 
     def chosen_beside(self, observation: FloatArray, free_bytes: IntArray) -> IntArray:
@@ -96,11 +96,14 @@ class FrontierLookup:
     """At each row the best measured set of the grid that fits now. It looks neither back nor ahead."""
 
     lanes_apart = True
+    _lookup: Lookup | None = None
 
     def reset(self, batch: int, briefing: Briefing) -> None:
-        self._lookup = Lookup(briefing)
+        if self._lookup is None or self._lookup.briefing is not briefing:
+            self._lookup = Lookup(briefing)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
+        assert self._lookup is not None
         return self._lookup.kept(observation)
 
 

@@ -45,7 +45,7 @@ from rapgym.world.shield import Decision
 
 PLAIN = ("keep-all", "frontier", "forecast", "hindsight", "dqn", "maskable_ppo", "ppo_counts")
 SCENARIOS, ROUNDS = ("chat", "chat-bursty-8bit", "code-8bit"), 6
-LOOP, TURNS = "in_a_loop", "in_turns"  # the two ways
+LOOP, TURNS = "in_a_loop", "microseconds"  # the two ways, as the results name them
 WARMING = 8  # rows of a loop that are not counted
 WATCHED, LOGGED = " (watchdog)", " (audit log)"
 REFERENCE = "numpy"  # the lookup, nothing compiled
@@ -159,12 +159,15 @@ def main() -> None:
             print(policy, each)
         return
     out = asked.out
-    found: dict[str, Any] = {name: measured(name, NAMES, asked.rounds) for name in asked.scenarios}
-    for name, ways in found.items():
-        for way, policies in ways.items():
-            print(name, way, {policy: each["p50"] for policy, each in policies.items()})
+    each = {name: measured(name, NAMES, asked.rounds) for name in asked.scenarios}
+    found: dict[str, Any] = {
+        way: {name: ways[way] for name, ways in each.items()} for way in (TURNS, LOOP)
+    }
+    for way, scenarios in found.items():
+        for name, policies in scenarios.items():
+            print(name, way, {policy: quantiles["p50"] for policy, quantiles in policies.items()})
     if out:
-        content = {"command": "python benchmarks/decisions.py", "microseconds": found,
+        content = {"command": "python benchmarks/decisions.py", **found,
                    "python": platform.python_version(), "numpy": np.__version__,
                    "machine": f"{platform.machine()} {platform.system()}",
                    "commit": provenance.commit()}  # fmt: skip

@@ -159,15 +159,13 @@ def main() -> None:
             print(policy, each)
         return
     out = asked.out
-    each = {name: measured(name, NAMES, asked.rounds) for name in asked.scenarios}
-    found: dict[str, Any] = {
-        way: {name: ways[way] for name, ways in each.items()} for way in (TURNS, LOOP)
-    }
+    both = {name: measured(name, NAMES, asked.rounds) for name in asked.scenarios}
+    found = {way: {name: ways[way] for name, ways in both.items()} for way in (TURNS, LOOP)}
     for way, scenarios in found.items():
         for name, policies in scenarios.items():
             print(name, way, {policy: quantiles["p50"] for policy, quantiles in policies.items()})
     if out:
-        content = {"command": "python benchmarks/decisions.py", **found,
+        content: dict[str, Any] = {"command": "python benchmarks/decisions.py", **found,
                    "python": platform.python_version(), "numpy": np.__version__,
                    "machine": f"{platform.machine()} {platform.system()}",
                    "commit": provenance.commit()}  # fmt: skip

@@ -96,14 +96,14 @@ class FrontierLookup:
     """At each row the best measured set of the grid that fits now. It looks neither back nor ahead."""
 
     lanes_apart = True
-    _lookup: Lookup | None = None
+    _lookup: Lookup
 
     def reset(self, batch: int, briefing: Briefing) -> None:
-        if self._lookup is None or self._lookup.briefing is not briefing:
+        known = getattr(self, "_lookup", None)
+        if known is None or known.briefing is not briefing:
             self._lookup = Lookup(briefing)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        assert self._lookup is not None
         return self._lookup.kept(observation)
 
 

@@ -96,7 +96,7 @@ def entry_of(function: Any, *given: Any) -> Callable[..., Any]:
     another type, number of axes or order reads other memory.
     """
     types = tuple(typeof(each) for each in given)  # type: ignore[no-untyped-call]
-    if types not in function.overloads:  # else it would be sought on disk
+    if types not in function.overloads:
         function.compile(types)
     entry: Callable[..., Any] = function.overloads[types].entry_point
     return entry

@@ -292,7 +292,8 @@ def _read(sets: Sets, where: Seen, seen: NDArray[np.float32], room: Scratch) -> 
     for block in range(len(loaded)):
         loaded[block] = seen[places[LOADED] + block] > 0.5
     prompt = np.int64(np.rint(np.float64(seen[places[PROMPT]]) * token))
-    return prompt + np.int64(np.rint(np.float64(seen[places[RESERVED]]) * token)), prompt
+    reserved = np.int64(np.rint(np.float64(seen[places[RESERVED]]) * token))
+    return prompt + reserved, prompt  # type: ignore[return-value]
 
 
 @compiled

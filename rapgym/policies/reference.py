@@ -129,6 +129,8 @@ def quick(briefing: Briefing, front: Frontier) -> Callable[[FloatArray, IntArray
     def chosen(observation: FloatArray, free_bytes: IntArray | int) -> IntArray:
         found = np.empty(len(observation), dtype=np.int64)
         free = given(np.atleast_1d(free_bytes), np.int64)
+        if free.shape not in ((1,), found.shape):
+            raise ValueError(f"{len(found)} lanes have one amount that stays free, or one each")
         best_fitting(sets, shown(observation), free, found)
         return found
 

@@ -107,10 +107,8 @@ class Twin:
     def __init__(self, world: World) -> None:
         self.world, self.facts, self._lookup = world, facts_of(world), lookup_of(world.quality)
         self._sight: tuple[Layout, Sight, int] | None = None
-        self._scratch, self._kept = (
-            scratch_of(world.blocks),
-            np.empty((1, world.blocks), dtype=bool),
-        )
+        self._scratch = scratch_of(world.blocks)
+        self._kept = np.empty((1, world.blocks), dtype=bool)  # scratch, too
         # What they are given has passed `given`, or was made here.
         self._observe, self._shield = settled(kernel.observe), settled(kernel.shield)
         self._foresee, self._serve_all = settled(kernel.foresee), settled(kernel.serve)
@@ -182,7 +180,8 @@ class Twin:
         self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray
     ) -> Decision:
         """Bytes and shield alone, as `simulator.Row.decision`; nothing is served."""
-        kept, count = np.empty(proposal.shape, dtype=bool), state.lanes
+        count, blocks = proposal.shape
+        kept = np.empty((count, blocks), dtype=bool)
         refused, reason = np.empty(count, dtype=bool), np.empty(count, dtype=np.int64)
         found = self._shield(
             self.facts, given(state.row, np.int64), given(state.limit_row, np.int64),

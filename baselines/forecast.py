@@ -242,6 +242,7 @@ class Forecast:
     """At each row the set of the frontier with the least expected cost J."""
 
     lanes_apart = True
+    _quick: "_Quick | None" = None
 
     def __init__(
         self, shift: float | FloatArray, caution: float | FloatArray, later: float | FloatArray
@@ -260,14 +261,17 @@ class Forecast:
         self._frontier = frontier(briefing.quality)
         self._remains = _remains(self._world)
         self._futures = self._all_futures()
-        self._quick: _Quick | None = None
         lanes = (np.broadcast_to(values, batch).tolist() for values in self._settings)
         self._lanes = [*zip(*lanes, strict=True)]
+        self._of_lanes = np.array(self._lanes, dtype=np.float64)  # [B, 3]
 
     def _all_futures(self) -> Futures:
         return _all_futures(self._world)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
+        if pace.is_loaded():
+            chosen = self._compiled().chosen(observation, self._of_lanes)
+            return self._frontier.kept.take(chosen, axis=0)
         seen = self._briefing.read(observation)
         pasts, chosen = self._pasts(seen), np.empty(len(observation), dtype=np.int64)
         asked = seen.tokens.tolist(), seen.prompt_tokens.tolist()
@@ -308,12 +312,9 @@ class Forecast:
             loaded: blocks in memory, [n, N]; sets, change: as `_outlook` gives them.
             lanes: which they are.
         """
-        weights = [self._lanes[lane][1:] for lane in lanes]
-        if self._quick is not None:
-            return self._quick.best(loaded, sets, change, np.array(weights))
         costs = (
-            self._judged(own, sets, change, *each)
-            for own, each in zip(loaded, weights, strict=True)
+            self._judged(own, sets, change, *self._lanes[lane][1:])
+            for own, lane in zip(loaded, lanes, strict=True)
         )
         return np.array([first_of_least(cost) for cost in costs])
 
@@ -337,9 +338,10 @@ class Forecast:
         return np.ascontiguousarray(np.concatenate(known, axis=1)[:, -_past_s(self._world) :])
 
     def _compiled(self) -> "_Quick":
-        if self._quick is None or self._quick.futures is not self._futures:
-            self._quick = _Quick(self._world, self._frontier, self._remains, self._futures)
-        return self._quick
+        quick, told, futures = self._quick, self._briefing, self._futures
+        if quick is None or quick.briefing is not told or quick.futures is not futures:
+            self._quick = quick = _Quick(told, self._frontier, self._remains, futures)
+        return quick
 
     def _outlook(
         self, past: IntArray, tokens: int, prompt_tokens: int, shift: float
@@ -360,12 +362,16 @@ class Forecast:
 class _Quick:
     """The same by compiled code."""
 
-    def __init__(self, world: World, front: Frontier, remains: Remains, futures: Futures) -> None:
+    def __init__(
+        self, briefing: Briefing, front: Frontier, remains: Remains, futures: Futures
+    ) -> None:
+        from rapgym.files.compiled import settled
         from rapgym.policies import quick_futures
         from rapgym.world.twin import fixed
 
-        self.futures, self._code, foot = futures, quick_futures, world.footprint
-        self._world = world
+        world, where, foot = briefing.train, briefing.layout, briefing.footprint
+        self.briefing, self.futures = briefing, futures
+        self._code, self._world = quick_futures, world
         bounds = [futures.lowest, futures.highest, STEPS, FARTHEST, NEIGHBOURS]
         parts = (futures.past.astype(np.float64), futures.unit, futures.level, futures.ahead)
         self._stretches = quick_futures.Stretches(*map(fixed, (*parts, np.array(bounds))))
@@ -376,7 +382,25 @@ class _Quick:
         left = (front.kept, remains.attention, remains.ffn, remains.loss, remains.back)
         numbers = np.array(sizes, dtype=np.int64), np.array(rates, dtype=np.float64)
         self._sets = quick_futures.Sets(*map(fixed, (*left, *numbers)))
-        self._scratch = quick_futures.scratch_of(self._stretches, self._sets)
+        names = ("prompt_tokens", "reserved_tokens", "limit", "recent_limit", "loaded")
+        places = np.array([where.slice_of(name).start for name in names], dtype=np.int64)
+        units = np.array([where.token_unit, where.card_bytes], dtype=np.float64)
+        self._seen = quick_futures.Seen(fixed(places), fixed(units))
+        self._scratch = quick_futures.scratch_of(self._stretches, self._sets, _past_s(world))
+        self._choose = settled(quick_futures.choose)
+
+    def chosen(self, observation: FloatArray, settings: FloatArray) -> IntArray:
+        """As `Forecast.propose`, of the frontier's sets; `settings`: of each lane, [B, 3]."""
+        from rapgym.world.twin import shown
+
+        if len(observation) > len(settings):
+            raise IndexError(f"{len(observation)} lanes, of which {len(settings)} have settings")
+        found = np.empty(len(observation), dtype=np.int64)
+        self._choose(
+            self._stretches, self._sets, self._seen, shown(observation), settings, TIE,
+            self._scratch, found,
+        )  # fmt: skip
+        return found
 
     def outlook(
         self, past: IntArray, tokens: int, prompt_tokens: int, shift: float
@@ -397,14 +421,6 @@ class _Quick:
         cost = np.empty(len(sets))
         self._code.judged(self._sets, loaded, sets, change, float(caution), float(later), cost)
         return cost
-
-    def best(
-        self, loaded: BoolArray, sets: IntArray, change: FloatArray, weights: FloatArray
-    ) -> IntArray:
-        """As `Forecast._best`; `weights`: caution and later of each lane, [n, 2]."""
-        found = np.empty(len(loaded), dtype=np.int64)
-        self._code.best(self._sets, loaded, sets, change, weights, TIE, np.empty(len(sets)), found)
-        return found
 
     def serve(
         self, kept: "Tally", lanes: Sequence[tuple[float, float, float]], *rows: IntArray

@@ -30,7 +30,7 @@ class FrontierMargin:
         self._free_bytes = np.asarray(self._margin * briefing.layout.card_bytes).astype(np.int64)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        return self._lookup.frontier.kept[self._lookup.chosen(observation, self._free_bytes)]
+        return self._lookup.kept(observation, self._free_bytes)
 
     @property
     def tally_sets(self) -> BoolArray:

@@ -42,7 +42,7 @@ class FrontierRecent:
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         free = self._free_bytes(self._deepest(observation))
-        return self._lookup.frontier.kept[self._lookup.chosen(observation, free)]
+        return self._lookup.kept(observation, free)
 
     @property
     def tally_sets(self) -> BoolArray:

@@ -107,6 +107,7 @@ class Agent:
 
     lanes_apart = True
     builds_on = ("schema", "blocks")  # its inputs are found by name, whatever the length of a row
+    _stands_in: Briefing | None = None  # whose world; it remembers no rows
     of_frontier: IntArray  # its sets' places among those of the frontier, once it is reset, [K]
 
     def __init__(self, file: str, sha256: str | None = None) -> None:
@@ -128,6 +129,8 @@ class Agent:
         Raises:
             InvalidPolicy: the observations are not those that it was trained on.
         """
+        if briefing is self._stands_in:
+            return
         where, world, footprint = briefing.layout, briefing.train, briefing.footprint
         self._policy.check_layout(where)
         front, self.of_frontier = frontier(briefing.quality), useful_sets(briefing)
@@ -152,6 +155,7 @@ class Agent:
         self._where = where
         self._quick: Quick | None = None
         self._fold(self._policy.arrays, self._inputs.linear)
+        self._stands_in = briefing
 
     def _fold(self, arrays: dict[str, np.ndarray], linear: FloatArray) -> None:
         """Members side by side, the scaling of features within the first layer's weights."""
@@ -176,11 +180,11 @@ class Agent:
             self._quick = self._compiled()
         if self._quick is None:
             return self._kept[[self._choose(seen) for seen in observation]]
-        chosen = self._quick.chosen(observation)
-        if chosen.min() < 0:  # two sets cost nearly the same: the reference tells
+        chosen, whole = self._quick.chosen(observation)
+        if not whole:  # two sets cost nearly the same: the reference tells
             for lane in np.flatnonzero(chosen < 0):
                 chosen[lane] = self._choose(observation[lane])
-        return self._kept[chosen]
+        return self._kept.take(chosen, axis=0)
 
     def quick_costs(self, seen: FloatArray) -> FloatArray | None:
         """`costs` of one observation, but for `quick.NEAR`, by compiled code; None before that is loaded."""

@@ -45,6 +45,7 @@ class Agent:
     """The most probable counts of a trained network."""
 
     in_step = True
+    _stands_in: Briefing | None = None  # whose world; it remembers no rows
 
     def __init__(self, file: str, sha256: str | None = None) -> None:
         self._begin(trained.load(file, sha256))
@@ -70,47 +71,43 @@ class Agent:
         Raises:
             InvalidPolicy: the observations are not those that it was trained on.
         """
+        if briefing is self._stands_in:
+            return
         self._policy.check_layout(briefing.layout)
         self._grid = briefing.quality.grid_kept  # [A + 1, F + 1, N]
-        self._quick: Callable[[FloatArray], IntArray] | None = None
+        self._quick: Callable[[FloatArray], BoolArray | None] | None = None
+        self._stands_in = briefing
 
-    def counts(self, observation: FloatArray) -> tuple[IntArray, IntArray]:
-        """Attention and FFN blocks to drop, int64 [B] each."""
+    def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         if self._quick is None and pace.is_loaded():
             self._quick = self._compiled()
-        if self._quick is not None:
-            found = self._quick(observation)
-            if found.min() >= 0:
-                return found[0], found[1]
-        return self.reference(observation)
+        kept = None if self._quick is None else self._quick(observation)
+        return self._grid[self.counts(observation)] if kept is None else kept
 
-    def _compiled(self) -> Callable[[FloatArray], IntArray]:
-        """From observations to both counts, [2, B]; -1 where two are nearly as likely."""
+    def _compiled(self) -> Callable[[FloatArray], BoolArray | None]:
+        """From observations to sets, bool [B, N]; None where two counts are nearly as likely."""
+        from rapgym.files.compiled import settled
         from rapgym.learning.sb3 import quick
-        from rapgym.world.twin import fixed, given
+        from rapgym.world.twin import fixed, shown
 
         (second, second_bias), (last, last_bias) = self._rest
         parts = (self._first, self._bias, second, second_bias, last, last_bias)
-        net, split = quick.Net(*map(fixed, parts)), self._grid.shape[0]
+        net, grid, counts = quick.Net(*map(fixed, parts)), fixed(self._grid), settled(quick.counts)
         scratch = quick.scratch_of(net, 0)
 
-        def chosen(observation: FloatArray) -> IntArray:
-            found = np.empty((2, len(observation)), dtype=np.int64)
-            quick.counts(net, given(observation, np.float32), split, found, scratch)
-            return found
+        def proposed(observation: FloatArray) -> BoolArray | None:
+            kept = np.empty((len(observation), grid.shape[-1]), dtype=bool)
+            return kept if counts(net, grid, shown(observation), kept, scratch) else None
 
-        return chosen
+        return proposed
 
-    def reference(self, observation: FloatArray) -> tuple[IntArray, IntArray]:
-        """`counts` by NumPy."""
+    def counts(self, observation: FloatArray) -> tuple[IntArray, IntArray]:
+        """Attention and FFN blocks to drop by NumPy, int64 [B] each."""
         hidden = np.maximum(observation @ self._first + self._bias, 0)
         (weight, bias), (last, last_bias) = self._rest
         logits = np.maximum(hidden @ weight + bias, 0) @ last + last_bias
         split = self._grid.shape[0]
         return logits[:, :split].argmax(axis=1), logits[:, split:].argmax(axis=1)
-
-    def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        return self._grid[self.counts(observation)]
 
 
 def train(task: "Training") -> dict[str, np.ndarray]:

@@ -1,14 +1,17 @@
-"""Microseconds of a whole decision, from observation to shield, of several policies in turns.
+"""Microseconds of a whole decision, from observation to shield, of several policies.
 
     python benchmarks/decisions.py [--out baselines/results/decisions.json]
     python benchmarks/decisions.py --isolated    the price of a process of its own, on one scenario
 
 A decision is the observation, the policy, the guard, the bytes of blocks and the shield. Each policy stands there
-three times: alone, with the watchdog's look-ahead, and with an audit log to whose line the decision is
+three times: by itself, with the watchdog's look-ahead, and with an audit log to whose line the decision is
 added. Guards are warm: compiled code is at hand, as in a server. `numpy` is the lookup by NumPy throughout, the
-reference. One lane on validation rows as they are served. At each row every policy decides once, in an order
-that turns, so that what else the machine does meets all alike. Learned policies are those that were
-told of fit, seed 0.
+reference. One lane on validation rows as they are served; serving is not counted. Learned policies are those
+that were told of fit, seed 0.
+
+It is measured in two ways, by turns in each round, so that what else the machine does meets all alike. In a
+loop a policy decides row after row: what it needs is warm. In turns every policy decides a row before any
+decides the next, in an order that turns: each finds its data and its code cold.
 """
 
 import argparse
@@ -42,6 +45,8 @@ from rapgym.world.shield import Decision
 
 PLAIN = ("keep-all", "frontier", "forecast", "hindsight", "dqn", "maskable_ppo", "ppo_counts")
 SCENARIOS, ROUNDS = ("chat", "chat-bursty-8bit", "code-8bit"), 6
+LOOP, TURNS = "in_a_loop", "microseconds"  # the two ways, as the results name them
+WARMING = 8  # rows of a loop that are not counted
 WATCHED, LOGGED = " (watchdog)", " (audit log)"
 REFERENCE = "numpy"  # the lookup, nothing compiled
 NAMES = (*(name + how for name in PLAIN for how in ("", WATCHED, LOGGED)), REFERENCE)
@@ -72,69 +77,95 @@ def code_of(name: str) -> Iterator[None]:
         pace.is_loaded = loaded
 
 
-class Logged:
-    """What the audit log is given of a decision."""
+class Deciding:
+    """One policy on the rows of a split, from their beginning."""
 
-    def __init__(self, lanes: Lanes, log: AuditLog) -> None:
-        self._lanes, self._log, self._context = lanes, log, context_of(lanes, "decisions")
+    def __init__(self, name: str, told: Briefing, log: AuditLog) -> None:
+        self.name, self._rng = name, np.random.default_rng(0)
+        self._lanes = Lanes(told.scenario, "validation-3", 1)
+        start = rollout.whole_split(self._lanes.world, 1)[0]
+        self._lanes.restart(0, start)
+        self.rows, self._log = start.rows, log if name.endswith(LOGGED) else None
+        self._guard, self._context = opened(name, told, self._lanes), context_of(self._lanes, name)
 
-    def add(self, decided: Decided, strict: BoolArray, made: Decision) -> None:
-        lanes, state = self._lanes, self._lanes.state
-        asked = lanes.asked
-        limit = lanes.world.rows.limit_bytes[state.limit_row, 0]
-        budget = self._context.budget_bytes(limit, asked.prompt_tokens)
-        told = Decisions(asked, limit, budget, decided.proposal, decided.source, strict, made,
-                         observation=decided.observation, loaded=state.loaded)  # fmt: skip
-        self._log.append(self._context, told)
+    def row(self) -> float:
+        """Decide a row, and serve it: microseconds of the decision."""
+        guard, lanes = self._guard, self._lanes
+        with code_of(self.name):
+            begun_ns = time.perf_counter_ns()
+            decided = guard.decide(guard.observe(), self._rng)
+            strict = strict_lanes(guard.strict, decided.source)
+            made = lanes.shield(decided.proposal, decided.source, strict)
+            if self._log is not None:
+                self._add(self._log, decided, strict, made)
+            spent_us = (time.perf_counter_ns() - begun_ns) / 1000
+            guard.serve(self._rng)
+        return spent_us
+
+    def _add(self, log: AuditLog, decided: Decided, strict: BoolArray, made: Decision) -> None:
+        """What the audit log is given of a decision."""
+        lanes = self._lanes
+        told = Decisions(lanes.asked, *lanes.room, decided.proposal, decided.source, strict, made,
+                         observation=decided.observation, loaded=lanes.state.loaded)  # fmt: skip
+        log.append(self._context, told)
 
 
-def measured(name: str, names: Sequence[str], rounds: int) -> dict[str, dict[str, float]]:
-    """Quantiles of each policy's decisions on one scenario, microseconds."""
-    story = catalogue.scenario(name)
-    told, spent = briefing(story, "fit-3"), {policy: list[float]() for policy in names}
+Spent = dict[str, list[float]]  # microseconds of the decisions of each policy
+
+
+def in_turns(policies: Sequence[Deciding], spent: Spent) -> None:
+    """Have every policy decide a row before any decides the next."""
+    for turn in range(policies[0].rows):
+        for i in range(len(policies)):
+            policy = policies[(i + turn) % len(policies)]
+            spent[policy.name].append(policy.row())
+
+
+def in_a_loop(policies: Sequence[Deciding], spent: Spent) -> None:
+    """Have one policy after the other decide all of its rows."""
+    for policy in policies:
+        rows = [policy.row() for _ in range(policy.rows)]
+        spent[policy.name] += rows[WARMING:]
+
+
+def measured(
+    name: str, names: Sequence[str], rounds: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Quantiles of each policy's decisions on one scenario in both ways, microseconds."""
+    told = briefing(catalogue.scenario(name), "fit-3")
+    spent = {way: {policy: list[float]() for policy in names} for way in (LOOP, TURNS)}
     with tempfile.TemporaryDirectory() as folder, AuditLog(Path(folder) / "log.jsonl") as log:
         for _ in range(rounds):
-            held = {policy: Lanes(story, "validation-3", 1) for policy in names}
-            start = rollout.whole_split(next(iter(held.values())).world, 1)[0]
-            for lanes in held.values():
-                lanes.restart(0, start)
-            guards = {policy: opened(policy, told, lanes) for policy, lanes in held.items()}
-            logs = {each: Logged(held[each], log) for each in names if each.endswith(LOGGED)}
-            rng = np.random.default_rng(0)
-            for turn in range(start.rows):
-                for i in range(len(names)):
-                    policy = names[(i + turn) % len(names)]
-                    guard, lanes = guards[policy], held[policy]
-                    with code_of(policy):
-                        begun_ns = time.perf_counter_ns()
-                        decided = guard.decide(guard.observe(), rng)
-                        strict = strict_lanes(guard.strict, decided.source)
-                        made = lanes.shield(decided.proposal, decided.source, strict)
-                        if policy in logs:
-                            logs[policy].add(decided, strict, made)
-                        spent[policy].append((time.perf_counter_ns() - begun_ns) / 1000)
-                        guard.serve(rng)
+            for way, decide in ((LOOP, in_a_loop), (TURNS, in_turns)):
+                decide([Deciding(policy, told, log) for policy in names], spent[way])
     return {
-        policy: {f"p{q}": round(float(np.percentile(values, q)), 1) for q in (50, 90, 99)}
-        for policy, values in spent.items()
+        way: {
+            policy: {f"p{q}": round(float(np.percentile(values, q)), 1) for q in (50, 90, 99)}
+            for policy, values in of_way.items()
+        }
+        for way, of_way in spent.items()
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--isolated", action="store_true", help="print the price of a process")
     asked = parser.parse_args()
     if asked.isolated:
-        for policy, each in measured(SCENARIOS[0], BESIDE, 1).items():
+        for policy, each in measured(SCENARIOS[0], BESIDE, 1)[TURNS].items():
             print(policy, each)
         return
     out = asked.out
-    found: dict[str, Any] = {name: measured(name, NAMES, ROUNDS) for name in SCENARIOS}
-    for name, policies in found.items():
-        print(name, {policy: each["p50"] for policy, each in policies.items()})
+    both = {name: measured(name, NAMES, asked.rounds) for name in asked.scenarios}
+    found = {way: {name: ways[way] for name, ways in both.items()} for way in (TURNS, LOOP)}
+    for way, scenarios in found.items():
+        for name, policies in scenarios.items():
+            print(name, way, {policy: quantiles["p50"] for policy, quantiles in policies.items()})
     if out:
-        content = {"command": "python benchmarks/decisions.py", "microseconds": found,
+        content: dict[str, Any] = {"command": "python benchmarks/decisions.py", **found,
                    "python": platform.python_version(), "numpy": np.__version__,
                    "machine": f"{platform.machine()} {platform.system()}",
                    "commit": provenance.commit()}  # fmt: skip

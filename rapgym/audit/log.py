@@ -151,8 +151,7 @@ class AuditLog(Closing):
             if context not in self._ids:
                 self._state(context)
             # The time is that of its place among the lines.
-            entry = entry._replace(time_us=self._now_us())
-            self._held.append(entry)
+            self._held.append(Held(self._now_us(), *entry[1:]))
             self._waiting += entry.lanes
             full = self._waiting >= self._batch or time.monotonic_ns() >= self._next_ns
             if full and self._fault is None:

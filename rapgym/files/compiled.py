@@ -96,9 +96,23 @@ def entry_of(function: Any, *given: Any) -> Callable[..., Any]:
     another type, number of axes or order reads other memory.
     """
     types = tuple(typeof(each) for each in given)  # type: ignore[no-untyped-call]
-    function.compile(types)
+    if types not in function.overloads:
+        function.compile(types)
     entry: Callable[..., Any] = function.overloads[types].entry_point
     return entry
+
+
+def settled(function: Any) -> Callable[..., Any]:
+    """A compiled function whose arguments are of the types of its first call at every other one: see `entry_of`."""
+    entry: Callable[..., Any] | None = None
+
+    def called(*given: Any) -> Any:
+        nonlocal entry
+        if entry is None:
+            entry = entry_of(function, *given)
+        return entry(*given)
+
+    return called
 
 
 def _known(**options: bool) -> dict[str, bool]:

@@ -13,6 +13,7 @@ holds with all the others, so that a decision can be repeated from what was logg
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -78,7 +79,7 @@ def answered(
         answer = policy.propose(observation.copy(), rng)
         # A subclass may do anything in its operations: it takes the long way.
         if type(answer) is np.ndarray and answer.dtype == bool and answer.shape == (lanes, n):
-            return answer.copy(), np.ones(lanes, dtype=bool), None
+            return answer.copy(), _every(lanes), None
         answers = list(islice(answer, lanes)) if len(answer) == lanes else []
         given = answer.shape if isinstance(answer, np.ndarray) else type(answer).__name__
         fault = f"propose gives {given}, not {(lanes, n)}"
@@ -92,6 +93,14 @@ def answered(
         if read is not None:
             proposal[lane], readable[lane] = read, True
     return proposal, readable, None if _all(readable) else fault
+
+
+@lru_cache(maxsize=8)
+def _every(lanes: int) -> BoolArray:
+    """All lanes, bool [B]; rows share it."""
+    every = np.ones(lanes, dtype=bool)
+    every.flags.writeable = False
+    return every
 
 
 class Proposals:

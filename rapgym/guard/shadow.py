@@ -50,13 +50,7 @@ class Shadows:
         world, state = self._world, self.reference
         twin, lanes = self.twin, state.lanes
         if twin is not None:
-            # Written to one array, and nothing put together: this stands before every row.
-            sets = np.empty((2, 2 * lanes, world.blocks), dtype=bool)
-            sets[0, :lanes], sets[0, lanes:] = self.policy.loaded, state.loaded
-            sets[1, :lanes], sets[1, lanes:] = proposal, instead
-            own = np.zeros(2 * lanes, dtype=bool)
-            own[:lanes] = strict
-            share = twin.foreseen(state, sets[0], sets[1], own)
+            share = twin.foreseen(self.policy, proposal, strict, state.loaded, instead)
             return Costs(share[:lanes], share[lanes:])
         asked = world.demand(state)
         costs = world.footprint.block_bytes(asked.tokens)

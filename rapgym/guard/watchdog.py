@@ -114,8 +114,10 @@ def foresee(rules: Rules, state: WatchdogState, foreseen: Costs) -> WatchdogStat
         foreseen: what both decisions cost a token should memory stay as it is in the row's first
             second.
     """
-    bad = ~_at_most(foreseen.policy - rules.look_ahead, foreseen.reference, rules.factor)
-    trips = state.policy_decides & bad
+    good = _at_most(foreseen.policy - rules.look_ahead, foreseen.reference, rules.factor)
+    if np.count_nonzero(good) == len(good):  # the usual row, and quicker than `all`
+        return state
+    trips = state.policy_decides & ~good
     return _tripped(rules, state, trips) if trips.any() else state
 
 

@@ -7,6 +7,7 @@ order, which the last digit of a double shows and no choice does. `baselines.for
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.files.compiled import compiled, inner, resting_on
@@ -18,6 +19,8 @@ FEATURES = 6  # of a past
 LOWEST, HIGHEST, STEPS, FARTHEST, NEIGHBOURS = range(5)  # places in `Stretches.bounds`
 LAYERS, ATTENTION, FFN, MODEL_KV, FIXED, MARGIN, WINDOW_S, KNOWN_S = range(8)  # in `Sets.sizes`
 ACTIVATION, CEILING, LINK, PAUSE = range(4)  # in `Sets.rates`
+PROMPT, RESERVED, LIMIT, RECENT, LOADED = range(5)  # in `Seen.places`
+TOKEN, CARD = range(2)  # in `Seen.units`
 
 
 class Stretches(NamedTuple):
@@ -42,9 +45,21 @@ class Sets(NamedTuple):
     rates: FloatArray
 
 
+class Seen(NamedTuple):
+    """Where an observation says what, and in which units; read-only."""
+
+    places: IntArray
+    units: FloatArray
+
+
 class Scratch(NamedTuple):
     """Room that is written to and forgotten."""
 
+    past: IntArray  # [past_s]
+    loaded: BoolArray  # [N]
+    chosen: IntArray  # [K]
+    found: FloatArray  # [4, K]
+    cost: FloatArray  # [K]
     apart: FloatArray  # [P]
     nearest: IntArray  # keys of n different pasts, which the next call begins with, [n]
     some: IntArray  # more than n keys
@@ -52,13 +67,17 @@ class Scratch(NamedTuple):
     first_bytes: IntArray  # [K]
 
 
-def scratch_of(stretches: Stretches, sets: Sets) -> Scratch:
-    """Room for one outlook at a time."""
-    count = len(stretches.level)
+def scratch_of(stretches: Stretches, sets: Sets, past_s: int) -> Scratch:
+    """Room for one decision at a time."""
+    count, (most, blocks) = len(stretches.level), sets.kept.shape
     near = min(int(stretches.bounds[NEIGHBOURS]), count)
-    places = np.empty((2, len(sets.kept)), dtype=np.int64)
+    places = np.empty((3, most), dtype=np.int64)
     some = np.empty(4 * near, dtype=np.int64)
-    return Scratch(np.empty(count), np.arange(near), some, places[0], places[1])
+    return Scratch(
+        np.empty(past_s, dtype=np.int64), np.empty(blocks, dtype=bool), places[2],
+        np.empty((4, most)), np.empty(most), np.empty(count), np.arange(near), some, places[0],
+        places[1],
+    )  # fmt: skip
 
 
 @inner
@@ -258,30 +277,55 @@ def _cost(
     return loss + wait + later * back + caution * (worse + later * more_back)
 
 
+@inner
+def _read(sets: Sets, where: Seen, seen: NDArray[np.float32], room: Scratch) -> tuple[int, int]:
+    """Write the limits that are known and what is loaded, as `encoding.read` has them: tokens, and prompt tokens."""
+    places, card, token = where.places, where.units[CARD], where.units[TOKEN]
+    known_s, past, loaded = sets.sizes[KNOWN_S], room.past, room.loaded
+    before = len(past) - known_s
+    for second in range(len(past)):
+        if second < before:  # announced seconds take the place of the oldest
+            place = places[RECENT] + known_s - 1 + second
+        else:
+            place = places[LIMIT] + second - before
+        past[second] = np.int64(np.floor(np.float64(seen[place]) * card))
+    for block in range(len(loaded)):
+        loaded[block] = seen[places[LOADED] + block] > 0.5
+    prompt = np.int64(np.rint(np.float64(seen[places[PROMPT]]) * token))
+    reserved = np.int64(np.rint(np.float64(seen[places[RESERVED]]) * token))
+    return prompt + reserved, prompt  # type: ignore[return-value]
+
+
 @compiled
-def best(
+def choose(
+    s: Stretches,
     sets: Sets,
-    loaded: BoolArray,
-    chosen: IntArray,
-    found: FloatArray,
-    weights: FloatArray,
+    where: Seen,
+    seen: NDArray[np.float32],
+    settings: FloatArray,
     tie: float,
-    cost: FloatArray,
+    room: Scratch,
     first: IntArray,
 ) -> None:
-    """Write which of the sets that are tried costs least in each of n lanes, the first of those that tie.
+    """Write which set costs least in each of B lanes, the first of those that tie.
 
     Args:
-        loaded: [n, N]; chosen, found: as `outlook` gives them.
-        weights: caution and later of each lane, [n, 2].
-        tie: nats by which costs differ that are equal; cost: scratch, [K]; first: written, [n].
+        seen: observations, [B, O]; settings: shift, caution and later of each lane, [B, 3].
+        tie: nats by which costs differ that are equal; first: written, [B].
     """
-    for lane in range(len(first)):
-        judged(sets, loaded[lane], chosen, found, weights[lane, 0], weights[lane, 1], cost)
-        least, place = cost.min() + tie, 0
-        while cost[place] > least:
+    chosen, found, cost = room.chosen, room.found, room.cost
+    for lane in range(len(seen)):
+        shift, caution, later = settings[lane, 0], settings[lane, 1], settings[lane, 2]
+        tokens, prompt = _read(sets, where, seen[lane], room)
+        count = outlook(s, sets, room.past, tokens, prompt, shift, chosen, found, room)
+        least, place = np.inf, 0
+        for index in range(count):
+            returning = _returning(sets, room.loaded, chosen[index])
+            cost[index] = _cost(sets, found, index, returning, caution, later)
+            least = min(least, cost[index])
+        while cost[place] > least + tie:
             place += 1
-        first[lane] = place
+        first[lane] = chosen[place]
 
 
 class Tries(NamedTuple):
@@ -309,7 +353,7 @@ def serve(
 
     Args:
         pasts: as `outlook` takes them, [R, past_s]; tokens, prompt: [R].
-        tie: as `best` takes it.
+        tie: as `choose` takes it.
     """
     while done[0] < len(rows):
         at = done[0]

@@ -28,13 +28,14 @@ def best_fitting(sets: Sets, seen: NDArray[np.float32], free: IntArray, chosen: 
     """Write the best set that fits in each of B lanes, the smallest where none does.
 
     Args:
-        seen: observations, [B, O]; free: bytes that stay free, [B]; chosen: written, [B].
+        seen: observations, [B, O]; free: bytes that stay free, [B] or [1]; chosen: written, [B].
     """
     sizes, units, places = sets.sizes, sets.units, sets.places
     for lane in range(len(seen)):
         prompt = np.int64(np.rint(np.float64(seen[lane, places[PROMPT]]) * units[TOKEN]))
         reserved = np.int64(np.rint(np.float64(seen[lane, places[RESERVED]]) * units[TOKEN]))
-        limit = np.int64(np.floor(np.float64(seen[lane, places[LIMIT]]) * units[CARD])) - free[lane]
+        limit = np.int64(np.floor(np.float64(seen[lane, places[LIMIT]]) * units[CARD]))
+        limit -= free[lane if len(free) > 1 else 0]
         kv_bytes = -((-sizes[MODEL_KV] * (prompt + reserved)) // sizes[LAYERS])
         attention_cost = sizes[ATTENTION] + kv_bytes
         base = sizes[FIXED] + np.int64(np.ceil(units[ACTIVATION] * prompt)) + sizes[MARGIN]

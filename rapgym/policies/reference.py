@@ -62,8 +62,13 @@ class Lookup:
     """The best set of a frontier that fits: by compiled code once that is loaded."""
 
     def __init__(self, briefing: Briefing) -> None:
-        self._briefing, self.frontier = briefing, frontier(briefing.quality)
-        self._quick: Callable[[FloatArray, IntArray], IntArray] | None = None
+        self.briefing, self.frontier = briefing, frontier(briefing.quality)
+        self._quick: Callable[[FloatArray, IntArray | int], IntArray] | None = None
+
+    def kept(self, observation: FloatArray, free_bytes: IntArray | int = 0) -> BoolArray:
+        """The set that is `chosen`, bool [B, N]."""
+        # Quicker by far than an index that is an array.
+        return self.frontier.kept.take(self.chosen(observation, free_bytes), axis=0)
 
     def chosen(self, observation: FloatArray, free_bytes: IntArray | int = 0) -> IntArray:
         """Index of the best set that fits now, [B]; the smallest where none does.
@@ -73,11 +78,11 @@ class Lookup:
             free_bytes: that are to stay free beside it, of each lane or of all.
         """
         if self._quick is None and pace.is_loaded():
-            self._quick = quick(self._briefing, self.frontier)
+            self._quick = quick(self.briefing, self.frontier)
         if self._quick is not None:
-            return self._quick(observation, np.asarray(free_bytes))
-        seen = self._briefing.read(observation)
-        used = self.frontier.used_bytes(self._briefing.footprint, seen.tokens, seen.prompt_tokens)
+            return self._quick(observation, free_bytes)
+        seen = self.briefing.read(observation)
+        used = self.frontier.used_bytes(self.briefing.footprint, seen.tokens, seen.prompt_tokens)
         return self.frontier.best_fitting(used, seen.limit_bytes - free_bytes)
 
     def chosen_beside(self, observation: FloatArray, free_bytes: IntArray) -> IntArray:
@@ -91,18 +96,22 @@ class FrontierLookup:
     """At each row the best measured set of the grid that fits now. It looks neither back nor ahead."""
 
     lanes_apart = True
+    _lookup: Lookup
 
     def reset(self, batch: int, briefing: Briefing) -> None:
-        self._lookup = Lookup(briefing)
+        known = getattr(self, "_lookup", None)
+        if known is None or known.briefing is not briefing:
+            self._lookup = Lookup(briefing)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        return self._lookup.frontier.kept[self._lookup.chosen(observation)]
+        return self._lookup.kept(observation)
 
 
-def quick(briefing: Briefing, front: Frontier) -> Callable[[FloatArray, IntArray], IntArray]:
+def quick(briefing: Briefing, front: Frontier) -> Callable[[FloatArray, IntArray | int], IntArray]:
     """`Lookup.chosen` of a frontier by compiled code."""
+    from rapgym.files.compiled import settled
     from rapgym.policies import quick_lookup
-    from rapgym.world.twin import fixed, given
+    from rapgym.world.twin import fixed, given, shown
 
     foot, where = briefing.footprint, briefing.layout
     sizes = [foot.layers, foot.attention_bytes, foot.ffn_bytes, foot.model_kv_token_bytes,
@@ -115,10 +124,14 @@ def quick(briefing: Briefing, front: Frontier) -> Callable[[FloatArray, IntArray
         fixed(np.array(units, dtype=np.float64)),
     )  # fmt: skip
 
-    def chosen(observation: FloatArray, free_bytes: IntArray) -> IntArray:
+    best_fitting = settled(quick_lookup.best_fitting)
+
+    def chosen(observation: FloatArray, free_bytes: IntArray | int) -> IntArray:
         found = np.empty(len(observation), dtype=np.int64)
-        free = fixed(np.broadcast_to(free_bytes, len(observation)).astype(np.int64))
-        quick_lookup.best_fitting(sets, given(observation, np.float32), free, found)
+        free = given(np.atleast_1d(free_bytes), np.int64)
+        if free.shape not in ((1,), found.shape):
+            raise ValueError(f"{len(found)} lanes have one amount that stays free, or one each")
+        best_fitting(sets, shown(observation), free, found)
         return found
 
     return chosen

@@ -379,40 +379,36 @@ def foresee(
     loaded: BoolArray,
     proposal: BoolArray,
     strict: BoolArray,
+    loaded_instead: BoolArray,
+    instead: BoolArray,
     kept: BoolArray,
     share: FloatArray,
     entries: Entries,
     scratch: Scratch,
 ) -> int:
-    """What proposals cost a token should memory stay as it is: `DONE`, or what there is not.
+    """What two decisions a lane cost a token should memory stay as it is: `DONE`, or what there is not.
 
     Args:
         row, limit_row, token_scale: of B rows, as `Lanes` has them.
-        loaded, proposal, strict: of M times as many lanes, all rows in turn: [M * B, ...].
-        kept: scratch, [M * B, N]; share: written, in units of C, [M * B].
+        loaded, proposal, strict: of one, [B, ...]; loaded_instead, instead: of the other, never strict.
+        kept: scratch, [1, N]; share: written, in units of C, of the one and then of the other, [2 * B].
     """
     rows, seconds = f.limit_bytes.shape
-    key, other, missing = scratch.key, scratch.other, False
-    for lane in range(len(share)):
-        at = lane % len(row)
-        now, first = row[at], limit_row[at]
+    key, other, missing, lanes = scratch.key, scratch.other, False, len(row)
+    for index in range(2 * lanes):
+        lane = index % lanes
+        before, wanted = (loaded, proposal) if index < lanes else (loaded_instead, instead)
+        now, first = row[lane], limit_row[lane]
         if now < 0 or now >= rows or first < 0 or first >= rows:
             return ASTRAY
-        prompt, reserved, _ = token_counts(f, now, token_scale[at])
+        prompt, reserved, _ = token_counts(f, now, token_scale[lane])
         room = f.limit_bytes[first, 0] - (overhead_bytes(f, prompt) + f.sizes[MARGIN])
         for block in range(len(f.floor)):
-            kept[lane, block] = proposal[lane, block] | f.floor[block]
-        _, refused, _ = _shielded(
-            f,
-            kept,
-            lane,
-            block_cost(f, prompt + reserved),
-            room,
-            POLICY,
-            strict[lane],
-            scratch,
-        )
-        share[lane] = 1.0
+            kept[0, block] = wanted[lane, block] | f.floor[block]
+        attention_cost = block_cost(f, prompt + reserved)
+        own = strict[lane] and index < lanes
+        _, refused, _ = _shielded(f, kept, 0, attention_cost, room, POLICY, own, scratch)
+        share[index] = 1.0
         if refused:
             continue
         place = place_of(entries, key)
@@ -420,14 +416,14 @@ def foresee(
             return NO_ENTRY
         nll = entries.nll[place]
         missing |= np.isnan(nll)
-        pack(loaded, lane, other)
+        pack(before, lane, other)
         for word in range(len(key)):
             other[word] = key[word] & ~other[word]
         attention, ffn = counts_of(other)
         returning = attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN]
         stalled = min(returning / f.rates[RESTORE] / seconds, 1.0)
         lost = min(nll, f.rates[CEILING]) / f.rates[CEILING]
-        share[lane] = lost + stalled * (1.0 - lost)
+        share[index] = lost + stalled * (1.0 - lost)
     return UNKNOWN if missing else DONE
 
 
@@ -687,7 +683,7 @@ def observe(
 
     Args:
         age: rows that each lane has served in this episode, [B].
-        asked: batch, prompt, reserved and longest tokens, [4, B].
+        asked: batch, prompt, reserved and longest tokens, the limit, and of that bytes for blocks, [6, B].
         seen: the parts that stay until the row is served, [B, ...].
         key: scratch, [words].
 
@@ -702,9 +698,11 @@ def observe(
         if now < 0 or now >= rows or first < 0 or first >= rows:
             return ASTRAY
         prompt, reserved, longest = token_counts(f, now, scale)
+        attention_cost, overhead = block_cost(f, prompt + reserved), overhead_bytes(f, prompt)
+        limit = f.limit_bytes[first, 0]
         asked[0, lane], asked[1, lane] = f.batch[now], prompt
         asked[2, lane], asked[3, lane] = reserved, longest
-        attention_cost, overhead = block_cost(f, prompt + reserved), overhead_bytes(f, prompt)
+        asked[4, lane], asked[5, lane] = limit, limit - (overhead + f.sizes[MARGIN])
         dense = overhead + layers * attention_cost + layers * ffn_cost
         kv_bytes = layers * (attention_cost - f.sizes[ATTENTION])
         seen[lane, 0] = s.batch[now]
@@ -748,7 +746,6 @@ def observe(
         place += blocks
         pack(loaded, lane, key)
         attention, ffn = counts_of(key)
-        limit = f.limit_bytes[first, 0]
         used = overhead + attention * attention_cost + ffn * ffn_cost
         seen[lane, place] = clipped((limit - dense - f.sizes[MARGIN]) / card, largest)
         seen[lane, place + 1] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.files.compiled import settled
 from rapgym.world import encoding, kernel, stall
 from rapgym.world.encoding import Layout
 from rapgym.world.kernel import Facts, Falls, Lanes, Scratch, Sight
@@ -107,6 +108,10 @@ class Twin:
         self.world, self.facts, self._lookup = world, facts_of(world), lookup_of(world.quality)
         self._sight: tuple[Layout, Sight, int] | None = None
         self._scratch = scratch_of(world.blocks)
+        self._kept = np.empty((1, world.blocks), dtype=bool)  # scratch, too
+        # What they are given has passed `given`, or was made here.
+        self._observe, self._shield = settled(kernel.observe), settled(kernel.shield)
+        self._foresee, self._serve_all = settled(kernel.foresee), settled(kernel.serve)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is made anew: copied arrays could be written to, and so be of another type."""
@@ -141,10 +146,13 @@ class Twin:
     def observe(self, where: Layout, state: State, age: IntArray) -> tuple[FloatArray, Demand]:
         """As `encoding.observe_row`, and what each row asks for; both the caller's own."""
         seen, asked = self.seen(where, state, age)
-        return seen, Demand(*asked)
+        return seen, Demand(*asked[:4])
 
     def seen(self, where: Layout, state: State, age: IntArray) -> tuple[FloatArray, IntArray]:
-        """As `encoding.observe_row`, and the fields of each row's `Demand`, [4, B]; the caller's own.
+        """As `encoding.observe_row`, and what each row asks for, [6, B]; the caller's own.
+
+        Of the second, four are the fields of a `Demand`; then come the limit in the row's first second, and the
+        bytes of it for blocks.
 
         Args:
             where: of which only the units are read; it must be the world's.
@@ -159,8 +167,8 @@ class Twin:
         _, sight, size = known
         count = state.lanes
         seen = np.empty((count, size), dtype=np.float32)
-        asked = np.empty((4, count), dtype=np.int64)
-        found = kernel.observe(
+        asked = np.empty((6, count), dtype=np.int64)
+        found = self._observe(
             self.facts, sight, given(state.row, np.int64), given(state.limit_row, np.int64),
             given(state.token_scale, np.float64), given(state.loaded, np.bool_),
             given(age, np.int64), asked, seen, self._scratch.key,
@@ -172,9 +180,10 @@ class Twin:
         self, state: State, proposal: BoolArray, source: IntArray, strict: BoolArray
     ) -> Decision:
         """Bytes and shield alone, as `simulator.Row.decision`; nothing is served."""
-        kept, count = np.empty(proposal.shape, dtype=bool), state.lanes
+        count, blocks = proposal.shape
+        kept = np.empty((count, blocks), dtype=bool)
         refused, reason = np.empty(count, dtype=bool), np.empty(count, dtype=np.int64)
-        found = kernel.shield(
+        found = self._shield(
             self.facts, given(state.row, np.int64), given(state.limit_row, np.int64),
             given(state.token_scale, np.float64), given(proposal, np.bool_),
             given(source, np.int64), given(strict, np.bool_), kept, refused, reason, self._scratch,
@@ -183,26 +192,28 @@ class Twin:
         return Decision(kept, refused, reason)
 
     def foreseen(
-        self, state: State, loaded: BoolArray, proposal: BoolArray, strict: BoolArray
-    ) -> FloatArray:
-        """What proposals cost a token should memory stay as it is in the row's first second, units of C.
+        self, state: State, proposal: BoolArray, strict: BoolArray, loaded_instead: BoolArray,
+        instead: BoolArray,
+    ) -> FloatArray:  # fmt: skip
+        """What two proposals a lane cost a token should memory stay as it is in the row's first second, units of C.
 
         Args:
-            state: of B lanes; what is loaded there is not read.
-            loaded, proposal, strict: of M decisions in each, lane after lane: [M * B, ...].
+            state: of the first; of the second `loaded_instead` is in memory, [B, N], and all else is the same.
+            proposal, strict: of the first, [B, ...]; instead: the second, never strict, [B, N].
 
         Returns:
-            float64 [M * B].
+            float64 [2 * B], all first ones first.
         """
-        lookup = self._lookup
-        kept, share = np.empty(proposal.shape, dtype=bool), np.empty(len(proposal))
+        lookup, count = self._lookup, state.lanes
+        share = np.empty(2 * count)
         while True:
             entries = lookup.entries
-            found = kernel.foresee(
+            found = self._foresee(
                 self.facts, given(state.row, np.int64), given(state.limit_row, np.int64),
-                given(state.token_scale, np.float64), given(loaded, np.bool_),
-                given(proposal, np.bool_), given(strict, np.bool_), kept, share, entries,
-                self._scratch,
+                given(state.token_scale, np.float64), given(state.loaded, np.bool_),
+                given(proposal, np.bool_), given(strict, np.bool_),
+                given(loaded_instead, np.bool_), given(instead, np.bool_), self._kept, share,
+                entries, self._scratch,
             )  # fmt: skip
             self._require_rows(found)
             if found == kernel.DONE:
@@ -210,7 +221,7 @@ class Twin:
             if found == kernel.UNKNOWN:
                 lookup.predict(self.world.quality, entries, kernel.unknown(entries))
             else:
-                lookup.make_room(len(proposal))
+                lookup.make_room(2 * count)
 
     def account(self, state: State, seconds: Seconds) -> tuple[Demand, IntArray, FloatArray]:
         """What rows asked for, bytes for blocks in their first second, [B], and their terms of cost, [B, 4].
@@ -270,7 +281,7 @@ class Twin:
         falls = falls_of(room, self.world.blocks)
         while True:
             entries = lookup.entries
-            found = kernel.serve(self.facts, lanes, falls, entries, self._scratch)
+            found = self._serve_all(self.facts, lanes, falls, entries, self._scratch)
             self._require_rows(found)
             if found == kernel.DONE:
                 break
@@ -304,9 +315,20 @@ def falls_of(count: int, blocks: int) -> Falls:
 
 def given(array: Any, dtype: Any) -> Any:
     """An array as compiled code takes it: in C order, and of a type that may be written to."""
-    if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
+    if array.dtype == dtype and array.flags.carray:
         return array
     return np.array(array, dtype, order="C")
+
+
+def shown(observation: Any) -> Any:
+    """Observations as compiled code takes them: float32 [B, O].
+
+    Raises:
+        ValueError: they are not of lanes.
+    """
+    if observation.ndim != 2:
+        raise ValueError(f"observations are [lanes, O], not {list(observation.shape)}")
+    return given(observation, np.float32)
 
 
 _last: list[Twin] = []  # of the worlds served last, the latest first

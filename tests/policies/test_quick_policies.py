@@ -161,8 +161,10 @@ def test_where_all_are_near_the_reference_decides(
     net = agent._compiled()._net
     names = ("third", "third_bias", "loss", "to_lose")
     alike = net._replace(**{name: fixed(0 * getattr(net, name)) for name in names})
-    assert module.Quick(alike).chosen(seen).tolist() == [-1]
-    assert module.Quick(net).chosen(seen).tolist() == [agent._choose(seen[0])]
+    chosen, whole = module.Quick(alike).chosen(seen)
+    assert (chosen.tolist(), whole) == ([-1], False)
+    chosen, whole = module.Quick(net).chosen(seen)
+    assert (chosen.tolist(), whole) == ([agent._choose(seen[0])], True)
 
 
 @pytest.mark.parametrize("watched", [False, True])
@@ -187,6 +189,40 @@ def test_a_warm_guard_has_all_code_at_hand_and_decides_alike(
         assert made.kept.shape == state.loaded.shape
         assert lanes.state is state, "nothing was served"
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["frontier", "forecast", *LEARNED[:-1]])
+def test_a_reset_in_the_same_world_keeps_compiled_parts_and_in_another_makes_them_anew(
+    name: str, told: Briefing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "is_loaded", lambda: True)
+    entry = registry.entry(name)
+    policy: Any = registry.build(entry, registry.settings(entry, told))
+    holder = {"frontier": "_lookup", "dqn": "_steps", "maskable_ppo": "_steps"}.get(name)
+    lanes, rng, made = Lanes(told.scenario, "validation-3", 1), np.random.default_rng(0), []
+    for briefed in (told, told, replace(told)):
+        policy.reset(1, briefed)
+        policy.propose(lanes.observe(), rng)
+        made.append((policy if holder is None else getattr(policy, holder))._quick)
+    assert made[0] is not None
+    assert made[0] is made[1]
+    assert made[1] is not made[2]
+
+
+@pytest.mark.parametrize("name", ["frontier", "forecast", *LEARNED[:-1]])
+def test_compiled_code_is_given_lanes_alone(
+    name: str, told: Briefing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "is_loaded", lambda: True)
+    entry = registry.entry(name)
+    policy = registry.build(entry, registry.settings(entry, told))
+    policy.reset(1, told)
+    seen = Lanes(told.scenario, "validation-3", 1).observe()
+    with pytest.raises((ValueError, IndexError), match="lanes"):
+        policy.propose(seen[0], np.random.default_rng(0))
+    if name == "forecast":
+        with pytest.raises(IndexError, match="2 lanes, of which 1"):
+            policy.propose(np.repeat(seen, 2, axis=0), np.random.default_rng(0))
 
 
 def counting(asked: list[int]) -> Any:

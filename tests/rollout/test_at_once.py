@@ -31,11 +31,11 @@ class Sticky(FrontierLookup):
     on_misfit = "refuse"
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        seen = self._lookup._briefing.read(observation)
-        used = self._lookup._briefing.footprint.used_bytes(
+        seen = self._lookup.briefing.read(observation)
+        used = self._lookup.briefing.footprint.used_bytes(
             seen.loaded, seen.tokens, seen.prompt_tokens
         )
-        stays = used + self._lookup._briefing.footprint.margin_bytes <= seen.limit_bytes
+        stays = used + self._lookup.briefing.footprint.margin_bytes <= seen.limit_bytes
         return np.where(stays[:, None], seen.loaded, super().propose(observation, rng))
 
 

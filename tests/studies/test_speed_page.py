@@ -25,14 +25,20 @@ def test_steps_are_told_by_lanes_with_their_ratio_and_where_they_were_measured()
     assert told[-1] == "Measured on one core, x86_64 Linux, Python 3.11.7, at `0123456`."
 
 
-def test_a_policy_has_one_row_with_the_watchdog_and_the_log_beside_it() -> None:
-    times = {
+def test_a_policy_has_one_row_of_both_ways_with_the_watchdog_and_the_log_beside_it() -> None:
+    in_turns = {
         "forecast": {"p50": 10.4, "p99": 20.0},
         "forecast (watchdog)": {"p50": 15.0, "p99": 0.0},
         "forecast (audit log)": {"p50": 30.0, "p99": 0.0},
         "numpy": {"p50": 55.0, "p99": 99.0},
     }
-    told = speed.decisions({"microseconds": {"chat": times}, **MADE_ON}).splitlines()
-    assert cells(told[2]) == ["`chat`", "`forecast`", "10", "20", "15", "30"]
-    assert cells(told[3]) == ["`chat`", "`numpy`", "55", "99", "-", "-"]
+    in_a_loop = {
+        name: {share: us - 5 for share, us in each.items()} for name, each in in_turns.items()
+    }
+    found = {"microseconds": {"chat": in_turns}, "in_a_loop": {"chat": in_a_loop}, **MADE_ON}
+    told = speed.decisions(found).splitlines()
+    assert cells(told[0])[2::4] == ["loop: p50", "turns: p50"]
+    numbers = ["5", "15", "10", "25", "10", "20", "15", "30"]
+    assert cells(told[2]) == ["`chat`", "`forecast`", *numbers]
+    assert cells(told[3]) == ["`chat`", "`numpy`", "50", "94", "-", "-", "55", "99", "-", "-"]
     assert len(told) == 6

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapgym.arrays import FloatArray, IntArray
-from rapgym.files.compiled import compiled, inner
-from rapgym.world.twin import given
+from rapgym.files.compiled import compiled, inner, settled
+from rapgym.world.twin import given, shown
 
 # Nats: sets whose costs differ by less are not told apart here. The two ways differ by a tenth of it at most.
 NEAR = 2e-5
@@ -196,12 +196,13 @@ def costs(net: Net, seen: Array32, s: Scratch) -> None:
 
 
 @compiled
-def choose(net: Net, seen: Array32, s: Scratch, chosen: IntArray) -> None:
-    """Write the set with the least cost in each of B lanes; -1 where two are near, or none fits.
+def choose(net: Net, seen: Array32, s: Scratch, chosen: IntArray) -> bool:
+    """Write the set with the least cost in each of B lanes; -1, and False, where two are near, or none fits.
 
     Args:
         seen: observations, [B, O]; chosen: written, [B].
     """
+    whole = True
     for lane in range(len(seen)):
         costs(net, seen[lane], s)
         best, least, second = -1, np.inf, np.inf
@@ -214,19 +215,20 @@ def choose(net: Net, seen: Array32, s: Scratch, chosen: IntArray) -> None:
         if best >= 0 and second - least < NEAR:
             best = -1
         chosen[lane] = best
+        whole &= best >= 0
+    return whole
 
 
 class Quick:
     """Decides with one network in one world."""
 
     def __init__(self, net: Net) -> None:
-        self._net, self._scratch = net, scratch_of(net)
+        self._net, self._scratch, self._choose = net, scratch_of(net), settled(choose)
 
-    def chosen(self, observation: FloatArray) -> IntArray:
-        """float32 [B, O] -> the set with the least cost, [B]; -1 where the reference has to tell."""
+    def chosen(self, observation: FloatArray) -> tuple[IntArray, bool]:
+        """float32 [B, O] -> the set with the least cost, [B], -1 where the reference has to tell; and whether none is."""
         found = np.empty(len(observation), dtype=np.int64)
-        choose(self._net, given(observation, np.float32), self._scratch, found)
-        return found
+        return found, self._choose(self._net, shown(observation), self._scratch, found)
 
     def costs(self, seen: FloatArray) -> FloatArray:
         """float32 [O] -> what each set costs, infinite where it does not fit, [K]; for this moment."""

@@ -112,28 +112,34 @@ def _highest(values: Array32, start: int, stop: int) -> int:
 
 
 @compiled
-def counts(net: Net, seen: Array32, split: int, chosen: IntArray, s: Scratch) -> None:
-    """Write the likeliest pair of counts of each of B lanes, -1 for one that the reference has to tell.
+def counts(net: Net, grid: BoolArray, seen: Array32, kept: BoolArray, s: Scratch) -> bool:
+    """Write the set of the likeliest pair of counts of each of B lanes; False where the reference has to tell.
 
     Args:
-        seen: observations, [B, O]; split: how many attention counts there are; chosen: [2, B].
+        grid: a set for each pair, [A + 1, F + 1, N]; seen: observations, [B, O]; kept: written, [B, N].
     """
+    split = len(grid)
     for lane in range(len(seen)):
         _first(net, seen[lane], s.hidden)
         _rest(net, s.hidden, s.deeper, s.values)
-        chosen[0, lane] = _highest(s.values, 0, split)
-        chosen[1, lane] = _highest(s.values, split, len(s.values))
+        attention = _highest(s.values, 0, split)
+        ffn = _highest(s.values, split, len(s.values))
+        if attention < 0 or ffn < 0:
+            return False
+        for block in range(kept.shape[1]):
+            kept[lane, block] = grid[attention, ffn, block]
+    return True
 
 
 @compiled
-def drop(steps: Steps, seen: Array32, kept: BoolArray, told: BoolArray, s: Scratch) -> None:
-    """Drop blocks of each of B lanes until the network stops.
+def drop(steps: Steps, seen: Array32, kept: BoolArray, told: BoolArray, s: Scratch) -> bool:
+    """Drop blocks of each of B lanes until the network stops; whether it could tell in all of them.
 
     Args:
         seen: observations without small steps, [B, O].
         kept: written, [B, N]; told: written, False where the reference has to tell, [B].
     """
-    net, stop = steps.net, kept.shape[1]
+    net, stop, whole = steps.net, kept.shape[1], True
     for lane in range(len(seen)):
         _first(net, seen[lane], s.row)
         tokens = np.int64(np.rint(np.float64(seen[lane, steps.demand[0]]) * steps.units[0]))
@@ -173,3 +179,5 @@ def drop(steps: Steps, seen: Array32, kept: BoolArray, told: BoolArray, s: Scrat
             if block % 2 == 0:
                 for unit in range(len(s.row)):
                     s.row[unit] += cached * steps.headroom[unit]
+        whole &= told[lane]
+    return whole

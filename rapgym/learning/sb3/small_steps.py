@@ -62,7 +62,7 @@ class SmallSteps:
         self._drop = (freed[:, None] * self._headroom - self._first[so_far]).astype(np.float32)
         barred = np.where(briefing.train.floor, -np.inf, 0.0)
         self._barred = np.append(barred, 0.0).astype(np.float32)  # 0: legal; the last is STOP
-        self._quick: Callable[[FloatArray], tuple[BoolArray, BoolArray]] | None = None
+        self._quick: Callable[[FloatArray], tuple[BoolArray, BoolArray | None]] | None = None
 
     def propose(self, observation: FloatArray) -> BoolArray:
         """What is kept once the network stops: float32 [B, O] without small steps -> bool [B, N]."""
@@ -71,14 +71,15 @@ class SmallSteps:
         if self._quick is None:
             return self.reference(observation)
         kept, told = self._quick(observation)
-        if not told.all():  # two steps are worth nearly the same
+        if told is not None:  # two steps are worth nearly the same
             kept[~told] = self.reference(observation[~told])
         return kept
 
-    def _compiled(self) -> Callable[[FloatArray], tuple[BoolArray, BoolArray]]:
-        """What is kept, and which lanes it could tell."""
+    def _compiled(self) -> Callable[[FloatArray], tuple[BoolArray, BoolArray | None]]:
+        """What is kept, and which lanes it could tell: None for all."""
+        from rapgym.files.compiled import settled
         from rapgym.learning.sb3 import quick
-        from rapgym.world.twin import fixed, given
+        from rapgym.world.twin import fixed, shown
 
         net = quick.Net(*map(fixed, (self._row, self._row_bias, self._second, self._second_bias,
                                      self._last, self._last_bias)))  # fmt: skip
@@ -97,13 +98,17 @@ class SmallSteps:
             sizes=fixed(np.array(kv_bytes, dtype=np.int64)),
             units=fixed(np.array(units, dtype=np.float64)),
         )
-        scratch = quick.scratch_of(net, len(self._drop))
+        scratch, drop, blocks = (
+            quick.scratch_of(net, len(self._drop)),
+            settled(quick.drop),
+            len(self._drop),
+        )
 
-        def dropped(observation: FloatArray) -> tuple[BoolArray, BoolArray]:
+        def dropped(observation: FloatArray) -> tuple[BoolArray, BoolArray | None]:
             lanes = len(observation)
-            kept, told = np.empty((lanes, len(self._drop)), bool), np.empty(lanes, bool)
-            quick.drop(steps, given(observation, np.float32), kept, told, scratch)
-            return kept, told
+            kept, told = np.empty((lanes, blocks), dtype=bool), np.empty(lanes, dtype=bool)
+            whole = drop(steps, shown(observation), kept, told, scratch)
+            return kept, None if whole else told
 
         return dropped
 

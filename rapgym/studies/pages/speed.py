@@ -32,21 +32,24 @@ def _of_all(found: dict[str, Any]) -> str:
 
 
 def decisions(found: dict[str, Any]) -> str:
-    """Microseconds of a decision: at the median and once in a hundred, alone and with what can stand beside it."""
+    """Microseconds of a decision in a loop and in turns: at the median and once in a hundred, and at the median
+    with what can stand beside it."""
     rows = []
-    for scenario, times in found["microseconds"].items():
-        for policy in (name for name in times if not name.endswith(BESIDE)):
-            beside = [times.get(f"{policy}{how}") for how in BESIDE]
-            rows.append(
-                [
-                    f"`{scenario}`",
-                    f"`{policy}`",
-                    *(f"{times[policy][share]:.0f}" for share in ("p50", "p99")),
-                    *(f"{each['p50']:.0f}" if each else "-" for each in beside),
+    for scenario, in_turns in found["microseconds"].items():
+        in_a_loop = found.get("in_a_loop", {}).get(scenario, {})
+        for policy in (name for name in in_turns if not name.endswith(BESIDE)):
+            each = [f"`{scenario}`", f"`{policy}`"]
+            for times in (in_a_loop, in_turns):
+                asked = [
+                    (policy, "p50"),
+                    (policy, "p99"),
+                    *((f"{policy}{how}", "p50") for how in BESIDE),
                 ]
-            )
-    heads = ("scenario", "policy", "p50, us", "p99, us", "p50 with watchdog", "p50 with audit log")
-    return f"{table(heads, rows, left=2)}\n\n{_measured_on(found)}"
+                each += [f"{times[name][q]:.0f}" if name in times else "-" for name, q in asked]
+            rows.append(each)
+    shares = ("p50", "p99", "p50 with watchdog", "p50 with audit log")
+    heads = [f"{way}: {share}" for way in ("loop", "turns") for share in shares]
+    return f"{table(('scenario', 'policy', *heads), rows, left=2)}\n\n{_measured_on(found)}"
 
 
 def _measured_on(found: dict[str, Any]) -> str:

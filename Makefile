@@ -8,6 +8,9 @@ LEADERBOARD ?=
 WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Workers share the processors already: threads of their own would wait for each other, for minutes.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Bytecode is kept whatever the shell says: each worker, and each process that a test starts, would
+# compile every module anew.
+KEPT := PYTHONDONTWRITEBYTECODE=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +22,7 @@ bench: $(VENV)/.core
 	$(BIN)/rapgym bench $(BENCH)
 
 test: $(VENV)/.dev
-	$(ONE_THREAD) $(BIN)/pytest -q $(WORKERS)
+	$(ONE_THREAD) $(KEPT) $(BIN)/pytest -q $(WORKERS)
 
 check: format lint types test
 

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -100,20 +101,23 @@ def place(module: str) -> float:
     return PACKAGES.index(room(module)) if room(module) else -1
 
 
-IMPORTED = {
-    module: own_modules(ast.parse(path.read_text("utf-8"))) for module, path in MODULES.items()
-}
+@cache  # not at import: every worker collects this file
+def imported_by() -> dict[str, set[str]]:
+    """What each module imports of rapgym."""
+    return {
+        module: own_modules(ast.parse(path.read_text("utf-8"))) for module, path in MODULES.items()
+    }
 
 
 def test_every_package_has_its_place() -> None:
     rooms = {room(module) for module in MODULES} - {"", "__main__", "traces", "baselines"}
     assert rooms == {*PACKAGES}
-    assert {(one, other) for one in MODULES for other in IMPORTED[one]} >= LATE
+    assert {(one, other) for one in MODULES for other in imported_by()[one]} >= LATE
 
 
 @pytest.mark.parametrize("module", sorted({*MODULES} - {"", "__main__"}))
 def test_imports_point_up_the_order(module: str) -> None:
-    for imported in IMPORTED[module] - {other for one, other in LATE if one == module}:
+    for imported in imported_by()[module] - {other for one, other in LATE if one == module}:
         assert place(imported) <= place(module), f"{module} imports {imported}"
 
 
@@ -137,12 +141,12 @@ def circle(imported: dict[str, set[str]]) -> list[str]:
 
 def test_no_circle_of_files() -> None:
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"], "one would be found"
-    assert circle(IMPORTED) == []
+    assert circle(imported_by()) == []
 
 
 def test_no_circle_of_packages() -> None:
     between: dict[str, set[str]] = {room(module): set() for module in MODULES}
-    for module, others in IMPORTED.items():
+    for module, others in imported_by().items():
         late = {other for one, other in LATE if one == module}
         between[room(module)] |= {room(other) for other in others - late} - {room(module), ""}
     assert circle(between) == []

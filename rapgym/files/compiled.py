@@ -20,8 +20,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 LOOSE = {"reassoc", "contract", "nsz"}
 
 
-# No way in from Python, nor from C.
-WITHIN = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# No way in from C, which nobody takes: it would be compiled, too.
+FROM_PYTHON = {"no_cfunc_wrapper": True}
+# No way in from Python either.
+WITHIN = {"no_cpython_wrapper": True, **FROM_PYTHON}
 
 
 def compiled(function: Function) -> Function:
@@ -32,7 +34,7 @@ def compiled(function: Function) -> Function:
     and no other: compiled functions call only those of their own file, and take constants of elsewhere
     as arguments. `resting_on` is for those that call others.
     """
-    return _kept(function, {})
+    return _kept(function, FROM_PYTHON)
 
 
 def inner(function: Function) -> Function:
@@ -50,7 +52,7 @@ def uncounted(function: Function) -> Function:
     Numba counts each array that is handed on, which costs more than a step of the serving engine does.
     Its caller holds the arrays until it returns.
     """
-    return _kept(function, _known(_nrt=False))
+    return _kept(function, _known(_nrt=False) | FROM_PYTHON)
 
 
 def uncounted_inner(function: Function) -> Function:
@@ -67,7 +69,11 @@ def inlined(function: Function) -> Function:
 
 
 def resting_on(
-    *modules: ModuleType, loose: bool = False, inlined: bool = False, allocates: bool = False
+    *modules: ModuleType,
+    loose: bool = False,
+    inlined: bool = False,
+    within: bool = False,
+    allocates: bool = False,
 ) -> Callable[[Function], Function]:
     """`compiled` for a function that calls compiled functions of these modules, too.
 
@@ -76,11 +82,13 @@ def resting_on(
     Args:
         loose: sums may be added up in any order.
         inlined: it becomes part of what calls it; else many arrays are handed over at each call.
+        within: only compiled functions call it, as an `inner` one; so of each that is inlined.
         allocates: what it calls makes arrays, which are counted then.
     """
     options = {"fastmath": LOOSE if loose else False, **_known(_nrt=allocates, forceinline=inlined)}
+    options |= WITHIN if within or inlined else FROM_PYTHON
     source = "".join(inspect.getsource(module) for module in modules)
-    mark = hashlib.sha256(f"{source}{loose}{inlined}{allocates}".encode()).hexdigest()[:12]
+    mark = hashlib.sha256(f"{source}{loose}{inlined}{within}{allocates}".encode()).hexdigest()[:12]
 
     def marked(function: Function) -> Function:
         function.__qualname__ = f"{function.__qualname__}-{mark}"

@@ -95,6 +95,22 @@ def _features(past: IntArray, now: IntArray) -> None:
 
 
 @inner
+def _sort(keys: IntArray, count: int) -> None:
+    """Put the first `count` in ascending order, as Shell did: numba's `sort` takes seconds to compile."""
+    gap = 1
+    while gap < count // 9:
+        gap = 3 * gap + 1
+    while gap:
+        for place in range(gap, count):
+            key, to = keys[place], place
+            while to >= gap and keys[to - gap] > key:
+                keys[to] = keys[to - gap]
+                to -= gap
+            keys[to] = key
+        gap //= 3
+
+
+@inner
 def near(s: Stretches, past: IntArray, room: Scratch) -> None:
     """Write the keys of the nearest pasts, ascending: distance times their number, plus the place.
 
@@ -116,12 +132,13 @@ def near(s: Stretches, past: IntArray, room: Scratch) -> None:
     for place in range(count):
         if apart[place] <= most:
             if found == len(some):
-                some.sort()
+                _sort(some, found)
                 found, most = size, np.float64(some[size - 1] // count)
             some[found] = np.int64(apart[place]) * count + place
             found += 1
-    some[:found].sort()
-    nearest[:] = some[:size]
+    _sort(some, found)
+    for place in range(size):  # whole, numba would compile the text of an error for seconds
+        nearest[place] = some[place]
 
 
 @inner

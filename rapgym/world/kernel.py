@@ -427,12 +427,6 @@ def foresee(
     return UNKNOWN if missing else DONE
 
 
-@compiled
-def unknown(entries: Entries) -> IntArray:
-    """The places of all sets that wait for their predictions."""
-    return np.flatnonzero(entries.taken & np.isnan(entries.nll))
-
-
 @inner
 def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scratch) -> int:
     """Let the shield decide and the row's limits pass, in every lane: `DONE`, or what there is not."""
@@ -512,21 +506,6 @@ def decide(f: Facts, lanes: Lanes, falls: Falls, entries: Entries, scratch: Scra
     if len(lanes.row):
         whole[MISSING, 0] = missing
     return DONE
-
-
-@compiled
-def missing(lanes: Lanes, falls: Falls, entries: Entries, found: IntArray) -> int:
-    """Write the places without a prediction to `found`, some twice: how many."""
-    count = 0
-    for place in lanes.place:
-        if np.isnan(entries.nll[place]):
-            found[count] = place
-            count += 1
-    for place in falls.place[: falls.made[0]]:
-        if np.isnan(entries.nll[place]):
-            found[count] = place
-            count += 1
-    return count
 
 
 @compiled
@@ -610,27 +589,29 @@ def onward(
         least, choice: written, [B, M].
     """
     words = (len(f.floor) + WORD - 1) // WORD
-    left_s, total = np.empty(kept.shape[1]), np.empty(kept.shape[1])
+    other, best = np.empty(words, np.uint64), 0
     for lane in range(len(kept)):
         before, wanted = _keys(loaded[lane], words), _keys(kept[lane], words)
-        other = np.empty(words, np.uint64)
         for index in range(len(before)):
-            for place in range(len(wanted)):
+            lowest, likely = np.inf, best
+            for turn in range(len(wanted) + 1):
+                # The last one's choice first: most others cost more even without a stall then.
+                place = likely if turn == 0 else turn - 1
+                total = ahead[lane, place]
+                if turn and (total > lowest or (total == lowest and place >= best)):
+                    continue
                 for word in range(words):
                     other[word] = wanted[place, word] & ~before[index, word]
                 attention, ffn = counts_of(other)
                 returning = attention * f.sizes[ATTENTION] + ffn * f.sizes[FFN]
-                left_s[place], total[place] = returning / f.rates[RESTORE], ahead[lane, place]
-            for stretch in range(len(able_s)):
-                for place in range(len(wanted)):
-                    waited = min(left_s[place], able_s[stretch, lane, place])
-                    total[place] += waited * cost[stretch, lane, place]
-                    left_s[place] -= waited
-            best = 0
-            for place in range(1, len(wanted)):
-                if total[place] < total[best]:
-                    best = place
-            least[lane, index], choice[lane, index] = total[best], best
+                left_s = returning / f.rates[RESTORE]
+                for stretch in range(len(able_s)):
+                    waited = min(left_s, able_s[stretch, lane, place])
+                    total += waited * cost[stretch, lane, place]
+                    left_s -= waited
+                if total < lowest or (total == lowest and place < best):
+                    lowest, best = total, place
+            least[lane, index], choice[lane, index] = lowest, best
 
 
 class Sight(NamedTuple):

@@ -44,7 +44,7 @@ class Lookup:
         self.entries = new
 
     def predict(self, columns: QualityColumns, entries: Entries, places: IntArray) -> None:
-        """Write predictions at these places of a table, one for each place, in one batch.
+        """Write predictions at those of these places of a table that have none, in one batch.
 
         Args:
             columns: those that this look-up was made of; it does not hold them.
@@ -58,6 +58,10 @@ class Lookup:
         if self._parts is None:
             self._parts = quick.parts_of(fit)
         entries.nll[new] = columns.answered(kept, quick.nll(self._parts, kept))
+
+    def predict_all(self, columns: QualityColumns, entries: Entries) -> None:
+        """The same for every set of a table that waits."""
+        self.predict(columns, entries, np.flatnonzero(entries.taken & np.isnan(entries.nll)))
 
     def places(self, kept: BoolArray, entries: Entries) -> IntArray:
         """The places of kept sets, bool [K, N], in a table that has room: int64 [K]."""

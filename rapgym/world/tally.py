@@ -90,7 +90,7 @@ class Tally:
             if found == kernel.DONE:
                 return
             if found == kernel.UNKNOWN:
-                lookup.predict(self.world.quality, entries, kernel.unknown(entries))
+                lookup.predict_all(self.world.quality, entries)
             elif found == kernel.NO_ENTRY:
                 lookup.make_room(1 + len(self._falls.second))
             else:

@@ -54,7 +54,7 @@ class Paid(NamedTuple):
     before: BoolArray  # what it had in memory then, [T, N]
 
 
-@resting_on(kernel)
+@resting_on(kernel, within=True)
 def serve_row(
     f: Facts, one: kernel.Lanes, falls: Falls, entries: Entries, scratch: Scratch, sets: Sets,
     paid: Paid, row: int, limit_row: int, chosen: IntArray,

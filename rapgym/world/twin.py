@@ -219,7 +219,7 @@ class Twin:
             if found == kernel.DONE:
                 return share
             if found == kernel.UNKNOWN:
-                lookup.predict(self.world.quality, entries, kernel.unknown(entries))
+                lookup.predict_all(self.world.quality, entries)
             else:
                 lookup.make_room(2 * count)
 
@@ -290,9 +290,8 @@ class Twin:
             else:
                 lookup.make_room(count + len(falls.second))
         if count and lanes.whole[kernel.MISSING, 0]:
-            places = np.empty(count + falls.made[0], dtype=np.int64)
-            new = kernel.missing(lanes, falls, entries, places)
-            lookup.predict(self.world.quality, entries, places[:new])
+            places = np.concatenate([lanes.place, falls.place[: falls.made[0]]])
+            lookup.predict(self.world.quality, entries, places)
             kernel.charge(self.facts, lanes, falls, entries)
         return falls
 

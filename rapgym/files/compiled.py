@@ -82,13 +82,14 @@ def resting_on(
     Args:
         loose: sums may be added up in any order.
         inlined: it becomes part of what calls it; else many arrays are handed over at each call.
-        within: only compiled functions call it, as an `inner` one; so of each that is inlined.
+        within: only compiled functions call it, as an `inner` one.
         allocates: what it calls makes arrays, which are counted then.
     """
     options = {"fastmath": LOOSE if loose else False, **_known(_nrt=allocates, forceinline=inlined)}
-    options |= WITHIN if within or inlined else FROM_PYTHON
+    options |= WITHIN if within else FROM_PYTHON
     source = "".join(inspect.getsource(module) for module in modules)
-    mark = hashlib.sha256(f"{source}{loose}{inlined}{within}{allocates}".encode()).hexdigest()[:12]
+    named = sorted((name, str(value)) for name, value in (options | {"fastmath": loose}).items())
+    mark = hashlib.sha256(f"{source}{named}".encode()).hexdigest()[:12]
 
     def marked(function: Function) -> Function:
         function.__qualname__ = f"{function.__qualname__}-{mark}"

@@ -226,7 +226,9 @@ class _Beside:
             begin(policy, 1, briefing)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        if hasattr(self._policies[0], "propose_beside"):  # it remembers nothing: one answers for all
+        if hasattr(
+            self._policies[0], "propose_beside"
+        ):  # it remembers nothing: one answers for all
             answer: BoolArray = self._policies[0].propose_beside(observation, self._rngs)
             return answer
         answers = [

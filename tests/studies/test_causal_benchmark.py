@@ -75,6 +75,44 @@ def test_shares_are_of_the_causal_score() -> None:
     assert found["half-way"]["share"] == pytest.approx(50)
 
 
+def test_no_share_is_told_where_the_causal_controller_gains_nothing() -> None:
+    output = np.full((60, 1), 10)
+    base = np.random.default_rng(0).uniform(0.9, 1.1, (60, 1))
+    rows = Pieces("burst", np.arange(0, 60, 6), 60)
+    names = {scores.LOOKUP: 1.0, scores.CAUSAL: 1.1, scores.BOUND: 0.2, "better": 0.8}
+    found = scores.scored({n: c * base for n, c in names.items()}, output, rows)
+    assert found["better"]["foresight"] == pytest.approx(25)
+    assert "share" not in found["better"]
+
+
+def test_the_sentence_counts_twins_where_knowing_pays() -> None:
+    def of_one(causal: float, low: float, share: float | None) -> dict[str, Any]:
+        forecast = {} if share is None else {"share": share}
+        return {
+            "twin": {
+                "policies": {"causal": {"foresight": causal, "low": low}, "forecast": forecast}
+            }
+        }
+
+    found = {
+        "names": {"causal": "causal"},
+        "scenarios": [
+            of_one(30.0, 18.0, 60.0),
+            of_one(35.0, 20.0, 85.0),
+            of_one(-11.0, -25.0, None),
+        ],
+    }
+    said = page.sentence(found)
+    assert "On 2 of 3 twins a controller that is given that distribution costs less" in said
+    assert (
+        "reaches 30 to 35 of 100 points of foresight; `forecast` reaches 60 to 85 % of that."
+        in said
+    )
+    assert "On the others" in said
+    found["scenarios"] = found["scenarios"][2:]
+    assert "On 0 of 1 twins" in page.sentence(found)
+
+
 def test_the_page_says_what_the_results_file_holds() -> None:
     path = places.RESULTS / "causal.json"
     if not path.exists():

@@ -1,6 +1,6 @@
 """How much of foresight is knowable, as Markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rapgym.report.markdown import table
@@ -17,19 +17,33 @@ def section(found: Found) -> str:
 
 def sentence(found: Found) -> str:
     """What is knowable, and how much of it policies reach, in one paragraph."""
+    causal = found["names"]["causal"]
     twins = [one["twin"]["policies"] for one in found["scenarios"]]
-    known = sorted(policies[found["names"]["causal"]]["foresight"] for policies in twins)
-    shares = []
-    for name in ("forecast", "hindsight"):
-        some = sorted(policies[name]["share"] for policies in twins if name in policies)
-        if some:
-            shares.append(f"`{name}` reaches {some[0]:.0f} to {some[-1]:.0f} % of that")
-    return (
-        f"**What can be known**: a twin is a synthetic copy of a scenario whose distribution of futures is known. "
-        f"On {len(twins)} twins, a controller that is given that distribution reaches {known[0]:.0f} to "
-        f"{known[-1]:.0f} of 100 points of foresight; {', '.join(shares)}. The rest is for who knows the future "
-        "itself. Twins are made by nearest neighbours, as `forecast` predicts, which favours it there."
+    gaining = [policies for policies in twins if policies[causal]["low"] > 0]
+    said = [
+        "**What can be known**: a twin is a synthetic copy of a scenario whose distribution of futures is known. "
+        f"On {len(gaining)} of {len(twins)} twins a controller that is given that distribution costs less than the lookup"
+    ]
+    if gaining:
+        said.append(
+            f" and reaches {_range(p[causal]['foresight'] for p in gaining)} of 100 points of foresight"
+        )
+    if shares := [p["forecast"]["share"] for p in gaining]:
+        said.append(f"; `forecast` reaches {_range(shares)} % of that")
+    if len(gaining) < len(twins):
+        said.append(
+            ". On the others knowing it is not told from deciding by the lookup, or costs more"
+        )
+    said.append(
+        ". The rest is for who knows the future itself. Twins are made by nearest neighbours, as `forecast` "
+        "predicts, which favours it there."
     )
+    return "".join(said)
+
+
+def _range(values: Iterable[float]) -> str:
+    ends = sorted(values)
+    return f"{ends[0]:.0f} to {ends[-1]:.0f}"
 
 
 def _told(found: Found) -> str:
@@ -64,6 +78,8 @@ def _scores(found: Found) -> str:
 
 
 def _share(each: Mapping[str, float]) -> str:
+    if "share" not in each:
+        return f"{each['foresight']:.0f}"
     ends = f"[{each['share_low']:.0f}, {each['share_high']:.0f}]"
     return f"{each['foresight']:.0f}, {each['share']:.0f} % {ends}"
 
@@ -78,7 +94,7 @@ def _short(found: Found) -> str:
                     f"`{name}`",
                     f"{one['twin']['short_rows']}",
                     f"{each['foresight']:.0f} ({each['least']:.0f} to {each['greatest']:.0f})",
-                    f"{each['share']:.0f} %",
+                    f"{each['share']:.0f} %" if "share" in each else "-",
                 ]
             )
     told = (
@@ -130,7 +146,7 @@ def _others(found: Found) -> str:
                     f"`{one['scenario']}`",
                     f"{twin['neighbours']}",
                     f"{policies[causal]['foresight']:.0f}",
-                    f"{policies['forecast']['foresight']:.0f}, {policies['forecast']['share']:.0f} %",
+                    _share(policies["forecast"]),
                 ]
             )
     told = (

@@ -1,6 +1,7 @@
 """Costs of policies, of the causal controller and of oracles on one test part, and their scores."""
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -115,7 +116,7 @@ def oracles(story: Scenario) -> dict[str, FloatArray]:
 def scored(
     costs: Mapping[str, FloatArray], output: IntArray, pieces: Pieces
 ) -> dict[str, dict[str, float]]:
-    """Cost and foresight of each policy, and its share of the causal score where that is known.
+    """Cost and foresight of each policy, and its share of the causal score where that is one.
 
     Args:
         costs: of each row, [T, K] each, those of the lookup and the bound among them.
@@ -136,5 +137,7 @@ def scored(
         }
         if CAUSAL in sums and name not in (LOOKUP, CAUSAL, BOUND, BEST):
             share = score.score(each, sums[LOOKUP], sums[CAUSAL], pieces)
-            found[name] |= {"share": share.value, "share_low": share.low, "share_high": share.high}
+            told = {"share": share.value, "share_low": share.low, "share_high": share.high}
+            if not any(map(math.isnan, told.values())):  # the causal controller gains something
+                found[name] |= told
     return found

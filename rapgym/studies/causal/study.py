@@ -117,12 +117,13 @@ def _over_seeds(found: Mapping[str, Mapping[str, float]], name: str) -> dict[str
     """Mean over short train parts, and the least and the greatest."""
     each = [found[_short(name, seed)] for seed in SHORT_SEEDS]
     foresight = [one["foresight"] for one in each]
-    return {
+    told = {
         "foresight": float(np.mean(foresight)),
         "least": min(foresight),
         "greatest": max(foresight),
-        "share": float(np.mean([one["share"] for one in each])),
     }
+    shares = [one["share"] for one in each if "share" in one]
+    return told | ({"share": float(np.mean(shares))} if len(shares) == len(each) else {})
 
 
 def of_scenario(

@@ -54,7 +54,9 @@ def _told(found: Found) -> str:
         "the next row pays to bring blocks back as a good simple controller would pay it): a score that a "
         "causal controller reaches. `at most` is what the best one that chooses from the frontier can have, by "
         "information relaxation, as far as the sampled futures tell. Policies see the past alone and are tuned or trained on the twin's train part. "
-        "Foresight: 0 the lookup, 100 the bound, which knows the future; `share` is of the causal controller's."
+        "Foresight: 0 the lookup, 100 the bound, which knows the future; `share` is of the causal controller's. Decisions "
+        "read calibration columns and scores test columns: where `at most` lies below 0, what the two say of the sets "
+        "differs by more than there is to know."
     )
 
 

@@ -20,7 +20,15 @@ from rapgym.rollout import rollout
 from rapgym.runtime.device.step import DeviceStep
 from rapgym.runtime.validate import agreement, profiling, ranking
 from rapgym.runtime.validate.records import Record, row_record
-from rapgym.runtime.validate.trials import Trial, alike, chosen_rows, fit_trials
+from rapgym.runtime.validate.trials import (
+    Trial,
+    alike,
+    chosen_rows,
+    fit_trials,
+    is_strict,
+    policy_log,
+)
+from rapgym.scenarios import catalogue
 from rapgym.world.records import World
 
 DENSE = blocks.key(np.ones(6, dtype=bool))
@@ -214,3 +222,12 @@ def test_rows_are_taken_from_emergencies_from_the_deep_and_over_the_load() -> No
     assert 1 in chosen, "an emergency"
     assert len(set(chosen)) == 4
     assert 4 not in chosen_rows(here, {"all": log}, np.arange(4), 5), "its requests are not kept"
+
+
+@pytest.mark.parametrize("name", ["static-best", "frontier-margin", "hindsight"])
+def test_a_device_replays_one_pairing_with_the_settings_of_all(name: str) -> None:
+    story = catalogue.story_of("chat-beside-code", 0.2, "cpu-2core", stand_in=True)
+    assert story.offsets > 1
+    log = policy_log(story, "test", name)
+    assert log.row.shape[1] == 1
+    assert is_strict(story, "test", name) == (name == "static-best")

@@ -8,11 +8,11 @@ import numpy as np
 from rapgym.arrays import BoolArray, IntArray
 from rapgym.errors import InvalidTrace
 from rapgym.guard import foreign
-from rapgym.guard.foreign import Terms
+from rapgym.guard.foreign import Foreign, Terms
 from rapgym.guard.guard import refuses_misfit
 from rapgym.model import blocks
 from rapgym.policies import registry
-from rapgym.policies.policy import Briefing, briefing, told_before
+from rapgym.policies.policy import briefing, told_before
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
 from rapgym.scenarios import worlds
@@ -56,20 +56,21 @@ def policy_log(
     Settings are those tuned on train; on validation, those tuned on the rest of train.
     """
     alone = replace(story, offsets=1)
-    told: Briefing = briefing(alone, told_before(split))
-    entry = registry.entry(name)
-    options = registry.settings(entry, told)
-    with foreign.made(entry, options, terms or Terms()) as make:
-        return rollout.run(make, alone, split, told, seed)
+    with _opened(story, split, name, terms) as make:
+        return rollout.run(make, alone, split, briefing(alone, told_before(split)), seed)
 
 
 def is_strict(story: Scenario, split: Split, name: str, terms: Terms | None = None) -> bool:
     """Whether a policy's misfit is refused."""
-    told = briefing(replace(story, offsets=1), told_before(split))
-    entry = registry.entry(name)
-    options = registry.settings(entry, told)
-    with foreign.made(entry, options, terms or Terms()) as make:
+    with _opened(story, split, name, terms) as make:
         return refuses_misfit(make())
+
+
+def _opened(story: Scenario, split: Split, name: str, terms: Terms | None) -> Foreign:
+    """What makes a policy with the settings of a scenario in all its pairings, as it was tuned."""
+    entry = registry.entry(name)
+    options = registry.settings(entry, briefing(story, told_before(split)))
+    return foreign.made(entry, options, terms or Terms())
 
 
 def chosen_rows(

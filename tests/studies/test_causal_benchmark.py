@@ -94,7 +94,7 @@ def test_the_sentence_counts_twins_where_knowing_pays() -> None:
             }
         }
 
-    found = {
+    found: dict[str, Any] = {
         "names": {"causal": "causal"},
         "scenarios": [
             of_one(30.0, 18.0, 60.0),

@@ -45,7 +45,6 @@ class Agent:
     """The most probable small steps of a trained network."""
 
     in_step = True
-    _stands_in: Briefing | None = None  # whose world; it remembers no rows
 
     def __init__(self, file: str, sha256: str | None = None) -> None:
         self._begin(trained.load(file, sha256))
@@ -66,11 +65,8 @@ class Agent:
         Raises:
             InvalidPolicy: the observations are not those that it was trained on.
         """
-        if briefing is self._stands_in:
-            return
         self._policy.check_layout(briefing.layout)
         self._steps.reset(briefing)
-        self._stands_in = briefing
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
         return self._steps.propose(observation)

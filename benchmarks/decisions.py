@@ -104,9 +104,11 @@ class Deciding:
 
     def _add(self, log: AuditLog, decided: Decided, strict: BoolArray, made: Decision) -> None:
         """What the audit log is given of a decision."""
-        lanes = self._lanes
-        told = Decisions(lanes.asked, *lanes.room, decided.proposal, decided.source, strict, made,
-                         observation=decided.observation, loaded=lanes.state.loaded)  # fmt: skip
+        lanes, state = self._lanes, self._lanes.state
+        asked, limit = lanes.asked, lanes.world.rows.limit_bytes[state.limit_row, 0]
+        budget = self._context.budget_bytes(limit, asked.prompt_tokens)
+        told = Decisions(asked, limit, budget, decided.proposal, decided.source, strict, made,
+                         observation=decided.observation, loaded=state.loaded)  # fmt: skip
         log.append(self._context, told)
 
 

@@ -22,6 +22,11 @@ def first_of_least(cost: FloatArray) -> int:
     return int((cost <= cost.min() + TIE).argmax())
 
 
+def holds_in_all(lanes: BoolArray) -> bool:
+    """`lanes.all()`, [B]: of few lanes a count is several times as quick."""
+    return np.count_nonzero(lanes) == len(lanes)
+
+
 def freeze(record: object) -> None:
     """Make the arrays of a frozen dataclass read-only, so that who is given it cannot change it."""
     for field in fields(record):  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray, holds_in_all
 from rapgym.envs.actions import Choices, checked
 from rapgym.envs.film import Picture
 from rapgym.errors import InvalidAction, InvalidSpec
@@ -150,7 +150,7 @@ class Episodes(ABC):
         """
         if lanes is None:
             lanes = self._everyone
-        everyone = np.count_nonzero(self.playing) == len(self.playing)  # quicker than `all`
+        everyone = holds_in_all(self.playing)
         if not everyone and (lanes & ~self.playing).any():
             raise InvalidAction("no episode is under way: call reset() first, and after each end")
         return lanes

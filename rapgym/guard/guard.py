@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rapgym.arrays import BoolArray, FloatArray, IntArray
+from rapgym.arrays import BoolArray, FloatArray, IntArray, holds_in_all
 from rapgym.errors import InvalidPolicy, InvalidSpec
 from rapgym.guard import watchdog
 from rapgym.guard.shadow import Shadows
@@ -92,7 +92,7 @@ def answered(
         read = shield.read_proposal(one, n)
         if read is not None:
             proposal[lane], readable[lane] = read, True
-    return proposal, readable, None if _all(readable) else fault
+    return proposal, readable, None if holds_in_all(readable) else fault
 
 
 @lru_cache(maxsize=8)
@@ -167,11 +167,6 @@ def strict_lanes(refuses: bool, source: IntArray) -> BoolArray:
     if not refuses:
         return np.zeros(len(source), dtype=bool)
     return (source != Reason.WATCHDOG) & (source != Reason.OVERRIDE)
-
-
-def _all(lanes: BoolArray) -> bool:
-    # Of few lanes a count is several times as quick as `all`.
-    return np.count_nonzero(lanes) == len(lanes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,19 +293,19 @@ class Guard:
         asked, readable = ask(self._policy, observation, rng, blocks)
         spent_us = (time.perf_counter_ns() - asked_ns) / 1000
         late = spent_us > self._deadline_us
-        if self._rules is None and self._pinned is None and not late and _all(readable):
+        if self._rules is None and self._pinned is None and not late and holds_in_all(readable):
             return Decided(
                 observation, asked, readable, late, spent_us, None, None, None, None,
                 asked, self._own,
             )  # fmt: skip
         instead = self._reference.propose(observation, rng)
         usable = readable & (not late)
-        all_usable, foreseen = _all(usable), None
+        all_usable, foreseen = holds_in_all(usable), None
         if self._rules is not None and self.watchdog is not None:
             judged = asked if all_usable else np.where(usable[:, None], asked, instead)
             foreseen = self._shadows.foreseen(judged, instead, self._strict)
             self.watchdog = watchdog.foresee(self._rules, self.watchdog, foreseen)
-        in_charge = self.watchdog is None or _all(self.watchdog.policy_decides)
+        in_charge = self.watchdog is None or holds_in_all(self.watchdog.policy_decides)
         if in_charge and all_usable and self._pinned is None:  # what `ruled` says of the usual row
             return Decided(
                 observation, asked, readable, late, spent_us, self.watchdog, foreseen, instead,

@@ -220,16 +220,16 @@ class _Beside:
     def __init__(self, policies: Sequence[Policy], rngs: Sequence[np.random.Generator]) -> None:
         self._policies, self._rngs = policies, rngs
         self.on_misfit = getattr(policies[0], "on_misfit", "repair")
+        # Who remembers nothing answers for all.
+        self._beside = getattr(policies[0], "propose_beside", None)
 
     def reset(self, batch: int, briefing: Briefing) -> None:
         for policy in self._policies:
             begin(policy, 1, briefing)
 
     def propose(self, observation: FloatArray, rng: np.random.Generator) -> BoolArray:
-        if hasattr(
-            self._policies[0], "propose_beside"
-        ):  # it remembers nothing: one answers for all
-            answer: BoolArray = self._policies[0].propose_beside(observation, self._rngs)
+        if self._beside is not None:
+            answer: BoolArray = self._beside(observation, self._rngs)
             return answer
         answers = [
             policy.propose(observation[lane : lane + 1], own)

@@ -176,7 +176,7 @@ class Lanes:
         """Forget what is known of rows that were to be decided: some lanes stand elsewhere now."""
         self._seen: Visible | None = None
         self._asked: Demand | None = None
-        self._told: IntArray | None = None  # as `Twin.seen` gives it, [6, B]
+        self._asked_columns: IntArray | None = None  # its fields, [4, B]
         # The part of an observation that stays until a row is served, where rows take several steps.
         self._of_row: FloatArray | None = None
 
@@ -252,18 +252,9 @@ class Lanes:
     def asked(self) -> Demand:
         """What the next row of each lane asks for."""
         if self._asked is None:
-            told = self._told
-            self._asked = self.world.demand(self.state) if told is None else Demand(*told[:4])
+            columns = self._asked_columns
+            self._asked = self.world.demand(self.state) if columns is None else Demand(*columns)
         return self._asked
-
-    @property
-    def room(self) -> tuple[IntArray, IntArray]:
-        """The limit in the next row's first second, and what of it is for blocks: bytes, [B] each."""
-        if self._told is not None:
-            return self._told[4], self._told[5]
-        footprint, limit = self.world.footprint, self.world.limits(self.state)[:, 0]
-        taken = footprint.overhead_bytes(self.asked.prompt_tokens) + footprint.margin_bytes
-        return limit, limit - taken
 
     def observe(self, so_far: BoolArray | None = None) -> FloatArray:
         """float32 [B, O], the caller's own."""
@@ -273,7 +264,7 @@ class Lanes:
                 of_row = encoding.observe_row(self.world, self.layout, self.seen)
                 self._asked = self.seen.demand
             else:
-                of_row, self._told = self.twin.seen(self.layout, self.state, self.age)
+                of_row, self._asked_columns = self.twin.seen(self.layout, self.state, self.age)
         if so_far is None:
             return of_row
         self._of_row = of_row
@@ -287,7 +278,7 @@ class Lanes:
         if self.twin is not None and not self._small_steps:
             now = self.state
             state = State(now.row, now.limit_row, now.token_scale, loaded)
-            seen, self._told = self.twin.seen(self.layout, state, self.age)
+            seen, self._asked_columns = self.twin.seen(self.layout, state, self.age)
             return seen
         return encoding.observe(self.world, self.layout, replace(self.seen, loaded=loaded))
 

@@ -664,7 +664,7 @@ def observe(
 
     Args:
         age: rows that each lane has served in this episode, [B].
-        asked: batch, prompt, reserved and longest tokens, the limit, and of that bytes for blocks, [6, B].
+        asked: batch, prompt, reserved and longest tokens, [4, B].
         seen: the parts that stay until the row is served, [B, ...].
         key: scratch, [words].
 
@@ -679,11 +679,9 @@ def observe(
         if now < 0 or now >= rows or first < 0 or first >= rows:
             return ASTRAY
         prompt, reserved, longest = token_counts(f, now, scale)
-        attention_cost, overhead = block_cost(f, prompt + reserved), overhead_bytes(f, prompt)
-        limit = f.limit_bytes[first, 0]
         asked[0, lane], asked[1, lane] = f.batch[now], prompt
         asked[2, lane], asked[3, lane] = reserved, longest
-        asked[4, lane], asked[5, lane] = limit, limit - (overhead + f.sizes[MARGIN])
+        attention_cost, overhead = block_cost(f, prompt + reserved), overhead_bytes(f, prompt)
         dense = overhead + layers * attention_cost + layers * ffn_cost
         kv_bytes = layers * (attention_cost - f.sizes[ATTENTION])
         seen[lane, 0] = s.batch[now]
@@ -727,6 +725,7 @@ def observe(
         place += blocks
         pack(loaded, lane, key)
         attention, ffn = counts_of(key)
+        limit = f.limit_bytes[first, 0]
         used = overhead + attention * attention_cost + ffn * ffn_cost
         seen[lane, place] = clipped((limit - dense - f.sizes[MARGIN]) / card, largest)
         seen[lane, place + 1] = clipped((limit - used - f.sizes[MARGIN]) / card, largest)

@@ -132,7 +132,7 @@ class Stride:
             state.limit_row,
         )
         lanes.scale[:], keys[:, stride_kernel.LOADED] = state.token_scale, words_of(state.loaded)
-        whole[:, stride_kernel.PROMPT : stride_kernel.LONGEST + 1] = asked[1:4].T
+        whole[:, stride_kernel.PROMPT : stride_kernel.LONGEST + 1] = asked[1:].T
         whole[:, stride_kernel.COST] = foot.block_bytes(asked[1] + asked[2])[:, 0]
         whole[:, stride_kernel.OVERHEAD] = foot.overhead_bytes(asked[1])
         lanes.recent[:, :-3] = seen[:, self.where.slice_of("recent_demand")]

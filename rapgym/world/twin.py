@@ -146,13 +146,10 @@ class Twin:
     def observe(self, where: Layout, state: State, age: IntArray) -> tuple[FloatArray, Demand]:
         """As `encoding.observe_row`, and what each row asks for; both the caller's own."""
         seen, asked = self.seen(where, state, age)
-        return seen, Demand(*asked[:4])
+        return seen, Demand(*asked)
 
     def seen(self, where: Layout, state: State, age: IntArray) -> tuple[FloatArray, IntArray]:
-        """As `encoding.observe_row`, and what each row asks for, [6, B]; the caller's own.
-
-        Of the second, four are the fields of a `Demand`; then come the limit in the row's first second, and the
-        bytes of it for blocks.
+        """As `encoding.observe_row`, and the fields of each row's `Demand`, [4, B]; the caller's own.
 
         Args:
             where: of which only the units are read; it must be the world's.
@@ -167,7 +164,7 @@ class Twin:
         _, sight, size = known
         count = state.lanes
         seen = np.empty((count, size), dtype=np.float32)
-        asked = np.empty((6, count), dtype=np.int64)
+        asked = np.empty((4, count), dtype=np.int64)
         found = self._observe(
             self.facts, sight, given(state.row, np.int64), given(state.limit_row, np.int64),
             given(state.token_scale, np.float64), given(state.loaded, np.bool_),

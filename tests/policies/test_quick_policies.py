@@ -33,6 +33,12 @@ SCENARIO = "chat-bursty-8bit"  # one for which every method that learns was trai
 LEARNED = ("hindsight", "dqn", "maskable_ppo", "ppo_counts", "forecast-hindsight")
 
 
+def built(name: str, told: Briefing) -> Any:
+    """A policy of the list, with its settings for a scenario."""
+    entry = registry.entry(name)
+    return registry.build(entry, registry.settings(entry, told))
+
+
 def seen_of(trial: Trial, ages: list[int]) -> tuple[Briefing, FloatArray]:
     """What its lanes see, with what is loaded as its last proposal has it."""
     where = encoding.layout(trial.world, card_bytes=CARD_BYTES)
@@ -113,15 +119,12 @@ def varied(told: Briefing, lanes: Lanes, rows: int) -> list[FloatArray]:
 def test_methods_that_learned_decide_as_their_reference_does(
     name: str, told: Briefing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lanes, entry = Lanes(told.scenario, "validation-3", 1), registry.entry(name)
+    lanes = Lanes(told.scenario, "validation-3", 1)
     lanes.restart(0, Start(0, 0, 1.0, 100))
     observations, found = varied(told, lanes, 100), dict[bool, list[Any]]()
     for is_loaded in (False, True):
         monkeypatch.setattr(pace, "is_loaded", lambda is_loaded=is_loaded: is_loaded)
-        policy, rng = (
-            registry.build(entry, registry.settings(entry, told)),
-            np.random.default_rng(0),
-        )
+        policy, rng = built(name, told), np.random.default_rng(0)
         policy.reset(1, told)
         found[is_loaded] = [policy.propose(seen, rng).tolist() for seen in observations]
     assert found[True] == found[False]
@@ -131,8 +134,7 @@ def test_what_hindsight_says_of_costs_is_near_enough(
     told: Briefing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "is_loaded", lambda: True)
-    lanes, entry = Lanes(told.scenario, "validation-3", 1), registry.entry("hindsight")
-    agent = registry.build(entry, registry.settings(entry, told))
+    lanes, agent = Lanes(told.scenario, "validation-3", 1), built("hindsight", told)
     assert isinstance(agent, hindsight.Agent)
     agent.reset(1, told)
     for (seen,) in varied(told, lanes, 60):
@@ -153,8 +155,7 @@ def test_where_all_are_near_the_reference_decides(
         assert module._highest(values, 0, 4) == -1
         assert module._highest(values, 0, 2) == 1
         return
-    entry = registry.entry("hindsight")
-    agent: Any = registry.build(entry, registry.settings(entry, told))
+    agent = built("hindsight", told)
     lanes = Lanes(told.scenario, "validation-3", 1)
     agent.reset(1, told)
     seen = lanes.observe()
@@ -196,8 +197,7 @@ def test_a_reset_in_the_same_world_keeps_compiled_parts_and_in_another_makes_the
     name: str, told: Briefing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "is_loaded", lambda: True)
-    entry = registry.entry(name)
-    policy: Any = registry.build(entry, registry.settings(entry, told))
+    policy = built(name, told)
     holder = {"frontier": "_lookup", "dqn": "_steps", "maskable_ppo": "_steps"}.get(name)
     lanes, rng, made = Lanes(told.scenario, "validation-3", 1), np.random.default_rng(0), []
     for briefed in (told, told, replace(told)):
@@ -214,8 +214,7 @@ def test_compiled_code_is_given_lanes_alone(
     name: str, told: Briefing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "is_loaded", lambda: True)
-    entry = registry.entry(name)
-    policy = registry.build(entry, registry.settings(entry, told))
+    policy = built(name, told)
     policy.reset(1, told)
     seen = Lanes(told.scenario, "validation-3", 1).observe()
     with pytest.raises((ValueError, IndexError), match="lanes"):

@@ -46,15 +46,8 @@ def test_some_lanes_wait_while_others_are_served(lanes: Lanes) -> None:
 
 def test_what_a_row_asks_for_is_known_before_it_is_observed(lanes: Lanes) -> None:
     lanes.restart(1, Start(7, 2, 1.1, 9))
-    before, room = lanes.asked, lanes.room
-    limit = lanes.world.rows.limit_bytes[lanes.state.limit_row, 0]
-    taken = lanes.world.footprint.overhead_bytes(before.prompt_tokens)
-    assert [each.tolist() for each in room] == [
-        limit.tolist(),
-        (limit - taken - lanes.world.footprint.margin_bytes).tolist(),
-    ]
+    before = lanes.asked
     lanes.observe()
-    assert [each.tolist() for each in lanes.room] == [each.tolist() for each in room]
     for found, wanted in ((before, lanes.asked), (before, lanes.world.demand(lanes.state))):
         for name in ("batch", "prompt_tokens", "reserved_tokens", "longest_tokens"):
             assert (getattr(found, name) == getattr(wanted, name)).all(), name

@@ -27,6 +27,8 @@ class SmallSteps:
     Of the world it knows bytes, the floor and each block's greedy importance: what RAP-v0 shows.
     """
 
+    _stands_in: Briefing | None = None  # whose world; it remembers no rows
+
     def __init__(self, arrays: Mapping[str, np.ndarray], prefix: str) -> None:
         """Take the network `prefix`0, 1, 2 of the arrays, behind `mean` and `scale`."""
         weights = {name: array.astype(np.float32) for name, array in arrays.items()}
@@ -38,6 +40,8 @@ class SmallSteps:
 
     def reset(self, briefing: Briefing) -> None:
         """Stand in this world."""
+        if briefing is self._stands_in:
+            return
         where, footprint = layout_of(briefing), briefing.footprint
         self._plain = briefing.layout.size
         blocks = where.blocks
@@ -63,6 +67,7 @@ class SmallSteps:
         barred = np.where(briefing.train.floor, -np.inf, 0.0)
         self._barred = np.append(barred, 0.0).astype(np.float32)  # 0: legal; the last is STOP
         self._quick: Callable[[FloatArray], tuple[BoolArray, BoolArray | None]] | None = None
+        self._stands_in = briefing
 
     def propose(self, observation: FloatArray) -> BoolArray:
         """What is kept once the network stops: float32 [B, O] without small steps -> bool [B, N]."""
@@ -98,11 +103,8 @@ class SmallSteps:
             sizes=fixed(np.array(kv_bytes, dtype=np.int64)),
             units=fixed(np.array(units, dtype=np.float64)),
         )
-        scratch, drop, blocks = (
-            quick.scratch_of(net, len(self._drop)),
-            settled(quick.drop),
-            len(self._drop),
-        )
+        drop, blocks = settled(quick.drop), len(self._drop)
+        scratch = quick.scratch_of(net, blocks)
 
         def dropped(observation: FloatArray) -> tuple[BoolArray, BoolArray | None]:
             lanes = len(observation)

@@ -28,8 +28,11 @@ def sentence(found: Found) -> str:
         said.append(
             f" and reaches {_range(p[causal]['foresight'] for p in gaining)} of 100 points of foresight"
         )
-    if shares := [p["forecast"]["share"] for p in gaining]:
-        said.append(f"; `forecast` reaches {_range(shares)} % of that")
+    shares = {
+        name: [p[name]["share"] for p in gaining if "share" in p.get(name, {})]
+        for name in ("forecast", "hindsight")
+    }
+    said += [f"; `{name}` reaches {_range(of)} % of that" for name, of in shares.items() if of]
     if len(gaining) < len(twins):
         said.append(
             ". On the others knowing it is not told from deciding by the lookup, or costs more"

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from rapgym.report.markdown import table
+from rapgym.studies.watchdog import PROMISE
 
 Found = dict[str, Any]
 WHOLE, AFTER = "calib", "calib_after"  # all rows, and those from the fault on
-PROMISE = 1.05
 NOTHING = 0.0005  # of the reference's cost
 HEADS = ("fault", "watched, all rows", "watched, from the fault on", "alone, from the fault on",
          "watched, from the fault on: nats a token above the reference, at most")  # fmt: skip

@@ -1,7 +1,8 @@
 """Hindsight: the shipped policy is the network that was trained, and knows what it may know."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,23 @@ Begin = Callable[..., Training]
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Begin:
+def opened() -> Iterator[Begin]:
+    """Makes training runs, and ends them: a curve that stays open is written to when its folder is gone."""
+    with ExitStack() as held:
+
+        def opened(*given: Any, **named: Any) -> Training:
+            task = Training(*given, **named)
+            held.callback(task.close)
+            return task
+
+        yield opened
+
+
+@pytest.fixture
+def begin(opened: Begin, tmp_path: Path) -> Begin:
     def begin(story: Scenario, told: Any = "train", **changes: Any) -> Training:
         settings = replace(SMALL, **changes)
-        return Training("hindsight", story, told, 0, settings, Agent, tmp_path / told)
+        return opened("hindsight", story, told, 0, settings, Agent, tmp_path / told)
 
     return begin
 
@@ -157,11 +171,11 @@ def test_the_shipped_size_chooses_as_its_torch_network(begin: Begin) -> None:
 
 
 def test_a_killed_run_goes_on_to_the_same_arrays(
-    toy_story: Scenario, begin: Begin, tmp_path: Path
+    toy_story: Scenario, begin: Begin, opened: Begin, tmp_path: Path
 ) -> None:
     def run(folder: str, watch: Callable[[float, str], None]) -> Training:
-        return Training("hindsight", toy_story, "train", 0, replace(SMALL, rounds=4), Agent,
-                        tmp_path / folder, checkpoint_s=0.0, watch=watch)  # fmt: skip
+        return opened("hindsight", toy_story, "train", 0, replace(SMALL, rounds=4), Agent,
+                      tmp_path / folder, checkpoint_s=0.0, watch=watch)  # fmt: skip
 
     def die(share: float, note: str) -> None:
         if share > 0.6:
@@ -266,12 +280,12 @@ def test_a_learner_goes_on_where_it_stood(toy_story: Scenario, begin: Begin) -> 
 
 
 def test_training_begins_with_the_policy_that_it_is_given(
-    toy_story: Scenario, begin: Begin, tmp_path: Path
+    toy_story: Scenario, begin: Begin, opened: Begin, tmp_path: Path
 ) -> None:
     task = begin(toy_story)
     first: TrainedPolicy = task.policy(hindsight.train(task))
-    task = Training("hindsight", toy_story, "train", 1, replace(SMALL, learning_rate=0.0), Agent,
-                    tmp_path / "tuned", start=first)  # fmt: skip
+    task = opened("hindsight", toy_story, "train", 1, replace(SMALL, learning_rate=0.0), Agent,
+                  tmp_path / "tuned", start=first)  # fmt: skip
     tuned = hindsight.train(task)
     assert all((tuned[name] == array).all() for name, array in first.arrays.items())
 

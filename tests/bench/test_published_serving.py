@@ -30,6 +30,7 @@ def test_every_rule_is_in_it_with_its_percentiles(found: ServeResults) -> None:
             assert each.goodput_low is None
 
 
+@pytest.mark.usefixtures("raw_data")  # requests are replayed one by one
 def test_it_holds_and_its_percentiles_are_those_of_its_cells(found: ServeResults) -> None:
     assert list(verify.differences(found)) == []
     told = {(score.scenario, score.policy): score for score in found.scores}

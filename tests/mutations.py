@@ -285,7 +285,7 @@ FAULTS = (
           "card - kv * tenant_tokens"),
     Fault("the tenant's KV cache is free", "scenarios/card", "card - memory.weight_bytes(model) - kv * tenant_tokens",
           "card - memory.weight_bytes(model) - 0 * tenant_tokens"),
-    Fault("a recording counts single bytes", "scenarios/card", "own_traces.UNIT_BYTES * tenant_tokens", "tenant_tokens"),
+    Fault("a recording counts single bytes", "scenarios/card", "series.UNIT_BYTES * tenant_tokens", "tenant_tokens"),
     Fault("minus zero is another cost", "bench/results", "np.round(column, DECIMALS) + 0.0", "np.round(column, DECIMALS)"),
     Fault("results' rows may come in any order", "bench/results",
           "if (order[ends[i] : ends[i + 1]] != place.T.ravel()).any():", "if len(order) < 0:"),

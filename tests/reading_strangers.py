@@ -21,7 +21,7 @@ from rapgym.quality import file as table_file
 from rapgym.quality import texts
 from rapgym.recorder import work_file
 from rapgym.scenarios import catalogue
-from rapgym.workload import own, series, servegen, trace
+from rapgym.workload import names, series, servegen, trace
 from rapgym.workload.inputs import memory, requests
 
 
@@ -52,7 +52,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "requests": ("q.csv", lambda path: trace.read_requests(path, "q")),
     "requests-gz": ("q.csv.gz", lambda path: trace.read_requests(path, "q")),
     "memory-gz": ("m.csv.gz", lambda path: trace.read_memory(path, "m")),
-    "own-trace": ("o.csv", lambda path: own.sha256(str(path))),
+    "own-trace": ("o.csv", lambda path: names.sha256(str(path))),
     "raw": ("raw.csv", lambda path: columns.read(path, "raw", {"a": "text", "b": "int"})),
     "recording": ("o.csv.recording", lambda path: work_file.finish(path.with_suffix(""))),
     "access": ("a.jsonl", requests.read),

@@ -68,6 +68,18 @@ assert ours == {"rapgym", "rapgym.envs", "rapgym.envs.registration"} | files, ou
     )
 
 
+def test_an_environment_that_came_with_rapgym_loads_nothing_that_reads_raw_traces_or_logs() -> None:
+    loaded_after(
+        """
+import sys
+import gymnasium, rapgym
+gymnasium.make("RAP-v0").reset(seed=0)
+readers = {"rapgym.scenarios.build"} | {f"rapgym.workload.{name}" for name in ("own", "loaders", "servegen")}
+assert not readers & set(sys.modules), readers & set(sys.modules)
+"""
+    )
+
+
 @pytest.mark.parametrize(("words", "commands"), [("--help", set()), ("tables list", {"tables"})])
 def test_a_command_loads_no_other_and_help_loads_none(words: str, commands: set[str]) -> None:
     loaded_after(

@@ -10,7 +10,7 @@ from rapgym.files import checked, places, provenance
 from rapgym.rivals import rivals
 from rapgym.scenarios import catalogue, worlds
 from rapgym.scenarios.story import Scenario, described
-from rapgym.workload import own as own_traces
+from rapgym.workload import names
 
 
 def origin(stories: Sequence[Scenario], seeds: Sequence[int]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def files_sha256(story: Scenario) -> dict[str, str]:
     Raises:
         DataUnavailable: one is not there.
     """
-    return {name: own_traces.sha256(name) for name in catalogue.files_of(story)}
+    return {name: names.sha256(name) for name in catalogue.files_of(story)}
 
 
 @cache

@@ -193,12 +193,12 @@ def tried(stories: "list[Scenario]") -> "list[Scenario]":
     """
     from rapgym.scenarios import worlds
     from rapgym.scenarios.story import Recorded
-    from rapgym.workload import loaders, own
+    from rapgym.workload import names, own
     from rapgym.workload.inputs.how import How
 
     said = set[str]()
     for story in stories:
-        if not own.is_own(story.workload):
+        if not names.is_own(story.workload):
             continue
         reading = How.of(story.reading)
         lines = own.told_of_requests(story.trace, reading)
@@ -208,7 +208,7 @@ def tried(stories: "list[Scenario]") -> "list[Scenario]":
         if pairing := made.origin.get("pairing"):
             lines.append(f"requests and memory are paired: {pairing}")
         suits_s = None
-        if loaders.is_path(story.trace):
+        if names.is_path(story.trace):
             suits_s = own.window_s(story.trace, story.every, reading)
         lines.append(own.told_of_rows(made, suits_s, story.splits))
         for line in lines:

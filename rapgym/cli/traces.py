@@ -74,14 +74,14 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from rapgym.workload import loaders
+    from rapgym.workload import loaders, names
     from rapgym.workload import own as own_traces
 
     known = {source.name: source for source in sources.SOURCES}
     name: str = arguments.name
-    if own_traces.is_shipped(name) or (loaders.is_path(name) and _is_memory(name)):
+    if names.is_shipped(name) or (names.is_path(name) and _is_memory(name)):
         summary = _of_memory(own_traces.memory_trace(name))
-    elif name in loaders.REQUEST_TRACES or loaders.is_path(name):
+    elif name in names.REQUESTS or names.is_path(name):
         summary = _of_requests(loaders.load_requests(name))
     else:
         summary = _of_columns(sources.source_of(name).name)

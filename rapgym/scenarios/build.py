@@ -10,16 +10,11 @@ import numpy as np
 from rapgym.arrays import IntArray
 from rapgym.errors import InvalidTrace
 from rapgym.scenarios.story import Recorded, Scenario, Tenant
-from rapgym.workload import series, servegen, sources
+from rapgym.workload import names, series, servegen, sources
 from rapgym.workload import traffic as serving_traffic
 from rapgym.workload.inputs.how import How
-from rapgym.workload.loaders import is_path, load_requests, vllm_kvcache
-from rapgym.workload.own import (
-    RECORDED_POOL,
-    beside,
-    memory_trace,
-    sha256,
-)
+from rapgym.workload.loaders import load_requests, vllm_kvcache
+from rapgym.workload.own import beside, memory_trace
 from rapgym.workload.series import Series
 from rapgym.workload.trace import RequestTrace
 from rapgym.workload.traffic import Traffic
@@ -119,7 +114,7 @@ def recorded(story: Scenario) -> Series:
         window=story.window_s,
         start_s=0.0,
         stop_s=stop_s,
-        origin=_origin(story, served.name, RECORDED_POOL)
+        origin=_origin(story, served.name, names.RECORDED_POOL)
         | {"recorded_runs": list(RECORDED_RUNS), "time_stretch": round(stretch, 4)},
     )
 
@@ -134,7 +129,7 @@ def beside_memory(story: Scenario) -> Series:
     name = story.tenant.recording
     served = load_requests(story.trace, How.of(story.reading)).every(story.every)
     memory = memory_trace(name, How.of(story.reading))
-    source = {"sha256": sha256(name), "licence": "Apache-2.0", "attribution": OURS}
+    source = {"sha256": names.sha256(name), "licence": "Apache-2.0", "attribution": OURS}
     origin = _origin(story, served.name, name)
     origin["sources"] = {**origin["sources"], name: source}
     return beside(served, memory, window=story.window_s, origin=origin, pair="either")
@@ -200,7 +195,7 @@ def _drawn(
 
 def _servegen(trace: str, every: int, seed: int, quiet: bool) -> RequestTrace:
     """Arrivals of `servegen:WORKLOAD` at one of `every` replicas, within the context."""
-    workload = trace.removeprefix(servegen.PREFIX)
+    workload = trace.removeprefix(names.DRAWN)
     whole = servegen.arrivals(workload, days=series.DAYS, share=1 / every, seed=seed, quiet=quiet)
     fits = whole.prompt_tokens + whole.output_tokens <= CONTEXT_TOKENS
     return RequestTrace(
@@ -212,23 +207,23 @@ def _servegen(trace: str, every: int, seed: int, quiet: bool) -> RequestTrace:
 
 
 def _origin(story: Scenario, served: str, tenant: str | None) -> dict[str, Any]:
-    if story.trace.startswith(servegen.PREFIX):
-        names = list(servegen.SOURCES)
+    if story.trace.startswith(names.DRAWN):
+        raw = list(names.DRAWN_FROM)
     else:
-        names = [story.trace] + ([story.tenant.trace] if isinstance(story.tenant, Tenant) else [])
+        raw = [story.trace] + ([story.tenant.trace] if isinstance(story.tenant, Tenant) else [])
     return {
         "served": served,
         "tenant": tenant,
         "pool_tokens": story.pool_tokens,
-        "sources": dict(map(_credit, names)),
+        "sources": dict(map(_credit, raw)),
     }
 
 
 def _credit(name: str) -> tuple[str, dict[str, str]]:
     """A trace's name and what is said of it; of a file of the user's its content alone."""
-    if is_path(name):
+    if names.is_path(name):
         # No path: the same content gives the same series, wherever it lies.
-        return Path(name).name, {"sha256": sha256(name)}
+        return Path(name).name, {"sha256": names.sha256(name)}
     source = sources.source_of(name)
     return source.name, {
         "sha256": source.sha256,
@@ -243,6 +238,6 @@ def build(story: Scenario) -> Series:
         return drawn(story)
     if isinstance(story.tenant, Recorded):
         return beside_memory(story)
-    if story.tenant is not None and story.tenant.trace == RECORDED_POOL:
+    if story.tenant is not None and story.tenant.trace == names.RECORDED_POOL:
         return recorded(story)
     return paired(story)

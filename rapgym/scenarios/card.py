@@ -9,7 +9,7 @@ from rapgym.model.profiles import IDEAL, DeviceProfile
 from rapgym.model.shapes import Format, model_spec
 from rapgym.scenarios import stand_in, tables
 from rapgym.scenarios.story import GIB, Recorded, Scenario
-from rapgym.workload import own as own_traces
+from rapgym.workload import series
 
 
 def card_bytes(story: Scenario) -> int:
@@ -44,7 +44,7 @@ def limit_bytes(story: Scenario, tenant_tokens: IntArray) -> IntArray:
     if story.tenant is None:
         left = np.full(tenant_tokens.shape, card)
     elif isinstance(story.tenant, Recorded):
-        left = card - own_traces.UNIT_BYTES * tenant_tokens
+        left = card - series.UNIT_BYTES * tenant_tokens
     else:
         model = model_spec(story.tenant.model)
         kv = memory.model_kv_token_bytes(model)

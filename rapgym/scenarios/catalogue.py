@@ -10,9 +10,8 @@ from rapgym.files import places
 from rapgym.model.shapes import is_config, model_spec
 from rapgym.scenarios import changed, file
 from rapgym.scenarios.story import FILE_SUFFIX, GROUPS, Recorded, Scenario, Tenant, restored
-from rapgym.workload import loaders, servegen
-from rapgym.workload import own as own_traces
-from rapgym.workload.inputs import clock, how
+from rapgym.workload import names
+from rapgym.workload.inputs import how
 
 
 @cache
@@ -84,18 +83,18 @@ def _checked(story: Scenario) -> Scenario:
             model_spec(model)
         except InvalidSpec as error:
             raise InvalidSpec(f"{story.name}: {key}: {error}") from error
-    drawn = [trace.startswith(servegen.PREFIX) for trace in traces.values()]
+    drawn = [trace.startswith(names.DRAWN) for trace in traces.values()]
     if any(drawn) and not (all(drawn) and isinstance(story.tenant, Tenant)):
         raise InvalidSpec(
-            f"{story.name}: trace: arrivals that are drawn ({servegen.PREFIX}...) stand beside a "
+            f"{story.name}: trace: arrivals that are drawn ({names.DRAWN}...) stand beside a "
             "tenant whose arrivals are drawn too"
         )
     for key, trace in traces.items():
         known = [
-            *loaders.REQUEST_TRACES,
-            *([own_traces.RECORDED_POOL] if key == "tenant.trace" else []),
+            *names.REQUESTS,
+            *([names.RECORDED_POOL] if key == "tenant.trace" else []),
         ]
-        if not any(drawn) and not loaders.is_path(trace) and trace not in known:
+        if not any(drawn) and not names.is_path(trace) and trace not in known:
             raise InvalidSpec(
                 f"{story.name}: {key}: no request trace is called {trace!r}; there are "
                 f"{', '.join(known)}, or give the path of a file of requests"
@@ -133,8 +132,10 @@ def _with_series(story: Scenario) -> Scenario:
         )
     if here:
         return replace(story, workload=here[0])
-    others = (*_others(story, own_traces.sha256), *_read_as(story))
-    name = own_traces.own_name(story.trace, story.every, story.window_s, others)
+    others = (*_others(story, names.sha256), *_read_as(story))
+    from rapgym.workload import own  # which loads all that reads files of the user's
+
+    name = own.own_name(story.trace, story.every, story.window_s, others)
     return replace(story, workload=name, series_sha256="")
 
 
@@ -147,7 +148,10 @@ def _read_as(story: Scenario) -> tuple[object, ...]:
         traces.append(story.tenant.recording)
     elif story.tenant is not None:
         traces.append(story.tenant.trace)
-    if reading.timezone or not own_traces.needs_zone(traces):
+    from rapgym.workload import own
+    from rapgym.workload.inputs import clock
+
+    if reading.timezone or not own.needs_zone(traces):
         return stated
     return (*stated, clock.machine_zone())
 
@@ -156,17 +160,17 @@ def files_of(story: Scenario) -> tuple[str, ...]:
     """What a scenario of the user's is made of: its own file, its traces, and shapes by their path."""
     base = changed.options_of(story.name)[0] if "[" in story.name else story.name
     path = file.path_in(base)
-    names = [] if path is None else [str(path)]
+    files = [] if path is None else [str(path)]
     models = [story.served]
     match story.tenant:
         case Tenant(model, trace):
-            names += [story.trace, trace]
+            files += [story.trace, trace]
             models.append(model)
         case Recorded(recording):
-            names += [story.trace, recording]
+            files += [story.trace, recording]
         case None:
-            names.append(story.trace)
-    return tuple(dict.fromkeys([*names, *filter(is_config, models)]))
+            files.append(story.trace)
+    return tuple(dict.fromkeys([*files, *filter(is_config, models)]))
 
 
 def list_scenarios() -> tuple[str, ...]:
@@ -220,9 +224,9 @@ def story_of(
         InvalidSpec: there is no such scenario or profile, or the share is none.
     """
     if not isinstance(named, str | Scenario | Mapping):
-        names = ", ".join(story.name for story in by_default())
+        known = ", ".join(story.name for story in by_default())
         raise InvalidSpec(
-            f"a scenario is a name, a Scenario or its fields, not {named!r}; there are {names}"
+            f"a scenario is a name, a Scenario or its fields, not {named!r}; there are {known}"
         )
     if not isinstance(length_share, int | float):
         raise InvalidSpec(f"length_share is a number above 0, at most 1, not {length_share!r}")

@@ -10,8 +10,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.model.shapes import format_of, model_spec
 from rapgym.scenarios import card, tables
 from rapgym.scenarios.story import Recorded, Scenario
-from rapgym.workload import own as own_traces
-from rapgym.workload import servegen
+from rapgym.workload import names
 from rapgym.workload.inputs import how
 
 OPTIONS = (
@@ -79,7 +78,9 @@ def changed(base: Scenario, options: Mapping[str, str]) -> Scenario:
     if window_s is None and trace == base.trace:
         window_s = base.window_s
     elif window_s is None:
-        window_s = own_traces.window_s(trace, every, how.How.of(reading))
+        from rapgym.workload import own  # which loads all that reads files of the user's
+
+        window_s = own.window_s(trace, every, how.How.of(reading))
     form = format_of(options["format"]) if "format" in options else base.form
     found = replace(
         base,
@@ -95,7 +96,7 @@ def changed(base: Scenario, options: Mapping[str, str]) -> Scenario:
         reaction_s=number("reaction", float, base.reaction_s),
         window_s=window_s,
         device_profile=options.get("profile", base.device_profile),
-        tenant=base.tenant if memory is None else Recorded(memory, own_traces.sha256(memory)),
+        tenant=base.tenant if memory is None else Recorded(memory, names.sha256(memory)),
         workload="",
         group="own",
         synthetic=base.synthetic and memory is None and "requests" not in options,
@@ -134,7 +135,7 @@ def _beside(story: Scenario, held: str) -> Scenario:
 
     What is held all the time is no more part of the card than what is sold: it makes the card smaller.
     """
-    if story.trace.startswith(servegen.PREFIX):
+    if story.trace.startswith(names.DRAWN):
         raise InvalidSpec(
             f"tenant={held}: arrivals that are drawn need the tenant that is drawn beside them"
         )

@@ -20,10 +20,9 @@ from rapgym.scenarios.story import (
     Scenario,
     Tenant,
 )
-from rapgym.workload import own as own_traces
-from rapgym.workload import series
+from rapgym.workload import names, series
 from rapgym.workload.inputs.how import How
-from rapgym.workload.loaders import ENDINGS, is_path
+from rapgym.workload.names import ENDINGS, is_path
 
 TEXT, NUMBER, WHOLE, FLAG = "text", "a number", "a whole number", "true or false"
 TABLES = (".csv.gz",)
@@ -122,7 +121,9 @@ def read(path: Path, name: str | None = None) -> Scenario:
             values["form"] = Format(**checked_values(f"{path}: [form]", form, FORM, folder))
         if "window_s" not in values:
             reading = How.of(values.get("reading", ""))
-            values["window_s"] = own_traces.window_s(values["trace"], values["every"], reading)
+            from rapgym.workload import own  # which loads all that reads files of the user's
+
+            values["window_s"] = own.window_s(values["trace"], values["every"], reading)
         values["tenant"] = _tenant(f"{path}: [tenant]", told.get("tenant"), folder)
         return Scenario(name=known_by, **values)
     except InvalidSpec as error:
@@ -226,10 +227,10 @@ def _tenant(where: str, told: object, folder: Path | None) -> Tenant | Recorded 
             f"{where}: beside a recording stands nothing else; remove {', '.join(sorted(more))}"
         )
     (recording,) = checked_values(where, told, RECORDED, None).values()
-    if own_traces.is_shipped(recording):
+    if names.is_shipped(recording):
         return Recorded(recording)
     path = recording if folder is None else str(folder / recording)
-    return Recorded(path, own_traces.sha256(path))
+    return Recorded(path, names.sha256(path))
 
 
 def written(story: Scenario, folder: Path) -> str:
@@ -239,7 +240,7 @@ def written(story: Scenario, folder: Path) -> str:
     """
 
     def literal(value: Any, key: Key) -> str:
-        if key.paths and value.endswith(key.paths) and not own_traces.is_shipped(value):
+        if key.paths and value.endswith(key.paths) and not names.is_shipped(value):
             value = os.path.relpath(value, folder)
         return _literal(value)
 

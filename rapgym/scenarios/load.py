@@ -12,7 +12,7 @@ from rapgym.errors import InvalidSpec
 from rapgym.files import checked
 from rapgym.scenarios import worlds
 from rapgym.scenarios.story import Scenario
-from rapgym.workload import own, series
+from rapgym.workload import names, own, series
 from rapgym.workload.series import Series
 
 RULES = 1  # of `under`: a change gives every series that was made by it another name
@@ -48,7 +48,7 @@ def under(story: Scenario, load: float) -> Scenario:
         )
     whole, source = worlds.workload(story), checked.sha256_once(worlds.workload_file(story))
     text = f"load {RULES} {source} {share}"
-    name = own.LOADED + hashlib.sha256(text.encode()).hexdigest()[:16]
+    name = names.LOADED + hashlib.sha256(text.encode()).hexdigest()[:16]
     path = checked.cache_folder() / "workloads" / f"{name}.csv.gz"
     if not path.is_file():
         made = repeated(whole, share)

@@ -16,7 +16,7 @@ from rapgym.scenarios.story import FILE_SUFFIX, Recorded, Scenario, restored
 from rapgym.serving import profile as serving_profile
 from rapgym.serving.cost import Deadlines
 from rapgym.serving.profile import ServingProfile
-from rapgym.workload.own import RECORDED_POOL
+from rapgym.workload.names import RECORDED_POOL
 
 PROFILE_SUFFIX = ".json"
 FOLDER = places.STORIES / "serving"

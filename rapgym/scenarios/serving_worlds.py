@@ -12,14 +12,13 @@ from rapgym.arrays import FloatArray
 from rapgym.errors import DataUnavailable
 from rapgym.quality import sets
 from rapgym.quality.columns import QualityColumns
-from rapgym.scenarios import build, card, tables, worlds
+from rapgym.scenarios import card, tables, worlds
 from rapgym.scenarios.drawn import drawn_once
 from rapgym.scenarios.serving import ServeScenario, engine_profile
 from rapgym.scenarios.story import Scenario, Split, Tenant
 from rapgym.serving.card import Card, order_of_going
 from rapgym.serving.world import Means, ServeWorld, Span, nested
-from rapgym.workload import own as own_traces
-from rapgym.workload import series, traffic
+from rapgym.workload import names, series, traffic
 from rapgym.workload.traffic import US, Traffic
 
 WHOLE: tuple[float, ...] = (1.0,)  # all of the damage stays: the upper side
@@ -34,6 +33,8 @@ def traffic_file(story: ServeScenario, *, quiet: bool = False) -> Path:
     Raises:
         WrongChecksum: this machine draws other traffic than the scenario states.
     """
+    from rapgym.scenarios import build  # which loads all that reads raw traces
+
     base = story.base
     return drawn_once(
         lambda path: traffic.write(build.traffic(base, quiet=quiet), path),
@@ -47,8 +48,8 @@ def _traffic_key(base: Scenario) -> str:
     assert isinstance(base.tenant, Tenant)
     parts = [
         traffic.SCHEMA, series.DAYS,
-        own_traces.sha256(base.trace), base.every,
-        own_traces.sha256(base.tenant.trace), base.tenant.every, base.pool_tokens,
+        names.sha256(base.trace), base.every,
+        names.sha256(base.tenant.trace), base.tenant.every, base.pool_tokens,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -68,6 +69,8 @@ def whole_traffic(story: ServeScenario) -> Traffic:
 def _traffic(story: ServeScenario) -> Traffic:
     if story.base.is_drawn:
         return traffic.read(traffic_file(story))
+    from rapgym.scenarios import build
+
     try:
         return build.traffic(story.base)
     except DataUnavailable as error:

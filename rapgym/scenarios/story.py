@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from rapgym.errors import InvalidSpec
 from rapgym.model import memory
 from rapgym.model.shapes import BF16, Format, model_spec
-from rapgym.workload import series, servegen
+from rapgym.workload import names, series
 
 GIB = 1 << 30
 # What results are told apart by: "8-bit" is the headline; "own" are scenarios of the user's.
@@ -146,7 +146,7 @@ class Scenario:
     @property
     def is_drawn(self) -> bool:
         """Whether its series is drawn where it is first needed, not shipped."""
-        return self.trace.startswith(servegen.PREFIX)
+        return self.trace.startswith(names.DRAWN)
 
     @property
     def headline(self) -> bool:

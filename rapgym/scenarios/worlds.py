@@ -9,12 +9,11 @@ from rapgym import heldout
 from rapgym.errors import DataUnavailable, InvalidSpec
 from rapgym.files import checked, places
 from rapgym.quality.columns import QualityColumns
-from rapgym.scenarios import build, card, tables
+from rapgym.scenarios import card, tables
 from rapgym.scenarios.catalogue import story_of
 from rapgym.scenarios.drawn import drawn_once
 from rapgym.scenarios.story import Recorded, Scenario, Split
-from rapgym.workload import own as own_traces
-from rapgym.workload import series
+from rapgym.workload import names, series
 from rapgym.workload.inputs.how import How
 from rapgym.workload.series import Series
 from rapgym.world.records import Rows, World
@@ -30,8 +29,11 @@ def workload_file(story: Scenario) -> Path:
         InvalidTrace: one is not valid.
         WrongChecksum: this machine draws another series than the scenario states.
     """
-    if not story.is_drawn and not own_traces.is_own(story.workload):
+    if not story.is_drawn and not names.is_own(story.workload):
         return places.TRACES / f"{story.workload}.csv.gz"
+    from rapgym.scenarios import build  # which loads all that reads raw traces
+    from rapgym.workload import own
+
     if story.is_drawn:
         return drawn_once(
             lambda path: series.write(build.drawn(story, quiet=False), path),
@@ -40,7 +42,7 @@ def workload_file(story: Scenario) -> Path:
         )  # fmt: skip
     path = checked.cache_folder() / "workloads" / f"{story.workload}.csv.gz"
     if not path.is_file():
-        if story.workload.startswith(own_traces.LOADED):
+        if story.workload.startswith(names.LOADED):
             raise DataUnavailable(
                 f"{path} is not there: the series of {story.name} under another load is made by the command that "
                 "asks for it, on this machine; run that again"
@@ -48,10 +50,10 @@ def workload_file(story: Scenario) -> Path:
         if isinstance(story.tenant, Recorded):
             memory = story.tenant.recording
             how = How.of(story.reading)
-            made = own_traces.own(memory, story.trace, story.every, story.window_s, how)
+            made = own.own(memory, story.trace, story.every, story.window_s, how)
         else:
             made = build.build(story)
-        own_traces.require_parts(made, story.trace, story.splits)
+        own.require_parts(made, story.trace, story.splits)
         series.write(made, path)
     return path
 

@@ -10,7 +10,7 @@ import numpy as np
 from rapgym.arrays import FloatArray
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.files import columns
-from rapgym.workload import sources
+from rapgym.workload import names, sources
 from rapgym.workload.inputs import requests
 from rapgym.workload.inputs.how import How
 from rapgym.workload.trace import MemoryTrace, RequestTrace
@@ -62,27 +62,11 @@ def mooncake() -> RequestTrace:
     return RequestTrace(name, arrival_s, table["input_length"], table["output_length"])
 
 
-REQUEST_TRACES: dict[str, Callable[[], RequestTrace]] = {
+_REQUESTS: dict[str, Callable[[], RequestTrace]] = {
     "azure-conv": lambda: azure("azure-conv"),
     "azure-code": lambda: azure("azure-code"),
     "mooncake-conversation": mooncake,
 }
-
-
-KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".log", ".txt")
-PACKINGS = ("", ".gz", ".zst", ".bz2", ".xz")
-# How the paths of traces and logs end; any other file is known by being there.
-ENDINGS = tuple(kind + packing for kind in KINDS for packing in PACKINGS)
-
-
-def is_path(trace: str) -> bool:
-    """Whether the name of a request trace is the path of a file."""
-    if trace in REQUEST_TRACES:
-        return False
-    try:
-        return trace.endswith(ENDINGS) or Path(trace).is_file()
-    except (OSError, ValueError):  # too long for a path, or a NUL in it
-        return False
 
 
 def load_requests(name_or_path: str, how: How | None = None) -> RequestTrace:
@@ -92,11 +76,11 @@ def load_requests(name_or_path: str, how: How | None = None) -> RequestTrace:
         DataUnavailable: neither a known name nor a file that can be opened.
         InvalidTrace: the file is no valid trace.
     """
-    if name_or_path in REQUEST_TRACES:
-        return REQUEST_TRACES[name_or_path]()
-    if not is_path(name_or_path):
+    if name_or_path in _REQUESTS:
+        return _REQUESTS[name_or_path]()
+    if not names.is_path(name_or_path):
         raise DataUnavailable(
-            f"no request trace is called {name_or_path!r}; there are {', '.join(REQUEST_TRACES)}, "
+            f"no request trace is called {name_or_path!r}; there are {', '.join(names.REQUESTS)}, "
             "or give the path of a file of requests"
         )
     return requests.read(Path(name_or_path), how).requests

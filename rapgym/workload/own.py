@@ -13,9 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rapgym.arrays import IntArray
-from rapgym.errors import DataUnavailable, InvalidTrace
-from rapgym.files import checked, incoming, limits, places
-from rapgym.workload import loaders, residence, series, servegen, sources, trace
+from rapgym.errors import InvalidTrace
+from rapgym.workload import loaders, names, residence, series, trace
 from rapgym.workload.inputs import memory as memory_input
 from rapgym.workload.inputs import own as own_input
 from rapgym.workload.inputs import requests as request_input
@@ -23,27 +22,10 @@ from rapgym.workload.inputs.how import How
 from rapgym.workload.series import Series
 from rapgym.workload.trace import MemoryTrace, RequestTrace
 
-UNIT_BYTES = 1 << 20
 OWN_COLUMNS = (trace.REQUEST_COLUMNS, trace.MEMORY_COLUMNS)
 SMALLEST_ROWS = 64  # of which 16 are test: as many as there are pairings
 RULES = 2  # of this module: a change gives every workload that was made by it another name
-PREFIX = "own-"  # how the name of a workload begins that was made on this machine
-LOADED = f"{PREFIX}load-"  # and of another workload, under more or less load
 Pairing = Literal["clock", "start", "either"]
-RECORDED_POOL = "vllm-kvcache"  # how full a KV pool was, in place of a tenant's requests
-
-
-def is_shipped(recording: str) -> bool:
-    """Whether a recording is one of rapgym's, by its name under traces/."""
-    try:
-        return not Path(recording).is_absolute() and (places.TRACES / recording).is_file()
-    except (OSError, ValueError):  # too long for the name of a file of ours, or none at all
-        return False
-
-
-def path_of(recording: str) -> Path:
-    """The file of a recording: one of rapgym's by its name under traces/, any other by its path."""
-    return places.TRACES / recording if is_shipped(recording) else Path(recording)
 
 
 def held_units(memory: MemoryTrace, start_s: float, seconds: int) -> IntArray:
@@ -58,7 +40,7 @@ def held_units(memory: MemoryTrace, start_s: float, seconds: int) -> IntArray:
     second = np.floor(memory.t_s - start_s).astype(np.int64)
     inside = (second >= 0) & (second < seconds)
     np.maximum.at(highest, second[inside], memory.used_bytes[inside])
-    return -(-highest // UNIT_BYTES)
+    return -(-highest // series.UNIT_BYTES)
 
 
 def beside(
@@ -107,7 +89,7 @@ def beside(
         stop_s=stop_s,
         origin={
             "pool_tokens": 0,
-            "tenant_unit_bytes": UNIT_BYTES,
+            "tenant_unit_bytes": series.UNIT_BYTES,
             "pairing": pairing,
             "from_s": start_s,
             "to_s": stop_s,
@@ -135,7 +117,7 @@ def window_s(served: str, every: int, how: How | None = None) -> int:
         DataUnavailable: the trace is not there.
         InvalidTrace: it is no valid trace, or its requests stay longer than any window.
     """
-    sha256(served)  # says what to do where it is not there, or too large
+    names.sha256(served)  # says what to do where it is not there, or too large
     requests = loaders.load_requests(served, how).every(every)
     found = residence.window_s(requests.prompt_tokens, requests.output_tokens)
     if found > series.MOST_WINDOW_S:
@@ -196,12 +178,12 @@ def memory_trace(recording: str, how: How | None = None) -> MemoryTrace:
         DataUnavailable: it is not there.
         InvalidTrace: it is no valid trace.
     """
-    return memory_input.read(path_of(recording), how, Path(recording).name).memory
+    return memory_input.read(names.path_of(recording), how, Path(recording).name).memory
 
 
 def is_of_memory(name: str) -> bool:
     """Whether a file is in rapgym's own columns of memory, readable or not."""
-    return own_input.is_of(path_of(name), trace.MEMORY_COLUMNS)
+    return own_input.is_of(names.path_of(name), trace.MEMORY_COLUMNS)
 
 
 def told_of_requests(served: str, how: How) -> list[str]:
@@ -210,7 +192,7 @@ def told_of_requests(served: str, how: How) -> list[str]:
     Raises:
         DataUnavailable, InvalidTrace: it cannot be read.
     """
-    if not loaders.is_path(served):
+    if not names.is_path(served):
         return []
     return [
         f"{served}: {line}" for line in request_input.read(Path(served), how).report.sentences()
@@ -219,9 +201,9 @@ def told_of_requests(served: str, how: How) -> list[str]:
 
 def told_of_memory(recording: str, how: How) -> list[str]:
     """The same of a file of memory in use."""
-    if is_shipped(recording):
+    if names.is_shipped(recording):
         return []
-    found = memory_input.read(path_of(recording), how, Path(recording).name)
+    found = memory_input.read(names.path_of(recording), how, Path(recording).name)
     return [f"{recording}: {line}" for line in found.report.sentences()]
 
 
@@ -237,8 +219,12 @@ def own(memory: str, served: str, every: int, window: int, how: How | None = Non
     found = memory_trace(memory, how)
     requests = loaders.load_requests(served, how).every(every)
     # No path: the same content gives the same series, wherever it lies.
-    origin = {"memory_sha256": sha256(memory), "requests_sha256": sha256(served), "every": every}
-    pair: Pairing = "clock" if loaders.is_path(served) else "either"
+    origin = {
+        "memory_sha256": names.sha256(memory),
+        "requests_sha256": names.sha256(served),
+        "every": every,
+    }
+    pair: Pairing = "clock" if names.is_path(served) else "either"
     if how is not None and how.pair:
         pair = "start"
     return beside(requests, found, window=window, origin=origin, pair=pair)
@@ -276,50 +262,14 @@ def own_name(served: str, every: int, window: int, others: tuple[object, ...]) -
     Raises:
         DataUnavailable: a trace is not there.
     """
-    text = f"{RULES} {sha256(served)} {every} {window} {others}"
-    return PREFIX + hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = f"{RULES} {names.sha256(served)} {every} {window} {others}"
+    return names.OWN + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def needs_zone(names: Iterable[str]) -> bool:
+def needs_zone(files: Iterable[str]) -> bool:
     """Whether one of some files may hold times without a zone: it is no trace of rapgym's own columns."""
     return any(
-        loaders.is_path(name)
-        and not any(own_input.is_of(path_of(name), wanted) for wanted in OWN_COLUMNS)
-        for name in names
+        names.is_path(name)
+        and not any(own_input.is_of(names.path_of(name), wanted) for wanted in OWN_COLUMNS)
+        for name in files
     )
-
-
-def is_own(workload: str) -> bool:
-    """Whether a workload was made on this machine, by its name."""
-    return workload.startswith(PREFIX)
-
-
-def sha256(name: str) -> str:
-    """Of a trace's content: a file of the user's or of rapgym's, or a raw trace known by name.
-
-    Raises:
-        DataUnavailable: it is not there; the message says what to do.
-        InvalidTrace: it is larger than any trace that is read.
-    """
-    if name.startswith(servegen.PREFIX):
-        drawn_from = [sources.source_of(each).sha256 for each in servegen.SOURCES]
-        return hashlib.sha256(" ".join([name, *drawn_from]).encode()).hexdigest()
-    if name in {source.name for source in sources.SOURCES}:
-        return sources.source_of(name).sha256
-    path = path_of(name)
-    try:
-        path.stat()
-    except (OSError, ValueError) as error:
-        raise DataUnavailable(
-            f"{name} is not there ({error}): put the trace back where it was, or go to the folder "
-            "that its path starts from"
-        ) from error
-    if not path.is_file():
-        raise DataUnavailable(
-            f"{name} is no file: a trace is a file of requests, or of memory in use"
-        )
-    if path.stat().st_size > limits.LOG:
-        raise InvalidTrace(
-            f"{name} is larger than {incoming.size(limits.LOG)}: make it a trace with rapgym record first"
-        )
-    return checked.sha256_once(path)

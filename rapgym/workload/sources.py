@@ -25,6 +25,7 @@ class Source:
     attribution: str
     schema: str
     content_sha256: str | None = None  # of the public file, where that holds the same content
+    kind: str = ""  # "requests": it is a trace of single requests, which scenarios may name
 
     @property
     def url(self) -> str | None:
@@ -45,6 +46,7 @@ _AZURE = {
     "licence": "CC-BY-4.0",
     "attribution": "Azure LLM inference trace 2023; Patel et al., Splitwise, ISCA 2024",
     "schema": "TIMESTAMP (seven fractional digits), ContextTokens, GeneratedTokens",
+    "kind": "requests",
 }
 _SERVEGEN = {
     "repository": "alibaba/ServeGen",
@@ -80,6 +82,7 @@ SOURCES = (
         licence="Apache-2.0",
         attribution="Qin et al., Mooncake, FAST 2025",
         schema="timestamp_ms (3 s grid), input_length, output_length (tokens), hash_ids",
+        kind="requests",
     ),
     Source(
         "servegen-clients",

@@ -17,7 +17,7 @@ from rapgym.rivals import rivals
 from rapgym.scenarios import serving, worlds
 from rapgym.scenarios.serving import ServeScenario
 from rapgym.scenarios.story import Scenario, Tenant, described, restored
-from rapgym.workload import own as own_traces
+from rapgym.workload import names
 from rapgym.worth import axes, served, ways
 from rapgym.worth import point as worth_point
 from rapgym.worth.axes import Axis, Place, Story, Value
@@ -212,7 +212,7 @@ def _workload(story: Story) -> list[str]:
         return [checked.sha256_once(worlds.workload_file(story))]
     tenant = story.base.tenant
     traces = [story.base.trace, *([tenant.trace] if isinstance(tenant, Tenant) else [])]
-    return [own_traces.sha256(trace) for trace in traces]
+    return [names.sha256(trace) for trace in traces]
 
 
 def _sha256(told: dict[str, Any]) -> str:

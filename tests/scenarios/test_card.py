@@ -11,7 +11,6 @@ from rapgym.model.shapes import BF16, FORMATS, Format, model_spec
 from rapgym.scenarios import card, catalogue, tables, worlds
 from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GIB, Scenario, Split
-from rapgym.workload import own as own_traces
 from rapgym.workload import series
 
 
@@ -82,8 +81,8 @@ def test_a_recording_is_in_units_of_its_own() -> None:
     laptop = catalogue.scenario("laptop")
     whole = int(laptop.card_gib * GIB)
     taken = card.limit_bytes(replace(laptop, stand_in=False), np.array([0, 5]))
-    assert taken.tolist() == [whole, whole - 5 * own_traces.UNIT_BYTES]
-    assert own_traces.UNIT_BYTES > 1
+    assert taken.tolist() == [whole, whole - 5 * series.UNIT_BYTES]
+    assert series.UNIT_BYTES > 1
 
 
 def test_limits_and_tokens_by_hand(toy_story: Scenario) -> None:

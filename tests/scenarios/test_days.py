@@ -13,7 +13,7 @@ from rapgym.files import checked
 from rapgym.scenarios import build, worlds
 from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import Scenario
-from rapgym.workload import residence, series, servegen
+from rapgym.workload import names, residence, series, servegen
 from rapgym.workload.series import Series
 
 DAYS = [story for story in shipped() if story.group == "days"]
@@ -118,7 +118,7 @@ def test_the_series_of_days(story: Scenario) -> None:
     assert residence.window_s(prompt, output) == story.window_s
     assert whole.origin["pool_tokens"] == story.pool_tokens >= whole.tenant_tokens.max()
     days = np.bincount(np.arange(len(whole)) * story.window_s // servegen.DAY_S, whole.batch)
-    workload, share = story.trace.removeprefix(servegen.PREFIX), 1 / story.every
+    workload, share = story.trace.removeprefix(names.DRAWN), 1 / story.every
     clients = servegen.statistics(workload).clients
     wanted = np.bincount((clients.t_s // servegen.DAY_S).astype(int), servegen.requests_of(clients))
     np.testing.assert_allclose(days, wanted * share, rtol=0.03)

@@ -19,7 +19,7 @@ from rapgym.files import checked, limits, places
 from rapgym.scenarios import catalogue, file, serving, serving_worlds, worlds
 from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GROUPS, Recorded, Scenario, Tenant
-from rapgym.workload import own as own_traces
+from rapgym.workload import names
 from rapgym.workload.trace import MemoryTrace, RequestTrace, write_memory, write_requests
 
 GIB = 1 << 30
@@ -263,7 +263,7 @@ def test_traffic_of_ones_own_is_paired_by_wall_clock_and_kept() -> None:
 @pytest.mark.usefixtures("raw_data", "shaped")
 def test_another_share_of_a_known_trace_is_built_from_the_raw_trace() -> None:
     story = catalogue.scenario(written(TENANT, every="5"))
-    assert own_traces.is_own(story.workload)
+    assert names.is_own(story.workload)
     whole = worlds.workload(story)
     shared = worlds.workload(catalogue.scenario("chat-beside-code"))
     assert (whole.tenant_tokens == shared.tenant_tokens).all(), "the tenant is the same"

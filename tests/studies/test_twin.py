@@ -14,7 +14,7 @@ from rapgym.rollout import rollout
 from rapgym.scenarios import worlds
 from rapgym.studies.causal import twin
 from rapgym.studies.causal.twin import Chain, Twin
-from rapgym.workload import series, servegen
+from rapgym.workload import names, series
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_seed_fixes_a_twin_and_policies_run_on_it(source: Twin, tmp_path: Path
 def test_a_twin_of_days_that_are_drawn_is_read_from_its_own_file(
     source: Twin, tmp_path: Path
 ) -> None:
-    days = replace(source, story=replace(source.story, trace=f"{servegen.PREFIX}language/m-large"))
+    days = replace(source, story=replace(source.story, trace=f"{names.DRAWN}language/m-large"))
     assert days.story.is_drawn
     story = twin.write(days, twin.draw(days, 40, seed=0), tmp_path)
     assert len(worlds.workload(story)) == 40

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace, RapgymError
-from rapgym.workload import loaders, servegen, sources
+from rapgym.workload import loaders, names, servegen, sources
 from rapgym.workload.trace import RequestTrace, write_requests
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
@@ -172,6 +172,11 @@ def test_load_requests_takes_names_and_paths(tmp_path: Path) -> None:
     assert (loaded.name, loaded.arrival_s.tolist()) == ("mine.csv.gz", [0.5])
     with pytest.raises(DataUnavailable, match="there are azure-conv"):
         loaders.load_requests("azure")
+
+
+@pytest.mark.parametrize("name", names.REQUESTS)
+def test_every_raw_trace_of_requests_is_loaded_by_its_name(raw_data: Path, name: str) -> None:
+    assert len(loaders.load_requests(name)) > 1000
 
 
 @pytest.mark.parametrize(("name", "rows"), [("azure-conv", 19366), ("azure-code", 8819)])

@@ -14,8 +14,8 @@ from rapgym.errors import DataUnavailable, InvalidSpec, InvalidTrace
 from rapgym.files import checked
 from rapgym.scenarios import card, catalogue, changed, worlds
 from rapgym.scenarios.story import GIB, Recorded
+from rapgym.workload import names, series, trace
 from rapgym.workload import own as own_traces
-from rapgym.workload import series, trace
 from rapgym.workload.trace import MemoryTrace, RequestTrace
 
 MIB = 1 << 20
@@ -197,7 +197,7 @@ def test_what_is_not_there_or_no_number_is_refused(own: str) -> None:
     with pytest.raises(DataUnavailable, match="put the trace back"):
         catalogue.scenario(own.replace("=m.", "=absent."))
     Path("folder").mkdir()
-    assert not own_traces.is_shipped(str(Path("m.csv.gz").resolve())), "a path is no name"
+    assert not names.is_shipped(str(Path("m.csv.gz").resolve())), "a path is no name"
     with pytest.raises(DataUnavailable, match="folder is no file"):
         catalogue.scenario(own.replace("m.csv.gz", "folder"))
     for wrong in ("card=big", "card=0", "every=1.5", "every=0"):
@@ -210,7 +210,7 @@ def test_what_is_not_there_or_no_number_is_refused(own: str) -> None:
 def test_our_recording_is_what_the_scenario_says() -> None:
     story = catalogue.scenario("laptop")
     assert isinstance(story.tenant, Recorded)
-    told = trace.read_memory(own_traces.path_of(story.tenant.recording), "ours")
+    told = trace.read_memory(names.path_of(story.tenant.recording), "ours")
     assert told.t_s[-1] >= 600, "ten minutes at least"
     assert np.diff(told.t_s).max() < 5, "no hole"
     assert told.used_bytes.max() < story.card_gib * GIB

@@ -20,7 +20,6 @@ from rapgym.scenarios import build as workloads
 from rapgym.scenarios import worlds
 from rapgym.scenarios.catalogue import shipped
 from rapgym.scenarios.story import GIB, Recorded, Scenario
-from rapgym.workload import own as own_traces
 from rapgym.workload import series
 from rapgym.workload.series import Series
 from rapgym.workload.trace import RequestTrace
@@ -398,8 +397,8 @@ def test_the_committed_series_are_of_their_scenarios(story: Scenario) -> None:
     assert found.window_s == story.window_s
     assert found.origin["pool_tokens"] == story.pool_tokens
     if isinstance(story.tenant, Recorded):
-        assert found.origin["tenant_unit_bytes"] == own_traces.UNIT_BYTES
-        card_units = story.card_gib * GIB / own_traces.UNIT_BYTES
+        assert found.origin["tenant_unit_bytes"] == series.UNIT_BYTES
+        card_units = story.card_gib * GIB / series.UNIT_BYTES
         assert (found.tenant_tokens < card_units).all(), "others never had more than there is"
     else:
         assert (found.tenant_tokens <= story.pool_tokens).all(), "never above the pool"

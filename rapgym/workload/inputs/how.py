@@ -1,6 +1,5 @@
 """What only the user can say of a file: units, time zone, which GPU; and what came of reading it."""
 
-import zoneinfo
 from dataclasses import dataclass, field
 
 from rapgym.errors import InvalidSpec
@@ -62,6 +61,8 @@ class How:
                     "--unit is given twice for the same: state one of time, one of memory"
                 )
         if self.timezone:
+            import zoneinfo
+
             try:
                 zoneinfo.ZoneInfo(self.timezone)
             except (OSError, ValueError, KeyError) as error:

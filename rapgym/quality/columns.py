@@ -172,7 +172,7 @@ class QualityColumns:
     @cached_property
     def increments(self) -> Increments:
         """What each next block would cost, whatever is gone: fitted once, to all rows."""
-        return increments.fit(self.fitted_sets()[0])
+        return increments.of_sets(self.fitted_sets()[0])
 
     @cached_property
     def fitted(self) -> predictor.Predictor:

@@ -1,5 +1,7 @@
 """Importance that changes as blocks go: a quadratic form fitted to measured sets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,21 @@ def test_what_is_seen_is_a_share_of_a_refused_token(toy_story: Scenario) -> None
     assert some.any()
     assert seen[some] == pytest.approx(rises[some] / world.ceiling)
     assert (seen[0] != seen[1])[so_far.all(axis=0) & ~world.floor].any(), "it moves as blocks go"
+
+
+def test_a_kept_fit_is_taken_and_another_table_or_rule_is_fitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sets = rapgym.make_world("chat").quality.fitted_sets()[0]
+    fitted = []
+    monkeypatch.setattr(increments, "fit", lambda sets: fitted.append(sets))
+    kept = increments.of_sets(sets)
+    assert not fitted
+    assert kept.pair.shape == (sets.kept.shape[1],) * 2
+    for part in ("nll", "nll_se"):
+        values = getattr(sets, part).copy()
+        values[3] = np.nextafter(values[3], 1.0)
+        increments.of_sets(replace(sets, **{part: values}))
+    monkeypatch.setattr(increments, "PAIRS", increments.PAIRS * 2)
+    increments.of_sets(sets)
+    assert len(fitted) == 3

@@ -366,9 +366,12 @@ def test_two_hundred_batches_leave_nothing_behind(elastic: ElasticModel) -> None
                 batch.run()
 
     serve(10)  # what torch sets up once
-    before = anonymous_bytes()
-    serve(200)
-    assert anonymous_bytes() - before == pytest.approx(0, abs=slack)
+    grown = []
+    for _ in range(4):  # an allocator grows now and then; what is left behind adds up each time
+        before = anonymous_bytes()
+        serve(50)
+        grown.append(anonymous_bytes() - before)
+    assert min(grown) < slack, grown
 
 
 @pytest.mark.parametrize("family", NETWORKS)

@@ -1,6 +1,6 @@
 """One decision as the audit log keeps it: what the shield was given, and what it made of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray, IntArray
 from rapgym.audit.context import AuditContext
-from rapgym.audit.record import DECIDED, LARGEST_OBSERVATION, Floats, KeptSet, Kind
+from rapgym.audit.record import DECIDED, LARGEST_OBSERVATION, Field, Floats, KeptSet
 from rapgym.errors import InvalidSpec
 from rapgym.world.records import Demand
 from rapgym.world.shield import Decision
@@ -72,27 +72,39 @@ def held(decisions: Decisions, context: AuditContext, time_us: int) -> Held:
     """
     lanes = len(decisions.limit_bytes)
     columns: list[Any] = list(_columns(decisions))
-    for place, field, copied, rule in _COPIES:
+    for place, field, least, most, rule in _LISTED:
         column = columns[place]
         if column is None:
             if not field.optional:
-                raise InvalidSpec(f"{field.name} ({field.meaning}) is missing")
+                raise _missing(field)
             continue
-        columns[place] = told = copied(column, lanes, context.blocks)
-        if rule and lanes and (broken := rule(told)):
+        told = column.tolist() if type(column) is np.ndarray else _listed(column, lanes)
+        columns[place] = told
+        if len(told) != lanes:
+            raise InvalidSpec(f"every column of {lanes} decisions needs {lanes} entries")
+        # One lane has its own way: that is a server's, decision by decision.
+        if least is not None and lanes == 1:
+            broken = "" if least <= told[0] <= most else field.kind.rule(told)
+        else:
+            broken = rule(told) if rule and lanes else ""
+        if broken:
             raise InvalidSpec(f"{field.name} ({field.meaning}) {broken}")
+    for place, field, copied in _PACKED:
+        column = columns[place]
+        if column is not None:
+            columns[place] = copied(column, lanes, context.blocks)
+        elif not field.optional:
+            raise _missing(field)
     return Held(time_us, context, lanes, tuple(columns))
 
 
-def _values(column: Any, lanes: int, _: int) -> list[Any]:
+def _missing(field: Field) -> InvalidSpec:
+    return InvalidSpec(f"{field.name} ({field.meaning}) is missing")
+
+
+def _listed(column: Any, lanes: int) -> list[Any]:
     """A value for each lane; one number stands for all of them."""
-    if type(column) is np.ndarray:
-        found: list[Any] = column.tolist()
-    else:
-        found = [column] * lanes if isinstance(column, int) else list(column)
-    if len(found) != lanes:
-        raise InvalidSpec(f"every column of {lanes} decisions needs {lanes} entries")
-    return found
+    return [column] * lanes if isinstance(column, int) else list(column)
 
 
 def _set_bytes(kept: BoolArray, lanes: int, n: int) -> bytes:
@@ -109,14 +121,19 @@ def _float_bytes(seen: FloatArray, lanes: int, _: int) -> bytes:
     return np.asarray(seen, dtype="<f4").tobytes()
 
 
-def _copied(kind: Kind) -> Callable[[Any, int, int], Any]:
-    if isinstance(kind, KeptSet):
-        return _set_bytes
-    return _float_bytes if isinstance(kind, Floats) else _values
-
-
 # Looked up once: every decision passes here.
-_COPIES = [
-    (place, field, _copied(field.kind), field.kind.rule if field.kind.ruled else None)
+_PACKED = [
+    (place, field, _set_bytes if isinstance(field.kind, KeptSet) else _float_bytes)
     for place, field in enumerate(DECIDED)
+    if isinstance(field.kind, KeptSet | Floats)
+]
+_LISTED = [
+    (
+        place,
+        field,
+        *(field.kind.range or (None, None)),
+        field.kind.rule if field.kind.ruled else None,
+    )
+    for place, field in enumerate(DECIDED)
+    if not isinstance(field.kind, KeptSet | Floats)
 ]

@@ -44,6 +44,11 @@ class Kind(ABC):
         """Whether there is such a rule."""
         return type(self).rule is not Kind.rule
 
+    @property
+    def range(self) -> tuple[int, int] | None:
+        """The least and the most that a value may be, where that is the whole rule."""
+        return None
+
     def read(self, value: Any) -> Any:
         """What a reader makes of a value that holds."""
         return value
@@ -57,12 +62,12 @@ class Whole(Kind):
     def holds(self, value: Any) -> bool:
         return type(value) is int and self.low <= value <= self.high
 
+    @property
+    def range(self) -> tuple[int, int]:
+        return self.low, self.high
+
     def rule(self, column: list[Any]) -> str:
-        if len(column) == 1:
-            holds = self.low <= column[0] <= self.high  # in half the time
-        else:
-            holds = self.low <= min(column) and max(column) <= self.high
-        if holds:
+        if self.low <= min(column) and max(column) <= self.high:
             return ""
         return f"goes from {self.low} to {self.high} {self.unit}".rstrip()
 
@@ -114,6 +119,10 @@ class Rule(Text):
 
     def holds(self, value: Any) -> bool:
         return value in REASONS
+
+    @property
+    def range(self) -> tuple[int, int]:
+        return 0, len(REASONS) - 1
 
     def rule(self, column: list[Any]) -> str:
         told = min(column) >= 0 and max(column) < len(REASONS)

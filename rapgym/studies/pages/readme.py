@@ -191,6 +191,12 @@ def parts(found: Results) -> dict[str, str]:
         "decisions": results_page.section(
             RESULTS.parent, "decisions.json", speed.decisions, "make benchmark"
         ),
+        "measuring": results_page.section(
+            RESULTS.parent,
+            "measuring.json",
+            speed.measuring,
+            "python benchmarks/measure.py --out baselines/results/measuring.json",
+        ),
         "history": serving_page.shares(history.read(history.path_of("smollm2-135m"))),
         **site.parts(),
     }

@@ -52,6 +52,27 @@ def decisions(found: dict[str, Any]) -> str:
     return f"{table(('scenario', 'policy', *heads), rows, left=2)}\n\n{_measured_on(found)}"
 
 
+def measuring(found: dict[str, Any]) -> str:
+    """How many times as fast as a plain loop `rapgym measure` is, by design, and on what share of the machine."""
+    rows = [
+        [
+            f"`{name}`", each["measurements"], f"{each['plain_s']:.2f}", f"{each['ours_s']:.2f}",
+            f"{each['times_as_fast']:.2f}", f"{each['share_of_product']:.0%}",
+        ]
+        for name, each in found["designs"].items()
+    ]  # fmt: skip
+    heads = (
+        "design", "sequences of each domain in a whole table", "plain loop, s a set",
+        "rapgym measure, s a set", "times as fast", "of a matrix product's rate",
+    )  # fmt: skip
+    around = found["surroundings"]
+    return (
+        f"{table(heads, rows, left=1)}\n\nA whole table: **{found['whole_times_as_fast']:.2f} times as fast**.\n\n"
+        f"Measured on {around['device']}, {around['threads']} thread, {found['dtype']}, torch "
+        f"{around['packages']['torch']}, transformers {around['packages']['transformers']}, at `{found['commit'][:7]}`."
+    )
+
+
 def _measured_on(found: dict[str, Any]) -> str:
     commit = (found["commit"] or "")[:7]
     return f"Measured on one core, {found['machine']}, Python {found['python']}, at `{commit}`."

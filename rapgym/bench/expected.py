@@ -2,27 +2,28 @@
 
 What a cell takes is first known from a measurement that is kept (`benchmarks/cells.py`), of one scenario
 and by the row. As a run goes on, its own cells correct that: all of them its pace, those of one method
-what that method takes beside the others.
+what that method takes beside the others. Medians tell both, for some cells pay for what others use: the first
+one of a scenario reads its files. What cells waited for code to be compiled, as where none is kept yet, stands
+apart: methods that are still to come wait as long in the mean as those that have ended.
 """
 
 import heapq
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import accumulate, islice
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from rapgym.files import places
+from rapgym.files import compiling, places
 
 Answer = TypeVar("Answer")
 
-# A kept measurement counts as so many cells of a method beside those that this run has measured.
-TRUST = 1.0
-# Share of a run whose cells tell how quick the machine is now.
-MEMORY = 0.2
+CELL_S = 0.08  # of any cell, however few its rows
+MEMORY = 0.2  # share of a run whose cells tell how quick the machine is now
 LEAST_S = 1e-9
 
 
@@ -41,19 +42,27 @@ def prior_s(method: str, kind: str, rows: int) -> float:
     """
     known = measured_us()
     usual = known["kinds"].get(kind, median(known["kinds"].values()))
-    return 1e-6 * rows * known["methods"].get(method, usual)
+    return CELL_S + 1e-6 * rows * known["methods"].get(method, usual)
+
+
+class Spent(NamedTuple):
+    """Seconds of a call by the clock."""
+
+    seconds: float  # compiling aside
+    compiling_s: float  # for which it waited
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A call that says how many seconds it took, beside what it returned; picklable if the call is."""
+    """A call that says what it spent, beside what it returned; picklable if the call is."""
 
     call: Callable[[], Any]
 
-    def __call__(self) -> tuple[Any, float]:
-        begun_s = time.perf_counter()
+    def __call__(self) -> tuple[Any, Spent]:
+        begun_s, waited_s = time.perf_counter(), compiling.waited_s()
         found = self.call()
-        return found, time.perf_counter() - begun_s
+        spent_s, waited_s = time.perf_counter() - begun_s, compiling.waited_s() - waited_s
+        return found, Spent(max(0.0, spent_s - waited_s), waited_s)
 
 
 class Expected:
@@ -69,30 +78,32 @@ class Expected:
         jobs: how many run side by side; None where that is not known.
         """
         self._cells, self._jobs = cells, jobs
+        self._whole = sum(prior for _, prior in cells)
         self._waiting = dict.fromkeys(range(len(cells)))  # in their order
         self._begun_s = dict[int, float]()  # of those that are under way
-        self._elapsed_s = 0.0
+        self._elapsed_s = self._spent_s = self._compiling_s = 0.0
         self._begin()
-        self._memory = MEMORY * sum(prior for _, prior in cells)
-        # Of cells that ended, by method: kept seconds, and what they were in this run.
-        self._prior, self._took = dict[str, float](), dict[str, float]()
-        # Of the last ones: what they counted, what they took, and how long that was by the clock.
-        self._counted = self._spent = self._clock_s = 0.0
+        # Of cells that ended: kept seconds, and how many times that, as the cell counted, they took.
+        self._times = list[tuple[float, float]]()
+        self._beside = dict[
+            str, list[float]
+        ]()  # of each method that has ended: its cells' times the kept
 
-    def ended(self, cell: int, seconds: float, elapsed_s: float) -> None:
-        """A cell has ended that took so many seconds, so long after the first one began."""
+    def ended(self, cell: int, seconds: float, elapsed_s: float, compiling_s: float = 0.0) -> None:
+        """A cell has ended that took so many seconds, so long after the first one began.
+
+        Args:
+            compiling_s: for which it waited beside them.
+        """
         method, prior = self._cells[cell]
         self._waiting.pop(cell, None)
         self._begun_s.pop(cell, None)
-        stays = max(0.0, 1.0 - prior / self._memory)
-        self._counted = stays * self._counted + self._count(cell)
-        self._spent = stays * self._spent + seconds
-        self._clock_s = stays * self._clock_s + elapsed_s - self._elapsed_s
-        self._elapsed_s = elapsed_s
+        self._elapsed_s, self._spent_s = elapsed_s, self._spent_s + seconds + compiling_s
+        self._compiling_s += compiling_s
         self._begin()
-        self._prior[method] = self._prior.get(method, 0.0) + prior
-        took = seconds * self._counted / max(self._spent, LEAST_S)
-        self._took[method] = self._took.get(method, 0.0) + took
+        took = max(seconds, LEAST_S)
+        self._times.append((prior, took / self._count(cell)))
+        self._beside.setdefault(method, []).append(took / prior / self._pace)
 
     def _begin(self) -> None:
         """Of those that wait, the first begin as soon as there is room."""
@@ -104,24 +115,45 @@ class Expected:
     @property
     def left_s(self) -> float:
         """Seconds by the clock until all have ended; NaN before the first one has."""
-        if not self._counted:
+        if not self._beside:
             return float("nan")
-        pace = self._spent / self._counted
-        jobs = self._jobs or max(1, round(self._spent / max(self._clock_s, LEAST_S)))
+        side_by_side = self._spent_s / max(self._elapsed_s, LEAST_S)
+        jobs = self._jobs or max(1, round(side_by_side))
         free = [
-            max(0.0, pace * self._count(cell) - (self._elapsed_s - begun_s))
-            for cell, begun_s in self._begun_s.items()
+            max(0.0, seconds - (self._elapsed_s - self._begun_s[cell]))
+            for cell, seconds in self._left(self._begun_s)
         ]
         free = sorted([*free, *[0.0] * (jobs - len(free))])
-        for cell in self._waiting:  # each begins where one is free first
-            heapq.heapreplace(free, free[0] + pace * self._count(cell))
+        for _, seconds in self._left([*self._begun_s, *self._waiting])[len(self._begun_s) :]:
+            heapq.heapreplace(free, free[0] + seconds)  # each begins where one is free first
         # One after the other, what is done between cells takes its time too.
-        between = max(1.0, self._clock_s / max(self._spent, LEAST_S)) if jobs == 1 else 1.0
-        return max(free) * between
+        return max(free) * (max(1.0, 1 / side_by_side) if jobs == 1 and side_by_side else 1.0)
+
+    def _left(self, cells: Iterable[int]) -> list[tuple[int, float]]:
+        """What each of these cells will take, from its beginning, seconds."""
+        pace, compiling_s = self._pace, self._compiling_s / len(self._beside)
+        seen, found = {*self._beside}, list[tuple[int, float]]()
+        for cell in cells:
+            method = self._cells[cell][0]
+            waits_s = 0.0 if method in seen else compiling_s
+            seen.add(method)
+            found.append((cell, pace * self._count(cell) + waits_s))
+        return found
+
+    @property
+    def _pace(self) -> float:
+        """Seconds that a second of what cells count takes now: a median of the last ones, by what they weigh."""
+        late, weight = list[tuple[float, float]](), 0.0
+        for times, prior in ((times, prior) for prior, times in reversed(self._times)):
+            late.append((times, prior))
+            weight += prior
+            if weight >= MEMORY * self._whole:
+                break
+        late.sort()
+        below = [*accumulate(prior for _, prior in late)]
+        return late[bisect_left(below, below[-1] / 2)][0]
 
     def _count(self, cell: int) -> float:
         """What a cell counts: by its method's own cells, as far as there are any."""
         method, prior = self._cells[cell]
-        trusted = TRUST * prior
-        took = self._took.get(method, 0.0) + trusted
-        return prior * took / (self._prior.get(method, 0.0) + trusted)
+        return prior * median([1.0, *self._beside.get(method, ())])

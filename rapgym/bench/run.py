@@ -228,9 +228,9 @@ def run(
         at_a_time = parallel.at_a_time(jobs, len(calls)) if ray is None else None
         expected = Expected([(work[i].entrant.name, weights[i]) for i in left], at_a_time)
         begun_s = time.monotonic()
-        for place, (cell, seconds) in parallel.results(calls, jobs, ray=ray, same=code_sha256):
+        for place, (cell, spent) in parallel.results(calls, jobs, ray=ray, same=code_sha256):
             i = left[place]
-            expected.ended(place, seconds, time.monotonic() - begun_s)
+            expected.ended(place, spent.seconds, time.monotonic() - begun_s, spent.compiling_s)
             if isinstance(cell, Failed):
                 failed.setdefault(work[i].entrant.name, cell.fault)
             else:

@@ -12,6 +12,7 @@ from numba import njit, typeof
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu import CPUTargetOptions
 
+from rapgym.files import compiling
 from rapgym.files.checked import locked
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -150,7 +151,7 @@ def _in_turn(function: Any) -> Callable[[Any], Any]:
         if types in function.overloads:
             return compile_it(types)
         # Numba's own lock first: a thread that held the file would wait for one that wants the file.
-        with global_compiler_lock, _held(place / name):
+        with global_compiler_lock, compiling.counted(), _held(place / name):
             return compile_it(types)
 
     return compile_in_turn

@@ -1,6 +1,10 @@
 """What is left of a bench: right on a run that was recorded, and on runs whose cells cost as drawn."""
 
 import json
+import subprocess
+import sys
+import time
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -8,10 +12,13 @@ import numpy as np
 import pytest
 
 from rapgym.bench import entrants
-from rapgym.bench.expected import Expected, measured_us, prior_s
+from rapgym.bench.expected import CELL_S, Expected, Timed, measured_us, prior_s
+from rapgym.files import compiling
 from rapgym.scenarios import catalogue
 
+# A bench whose code was compiled already, and one that had to compile it first: `benchmarks/cells.py --record`.
 RECORDED = Path(__file__).with_name("recorded_bench.json")
+COLD = Path(__file__).with_name("recorded_cold_bench.json")
 EXACT = 1e-6
 
 
@@ -30,27 +37,73 @@ def said(expected: Expected, seconds: list[float], jobs: int = 1) -> list[tuple[
     return found
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+def said_of(path: Path, slower: float = 1.0, *, alike: bool = False) -> list[tuple[float, float]]:
+    """The same of a recorded run, on a machine that is so many times slower."""
+    run = json.loads(path.read_text())
+    cells = [
+        (name, 1.0 if alike else prior_s(name, kind, rows)) for name, kind, rows in run["cells"]
+    ]
+    expected, whole, found = Expected(cells, run["jobs"]), slower * run["ends"][-1][2], []
+    for cell, seconds, elapsed_s, compiling_s in run["ends"]:
+        expected.ended(cell, slower * seconds, slower * elapsed_s, slower * compiling_s)
+        if (left := whole - slower * elapsed_s) > 0.02 * whole:
+            found.append((1 - left / whole, expected.left_s / left))
+    return found
+
+
 @pytest.mark.parametrize("slower", [1.0, 2.5])
+@pytest.mark.parametrize(("path", "astray"), [(RECORDED, 0.01), (COLD, 0.05)])
 def test_the_time_left_of_a_recorded_run_is_right_after_its_first_tenth(
-    jobs: int, slower: float
+    path: Path, astray: float, slower: float
 ) -> None:
-    """Three scenarios, of which none is the one that the kept measurement is of."""
-    run = json.loads(RECORDED.read_text())
-    assert run["scenarios"]
-    assert run["of"] not in run["scenarios"]
-    cells = [(name, prior_s(name, kind, rows)) for name, kind, rows, _ in run["cells"]]
-    seconds = [slower * cell[-1] for cell in run["cells"]]
-    found = [share for over, share in said(Expected(cells, jobs), seconds, jobs) if over > 0.1]
-    assert len(found) > 100
-    assert all(0.7 < share < 1.3 for share in found), [round(x, 2) for x in found]
+    """Within 30 %, but for a few cells while code is being compiled and right after the first tenth."""
+    found = [share for over, share in said_of(path, slower) if over > 0.1]
+    assert len(found) > 300
+    wrong = [round(share, 2) for share in found if not 0.7 < share < 1.3]
+    assert len(wrong) <= astray * len(found), wrong
+    assert all(0.5 < share < 1.6 for share in found), wrong
+
+
+def test_what_compiling_takes_says_nothing_of_cells_that_are_left() -> None:
+    expected = Expected([("a", 1.0)] * 3 + [("b", 1.0)] * 3)
+    expected.ended(0, 1.0, 8.0, compiling_s=7.0)
+    assert expected.left_s == pytest.approx(2 * 1.0 + 7.0 + 3 * 1.0), "b is still to be compiled"
+    expected.ended(1, 1.0, 9.0)
+    expected.ended(2, 1.0, 10.0)
+    expected.ended(3, 1.0, 12.0, compiling_s=1.0)
+    assert expected.left_s == pytest.approx(2.0)
+
+
+def waits(seconds: float) -> str:
+    """Stands for a cell that compiles something, which compiles what it calls."""
+    with compiling.counted(), compiling.counted():
+        time.sleep(seconds)
+    return "found"
+
+
+def test_a_timed_call_tells_compiling_apart_and_counts_it_once() -> None:
+    found, spent = Timed(partial(waits, 0.05))()
+    assert found == "found"
+    assert 0.05 <= spent.compiling_s < 0.1
+    assert 0.0 <= spent.seconds < 0.04
+
+
+def test_a_cell_that_compiles_says_so() -> None:
+    """A function that is compiled, or read where it was kept, when it is first called."""
+    code = """
+import numpy as np
+from rapgym.files import compiling
+from rapgym.world import stride_kernel
+assert compiling.waited_s() == 0.0
+stride_kernel.enter(np.ones(1, np.uint64), np.ones(1), np.zeros(8, np.uint64), np.zeros(8))
+assert compiling.waited_s() > 0.0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_counting_cells_alike_would_not_do() -> None:
-    run = json.loads(RECORDED.read_text())
-    seconds = [cell[-1] for cell in run["cells"]]
-    alike = said(Expected([("all", 1.0)] * len(seconds)), seconds)
-    assert any(not 0.7 < share < 1.3 for over, share in alike if over > 0.1)
+    alike = [share for over, share in said_of(RECORDED, alike=True) if over > 0.1]
+    assert sum(not 0.7 < share < 1.3 for share in alike) > 0.2 * len(alike)
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -61,7 +114,7 @@ def test_a_run_corrects_what_was_measured_elsewhere(jobs: int) -> None:
     cells = [(name, rows * 2.0) for rows in np.linspace(3.0, 1.0, 12) for name in off]
     seconds = [4.0 * off[name] * prior for name, prior in cells]
     found = said(Expected(cells, jobs), seconds, jobs)
-    assert all(0.85 < share < 1.15 for over, share in found if 0.3 < over < 0.9)
+    assert all(0.9 < share < 1.1 for over, share in found if 0.6 < over < 0.9)
 
 
 def test_a_machine_that_becomes_slower_is_found_out() -> None:
@@ -94,5 +147,6 @@ def test_every_method_that_can_be_run_has_a_kept_measurement() -> None:
 def test_a_method_without_one_counts_as_its_kind_does() -> None:
     kinds = measured_us()["kinds"]
     for kind, usual in kinds.items():
-        assert prior_s("mine:Mine", kind, 2_000) == pytest.approx(2e-3 * usual)
-    assert min(kinds.values()) < 1e6 * prior_s("mine:Mine", "another", 1) < max(kinds.values())
+        assert prior_s("mine:Mine", kind, 2_000) == pytest.approx(CELL_S + 2e-3 * usual)
+    other_s = prior_s("mine:Mine", "another", 2_000) - CELL_S
+    assert 2e-3 * min(kinds.values()) < other_s < 2e-3 * max(kinds.values())

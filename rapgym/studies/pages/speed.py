@@ -56,7 +56,7 @@ def measuring(found: dict[str, Any]) -> str:
     """How many times as fast as a plain loop `rapgym measure` is, by design, and on what share of the machine."""
     rows = [
         [
-            f"`{name}`", each["measurements"], f"{each['plain_s']:.2f}", f"{each['ours_s']:.2f}",
+            f"`{name}`", f"{each['measurements']:,}", f"{each['plain_s']:.2f}", f"{each['ours_s']:.2f}",
             f"{each['times_as_fast']:.2f}", f"{each['share_of_product']:.0%}",
         ]
         for name, each in found["designs"].items()

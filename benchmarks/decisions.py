@@ -7,7 +7,8 @@ A decision is the observation, the policy, the guard, the bytes of blocks and th
 three times: by itself, with the watchdog's look-ahead, and with an audit log to whose line the decision is
 added. Guards are warm: compiled code is at hand, as in a server. `numpy` is the lookup by NumPy throughout, the
 reference. One lane on validation rows as they are served; serving is not counted. Learned policies are those
-that were told of fit, seed 0.
+that were told of fit, seed 0. Where Stable-Baselines3 is installed its own `predict` stands beside them, of a
+network as wide as that of `ppo_counts`: the answer of the network alone, no observation, guard or shield.
 
 It is measured in two ways, by turns in each round, so that what else the machine does meets all alike. In a
 loop a policy decides row after row: what it needs is warm. In turns every policy decides a row before any
@@ -15,6 +16,7 @@ decides the next, in an order that turns: each finds its data and its code cold.
 """
 
 import argparse
+import importlib.util
 import json
 import platform
 import tempfile
@@ -24,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from rapgym.arrays import BoolArray
@@ -49,7 +52,12 @@ LOOP, TURNS = "in_a_loop", "microseconds"  # the two ways, as the results name t
 WARMING = 8  # rows of a loop that are not counted
 WATCHED, LOGGED = " (watchdog)", " (audit log)"
 REFERENCE = "numpy"  # the lookup, nothing compiled
-NAMES = (*(name + how for name in PLAIN for how in ("", WATCHED, LOGGED)), REFERENCE)
+PREDICT = "SB3 predict"
+NAMES = (
+    *(name + how for name in PLAIN for how in ("", WATCHED, LOGGED)),
+    REFERENCE,
+    *([PREDICT] if importlib.util.find_spec("stable_baselines3") else []),
+)
 APART = " (isolated)"  # behind the name of a policy: in a process of its own
 BESIDE = tuple(name + apart for name in ("keep-all", "frontier") for apart in ("", APART))
 
@@ -112,6 +120,31 @@ class Deciding:
         log.append(self._context, told)
 
 
+class Predicting(Deciding):
+    """Stable-Baselines3's `predict` on the rows that the lookup serves."""
+
+    def __init__(self, told: Briefing, log: AuditLog) -> None:
+        from stable_baselines3 import PPO
+        from torch import nn
+
+        from rapgym.baselines.ppo_counts import Settings
+
+        super().__init__("frontier", told, log)
+        self.name, width = PREDICT, Settings().width
+        net = {"net_arch": [width, width], "activation_fn": nn.ReLU}
+        env = gymnasium.make("RAP-Counts-v0", scenario=told.scenario)
+        self._predict = PPO("MlpPolicy", env, device="cpu", policy_kwargs=net).predict
+
+    def row(self) -> float:
+        """Microseconds of the answer; the row is served by the lookup."""
+        (seen,) = self._lanes.observe()
+        begun_ns = time.perf_counter_ns()
+        self._predict(seen, deterministic=True)
+        spent_us = (time.perf_counter_ns() - begun_ns) / 1000
+        super().row()
+        return spent_us
+
+
 Spent = dict[str, list[float]]  # microseconds of the decisions of each policy
 
 
@@ -139,7 +172,11 @@ def measured(
     with tempfile.TemporaryDirectory() as folder, AuditLog(Path(folder) / "log.jsonl") as log:
         for _ in range(rounds):
             for way, decide in ((LOOP, in_a_loop), (TURNS, in_turns)):
-                decide([Deciding(policy, told, log) for policy in names], spent[way])
+                policies = [
+                    Predicting(told, log) if policy == PREDICT else Deciding(policy, told, log)
+                    for policy in names
+                ]
+                decide(policies, spent[way])
     return {
         way: {
             policy: {f"p{q}": round(float(np.percentile(values, q)), 1) for q in (50, 90, 99)}

@@ -3,15 +3,20 @@
     python benchmarks/steps.py [--lanes 1 64 1024] [--scenario chat-beside-code] [--rounds 100] [--out FILE]
 
 In every round each environment takes one step, so that what else the machine does meets all alike. Time is
-what the processor spent on this thread: waiting for it does not count, sharing it does, so only ratios mean
-anything on a busy machine. Random legal actions that do not repeat, so sets without a row are met
+what the processor spent on this process: waiting for it does not count, sharing it does, so only ratios mean
+anything on a busy machine. The same environment by envpool and by gymnax stands beside Gymnasium's where they
+are installed (pip install envpool gymnax six), each on one thread, and by the clock: they work in
+threads of their own, and one waits for the other. Random legal actions that do not repeat, so sets without a row are met
 anew; resets, observations and info are part of a step. `reference` is RAP-Counts-v0 served by the reference
 alone. The mean counts what few steps take long (resets), the median does not. Then, for the most lanes: the
 time of a reset of all, and what the lanes add to the memory of a process that has imported what it needs.
 """
 
 import argparse
+import importlib.metadata
+import importlib.util
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -29,6 +34,7 @@ from rapgym.world import pace
 TIMES_ALONE = 10  # rounds of a single environment, whose steps are short, for one of a vector
 NAMES = ("RAP-v0", "RAP-Counts-v0", "RAP-KeptSet-v0")
 PEER, REFERENCE = "CartPole-v1", "reference"
+COMPILED = ("envpool", "gymnax")  # peers that compile, by the module that each needs
 
 
 class Runner:
@@ -55,11 +61,11 @@ class Runner:
 
     def step(self) -> None:
         action = self.action()
-        begun = time.thread_time()
+        begun = time.process_time()
         _, _, terminated, truncated, self.info = self.env.step(action)
         if self.lanes == 1 and (terminated or truncated):
             _, self.info = self.env.reset()
-        self.seconds.append(time.thread_time() - begun)
+        self.seconds.append(time.process_time() - begun)
 
     def warm(self) -> None:
         """Step until the compiled twin is loaded and lanes have been reset by it."""
@@ -69,9 +75,66 @@ class Runner:
         self.seconds.clear()
 
 
+class Envpool(Runner):
+    """The peer in C++, one thread; of one lane a batch of one."""
+
+    def __init__(self, lanes: int) -> None:
+        import envpool
+
+        self.name, self.lanes, self.seconds = f"{PEER} of envpool", lanes, list[float]()
+        self.env = envpool.make_gymnasium(PEER, num_envs=lanes, num_threads=1)
+        self.rng = np.random.default_rng(0)
+        self.env.reset()
+
+    def step(self) -> None:
+        action = self.rng.integers(2, size=self.lanes)
+        begun = time.perf_counter()
+        self.env.step(action)
+        self.seconds.append(time.perf_counter() - begun)
+
+
+class Gymnax(Runner):
+    """The peer compiled by JAX, lanes mapped over, what is observed on the host."""
+
+    def __init__(self, lanes: int) -> None:
+        # Read when JAX is first imported.
+        os.environ["XLA_FLAGS"] = (
+            "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        )
+        import gymnax
+        import jax
+
+        self.name, self.lanes, self.seconds = f"{PEER} of gymnax", lanes, list[float]()
+        self.rng = np.random.default_rng(0)
+        env, params = gymnax.make(PEER)
+
+        def step(key: Any, state: Any, action: Any) -> Any:
+            key, own = jax.random.split(key)
+            keys = jax.random.split(own, lanes)
+            return key, *jax.vmap(env.step, (0, 0, 0, None))(keys, state, action, params)
+
+        self._step, self._key = jax.jit(step), jax.random.key(0)
+        keys = jax.random.split(self._key, lanes)
+        _, self._state = jax.jit(jax.vmap(env.reset, (0, None)))(keys, params)
+
+    def step(self) -> None:
+        action = self.rng.integers(2, size=self.lanes)
+        begun = time.perf_counter()
+        self._key, seen, self._state, *said = self._step(self._key, self._state, action)
+        for each in (seen, *said[:-1]):
+            np.asarray(each)
+        self.seconds.append(time.perf_counter() - begun)
+
+
+def peers(lanes: int) -> list[Runner]:
+    """Those that are installed."""
+    made = {"envpool": Envpool, "gymnax": Gymnax}
+    return [made[name](lanes) for name in COMPILED if importlib.util.find_spec(name)]
+
+
 def measured(lanes: int, scenario: str, rounds: int) -> dict[str, dict[str, float]]:
     """Microseconds of a step, and its rate over that of the peer, by name."""
-    runners = [Runner(name, lanes, scenario) for name in (*NAMES, PEER)]
+    runners = [*(Runner(name, lanes, scenario) for name in (*NAMES, PEER)), *peers(lanes)]
     for runner in runners:
         runner.warm()
     usual, pace.REFERENCE_ROWS = pace.REFERENCE_ROWS, 1 << 62
@@ -101,9 +164,9 @@ def reset_us(name: str, lanes: int, scenario: str) -> float:
     runner, spent = Runner(name, lanes, scenario), []
     runner.warm()
     for _ in range(9):
-        begun = time.thread_time()
+        begun = time.process_time()
         runner.env.reset()
-        spent.append((time.thread_time() - begun) * 1e6)
+        spent.append((time.process_time() - begun) * 1e6)
     return round(float(np.median(spent)), 1)
 
 
@@ -147,7 +210,7 @@ def main() -> None:
         )
         for name, values in part.items():
             print(
-                f"{lanes:5} lanes  {name:<15} {values['mean_us']:9,.0f} us mean "
+                f"{lanes:5} lanes  {name:<23} {values['mean_us']:9,.0f} us mean "
                 f"{values['median_us']:9,.0f} median   {values['of_peer_mean']:7.3f} of {PEER}'s rate"
             )
     most, of_all = max(asked.lanes), {}
@@ -157,7 +220,7 @@ def main() -> None:
             "added_mib": added_mib(name, most, asked.scenario),
         }
         print(
-            f"{most:5} lanes  {name:<15} {of_all[name]['reset_us']:9,.0f} us a reset of all, "
+            f"{most:5} lanes  {name:<23} {of_all[name]['reset_us']:9,.0f} us a reset of all, "
             f"{of_all[name]['added_mib']:6.0f} MiB added"
         )
     if asked.out:
@@ -165,6 +228,8 @@ def main() -> None:
                    "rounds": asked.rounds, "lanes": found, "of_all": of_all, "rapgym": rapgym.__version__,
                    "python": platform.python_version(), "numpy": np.__version__,
                    "gymnasium": gymnasium.__version__,
+                   "peers": {name: importlib.metadata.version(name) for name in COMPILED
+                             if importlib.util.find_spec(name)},
                    "machine": f"{platform.machine()} {platform.system()}",
                    "commit": provenance.commit()}  # fmt: skip
         with writing.written_aside(asked.out) as file:

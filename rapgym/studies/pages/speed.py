@@ -75,4 +75,5 @@ def measuring(found: dict[str, Any]) -> str:
 
 def _measured_on(found: dict[str, Any]) -> str:
     commit = (found["commit"] or "")[:7]
-    return f"Measured on one core, {found['machine']}, Python {found['python']}, at `{commit}`."
+    beside = "".join(f", {name} {version}" for name, version in found.get("peers", {}).items())
+    return f"Measured on one core, {found['machine']}, Python {found['python']}{beside}, at `{commit}`."

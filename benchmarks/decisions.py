@@ -113,7 +113,7 @@ class Deciding:
     def _add(self, log: AuditLog, decided: Decided, strict: BoolArray, made: Decision) -> None:
         """What the audit log is given of a decision."""
         lanes, state = self._lanes, self._lanes.state
-        asked, limit = lanes.asked, lanes.world.rows.limit_bytes[state.limit_row, 0]
+        asked, limit = lanes.asked, lanes.world.rows.limit_bytes.take(state.limit_row, 0)[:, 0]
         budget = self._context.budget_bytes(limit, asked.prompt_tokens)
         told = Decisions(asked, limit, budget, decided.proposal, decided.source, strict, made,
                          observation=decided.observation, loaded=state.loaded)  # fmt: skip

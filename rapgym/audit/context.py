@@ -160,8 +160,7 @@ class AuditContext:
 
     def budget_bytes(self, limit_bytes: IntArray, prompt_tokens: IntArray) -> IntArray:
         """What blocks may take under a limit: [...], [...] -> [...]."""
-        taken = self.footprint.overhead_bytes(prompt_tokens) + self.footprint.margin_bytes
-        return np.asarray(limit_bytes) - taken
+        return self.footprint.budget_bytes(limit_bytes, prompt_tokens)
 
     def as_json(self) -> dict[str, Any]:
         """What `of_json` reads."""

@@ -297,10 +297,10 @@ class AuditLog(Closing):
 
 def _held(context: AuditContext | ServeContext, decisions: Decisions | ServeSeconds) -> Held:
     """A checked copy of decisions of the context's world; raises as `append`."""
-    if isinstance(context, ServeContext) and isinstance(decisions, ServeSeconds):
-        return serving_lines.held(decisions, context)
     if isinstance(context, AuditContext) and isinstance(decisions, Decisions):
         return audit_decisions.held(decisions, context, 0)
+    if isinstance(context, ServeContext) and isinstance(decisions, ServeSeconds):
+        return serving_lines.held(decisions, context)
     raise InvalidSpec("decisions and their context are of one world")
 
 

@@ -83,11 +83,10 @@ class Expected:
         self._begun_s = dict[int, float]()  # of those that are under way
         self._elapsed_s = self._spent_s = self._compiling_s = 0.0
         self._begin()
-        # Of cells that ended: kept seconds, and how many times that, as the cell counted, they took.
+        # Of cells that ended: what they took over what they counted, and kept seconds, which are its weight.
         self._times = list[tuple[float, float]]()
-        self._beside = dict[
-            str, list[float]
-        ]()  # of each method that has ended: its cells' times the kept
+        # Of each method that has ended: what its cells took over kept seconds, the pace aside.
+        self._beside = dict[str, list[float]]()
 
     def ended(self, cell: int, seconds: float, elapsed_s: float, compiling_s: float = 0.0) -> None:
         """A cell has ended that took so many seconds, so long after the first one began.
@@ -102,7 +101,7 @@ class Expected:
         self._compiling_s += compiling_s
         self._begin()
         took = max(seconds, LEAST_S)
-        self._times.append((prior, took / self._count(cell)))
+        self._times.append((took / self._count(cell), prior))
         self._beside.setdefault(method, []).append(took / prior / self._pace)
 
     def _begin(self) -> None:
@@ -119,32 +118,30 @@ class Expected:
             return float("nan")
         side_by_side = self._spent_s / max(self._elapsed_s, LEAST_S)
         jobs = self._jobs or max(1, round(side_by_side))
-        free = [
-            max(0.0, seconds - (self._elapsed_s - self._begun_s[cell]))
-            for cell, seconds in self._left(self._begun_s)
-        ]
+        left = self._left([*self._begun_s, *self._waiting])
+        gone = [self._elapsed_s - begun_s for begun_s in self._begun_s.values()]
+        free = [max(0.0, seconds - ago_s) for seconds, ago_s in zip(left, gone, strict=False)]
         free = sorted([*free, *[0.0] * (jobs - len(free))])
-        for _, seconds in self._left([*self._begun_s, *self._waiting])[len(self._begun_s) :]:
-            heapq.heapreplace(free, free[0] + seconds)  # each begins where one is free first
+        for seconds in left[len(gone) :]:  # each begins where one is free first
+            heapq.heapreplace(free, free[0] + seconds)
         # One after the other, what is done between cells takes its time too.
         return max(free) * (max(1.0, 1 / side_by_side) if jobs == 1 and side_by_side else 1.0)
 
-    def _left(self, cells: Iterable[int]) -> list[tuple[int, float]]:
+    def _left(self, cells: Iterable[int]) -> list[float]:
         """What each of these cells will take, from its beginning, seconds."""
         pace, compiling_s = self._pace, self._compiling_s / len(self._beside)
-        seen, found = {*self._beside}, list[tuple[int, float]]()
+        seen, found = {*self._beside}, list[float]()
         for cell in cells:
             method = self._cells[cell][0]
-            waits_s = 0.0 if method in seen else compiling_s
+            found.append(pace * self._count(cell) + (0.0 if method in seen else compiling_s))
             seen.add(method)
-            found.append((cell, pace * self._count(cell) + waits_s))
         return found
 
     @property
     def _pace(self) -> float:
-        """Seconds that a second of what cells count takes now: a median of the last ones, by what they weigh."""
+        """Seconds that a second of what cells count takes now: the weighted median of the last ones."""
         late, weight = list[tuple[float, float]](), 0.0
-        for times, prior in ((times, prior) for prior, times in reversed(self._times)):
+        for times, prior in reversed(self._times):
             late.append((times, prior))
             weight += prior
             if weight >= MEMORY * self._whole:

@@ -133,8 +133,15 @@ class Footprint:
 
     def overhead_bytes(self, prompt_tokens: IntArray) -> IntArray:
         """Bytes that no kept set avoids for this demand: int64 [...] -> [...]."""
-        activations = np.ceil(self.activation_bytes_per_token * np.asarray(prompt_tokens))
-        return self.fixed_bytes + activations.astype(np.int64)
+        return self._activation_bytes(prompt_tokens) + self.fixed_bytes
+
+    def budget_bytes(self, limit_bytes: IntArray, prompt_tokens: IntArray) -> IntArray:
+        """What blocks may take under a limit for this demand: int64 [...], [...] -> [...]."""
+        always = self.fixed_bytes + self.margin_bytes
+        return limit_bytes - (self._activation_bytes(prompt_tokens) + always)
+
+    def _activation_bytes(self, prompt_tokens: IntArray) -> IntArray:
+        return np.ceil(prompt_tokens * self.activation_bytes_per_token).astype(np.int64)
 
     def used_bytes(self, kept: BoolArray, tokens: IntArray, prompt_tokens: IntArray) -> IntArray:
         """Bytes of a kept set serving a demand, without the margin: bool [..., N] -> [...]."""

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from rapgym.arrays import BoolArray, FloatArray
+from rapgym.errors import InvalidTable
 from rapgym.files import places
 from rapgym.quality.predictor import LEAST_SINGLE, Sets, basis_of
 
@@ -37,14 +38,24 @@ class Increments:
 
 
 def of_sets(sets: Sets) -> Increments:
-    """The form of some measured sets: the stored one, or a fit."""
+    """The form of some measured sets: the stored one, or a fit.
+
+    Raises:
+        InvalidTable: the file of what is stored is damaged or gone.
+    """
     found = _stored().get(digest(sets))
     return fit(sets) if found is None else found
 
 
 @cache
 def _stored() -> dict[bytes, Increments]:
-    return {bytes(row["sets"]): Increments(row["block"], row["pair"]) for row in np.load(STORED)}
+    try:
+        rows = np.load(STORED)
+        return {bytes(row["sets"]): Increments(row["block"], row["pair"]) for row in rows}
+    except (OSError, EOFError, ValueError, LookupError) as error:
+        raise InvalidTable(
+            f"{STORED} came with rapgym and cannot be read ({error}): install rapgym anew"
+        ) from error
 
 
 def record(sets: Sets) -> np.ndarray:

@@ -1,12 +1,14 @@
 """Importance that changes as blocks go: a quadratic form fitted to measured sets."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import rapgym
 from rapgym.arrays import BoolArray
+from rapgym.errors import InvalidTable
 from rapgym.quality import increments
 from rapgym.quality.predictor import Sets
 from rapgym.scenarios import lanes
@@ -102,3 +104,18 @@ def test_a_kept_fit_is_taken_and_another_table_or_rule_is_fitted(
     monkeypatch.setattr(increments, "PAIRS", increments.PAIRS * 2)
     increments.of_sets(sets)
     assert len(fitted) == 3
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"no array", b"\x93NUMPY\x01\x00v\x00{'descr': '<f8'}"]
+)
+def test_a_damaged_file_of_fits_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    path = tmp_path / "increments.npy"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(increments, "STORED", path)
+    monkeypatch.setattr(increments, "_stored", increments._stored.__wrapped__)
+    with pytest.raises(InvalidTable, match="install rapgym anew"):
+        increments.of_sets(world_of_pairs()[0])

@@ -16,6 +16,7 @@ decides the next, in an order that turns: each finds its data and its code cold.
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import platform
@@ -206,6 +207,8 @@ def main() -> None:
     if out:
         content: dict[str, Any] = {"command": "python benchmarks/decisions.py", **found,
                    "python": platform.python_version(), "numpy": np.__version__,
+                   "peers": {name: importlib.metadata.version(name) for name in ("stable_baselines3", "torch")
+                             if importlib.util.find_spec(name)},
                    "machine": f"{platform.machine()} {platform.system()}",
                    "commit": provenance.commit()}  # fmt: skip
         with writing.written_aside(out) as file:

@@ -4,9 +4,10 @@
 
 On SmolLM2-135M and a sequence of calibration text of each domain, one thread. The plain loop calls the
 network for each kept set, dropped blocks adding nothing, and takes losses, divergence and agreement from
-whole logits; it runs sequences one by one or together, whichever is faster here. From each design of a table some sets are drawn; each is measured both ways in turn, ours right
-after its neighbour in the whole design's order, so that it shares what it would share there. The whole is
-the mean over all measurements of a table, each design by its number.
+whole logits; it runs sequences one by one or together, whichever is faster here. From each design of a
+table some sets are drawn; each is measured both ways in turn, ours right after its neighbour in the whole
+design's order, so that it shares what it would share there. The whole is the mean over all measurements of a
+table, each design by its number.
 """
 
 import argparse
@@ -154,8 +155,8 @@ def designs_of(table: QualityTable) -> dict[str, Design]:
 
 
 def drawn(count: int, among: int) -> list[int]:
-    """Places spread over an order, each with a neighbour before it that is not among them."""
-    return sorted({max(1, int(place)) for place in np.linspace(1, among - 1, count)})
+    """Places spread over an order of at least twice as many, each with a neighbour before it not among them."""
+    return sorted({int(place) for place in np.linspace(1, among - 1, count)})
 
 
 def compared(

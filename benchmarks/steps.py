@@ -3,10 +3,10 @@
     python benchmarks/steps.py [--lanes 1 64 1024] [--scenario chat-beside-code] [--rounds 100] [--out FILE]
 
 In every round each environment takes one step, so that what else the machine does meets all alike. Time is
-what the processor spent on this process: waiting for it does not count, sharing it does, so only ratios mean
+what the processor spent on this thread: waiting for it does not count, sharing it does, so only ratios mean
 anything on a busy machine. The same environment by envpool and by gymnax stands beside Gymnasium's where they
-are installed (pip install envpool gymnax six), each on one thread, and by the clock: they work in
-threads of their own, and one waits for the other. Random legal actions that do not repeat, so sets without a row are met
+are installed (pip install envpool gymnax six), each on one thread, and by the clock, for they work in threads
+of their own. Random legal actions that do not repeat, so sets without a row are met
 anew; resets, observations and info are part of a step. `reference` is RAP-Counts-v0 served by the reference
 alone. The mean counts what few steps take long (resets), the median does not. Then, for the most lanes: the
 time of a reset of all, and what the lanes add to the memory of a process that has imported what it needs.
@@ -61,11 +61,11 @@ class Runner:
 
     def step(self) -> None:
         action = self.action()
-        begun = time.process_time()
+        begun = time.thread_time()
         _, _, terminated, truncated, self.info = self.env.step(action)
         if self.lanes == 1 and (terminated or truncated):
             _, self.info = self.env.reset()
-        self.seconds.append(time.process_time() - begun)
+        self.seconds.append(time.thread_time() - begun)
 
     def warm(self) -> None:
         """Step until the compiled twin is loaded and lanes have been reset by it."""
@@ -98,9 +98,8 @@ class Gymnax(Runner):
 
     def __init__(self, lanes: int) -> None:
         # Read when JAX is first imported.
-        os.environ["XLA_FLAGS"] = (
-            "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        )
+        one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one}"
         import gymnax
         import jax
 
@@ -164,9 +163,9 @@ def reset_us(name: str, lanes: int, scenario: str) -> float:
     runner, spent = Runner(name, lanes, scenario), []
     runner.warm()
     for _ in range(9):
-        begun = time.process_time()
+        begun = time.thread_time()
         runner.env.reset()
-        spent.append((time.process_time() - begun) * 1e6)
+        spent.append((time.thread_time() - begun) * 1e6)
     return round(float(np.median(spent)), 1)
 
 

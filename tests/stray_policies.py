@@ -34,6 +34,17 @@ class Dense:
         return np.ones((lanes, self._blocks), dtype=bool)
 
 
+class AsksForImportance(Dense):
+    """Reads what its briefing says of the next block to go, as it may."""
+
+    def reset(self, batch: int, briefing: Briefing) -> None:
+        super().reset(batch, briefing)
+        self._rises = briefing.quality.increments.of(np.zeros(self._blocks, dtype=bool))
+
+    def stray(self, lanes: int) -> Any:
+        return np.tile(self._rises < np.median(self._rises), (lanes, 1))
+
+
 class Exits(Dense):
     def stray(self, lanes: int) -> Any:
         os._exit(0)

@@ -84,7 +84,7 @@ def held(decisions: Decisions, context: AuditContext, time_us: int) -> Held:
             raise InvalidSpec(f"every column of {lanes} decisions needs {lanes} entries")
         # One lane has its own way: that is a server's, decision by decision.
         if least is not None and lanes == 1:
-            broken = "" if least <= told[0] <= most else field.kind.rule(told)
+            broken = "" if least <= told[0] <= most else field.kind.outside
         else:
             broken = rule(told) if rule and lanes else ""
         if broken:
@@ -131,7 +131,7 @@ _LISTED = [
     (
         place,
         field,
-        *(field.kind.range or (None, None)),
+        *(field.kind.bounds or (None, None)),
         field.kind.rule if field.kind.ruled else None,
     )
     for place, field in enumerate(DECIDED)

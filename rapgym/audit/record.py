@@ -35,19 +35,27 @@ class Kind(ABC):
     def holds(self, value: Any) -> bool:
         """Whether a line may say this."""
 
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """The least and the most that a value may be, where that is the whole rule."""
+        return None
+
+    @property
+    def outside(self) -> str:
+        """What is said of a value that is not within them."""
+        return ""
+
     def rule(self, column: list[Any]) -> str:
         """The rule that a column of decisions breaks, or nothing; the column is not empty."""
-        return ""
+        bounds = self.bounds
+        if bounds is None or (bounds[0] <= min(column) and max(column) <= bounds[1]):
+            return ""
+        return self.outside
 
     @property
     def ruled(self) -> bool:
         """Whether there is such a rule."""
-        return type(self).rule is not Kind.rule
-
-    @property
-    def range(self) -> tuple[int, int] | None:
-        """The least and the most that a value may be, where that is the whole rule."""
-        return None
+        return self.bounds is not None or type(self).rule is not Kind.rule
 
     def read(self, value: Any) -> Any:
         """What a reader makes of a value that holds."""
@@ -63,12 +71,11 @@ class Whole(Kind):
         return type(value) is int and self.low <= value <= self.high
 
     @property
-    def range(self) -> tuple[int, int]:
+    def bounds(self) -> tuple[int, int]:
         return self.low, self.high
 
-    def rule(self, column: list[Any]) -> str:
-        if self.low <= min(column) and max(column) <= self.high:
-            return ""
+    @property
+    def outside(self) -> str:
         return f"goes from {self.low} to {self.high} {self.unit}".rstrip()
 
 
@@ -121,12 +128,12 @@ class Rule(Text):
         return value in REASONS
 
     @property
-    def range(self) -> tuple[int, int]:
+    def bounds(self) -> tuple[int, int]:
         return 0, len(REASONS) - 1
 
-    def rule(self, column: list[Any]) -> str:
-        told = min(column) >= 0 and max(column) < len(REASONS)
-        return "" if told else "is a number of shield.Reason"
+    @property
+    def outside(self) -> str:
+        return "is a number of shield.Reason"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,9 @@
 """What is left of a bench in seconds: cells cost unlike, so they count by what they are known to take.
 
-What a cell takes is first known from a measurement that is kept (`benchmarks/cells.py`), of one scenario
-and by the row. As a run goes on, its own cells correct that: all of them its pace, those of one method
+What a cell takes is first known from a measurement that is kept (`benchmarks/cells.py`), of two scenarios. As a run goes on, its own cells correct that: all of them its pace, those of one method
 what that method takes beside the others. Medians tell both, for some cells pay for what others use: the first
 one of a scenario reads its files. What cells waited for code to be compiled, as where none is kept yet, stands
-apart: methods that are still to come wait as long in the mean as those that have ended.
+apart: methods that are still to come wait as long as those that have ended, at the median.
 """
 
 import heapq
@@ -22,27 +21,30 @@ from rapgym.files import compiling, places
 
 Answer = TypeVar("Answer")
 
-CELL_S = 0.08  # of any cell, however few its rows
 MEMORY = 0.2  # share of a run whose cells tell how quick the machine is now
-LEAST_S = 1e-9
+LEAST_S = 1e-9  # so that nothing is divided by 0
 
 
 @lru_cache
-def measured_us() -> Mapping[str, Mapping[str, float]]:
-    """CPU microseconds a row, of each method by name and of each kind of them by its median."""
+def measured_us() -> Mapping[str, Mapping[str, tuple[float, float]]]:
+    """Microseconds of a cell and of each of its rows, of each method by name and of each kind by medians."""
     found = json.loads(places.CELL_TIMES.read_text())
-    return {"methods": found["us_a_row"], "kinds": found["kinds_us_a_row"]}
+    return {
+        "methods": found["us_a_cell_and_a_row"],
+        "kinds": found["kinds_us_a_cell_and_a_row"],
+    }
 
 
 def prior_s(method: str, kind: str, rows: int) -> float:
-    """Seconds that a cell takes by the kept measurement.
+    """Seconds that a cell takes by the kept measurement, above 0.
 
     Args:
         rows: of its scenario, in all pairings together.
     """
     known = measured_us()
-    usual = known["kinds"].get(kind, median(known["kinds"].values()))
-    return CELL_S + 1e-6 * rows * known["methods"].get(method, usual)
+    usual = known["kinds"].get(kind, known["kinds"]["reactive"])
+    cell_us, row_us = known["methods"].get(method, usual)
+    return max(LEAST_S, 1e-6 * (cell_us + rows * row_us))
 
 
 class Spent(NamedTuple):
@@ -81,12 +83,13 @@ class Expected:
         self._whole = sum(prior for _, prior in cells)
         self._waiting = dict.fromkeys(range(len(cells)))  # in their order
         self._begun_s = dict[int, float]()  # of those that are under way
-        self._elapsed_s = self._spent_s = self._compiling_s = 0.0
+        self._elapsed_s = self._spent_s = 0.0
         self._begin()
         # Of cells that ended: what they took over what they counted, and kept seconds, which are its weight.
         self._times = list[tuple[float, float]]()
         # Of each method that has ended: what its cells took over kept seconds, the pace aside.
         self._beside = dict[str, list[float]]()
+        self._compiling_s = dict[str, float]()  # for which they waited, likewise
 
     def ended(self, cell: int, seconds: float, elapsed_s: float, compiling_s: float = 0.0) -> None:
         """A cell has ended that took so many seconds, so long after the first one began.
@@ -98,8 +101,8 @@ class Expected:
         self._waiting.pop(cell, None)
         self._begun_s.pop(cell, None)
         self._elapsed_s, self._spent_s = elapsed_s, self._spent_s + seconds + compiling_s
-        self._compiling_s += compiling_s
         self._begin()
+        self._compiling_s[method] = self._compiling_s.get(method, 0.0) + compiling_s
         took = max(seconds, LEAST_S)
         self._times.append((took / self._count(cell), prior))
         self._beside.setdefault(method, []).append(took / prior / self._pace)
@@ -129,7 +132,7 @@ class Expected:
 
     def _left(self, cells: Iterable[int]) -> list[float]:
         """What each of these cells will take, from its beginning, seconds."""
-        pace, compiling_s = self._pace, self._compiling_s / len(self._beside)
+        pace, compiling_s = self._pace, median(self._compiling_s.values())
         seen, found = {*self._beside}, list[float]()
         for cell in cells:
             method = self._cells[cell][0]

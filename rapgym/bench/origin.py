@@ -41,10 +41,15 @@ def files_sha256(story: Scenario) -> dict[str, str]:
 
 @cache
 def code_sha256() -> str:
-    """Of every Python file, tuned setting and trained policy of the package: cells of other code are
-    rerun.
+    """Of every Python file, tuned setting, kept fit and trained policy of the package: cells of other code
+    are rerun.
     """
-    every = {*provenance.code_files(), places.TUNED, *places.TRAINED.rglob("*.npz")}
+    every = {
+        *provenance.code_files(),
+        places.TUNED,
+        places.INCREMENTS,
+        *places.TRAINED.rglob("*.npz"),
+    }
     return provenance.files_sha256(path for path in every if path.is_file())
 
 

@@ -102,6 +102,11 @@ def tasks(
     ]
 
 
+def longest_first(work: Sequence[Task]) -> list[int]:
+    """The order in which cells begin: so no process is left alone with a long one at the end."""
+    return sorted(range(len(work)), key=lambda i: -work[i].rows)
+
+
 def runnable(
     stories: Sequence[Scenario], asked: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
@@ -221,9 +226,7 @@ def run(
                 f"goes on with {len(done)} cells that a stopped run left in {parts}",
                 file=sys.stderr,
             )
-        left = [i for i in range(len(work)) if i not in done]
-        # The longest first, so that no process is left alone with one at the end.
-        left.sort(key=lambda i: -work[i].rows)
+        left = [i for i in longest_first(work) if i not in done]
         calls = [Timed(work[i].tried) for i in left]
         at_a_time = parallel.at_a_time(jobs, len(calls)) if ray is None else None
         expected = Expected([(work[i].entrant.name, weights[i]) for i in left], at_a_time)

@@ -136,10 +136,22 @@ def _kept(function: Function, options: dict[str, Any]) -> Function:
         found = njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to keep it
         found = njit(**options)(function)
+        found.compile = _counted(found)
     else:
         found.compile = _in_turn(found)
     compiled_function: Function = found
     return compiled_function
+
+
+def _counted(function: Any) -> Callable[[Any], Any]:
+    """How a function is compiled by each process anew."""
+    compile_it = function.compile
+
+    def compile_counted(types: Any) -> Any:
+        with global_compiler_lock, compiling.counted():
+            return compile_it(types)
+
+    return compile_counted
 
 
 def _in_turn(function: Any) -> Callable[[Any], Any]:

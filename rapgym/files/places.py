@@ -31,6 +31,7 @@ TRAINED = PACKAGE / "trained"
 # What reports are laid out with.
 TEMPLATES = PACKAGE / "report" / "templates"
 TUNED = PACKAGE / "policies" / "tuned.json"
+INCREMENTS = PACKAGE / "quality" / "increments.npy"
 # What cells of a bench were measured to take.
 CELL_TIMES = PACKAGE / "bench" / "cell_times.json"
 

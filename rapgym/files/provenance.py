@@ -34,7 +34,7 @@ def package_sha256() -> str:
         (places.PROFILES, "*.json"),
     )
     data = (path for folder, kind in kinds for path in folder.glob(kind))
-    return files_sha256([*code_files(), *data])
+    return files_sha256([*code_files(), places.INCREMENTS, *data])
 
 
 def code_files() -> set[Path]:

@@ -54,13 +54,13 @@ class Shadows:
             return Costs(share[:lanes], share[lanes:])
         asked = world.demand(state)
         costs = world.footprint.block_bytes(asked.tokens)
-        taken = world.footprint.overhead_bytes(asked.prompt_tokens) + world.footprint.margin_bytes
         limit = world.rows.limit_bytes[state.limit_row, 0]
+        budget = world.footprint.budget_bytes(limit, asked.prompt_tokens)
         source = np.zeros(2 * state.lanes, dtype=np.int64)
         decision = shield.decide(
             np.concatenate([proposal, instead]),
             np.concatenate([costs, costs]),
-            np.tile(limit - taken, 2),
+            np.tile(budget, 2),
             world.quality.order,
             source,
             np.concatenate([strict, np.zeros_like(strict)]),

@@ -141,7 +141,7 @@ class Footprint:
         return limit_bytes - (self._activation_bytes(prompt_tokens) + always)
 
     def _activation_bytes(self, prompt_tokens: IntArray) -> IntArray:
-        return np.ceil(prompt_tokens * self.activation_bytes_per_token).astype(np.int64)
+        return np.ceil(np.asarray(prompt_tokens) * self.activation_bytes_per_token).astype(np.int64)
 
     def used_bytes(self, kept: BoolArray, tokens: IntArray, prompt_tokens: IntArray) -> IntArray:
         """Bytes of a kept set serving a demand, without the margin: bool [..., N] -> [...]."""

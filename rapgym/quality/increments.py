@@ -19,9 +19,10 @@ from rapgym.quality.predictor import LEAST_SINGLE, Sets, basis_of
 # Of 0.003 to 10 this predicts left-out calibration rows of the shipped tables best, and it is flat there.
 PAIRS = 0.03  # weight of the pairs, the blocks' being one
 NUGGET = 0.05  # nats, of a row: what no pair explains
-# Fits to the tables that came with rapgym, by the digest of what they are fitted to: what is observed is then
-# the same on every machine to the last bit, and the first reset need not wait for a fit.
-STORED = places.TABLES / "increments.npy"
+# Fits to the tables that came with rapgym, by the digest of what they are fitted to: a fit is then the same on
+# every machine to the last bit, and the first reset need not wait for one. Calibration columns alone are in it,
+# and it does not lie among the tables, which are hidden from policies that have a process of their own.
+STORED = places.INCREMENTS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -163,7 +163,7 @@ def partial_admission(world: World, asked: Batches, nll: float = 0.0) -> Rule:
         stalled = stall.in_seconds(able_s, stall.stall_s(world, missing))
 
         present = np.where(gone[:, :1], before, True)
-        spare = limit - int(foot.overhead_bytes(np.array(0))) - foot.margin_bytes
+        spare = foot.budget_bytes(limit, np.array(0))
         lowest = np.where(gone, spare, NEVER).min(axis=1)
         last_first = np.arange(world.blocks)[::-1]
         weights = np.broadcast_to(foot.weights, present.shape)
@@ -232,7 +232,7 @@ def weight_streaming(world: World, nll: float = 0.0) -> Rule:
 
         last = np.where(gone, weights, resident).min(axis=1)  # while it was served
         present = np.where(gone[:, 0], before[:, 0], last)
-        spare = limit - int(foot.overhead_bytes(np.array(0))) - foot.margin_bytes
+        spare = foot.budget_bytes(limit, np.array(0))
         lowest = np.maximum(np.where(gone, spare, weights).min(axis=1), 0)
         lost = stalled + (able_s - stalled) * (1 - served)
         reason = np.where(resident[:, 0] < weights, Reason.REPAIRED, Reason.POLICY)

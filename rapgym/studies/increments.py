@@ -1,4 +1,4 @@
-"""Fits of importance to the tables that came with rapgym, kept beside them.
+"""Fits of importance to the tables that came with rapgym, which it keeps.
 
     OMP_NUM_THREADS=1 python -m rapgym.studies.increments [--check]
 

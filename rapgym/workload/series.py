@@ -25,9 +25,8 @@ DEMAND_COLUMNS = ("batch", "prompt_tokens", "output_tokens", "longest_prompt_tok
 NOT_KEPT = "-"  # in place of a row's single requests
 SCHEMA = 2
 MOST_WINDOW_S = 999
-UNIT_BYTES = (
-    1 << 20
-)  # of what others hold, where that was recorded: it stands in place of a tenant's tokens
+# Of what others on the card hold, where that was recorded: such units stand in place of a tenant's tokens.
+UNIT_BYTES = 1 << 20
 BLOCKS = ".series"  # how the name of a file of blocks ends; others are packed text
 _AT_ONCE = 1 << 20  # single requests that are Python's own numbers at a time
 

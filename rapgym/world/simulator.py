@@ -76,8 +76,8 @@ class Row:
         self.demand = world.demand(state)
         self.limits = world.limits(state)
         self.costs = world.footprint.block_bytes(self.demand.tokens)
-        taken = world.footprint.overhead_bytes(self.demand.prompt_tokens)
-        self.budgets = self.limits - (taken + world.footprint.margin_bytes)[:, None]
+        prompts = self.demand.prompt_tokens[:, None]
+        self.budgets = world.footprint.budget_bytes(self.limits, prompts)
         self.decision = shield.decide(
             proposal, self.costs, self.budgets[:, 0], world.quality.order, source, strict
         )

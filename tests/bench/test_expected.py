@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rapgym.bench import entrants
-from rapgym.bench.expected import CELL_S, Expected, Timed, measured_us, prior_s
+from rapgym.bench.expected import Expected, Timed, measured_us, prior_s
 from rapgym.files import compiling
 from rapgym.scenarios import catalogue
 
@@ -52,7 +52,7 @@ def said_of(path: Path, slower: float = 1.0, *, alike: bool = False) -> list[tup
 
 
 @pytest.mark.parametrize("slower", [1.0, 2.5])
-@pytest.mark.parametrize(("path", "astray"), [(RECORDED, 0.01), (COLD, 0.05)])
+@pytest.mark.parametrize(("path", "astray"), [(RECORDED, 0.01), (COLD, 0.1)])
 def test_the_time_left_of_a_recorded_run_is_right_after_its_first_tenth(
     path: Path, astray: float, slower: float
 ) -> None:
@@ -82,10 +82,12 @@ def waits(seconds: float) -> str:
 
 
 def test_a_timed_call_tells_compiling_apart_and_counts_it_once() -> None:
+    begun_s = time.perf_counter()
     found, spent = Timed(partial(waits, 0.05))()
     assert found == "found"
-    assert 0.05 <= spent.compiling_s < 0.1
-    assert 0.0 <= spent.seconds < 0.04
+    assert spent.compiling_s >= 0.05
+    assert spent.seconds >= 0.0
+    assert sum(spent) <= time.perf_counter() - begun_s, "what compiles inside is counted once"
 
 
 def test_a_cell_that_compiles_says_so() -> None:
@@ -141,12 +143,15 @@ def test_every_method_that_can_be_run_has_a_kept_measurement() -> None:
     known, story = measured_us(), catalogue.scenario("chat-bursty-8bit")  # where it was measured
     every = (*entrants.every(), *entrants.ORACLES)
     assert {each.name for each in every if each.is_ready(story)} <= known["methods"].keys()
-    assert all(each > 0 for part in known.values() for each in part.values())
+    assert all(min(each) >= 0 < max(each) for part in known.values() for each in part.values())
 
 
-def test_a_method_without_one_counts_as_its_kind_does() -> None:
-    kinds = measured_us()["kinds"]
-    for kind, usual in kinds.items():
-        assert prior_s("mine:Mine", kind, 2_000) == pytest.approx(CELL_S + 2e-3 * usual)
-    other_s = prior_s("mine:Mine", "another", 2_000) - CELL_S
-    assert 2e-3 * min(kinds.values()) < other_s < 2e-3 * max(kinds.values())
+def test_a_cell_takes_what_its_method_did_else_its_kind() -> None:
+    known = measured_us()
+    for name, kind, (cell_us, row_us) in (
+        ("forecast", "heuristic", known["methods"]["forecast"]),
+        ("mine:Mine", "static", known["kinds"]["static"]),
+        ("mine:Mine", "another", known["kinds"]["reactive"]),
+    ):
+        expected_us = cell_us + 2_000 * row_us
+        assert prior_s(name, kind, 2_000) == pytest.approx(1e-6 * expected_us)

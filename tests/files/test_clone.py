@@ -90,6 +90,18 @@ def test_the_digests_cover_both_folders(elsewhere: Path, file: str, of_code: boo
     assert (before[0] != after[0], before[1] != after[1]) == (of_code, True)
 
 
+def test_the_digests_cover_what_fits_and_settings_are_kept_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[set[Path]] = []
+    monkeypatch.setattr(provenance, "files_sha256", lambda paths: taken.append({*paths}))
+    origin.code_sha256.__wrapped__()
+    provenance.package_sha256.__wrapped__()
+    assert places.INCREMENTS.is_file()
+    assert all(places.INCREMENTS in each for each in taken)
+    assert places.TUNED in taken[0]
+
+
 def test_every_module_has_the_name_of_a_file_in_the_package() -> None:
     names = {str(places.inner(path)) for path in provenance.code_files()}
     assert {"files/clone.py", "baselines/gsi.py", "traces/__init__.py", "cli/__init__.py"} <= names

@@ -24,6 +24,7 @@ from rapgym.policies.policy import briefing
 from rapgym.policies.reference import FrontierLookup
 from rapgym.rollout import rollout
 from rapgym.rollout.log import EpisodeLog
+from rapgym.scenarios import catalogue
 from rapgym.scenarios.lanes import Lanes, Start
 from rapgym.scenarios.story import Scenario
 from rapgym.world.shield import Reason
@@ -53,6 +54,16 @@ def observation(story: Scenario) -> FloatArray:
 def fallbacks(log: EpisodeLog) -> list[int]:
     assert set(np.unique(log.source)) <= {Reason.POLICY, Reason.FALLBACK}
     return np.flatnonzero(log.source[:, 0] == Reason.FALLBACK).tolist()
+
+
+def test_elsewhere_a_policy_is_told_what_the_next_block_to_go_costs() -> None:
+    """Of a table that came with rapgym, whose folder is hidden from it."""
+    story = catalogue.scenario("chat")
+    with process("AsksForImportance", {"row": 1}) as policy:
+        policy.reset(1, briefing(story))
+        kept = policy.propose(observation(story), np.random.default_rng(0))
+    rises = briefing(story).quality.increments.of(np.zeros(kept.shape[1], dtype=bool))
+    assert kept.tolist() == [(rises < np.median(rises)).tolist()]
 
 
 def test_elsewhere_a_policy_decides_as_it_does_here(toy_story: Scenario) -> None:

@@ -1,4 +1,4 @@
-"""Fits that are kept beside the tables."""
+"""Fits of importance that are kept."""
 
 import numpy as np
 import pytest

@@ -174,6 +174,10 @@ def test_load_requests_takes_names_and_paths(tmp_path: Path) -> None:
         loaders.load_requests("azure")
 
 
+def test_what_is_named_as_a_trace_of_requests_has_a_loader() -> None:
+    assert {*loaders._REQUESTS} == {*names.REQUESTS}
+
+
 @pytest.mark.parametrize("name", names.REQUESTS)
 def test_every_raw_trace_of_requests_is_loaded_by_its_name(raw_data: Path, name: str) -> None:
     assert len(loaders.load_requests(name)) > 1000

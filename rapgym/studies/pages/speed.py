@@ -69,11 +69,15 @@ def measuring(found: dict[str, Any]) -> str:
     return (
         f"{table(heads, rows, left=1)}\n\nA whole table: **{found['whole_times_as_fast']:.2f} times as fast**.\n\n"
         f"Measured on {around['device']}, {around['threads']} thread, {found['dtype']}, torch "
-        f"{around['packages']['torch']}, transformers {around['packages']['transformers']}, at `{found['commit'][:7]}`."
+        f"{around['packages']['torch']}, transformers {around['packages']['transformers']}, at {_commit(found)}."
     )
 
 
 def _measured_on(found: dict[str, Any]) -> str:
-    commit = (found["commit"] or "")[:7]
     beside = "".join(f", {name} {version}" for name, version in found.get("peers", {}).items())
-    return f"Measured on one core, {found['machine']}, Python {found['python']}{beside}, at `{commit}`."
+    return f"Measured on one core, {found['machine']}, Python {found['python']}{beside}, at {_commit(found)}."
+
+
+def _commit(found: dict[str, Any]) -> str:
+    told = found["commit"]
+    return f"`{told[:7]}`" if told else "no commit"

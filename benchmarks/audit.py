@@ -64,7 +64,7 @@ def asked() -> Asked:
             Decisions(
                 demand=seen.demand,
                 limit_bytes=limit,
-                budget_bytes=context.budget_bytes(limit, seen.demand.prompt_tokens),
+                budget_bytes=context.footprint.budget_bytes(limit, seen.demand.prompt_tokens),
                 proposal=proposal,
                 source=np.array([Reason.POLICY], dtype=np.int64),
                 refuses_misfit=np.array([False]),

@@ -115,7 +115,7 @@ class Deciding:
         """What the audit log is given of a decision."""
         lanes, state = self._lanes, self._lanes.state
         asked, limit = lanes.asked, lanes.world.rows.limit_bytes.take(state.limit_row, 0)[:, 0]
-        budget = self._context.budget_bytes(limit, asked.prompt_tokens)
+        budget = self._context.footprint.budget_bytes(limit, asked.prompt_tokens)
         told = Decisions(asked, limit, budget, decided.proposal, decided.source, strict, made,
                          observation=decided.observation, loaded=state.loaded)  # fmt: skip
         log.append(self._context, told)

@@ -40,7 +40,7 @@ def one(tokens: int = 3, limit: int = 480, **more: Any) -> Decisions:
     """One decision of the toy world: everything is proposed."""
     whole = [np.array([number]) for number in (1, tokens, 0, tokens)]
     demand, limits = Demand(*whole), np.array([limit])
-    budget = CONTEXT.budget_bytes(limits, demand.prompt_tokens)
+    budget = CONTEXT.footprint.budget_bytes(limits, demand.prompt_tokens)
     proposal, source, strict = (
         np.ones((1, 6), dtype=bool),
         np.array([Reason.POLICY]),

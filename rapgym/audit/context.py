@@ -158,10 +158,6 @@ class AuditContext:
         """Blocks that always stay, bool [N]."""
         return blocks.floor_of(self.order, self.blocks)
 
-    def budget_bytes(self, limit_bytes: IntArray, prompt_tokens: IntArray) -> IntArray:
-        """What blocks may take under a limit: [...], [...] -> [...]."""
-        return self.footprint.budget_bytes(limit_bytes, prompt_tokens)
-
     def as_json(self) -> dict[str, Any]:
         """What `of_json` reads."""
         footprint = {f.name: getattr(self.footprint, f.name) for f in fields(Footprint)}

@@ -199,7 +199,7 @@ def _fault(context: AuditContext, record: Record) -> str | None:
 def _decided_differently(context: AuditContext, records: Sequence[Record]) -> Iterator[str]:
     asked = _column(records, "prompt_tokens"), _column(records, "reserved_tokens")
     limit, recorded = _column(records, "limit_bytes"), _column(records, "budget_bytes")
-    budget = context.budget_bytes(limit, asked[0])
+    budget = context.footprint.budget_bytes(limit, asked[0])
     costs = context.footprint.block_bytes(asked[0] + asked[1])
     proposal, kept = _sets(context, records, "proposal"), _sets(context, records, "kept")
     source = np.array([REASONS.index(record.source) for record in records])

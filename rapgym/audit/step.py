@@ -129,7 +129,7 @@ def _account(
     demand = world.demand(state)
     unserved = np.stack([seconds.stall, seconds.emergency, seconds.refused], axis=1)
     cost = np.column_stack([seconds.loss, world.ceiling * unserved]) / world.window_s
-    return demand, context.budget_bytes(outcome.limit_bytes, demand.prompt_tokens), cost
+    return demand, context.footprint.budget_bytes(outcome.limit_bytes, demand.prompt_tokens), cost
 
 
 def _of_fall(
@@ -142,7 +142,7 @@ def _of_fall(
     return Decisions(
         demand=demand,
         limit_bytes=limit,
-        budget_bytes=context.budget_bytes(limit, demand.prompt_tokens),
+        budget_bytes=context.footprint.budget_bytes(limit, demand.prompt_tokens),
         proposal=fall.before,
         source=np.full(len(fall.lanes), Reason.EMERGENCY),
         refuses_misfit=decided.refuses_misfit[fall.lanes],

@@ -1,8 +1,9 @@
 """What is left of a bench in seconds: cells cost unlike, so they count by what they are known to take.
 
-What a cell takes is first known from a measurement that is kept (`benchmarks/cells.py`), of two scenarios. As a run goes on, its own cells correct that: all of them its pace, those of one method
-what that method takes beside the others. Medians tell both, for some cells pay for what others use: the first
-one of a scenario reads its files. What cells waited for code to be compiled, as where none is kept yet, stands
+What a cell takes is first known from a measurement that is kept (`benchmarks/cells.py`), of two scenarios.
+As a run goes on, its own cells correct that: all of them its pace, those of one method what that method takes
+beside the others. Medians tell both, for some cells pay for what others use: the first one of a scenario reads
+its files. What cells waited for code to be compiled, as where none is kept yet, stands
 apart: methods that are still to come wait as long as those that have ended, at the median.
 """
 
@@ -15,11 +16,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, islice
 from statistics import median
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from rapgym.files import compiling, places
-
-Answer = TypeVar("Answer")
 
 MEMORY = 0.2  # share of a run whose cells tell how quick the machine is now
 LEAST_S = 1e-9  # so that nothing is divided by 0

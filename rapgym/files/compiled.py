@@ -3,7 +3,8 @@
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -136,34 +137,33 @@ def _kept(function: Function, options: dict[str, Any]) -> Function:
         found = njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to keep it
         found = njit(**options)(function)
-        found.compile = _counted(found)
+        found.compile = _in_turn(found, nullcontext)
     else:
-        found.compile = _in_turn(found)
+        found.compile = _in_turn(found, partial(_held, _lock_of(found)))
     compiled_function: Function = found
     return compiled_function
 
 
-def _counted(function: Any) -> Callable[[Any], Any]:
-    """How a function is compiled by each process anew."""
-    compile_it = function.compile
-
-    def compile_counted(types: Any) -> Any:
-        with global_compiler_lock, compiling.counted():
-            return compile_it(types)
-
-    return compile_counted
-
-
-def _in_turn(function: Any) -> Callable[[Any], Any]:
-    """How a function is compiled by one process at a time: who waited takes what the first one kept."""
-    compile_it, place = function.compile, Path(function.stats.cache_path)
+def _lock_of(function: Any) -> Path:
     name = f"{function.py_func.__module__}.{function.py_func.__qualname__}.lock"
+    return Path(function.stats.cache_path) / name
+
+
+def _in_turn(
+    function: Any, alone: Callable[[], AbstractContextManager[None]]
+) -> Callable[[Any], Any]:
+    """How a function is compiled by one thread at a time, and what that takes is counted.
+
+    Args:
+        alone: holds other processes back: who waited takes what the first one kept.
+    """
+    compile_it = function.compile
 
     def compile_in_turn(types: Any) -> Any:
         if types in function.overloads:
             return compile_it(types)
         # Numba's own lock first: a thread that held the file would wait for one that wants the file.
-        with global_compiler_lock, compiling.counted(), _held(place / name):
+        with global_compiler_lock, compiling.counted(), alone():
             return compile_it(types)
 
     return compile_in_turn

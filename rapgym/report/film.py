@@ -188,7 +188,7 @@ def _records(
 ) -> list[Record]:
     """The rows as an audit log of the same run would state them; their time is not known."""
     demand = world.demand_of(rows.row.to_numpy(), np.ones(len(rows)))
-    budget = context.budget_bytes(rows.limit_bytes.to_numpy(), demand.prompt_tokens)
+    budget = context.footprint.budget_bytes(rows.limit_bytes.to_numpy(), demand.prompt_tokens)
     return [
         Record(
             seq=0,

@@ -132,9 +132,9 @@ def _with_series(story: Scenario) -> Scenario:
         )
     if here:
         return replace(story, workload=here[0])
-    others = (*_others(story, names.sha256), *_read_as(story))
     from rapgym.workload import own  # which loads all that reads files of the user's
 
+    others = (*_others(story, names.sha256), *_read_as(story))
     name = own.own_name(story.trace, story.every, story.window_s, others)
     return replace(story, workload=name, series_sha256="")
 

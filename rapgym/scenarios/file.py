@@ -120,9 +120,9 @@ def read(path: Path, name: str | None = None) -> Scenario:
         if form := told.get("form"):
             values["form"] = Format(**checked_values(f"{path}: [form]", form, FORM, folder))
         if "window_s" not in values:
-            reading = How.of(values.get("reading", ""))
             from rapgym.workload import own  # which loads all that reads files of the user's
 
+            reading = How.of(values.get("reading", ""))
             values["window_s"] = own.window_s(values["trace"], values["every"], reading)
         values["tenant"] = _tenant(f"{path}: [tenant]", told.get("tenant"), folder)
         return Scenario(name=known_by, **values)

@@ -14,6 +14,7 @@ from numba import njit
 from numba.core import caching, config
 from numba.core.errors import NumbaError
 
+from rapgym.files import compiling
 from rapgym.files.compiled import inlined, uncounted
 
 SOURCE = """
@@ -56,8 +57,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_compiled_is_kept_beside_its_source(installed: Path) -> None:
+    waited_s = compiling.waited_s()
     assert module_of(installed).twice(3) == 6
     assert kept_in(installed)
+    assert compiling.waited_s() > waited_s
 
 
 def test_of_a_read_only_install_it_is_kept_in_the_users_cache(
@@ -74,8 +77,10 @@ def test_where_nothing_can_be_written_it_is_compiled_anew(
 ) -> None:
     for locator in (caching.InTreeCacheLocator, caching.UserWideCacheLocator):
         monkeypatch.setattr(locator, "ensure_cache_path", read_only)
+    waited_s = compiling.waited_s()
     assert module_of(installed).twice(3) == 6
     assert not kept_in(installed.parent)
+    assert compiling.waited_s() > waited_s, "a bench tells it from its cells' own time"
 
 
 def added(numbers: Any) -> Any:

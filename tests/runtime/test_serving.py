@@ -355,7 +355,7 @@ def test_memory_is_taken_at_the_start_and_freed_on_a_drop_and_at_the_end(
 
 
 def test_two_hundred_batches_leave_nothing_behind(elastic: ElasticModel) -> None:
-    prompt, slack = np.arange(30), 1 << 18
+    prompt, slack = np.arange(30), (1 << 20) / 5  # bytes of forty batches
 
     def serve(count: int) -> None:
         for index in range(count):
@@ -367,9 +367,8 @@ def test_two_hundred_batches_leave_nothing_behind(elastic: ElasticModel) -> None
 
     serve(10)  # what torch sets up once
     grown = []
-    for _ in range(
-        5
-    ):  # an allocator grows and shrinks now and then; what is left behind adds up each time
+    # An allocator grows and shrinks now and then; what is left behind adds up each time.
+    for _ in range(5):
         before = anonymous_bytes()
         serve(40)
         grown.append(anonymous_bytes() - before)
